@@ -1,0 +1,131 @@
+"""What the supervisor says of one run. Only facts that it can prove go into ``exit_reason``."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from sandbox.policy import Limits
+
+
+class ExitReason(enum.StrEnum):
+    """Why an attempt ended."""
+
+    OK = "ok"
+    """Exit code 0 and one valid response."""
+    ERROR = "error"
+    """The handler or the script raised; see ``Result.error``."""
+    NONZERO_EXIT = "nonzero_exit"
+    """It left with another exit code than 0 and no response."""
+    NO_RESULT = "no_result"
+    """Exit code 0 without a response."""
+    INVALID_RESULT = "invalid_result"
+    """The response is not the JSON that it must be: too deep, too large, not JSON."""
+    WALL_LIMIT = "wall_limit"
+    """It ran longer than ``wall_s`` and was killed."""
+    CPU_LIMIT = "cpu_limit"
+    """It used more than ``cpu_s`` of processor time, over all threads, and was killed."""
+    MEMORY_LIMIT = "memory_limit"
+    """It wanted more than ``memory_mib``: killed, or ended by an allocation that was refused."""
+    OUTPUT_LIMIT = "output_limit"
+    """It printed more than ``output_kib`` and was killed."""
+    WORKSPACE_LIMIT = "workspace_limit"
+    """It ended because the workspace was full (bytes or files)."""
+    PROCESS_LIMIT = "process_limit"
+    """It ended because it could start no further thread or process."""
+    SIGNALED = "signaled"
+    """A signal that we did not send, e.g. a crash in native code."""
+    CANCELLED = "cancelled"
+    """We were asked to stop it."""
+    WORKER_LOST = "worker_lost"
+    """Our fault: the worker died and no attempt is left. Only the engine says this."""
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """What one run used."""
+
+    wall_s: float = 0.0
+    """From the request's first byte to the death of the whole tree."""
+    cpu_s: float = 0.0
+    """Processor time, user and system, over all threads and processes."""
+    memory_peak_mib: float = 0.0
+    """Highest seen anonymous + shared memory of the tree, the zygote's shared pages included."""
+    output_kib: float = 0.0
+    """stdout + stderr as printed, cut or not."""
+    workspace_mib: float = 0.0
+    """What lay in the workspace at the end."""
+    workspace_files: int = 0
+    processes_peak: int = 0
+    """Highest seen number of threads and processes, the main thread included."""
+
+
+class RunError(msgspec.Struct, frozen=True, kw_only=True):
+    """An exception raised inside the sandbox, as text."""
+
+    type: str
+    """The exception's class name, e.g. ``"ZeroDivisionError"``."""
+    message: str
+    traceback: str | None = None
+    """Paths in it are the sandbox's, never the host's."""
+    code: str | None = None
+    """A stable word for programs, set by handlers' own refusals, e.g. ``"unsupported_format"``."""
+
+
+class Violation(msgspec.Struct, frozen=True, kw_only=True):
+    """One sort of denied act and how often it was tried."""
+
+    syscall: str
+    count: int
+
+
+class Logs(msgspec.Struct, frozen=True, kw_only=True):
+    """What the run printed. Bytes that are not UTF-8 are shown as backslash escapes."""
+
+    stdout: str = ""
+    stderr: str = ""
+    truncated: bool = False
+
+
+class Artifact(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that the run left in ``artifacts/``."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+    content: bytes
+
+
+class Isolation(msgspec.Struct, frozen=True, kw_only=True):
+    """Which layers held this run."""
+
+    profile: str
+    """``"full"`` or ``"unprivileged"``."""
+    start: str
+    """``"warm"`` or ``"cold"``."""
+    layers: dict[str, str]
+    """Layer name → version or extent, e.g. ``{"landlock": "ABI 7"}``."""
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole answer of one run."""
+
+    exit_reason: ExitReason
+    message: str
+    """One sentence for people."""
+    value: msgspec.Raw | None = None
+    """The response: JSON text, checked for syntax and depth, never decoded on our side."""
+    error: RunError | None = None
+    exit_code: int | None = None
+    signal: str | None = None
+    """Name of the signal that ended it, e.g. ``"SIGSEGV"``."""
+    usage: Usage
+    logs: Logs
+    violations: tuple[Violation, ...] = ()
+    artifacts: tuple[Artifact, ...] = ()
+    isolation: Isolation
+    policy: str
+    policy_digest: str
+    """``sha256:`` and the hex digest of the policy file's bytes."""
+    limits: Limits
+    """What was in force: the policy's limits, narrowed by the operator and the request."""
