@@ -139,7 +139,5 @@ def _contradictions(policy: Policy) -> list[str]:
         faults.append("network.allow: egress is not built yet; only an empty list is accepted")
     if policy.syscalls.allow:
         faults.append("syscalls.allow: extra system calls are not accepted yet")
-    for name in policy.preload:
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", name):
-            faults.append(f"preload: {name!r} is not a module name")
-    return faults
+    odd = [name for name in policy.preload if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", name)]
+    return faults + [f"preload: {name!r} is not a module name" for name in odd]

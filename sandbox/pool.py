@@ -1,16 +1,34 @@
+"""Ready children of one policy: taken one by one, each for one request, replaced while the request runs."""
+
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
+import math
+from collections import deque
+from collections.abc import Coroutine
 
 import msgspec
 
+from sandbox import supervisor
+from sandbox.errors import HostError, SandboxError
+from sandbox.isolation import seccomp
+from sandbox.plan import Plan
 from sandbox.policy import Limits, Policy
 from sandbox.probe import Host
 from sandbox.result import Isolation, Result
-from sandbox.zygote import Template
+from sandbox.supervisor import Child, Watch
+from sandbox.template import Template, binds, environment
+from sandbox.zygote_client import ZygoteClient
+
+_MIB = 1 << 20
+_LAYER_NAMES = ("namespaces", "landlock", "seccomp", "rlimits")
 
 
 class PoolStats(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts of one pool."""
+
     ready: int
     wanted: int
     running: int
@@ -21,13 +39,34 @@ class PoolStats(msgspec.Struct, frozen=True, kw_only=True):
 class Pool:
     """Keeps ``ready`` single-use children of one policy at hand and runs requests in them."""
 
-    def __init__(self, policy: Policy, host: Host, template: Template, *, ready: int = 2) -> None:
-        raise NotImplementedError
+    def __init__(
+        self, policy: Policy, host: Host, template: Template, *, ready: int = 2, ablated: tuple[str, ...] = ()
+    ) -> None:
+        """
+        Args:
+            policy: what a run may do.
+            host: what ``probe_host`` found.
+            template: what zygotes are made of.
+            ready: children kept at hand; 0 forks one for each request when it comes.
+            ablated: steps of ``sandbox.child.lock_down`` to leave out. For the ablation tests only.
+        """
+        self._policy = policy
+        self._host = host
+        self._template = template
+        self._wanted = ready
+        self._ablated = ablated
+        self._ready: deque[Child] = deque()
+        self._background: set[asyncio.Task[None]] = set()
+        self._zygote: ZygoteClient | None = None
+        self._starting = asyncio.Lock()
+        self._closed = False
+        self._coming = self._running = self._spawned = self._restarts = 0
 
     @property
     def isolation(self) -> Isolation:
         """The layers that hold every run of this pool."""
-        raise NotImplementedError
+        layers = {layer.name: layer.version for layer in self._host.layers if layer.available}
+        return Isolation(profile=self._host.profile, start=self._policy.start, layers=layers)
 
     async def start(self) -> None:
         """Start the zygote and fill the pool.
@@ -36,7 +75,12 @@ class Pool:
             HostError: the policy requires a layer that the host lacks.
             SandboxError: the zygote did not come up.
         """
-        raise NotImplementedError
+        for layer in self._host.missing(self._policy):
+            wanted = f"policy {self._policy.name} requires {layer.name}"
+            raise HostError(f"{wanted}, and this host lacks it: {layer.detail}. {layer.mend}")
+        await self._living_zygote()
+        for _ in range(self._wanted):
+            self._ready.append(await self._spawn())
 
     async def run(
         self, request: bytes, *, limits: Limits | None = None, cancel: asyncio.Event | None = None
@@ -44,18 +88,127 @@ class Pool:
         """Run one request in a fresh child and say how it ended.
 
         Args:
-            request: what the child reads on stdin, whole.
+            request: what the child reads on stdin, whole; not empty.
             limits: the limits in force, at most the policy's; ``None`` is the policy's own.
             cancel: set it to have the run killed; the result then says ``cancelled``.
 
         Raises:
             SandboxError: our own failure; the request may be tried again.
         """
-        raise NotImplementedError
+        limits = limits or self._policy.limits
+        child = await self._take()
+        self._running += 1
+        try:
+            self._refill()
+            supervisor.narrow(child, self._policy.limits, limits)
+            outcome = await Watch(child, limits).run(request, cancel)
+        finally:
+            self._running -= 1
+            self._in_background(self._dispose(child))
+        return self._result(outcome, limits)
 
     async def close(self) -> None:
         """Kill every child and the zygote, and wait until they are gone."""
-        raise NotImplementedError
+        self._closed = True
+        if self._zygote is not None:
+            await self._zygote.close()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        while self._ready:
+            self._ready.popleft().close()
 
     def stats(self) -> PoolStats:
-        raise NotImplementedError
+        """Counts as they are now."""
+        return PoolStats(
+            ready=len(self._ready),
+            wanted=self._wanted,
+            running=self._running,
+            spawned=self._spawned,
+            zygote_restarts=self._restarts,
+        )
+
+    async def _take(self) -> Child:
+        """A living ready child; if there is none, a new one."""
+        while self._ready:
+            child = self._ready.popleft()
+            if not child.death.done():
+                return child
+            child.close()
+        return await self._spawn()
+
+    def _refill(self) -> None:
+        """Replace what was taken, in the background."""
+        for _ in range(self._wanted - len(self._ready) - self._coming):
+            self._coming += 1
+            self._in_background(self._add_ready())
+
+    def _in_background(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _add_ready(self) -> None:
+        # a failure here is met again, and reported, by the next request that needs a child
+        with contextlib.suppress(SandboxError):
+            try:
+                child = await self._spawn()
+            finally:
+                self._coming -= 1
+            self._ready.append(child)
+
+    async def _spawn(self) -> Child:
+        child = await (await self._living_zygote()).spawn()
+        self._spawned += 1
+        return child
+
+    async def _living_zygote(self) -> ZygoteClient:
+        """The zygote; a new one if it has died."""
+        async with self._starting:
+            if self._closed:
+                raise SandboxError("pool", f"the pool of {self._policy.name} is closed")
+            if self._zygote is not None and not self._zygote.gone.done():
+                return self._zygote
+            if self._zygote is not None:
+                self._restarts += 1
+                await self._zygote.close()
+            self._zygote = ZygoteClient(self._plan(), self._template.code)
+            await self._zygote.start()
+            return self._zygote
+
+    async def _dispose(self, child: Child) -> None:
+        """Whatever happened, the child is dead and its descriptors are closed when this is done."""
+        if not child.death.done():
+            child.kill()
+            with contextlib.suppress(SandboxError):
+                await child.death
+        child.close()
+
+    def _result(self, outcome: supervisor.Outcome, limits: Limits) -> Result:
+        return Result(
+            **{field: getattr(outcome, field) for field in outcome.__struct_fields__},
+            isolation=self.isolation,
+            policy=self._policy.name,
+            policy_digest=self._policy.digest,
+            limits=limits,
+        )
+
+    def _plan(self) -> Plan:
+        policy, limits = self._policy, self._policy.limits
+        return Plan(
+            policy=policy.name,
+            entry=self._template.entry,
+            preload=list(policy.preload),
+            environment=environment(),
+            binds=[list(bind) for bind in binds(self._template, policy.filesystem.read)],
+            links=[["/work/tmp", "/tmp"]],  # noqa: S108 inside the sandbox
+            outer_uid=self._template.uid,
+            outer_gid=self._template.gid,
+            cpu_s=math.ceil(limits.cpu_s),
+            memory_bytes=limits.memory_mib * _MIB,
+            threads=limits.threads,
+            open_files=limits.open_files,
+            workspace_bytes=limits.workspace_mib * _MIB,
+            workspace_files=limits.workspace_files,
+            landlock_abi=self._host.landlock_abi,
+            filter_base64=base64.b64encode(seccomp.compile_filter(policy.syscalls.allow)).decode(),
+            ablated=list(self._ablated),
+        )

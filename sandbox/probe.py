@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
 import msgspec
 
+from sandbox.isolation import landlock, seccomp
 from sandbox.policy import Policy
+
+_PROBE_UID = 60999
+_NAMESPACES = "user, mount, pid, net, ipc, uts"
 
 
 class Layer(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,9 +28,11 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``probe`` found."""
+    """What ``probe_host`` found."""
 
     profile: str
+    kernel: str
+    landlock_abi: int
     layers: tuple[Layer, ...]
 
     def missing(self, policy: Policy) -> tuple[Layer, ...]:
@@ -28,6 +40,104 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(layer for layer in self.layers if layer.name in policy.require and not layer.available)
 
 
-def probe() -> Host:
-    """Try each layer for real, in a throw-away process (blocking, about 0.2 s)."""
-    raise NotImplementedError
+def probe_host(uid: int = _PROBE_UID, gid: int = _PROBE_UID) -> Host:
+    """Try each layer for real, in a throw-away process (blocking, about 0.1 s).
+
+    Args:
+        uid: outer user to try as when the caller is root, as the zygotes will.
+        gid: likewise.
+    """
+    abi = landlock.abi_version()
+    layers = (_namespaces(uid, gid), _landlock(abi), _seccomp(), _rlimits(uid))
+    return Host(profile="full", kernel=platform.release(), landlock_abi=abi, layers=layers)
+
+
+_TRY_NAMESPACES = """
+import os, sys
+sys.path.append(sys.argv[1])
+from sandbox.isolation import libc, namespaces, privileges
+proc_fd = namespaces.open_proc()
+if os.geteuid() == 0:
+    privileges.become(int(sys.argv[2]), int(sys.argv[3]))
+step = "unshare"
+try:
+    libc.unshare(namespaces.ZYGOTE | libc.CLONE_NEWNET)
+    step = "uid_map"
+    namespaces._write(proc_fd, "self/setgroups", "deny")
+    step = "mount"
+    libc.mount(b"tmpfs", b"/tmp", b"tmpfs", 0)
+except OSError as error:
+    print(step, error.strerror)
+else:
+    print("ok")
+"""
+
+
+def _namespaces(uid: int, gid: int) -> Layer:
+    """A namespace may be granted without the capabilities that make it useful: so mount something in it."""
+    here = str(Path(__file__).resolve().parent.parent)
+    tried = subprocess.run(  # noqa: S603 our own interpreter with a text of ours
+        [sys.executable, "-I", "-S", "-c", _TRY_NAMESPACES, here, str(uid), str(gid)],
+        env={}, capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    answer = tried.stdout.strip() or (tried.stderr.strip().splitlines() or ["no answer"])[-1]
+    if answer == "ok":
+        return Layer(name="namespaces", available=True, version=_NAMESPACES, detail="unprivileged, with capabilities")
+    return Layer(
+        name="namespaces", available=False, version="", detail=f"refused at {answer}", mend=_namespaces_mend()
+    )
+
+
+def _namespaces_mend() -> str:
+    def setting(name: str) -> str:
+        try:
+            return Path("/proc/sys", name).read_text(encoding="ascii").strip()
+        except OSError:
+            return ""
+
+    if setting("kernel/apparmor_restrict_unprivileged_userns") == "1":
+        return (
+            "AppArmor takes the capabilities away (Ubuntu 23.10 and later): set "
+            "`sysctl kernel.apparmor_restrict_unprivileged_userns=0`, or give the interpreter an AppArmor profile "
+            "with the `userns` permission."
+        )
+    if setting("kernel/unprivileged_userns_clone") == "0":
+        return "Set `sysctl kernel.unprivileged_userns_clone=1`."
+    if setting("user/max_user_namespaces") == "0":
+        return "Set `sysctl user.max_user_namespaces` to 10000 or more."
+    return (
+        "In a container, its seccomp profile or its runtime refuses `unshare` or `mount`: start it with a profile that "
+        "allows them."
+    )
+
+
+def _landlock(abi: int) -> Layer:
+    if abi >= landlock.FLOOR_ABI:
+        return Layer(name="landlock", available=True, version=f"ABI {abi}", detail="files, tcp, signals, sockets")
+    return Layer(
+        name="landlock", available=False, version=f"ABI {abi}" if abi else "",
+        detail=f"the kernel offers ABI {abi}, ABI {landlock.FLOOR_ABI} is needed",
+        mend="Use Linux 6.2 or later, built with CONFIG_SECURITY_LANDLOCK and with `landlock` in the `lsm=` boot list.",
+    )  # fmt: skip
+
+
+def _seccomp() -> Layer:
+    try:
+        seccomp.compile_filter()
+        version = f"libseccomp {seccomp.library_version()}"
+    except (ImportError, RuntimeError, OSError) as error:
+        return Layer(
+            name="seccomp", available=False, version="", detail=str(error),
+            mend="Install libseccomp 2.5 or later (package libseccomp2 on Debian and Ubuntu).",
+        )  # fmt: skip
+    return Layer(name="seccomp", available=True, version=version, detail="default deny, denials reported by name")
+
+
+def _rlimits(uid: int) -> Layer:
+    """Always there, but RLIMIT_NPROC does not bind an outer uid of 0: setrlimit(2)."""
+    if os.geteuid() == 0 and uid == 0:
+        return Layer(
+            name="rlimits", available=False, version="", detail="RLIMIT_NPROC does not bind root",
+            mend="Set SANDBOX_UID to an unprivileged user id.",
+        )  # fmt: skip
+    return Layer(name="rlimits", available=True, version="cpu, data, as, nproc, nofile, fsize", detail="getrlimit(2)")

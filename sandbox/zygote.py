@@ -1,19 +1,196 @@
+"""The template process of one policy: pre-imported, single-threaded, without a secret, forked for every run.
+
+It is started in two stages. The first runs on the host's paths: it builds the minimal root, leaves the host's behind,
+gives up root, enters namespaces. The second is a fresh interpreter inside that root, pid 1 of its pid namespace: it
+imports what the policy preloads and then forks a child whenever the worker asks. When the worker dies the kernel kills
+the first stage, then the second, and with its pid namespace every child.
+
+Messages between worker and zygote are single packets, see ``SPAWN`` to ``FAILED``.
+"""
+
 from __future__ import annotations
 
-from pathlib import Path
+import fcntl
+import gc
+import importlib
+import os
+import select
+import site
+import socket
+import struct
+import sys
+from typing import NoReturn
 
-import msgspec
+from sandbox import child
+from sandbox.child import STDERR
+from sandbox.isolation import landlock, libc, mounts, namespaces, privileges
+from sandbox.plan import Plan
+
+# worker → zygote: one byte and the run's number, with the child's five descriptors attached
+SPAWN = struct.Struct("=cQ")
+# zygote → worker: ready to fork; forked (with the child's pidfd attached); dead; could not
+READY, FORKED, EXITED, FAILED = b"R", b"P", b"X", b"F"
+HEAD = struct.Struct("=cQ")
+EXIT = struct.Struct("=cQiddq")
+"""EXITED, run number, wait status, user s, system s, peak resident KiB: wait4(2), getrusage(2)."""
+
+_MAX_PACKET = 1 << 17
+_FIRST_FREE_FD = 16
 
 
-class Template(msgspec.Struct, frozen=True, kw_only=True):
-    """What every zygote of a worker is made of, beside its policy."""
+def launch(control_fd: int) -> NoReturn:
+    """First stage, on the host's paths. Ends when the second does."""
+    privileges.die_with_parent()
+    control = socket.socket(fileno=control_fd)
+    plan = Plan.decode(control.recv(_MAX_PACKET))
+    proc_fd = namespaces.open_proc()
+    enter_root_and_namespaces(plan, proc_fd)
+    pid = os.fork()
+    if pid == 0:
+        os.set_inheritable(control_fd, True)
+        os.set_inheritable(proc_fd, True)
+        start = f"import sys; sys.path.append('/app'); from sandbox.zygote import serve; serve({control_fd}, {proc_fd})"
+        interpreter = "/python/bin/python3"
+        os.execve(interpreter, [interpreter, "-I", "-S", "-B", "-c", start], plan.environment)  # noqa: S606
+    libc.close_range(3)
+    os.waitpid(pid, 0)
+    os._exit(0)
 
-    code: Path
-    """Folder that holds ``handlers/`` and ``sandbox/``; these two, nothing beside them, are visible inside."""
-    entry: str
-    """``module:function`` that answers a request, e.g. ``handlers.entry:main``."""
-    places: dict[str, Path]
-    """Place name in a policy's ``filesystem.read`` → host folder, e.g. ``{"scripts": Path("scripts")}``."""
-    uid: int
-    """Outer user id of zygotes and children when the worker is root; unused otherwise."""
-    gid: int
+
+def enter_root_and_namespaces(plan: Plan, proc_fd: int) -> None:
+    """Build the root with what privilege there is, then be an ordinary user in namespaces of its own."""
+    binds = [(source, target) for source, target in plan.binds]
+    links = [(goal, path) for goal, path in plan.links]
+    if os.geteuid() == 0:
+        libc.unshare(libc.CLONE_NEWNS)
+        mounts.build_root(binds, links)
+        privileges.become(plan.outer_uid, plan.outer_gid)
+        # entering a user namespace once more locks every mount made so far
+        namespaces.enter(namespaces.ZYGOTE, proc_fd=proc_fd, inner_uid=0)
+    else:
+        namespaces.enter(namespaces.ZYGOTE, proc_fd=proc_fd, inner_uid=0)
+        mounts.build_root(binds, links)
+
+
+def serve(control_fd: int, proc_fd: int) -> NoReturn:
+    """Second stage, inside the root: prepare, then fork a child for every request of the worker."""
+    privileges.die_with_parent()
+    privileges.forbid_new_privileges()
+    control_fd, proc_fd = free_low_descriptors(control_fd, proc_fd)
+    control = socket.socket(fileno=control_fd)
+    plan = Plan.decode(control.recv(_MAX_PACKET))
+    inheritance = prepare(plan, proc_fd)
+    own_pid_ns = os.open("self/ns/pid", os.O_RDONLY, dir_fd=proc_fd)
+    control.send(HEAD.pack(READY, 0))
+    Nursery(control, inheritance, own_pid_ns).work()
+
+
+def free_low_descriptors(*kept: int) -> list[int]:
+    """Move ``kept`` up and occupy what lies below: a child's descriptors then never arrive where they must go."""
+    *moved, null = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE_FD) for fd in (*kept, 0)]
+    for fd in range(STDERR + 1, _FIRST_FREE_FD):
+        os.dup2(null, fd, inheritable=False)
+    return moved
+
+
+def prepare(plan: Plan, proc_fd: int) -> child.Inheritance:
+    """Import what every child needs, then measure and freeze the heap that they will share."""
+    sys.path.append("/python/site-packages")
+    site.setquit()
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
+    for name in plan.preload:
+        importlib.import_module(name)
+    module, _, function = plan.entry.partition(":")
+    entry = getattr(importlib.import_module(module), function)
+    threads = len(os.listdir(os.open("self/task", os.O_RDONLY, dir_fd=proc_fd)))
+    if threads != 1:
+        raise RuntimeError(f"{threads} threads after importing {plan.preload}: a fork would copy one of them only")
+    gc.collect()
+    gc.freeze()
+    return child.Inheritance(
+        plan=plan, entry=entry, baseline=measure(proc_fd), proc_fd=proc_fd, rules=landlock_rules(plan),
+        filter=plan.filter,
+    )  # fmt: skip
+
+
+def landlock_rules(plan: Plan) -> list[tuple[int, int]]:
+    """One open descriptor and its rights for each place of the root."""
+    rules = [
+        (os.open(target, os.O_PATH), landlock.READ if os.path.isdir(target) else landlock.READ_FILE)
+        for _, target in plan.binds
+    ]
+    return rules + [(os.open(f"/dev/{name}", os.O_PATH), landlock.DEVICE) for name in mounts.DEVICES]
+
+
+def measure(proc_fd: int) -> child.Baseline:
+    """Own sizes from /proc/self/status, see proc_pid_status(5)."""
+    fd = os.open("self/status", os.O_RDONLY, dir_fd=proc_fd)
+    with os.fdopen(fd, encoding="ascii") as file:
+        lines = dict(line.rstrip("\n").split(":", 1) for line in file)
+
+    def size(name: str) -> int:
+        return int(lines[name].split()[0]) << 10
+
+    return child.Baseline(data=size("VmData"), address_space=size("VmSize"), anonymous=size("RssAnon"))
+
+
+class Nursery:
+    """Forks children and tells of their deaths, one thing after the other, until the worker is gone."""
+
+    def __init__(self, control: socket.socket, inheritance: child.Inheritance, own_pid_ns: int) -> None:
+        self._control = control
+        self._inheritance = inheritance
+        self._own_pid_ns = own_pid_ns
+        self._children: dict[int, tuple[int, int]] = {}
+        self._poll = select.poll()
+        self._poll.register(control, select.POLLIN)
+
+    def work(self) -> NoReturn:
+        """Serve until the worker closes its end."""
+        while True:
+            for fd, _ in self._poll.poll():
+                if fd == self._control.fileno():
+                    self._spawn()
+                else:
+                    self._bury(fd)
+
+    def _spawn(self) -> None:
+        try:
+            packet, descriptors, _, _ = socket.recv_fds(self._control, SPAWN.size, 5)
+        except ConnectionResetError:
+            packet, descriptors = b"", []
+        if not packet:
+            os._exit(0)
+        _, number = SPAWN.unpack(packet)
+        try:
+            pid = self._fork(descriptors)
+        except OSError as error:
+            self._control.send(HEAD.pack(FAILED, number) + str(error).encode())
+            return
+        finally:
+            for fd in descriptors:
+                os.close(fd)
+        pidfd = os.pidfd_open(pid)
+        self._children[pidfd] = (number, pid)
+        self._poll.register(pidfd, select.POLLIN)
+        socket.send_fds(self._control, [HEAD.pack(FORKED, number)], [pidfd])
+
+    def _fork(self, descriptors: list[int]) -> int:
+        namespaces.next_child_gets_own_pid_namespace()
+        try:
+            pid = os.fork()
+            if pid == 0:
+                child.live(self._inheritance, descriptors)
+            return pid
+        finally:
+            namespaces.back_to_own_pid_namespace(self._own_pid_ns)
+
+    def _bury(self, pidfd: int) -> None:
+        number, pid = self._children.pop(pidfd)
+        self._poll.unregister(pidfd)
+        os.close(pidfd)
+        _, status, usage = os.wait4(pid, 0)
+        packet = EXIT.pack(EXITED, number, status, usage.ru_utime, usage.ru_stime, usage.ru_maxrss)
+        self._control.send(packet)
+

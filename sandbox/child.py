@@ -1,0 +1,219 @@
+"""The single-use fork that runs one attempt. Everything here runs between the fork and the last byte of a task."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from sandbox.isolation import landlock, libc, mounts, namespaces, privileges, rlimits, seccomp
+from sandbox.plan import Plan
+
+STDIN, STDOUT, STDERR, RESPONSE, CONTROL, WORKSPACE = range(6)
+"""Descriptors of a child. From ``ready`` on only the first four are open."""
+
+SETUP_FAILED = 70
+"""Exit code when a step of the lock-down failed, EX_SOFTWARE of sysexits(3)."""
+
+KINDS = {"result": b"R", "error": b"E", "invalid": b"I"}
+"""Sort of response → first byte of its frame. Then 8 bytes of length, big-endian, then that many bytes of JSON."""
+
+Entry = Callable[[bytes], tuple[str, bytes]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Baseline:
+    """What the zygote itself takes at the moment of the fork, bytes: a child starts with as much."""
+
+    data: int
+    address_space: int
+    anonymous: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Inheritance:
+    """What a child gets from its zygote."""
+
+    plan: Plan
+    entry: Entry
+    baseline: Baseline
+    proc_fd: int
+    rules: list[tuple[int, int]]
+    """(descriptor, access rights) of the Landlock rules, without the workspace's."""
+    filter: bytes
+
+
+def live(inheritance: Inheritance, descriptors: list[int]) -> NoReturn:
+    """Lock down, report ready, serve one request, die.
+
+    Args:
+        descriptors: five: stdin, stdout, stderr, response, control.
+    """
+    take_descriptors(descriptors)
+    for step, act in lock_down(inheritance):
+        try:
+            act()
+        except BaseException as error:  # whatever it is, no request may ever reach a half-locked child
+            report_failure(step, error)
+    request = read_request()
+    serve(inheritance.entry, request)
+
+
+def lock_down(inheritance: Inheritance) -> list[tuple[str, Callable[[], None]]]:
+    """The steps from a copy of the zygote to a locked child. Their order is the security argument.
+
+    Namespaces first, while the process still has what it takes to enter them; then everything that needs a privilege
+    inside them; then the privileges go; then Landlock, which needs open files; then the open files go; the system
+    call filter comes last, because it denies all of the above.
+    """
+    plan = inheritance.plan
+    steps: list[tuple[str, Callable[[], None]]] = [
+        ("reset_process", reset_process),
+        ("enter_namespaces", lambda: enter_namespaces(inheritance)),
+        ("mount_workspace", lambda: mount_workspace(plan)),
+        ("limit_resources", lambda: limit_resources(inheritance)),
+        ("renew_randomness", renew_randomness),
+        ("drop_capabilities", privileges.drop_capabilities),
+        ("forbid_new_privileges", privileges.forbid_new_privileges),
+        ("hide_from_inspection", privileges.hide_from_inspection),
+        ("restrict_by_landlock", lambda: restrict_by_landlock(inheritance)),
+        ("close_descriptors", lambda: libc.close_range(WORKSPACE + 1)),
+        ("filter_syscalls_and_report_ready", lambda: filter_syscalls_and_report_ready(inheritance)),
+    ]
+    return [(name, act) for name, act in steps if name not in plan.ablated]
+
+
+def take_descriptors(descriptors: list[int]) -> None:
+    """Put the five descriptors at 0 to 4. They come with higher numbers, so no one overwrites another."""
+    for target, fd in enumerate(descriptors):
+        os.dup2(fd, target, inheritable=False)
+
+
+def reset_process() -> None:
+    """Own session, private files, signals as a new process has them."""
+    os.setsid()
+    os.umask(0o077)
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def enter_namespaces(inheritance: Inheritance) -> None:
+    """The pid namespace is the child's own since the fork; now the other five."""
+    namespaces.enter(namespaces.CHILD, proc_fd=inheritance.proc_fd, inner_uid=namespaces.INNER_UID)
+    libc.sethostname(b"sandbox")
+
+
+def mount_workspace(plan: Plan) -> None:
+    """A tmpfs of the child's own, kept at a known descriptor for the supervisor."""
+    fd = mounts.mount_workspace(size_bytes=plan.workspace_bytes, files=plan.workspace_files)
+    os.dup2(fd, WORKSPACE, inheritable=False)
+
+
+def limit_resources(inheritance: Inheritance) -> None:
+    """What the zygote already had counts towards the memory limit only as far as it is really in memory."""
+    plan, baseline = inheritance.plan, inheritance.baseline
+    headroom = max(plan.memory_bytes - baseline.anonymous, 1)
+    rlimits.limit_resources(
+        cpu_s=plan.cpu_s,
+        data_bytes=baseline.data + headroom,
+        address_space_bytes=baseline.address_space + headroom + rlimits.ADDRESS_SLACK_MIB * rlimits.MIB,
+        threads=plan.threads,
+        open_files=plan.open_files,
+        file_bytes=plan.workspace_bytes,
+    )
+
+
+def renew_randomness() -> None:
+    """Reseed what would repeat in every child. ``random`` reseeds itself at fork; these do not."""
+    if (numpy_random := sys.modules.get("numpy.random")) is not None:
+        numpy_random.seed()
+    if (ssl := sys.modules.get("ssl")) is not None:
+        # OpenSSL notices a fork by the process id, and zygote and child are both pid 1 of their namespaces
+        ssl.RAND_add(os.urandom(48), 48.0)
+    if (tempfile := sys.modules.get("tempfile")) is not None:
+        tempfile._name_sequence = None  # type: ignore[attr-defined]  # noqa: SLF001 there is no public way
+
+
+def restrict_by_landlock(inheritance: Inheritance) -> None:
+    """The places of the root may be read, the workspace used, nothing else."""
+    rules = [*inheritance.rules, (WORKSPACE, landlock.WORKSPACE)]
+    landlock.restrict(inheritance.plan.landlock_abi, rules)
+
+
+def filter_syscalls_and_report_ready(inheritance: Inheritance) -> None:
+    """Install the filter, pass workspace and listener to the supervisor, close all that is not the task's."""
+    control = socket.socket(fileno=CONTROL)
+    fds = [WORKSPACE]
+    if "seccomp" not in inheritance.plan.ablated:
+        fds.append(seccomp.install(inheritance.filter))
+    socket.send_fds(control, [b"ready"], fds)
+    control.close()
+    for fd in fds:
+        os.close(fd)
+
+
+def report_failure(step: str, error: BaseException) -> NoReturn:
+    """Tell the supervisor which step failed and die."""
+    try:
+        os.write(CONTROL, f"{step}\0{type(error).__name__}: {error}".encode(errors="replace")[:4096])
+    finally:
+        os._exit(SETUP_FAILED)
+
+
+def read_request() -> bytes:
+    """Block until the supervisor has sent the whole request and closed the pipe."""
+    parts = []
+    size = 1 << 16  # small at first: a large buffer costs more than most requests
+    while part := os.read(STDIN, size):
+        parts.append(part)
+        size = 1 << 20
+    if not parts:
+        os._exit(0)  # the pool was closed; nobody will read an answer
+    return b"".join(parts)
+
+
+def serve(entry: Entry, request: bytes) -> NoReturn:
+    """Run the handler, write one response frame, leave at once: no thread, no atexit, no finalizer is waited for."""
+    exit_code = 1
+    try:
+        kind, payload = entry(request)
+        write_all(KINDS[kind] + struct.pack(">Q", len(payload)) + payload)
+        exit_code = 0 if kind == "result" else 1
+    except SystemExit as leaving:
+        exit_code = exit_status(leaving.code)
+    except BaseException as error:  # the handler's own last words; the supervisor sees exit code 1 and no response
+        os.write(STDERR, f"{type(error).__name__}: the handler failed\n".encode())
+    finally:
+        flush_prints()
+        os._exit(exit_code)
+
+
+def flush_prints() -> None:
+    """The last unfinished line of what the script printed, whatever it has made of its streams."""
+    for stream in (sys.stdout, sys.stderr):
+        # a script may have closed or replaced it: its own loss
+        with contextlib.suppress(BaseException):
+            stream.flush()
+
+
+def exit_status(code: object) -> int:
+    """Exit code of a ``SystemExit``, as the interpreter itself would choose it."""
+    if code is None:
+        return 0
+    if isinstance(code, int):
+        return code & 0xFF
+    os.write(STDERR, f"{code}\n".encode(errors="replace")[:4096])
+    return 1
+
+
+def write_all(frame: bytes) -> None:
+    """Write a frame to the response pipe, which the supervisor drains all the while."""
+    view = memoryview(frame)
+    while view:
+        view = view[os.write(RESPONSE, view) :]

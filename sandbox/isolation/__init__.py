@@ -1,0 +1,1 @@
+"""One isolation mechanism a file. Standard library only: these run inside the zygote and the child."""

@@ -1,0 +1,85 @@
+"""The file system that a run sees: a minimal read-only root and one private workspace.
+
+    /python      the interpreter, its standard library and the installed packages
+    /usr /lib    the shared libraries that the interpreter needs
+    /app         handlers/ and sandbox/
+    /scripts     the named scripts, where the policy grants them
+    /dev         null zero full random urandom
+    /work        the workspace: a tmpfs of its own for each run, the only place that can be written
+    /tmp         a link to /work/tmp
+
+There is no /proc, /sys, /etc, /home or /var. Sources: mount_namespaces(7), pivot_root(2), tmpfs(5).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from sandbox.isolation import libc
+
+DEVICES = ("null", "zero", "full", "random", "urandom")
+_READ_ONLY = libc.MOUNT_ATTR_RDONLY | libc.MOUNT_ATTR_NOSUID
+_OLD = "/.old"
+
+
+def build_root(binds: Sequence[tuple[str, str]], links: Sequence[tuple[str, str]]) -> None:
+    """Make a new root out of ``binds`` and leave the host's behind for good.
+
+    Args:
+        binds: (host path, path inside), each a file or a folder; shown read-only, without set-user-id and devices.
+        links: (target, path inside) of symbolic links.
+    Raises:
+        OSError: a source is missing or the kernel refuses a mount.
+    """
+    libc.mount(None, b"/", None, libc.MS_REC | libc.MS_PRIVATE)
+    base = next(path for path in ("/tmp", "/run", "/mnt", "/var") if os.path.isdir(path))  # noqa: S108 only covered
+    libc.mount(b"tmpfs", base.encode(), b"tmpfs", libc.MS_NOSUID | libc.MS_NODEV, b"mode=0755,size=1m,nr_inodes=1024")
+    os.mkdir(base + _OLD)
+    libc.pivot_root(base.encode(), (base + _OLD).encode())
+    os.chdir("/")
+    for source, target in binds:
+        _bind(_OLD + source, target)
+    _make_devices()
+    os.mkdir("/work")
+    for goal, path in links:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        os.symlink(goal, path)
+    libc.umount(_OLD.encode(), libc.MNT_DETACH)
+    os.rmdir(_OLD)
+    libc.mount_setattr(b"/", _READ_ONLY | libc.MOUNT_ATTR_NODEV | libc.MOUNT_ATTR_NOEXEC, recursive=False)
+
+
+def mount_workspace(*, size_bytes: int, files: int) -> int:
+    """Mount a fresh tmpfs on /work, make it the working directory, return a descriptor for it.
+
+    Past ``size_bytes`` or ``files`` (inodes) the kernel answers ENOSPC.
+    """
+    options = f"mode=0700,size={size_bytes},nr_inodes={files}"
+    libc.mount(b"tmpfs", b"/work", b"tmpfs", libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC, options.encode())
+    os.chdir("/work")
+    os.mkdir("tmp", 0o700)
+    os.mkdir("artifacts", 0o700)
+    return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _bind(source: str, target: str) -> None:
+    _make_mount_point(source, target)
+    libc.mount(source.encode(), target.encode(), None, libc.MS_BIND | libc.MS_REC)
+    libc.mount_setattr(target.encode(), _READ_ONLY | libc.MOUNT_ATTR_NODEV, recursive=True)
+
+
+def _make_devices() -> None:
+    for name in DEVICES:
+        source, target = f"{_OLD}/dev/{name}", f"/dev/{name}"
+        _make_mount_point(source, target)
+        libc.mount(source.encode(), target.encode(), None, libc.MS_BIND)
+        libc.mount_setattr(target.encode(), _READ_ONLY | libc.MOUNT_ATTR_NOEXEC, recursive=False)
+
+
+def _make_mount_point(source: str, target: str) -> None:
+    if os.path.isdir(source):
+        os.makedirs(target, exist_ok=True)
+    elif not os.path.exists(target):
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o444))

@@ -1,0 +1,51 @@
+"""User, mount, pid, network, ipc and uts namespaces: what a run can see and name.
+
+Sources: namespaces(7), user_namespaces(7), pid_namespaces(7).
+"""
+
+from __future__ import annotations
+
+import os
+
+from sandbox.isolation import libc
+
+ZYGOTE = libc.CLONE_NEWUSER | libc.CLONE_NEWNS | libc.CLONE_NEWPID | libc.CLONE_NEWIPC | libc.CLONE_NEWUTS
+CHILD = libc.CLONE_NEWUSER | libc.CLONE_NEWNS | libc.CLONE_NEWNET | libc.CLONE_NEWIPC | libc.CLONE_NEWUTS
+INNER_UID = 1000
+
+
+def open_proc() -> int:
+    """A descriptor for /proc that outlives the change of root: no path leads to it from inside."""
+    return os.open("/proc", os.O_PATH | os.O_DIRECTORY)
+
+
+def enter(flags: int, *, proc_fd: int, inner_uid: int) -> None:
+    """Enter new namespaces and map the caller's own user and group, alone, to ``inner_uid``.
+
+    Raises:
+        OSError: the host refuses; see ``sandbox.probe`` for the usual reasons.
+    """
+    uid, gid = os.geteuid(), os.getegid()
+    libc.unshare(flags)
+    # setgroups must be given up before gid_map may be written without privilege: user_namespaces(7)
+    _write(proc_fd, "self/setgroups", "deny")
+    _write(proc_fd, "self/gid_map", f"{inner_uid} {gid} 1")
+    _write(proc_fd, "self/uid_map", f"{inner_uid} {uid} 1")
+
+
+def next_child_gets_own_pid_namespace() -> None:
+    """The next fork becomes pid 1 of a new pid namespace; with it dies everything inside: pid_namespaces(7)."""
+    libc.unshare(libc.CLONE_NEWPID)
+
+
+def back_to_own_pid_namespace(own_pid_ns_fd: int) -> None:
+    """Undo ``next_child_gets_own_pid_namespace``, without which the next unshare would be refused."""
+    libc.setns(own_pid_ns_fd, libc.CLONE_NEWPID)
+
+
+def _write(proc_fd: int, path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY, dir_fd=proc_fd)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)

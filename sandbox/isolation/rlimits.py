@@ -1,0 +1,45 @@
+"""Resource limits of the child, see getrlimit(2). Soft and hard are equal: nothing to negotiate.
+
+``RLIMIT_NPROC`` counts threads per user and user namespace (Linux 5.14), so it is this run's own count;
+it does nothing for an outer uid of 0, which is why zygotes never run as root.
+"""
+
+from __future__ import annotations
+
+import resource
+
+MIB = 1 << 20
+STACK_BYTES = 8 * MIB
+ADDRESS_SLACK_MIB = 1024
+"""Address space, not memory, that allocators and thread stacks reserve beyond what they use."""
+
+
+def limit_resources(
+    *, cpu_s: int, data_bytes: int, address_space_bytes: int, threads: int, open_files: int, file_bytes: int
+) -> None:
+    """Apply every limit to the calling process.
+
+    Args:
+        cpu_s: processor seconds over all threads; the kernel kills past it.
+        data_bytes: private writable memory (``RLIMIT_DATA``); past it allocations fail with ENOMEM.
+        address_space_bytes: all mappings (``RLIMIT_AS``), the backstop for shared ones.
+        threads: threads and processes together.
+        open_files: descriptors.
+        file_bytes: size of any file written.
+    """
+    for kind, value in (
+        (resource.RLIMIT_CPU, cpu_s),
+        (resource.RLIMIT_DATA, data_bytes),
+        (resource.RLIMIT_AS, address_space_bytes),
+        (resource.RLIMIT_NPROC, threads),
+        (resource.RLIMIT_NOFILE, open_files),
+        (resource.RLIMIT_FSIZE, file_bytes),
+        (resource.RLIMIT_STACK, STACK_BYTES),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_MEMLOCK, 0),
+        (resource.RLIMIT_MSGQUEUE, 0),
+        (resource.RLIMIT_NICE, 0),
+        (resource.RLIMIT_RTPRIO, 0),
+        (resource.RLIMIT_SIGPENDING, 256),
+    ):
+        resource.setrlimit(kind, (value, value))

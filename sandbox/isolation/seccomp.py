@@ -1,0 +1,176 @@
+"""seccomp: which system calls a run may make. Default deny, each denial reported to the supervisor by name.
+
+A call that is not allowed stops the calling thread, the supervisor reads its number from the listener,
+answers EPERM (ENOSYS for a number without a name) and counts it. Allowed calls never leave the kernel. When the
+supervisor closes the listener, the kernel itself answers ENOSYS to all further denied calls.
+
+Sources: seccomp(2), seccomp_unotify(2), include/uapi/linux/seccomp.h.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import select
+import struct
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+from sandbox.isolation import libc
+from sandbox.isolation.syscalls import ALLOWED, QUIET, names
+
+CONTROL_FD = 4
+"""The one descriptor that a child may pass descriptors over, before it reports ready; closed after that."""
+
+_SET_MODE_FILTER = 1
+_FLAG_NEW_LISTENER = 1 << 3
+_NOTIF_RECV = 0xC0502100  # SECCOMP_IOCTL_NOTIF_RECV: _IOWR('!', 0, struct seccomp_notif), 80 bytes
+_NOTIF_SEND = 0xC0182101  # SECCOMP_IOCTL_NOTIF_SEND: _IOWR('!', 1, struct seccomp_notif_resp), 24 bytes
+_NOTIF_BYTES = 80
+
+# include/uapi/linux/sched.h: every flag that glibc's pthread_create passes, see clone(2) and nptl/createthread
+_CLONE_THREAD_REQUIRED = 0x00010000 | 0x00000100 | 0x00000800  # CLONE_THREAD | CLONE_VM | CLONE_SIGHAND
+_CLONE_NAMESPACES = 0x7E000000 | 0x00020000 | 0x00000080  # CLONE_NEW* (and CLONE_IO, never asked for)
+# include/uapi/asm-generic/fcntl.h: F_DUPFD F_GETFD F_SETFD F_GETFL F_SETFL F_DUPFD_CLOEXEC. No locks and no leases:
+# two runs could signal to each other by them over the read-only files that both see.
+_FCNTL_COMMANDS = (0, 1, 2, 3, 4, 1030)
+# include/uapi/asm-generic/ioctls.h: TCGETS (isatty), FIONREAD, FIONBIO, FIOCLEX
+_IOCTL_REQUESTS = (0x5401, 0x541B, 0x5421, 0x5451)
+_PR_SET_NAME, _PR_GET_NAME = 15, 16  # include/uapi/linux/prctl.h
+_AF_UNIX = 1
+_LOW_32 = 0xFFFFFFFF
+
+
+def compile_filter(extra: Sequence[str] = ()) -> bytes:
+    """The filter as BPF, an array of struct sock_filter.
+
+    Args:
+        extra: further system calls to allow, by name.
+    Raises:
+        ImportError, RuntimeError: libseccomp is not on this host.
+        OSError: libseccomp or the kernel is too old.
+    """
+    import pyseccomp  # noqa: PLC0415 loads the C library, so not at import
+
+    arch = pyseccomp.Arch.NATIVE
+    rules = pyseccomp.SyscallFilter(pyseccomp.NOTIFY)
+    # another architecture's calling convention (i386, x32) would mean other numbers: no program of ours uses one
+    rules.set_attr(pyseccomp.Attr.ACT_BADARCH, pyseccomp.KILL_PROCESS)
+
+    def add(action: int, name: str, *arguments: Any) -> None:
+        if pyseccomp.resolve_syscall(arch, name) >= 0:
+            rules.add_rule(action, name, *arguments)
+
+    for name in [*names(ALLOWED), *extra]:
+        add(pyseccomp.ALLOW, name)
+    for number, calls in QUIET.items():
+        for name in calls.split():
+            add(pyseccomp.ERRNO(number), name)
+    for name, condition in _conditions(pyseccomp):
+        add(pyseccomp.ALLOW, name, *condition)
+    return _export(rules)
+
+
+def _conditions(pyseccomp: Any) -> list[tuple[str, list[Any]]]:
+    """Calls that are allowed for some arguments only."""
+
+    def arg(index: int, value: int, mask: int = _LOW_32) -> Any:
+        return pyseccomp.Arg(index, pyseccomp.MASKED_EQ, mask, value)
+
+    thread = arg(0, _CLONE_THREAD_REQUIRED, _CLONE_THREAD_REQUIRED | _CLONE_NAMESPACES)
+    return [
+        ("clone", [thread]),
+        *[("fcntl", [arg(1, command)]) for command in _FCNTL_COMMANDS],
+        *[("ioctl", [arg(1, request)]) for request in _IOCTL_REQUESTS],
+        *[("prctl", [arg(0, option)]) for option in (_PR_SET_NAME, _PR_GET_NAME)],
+        ("socketpair", [arg(0, _AF_UNIX)]),
+        ("sendmsg", [arg(0, CONTROL_FD)]),
+        # read a limit of one's own, never set one
+        ("prlimit64", [arg(0, 0), pyseccomp.Arg(2, pyseccomp.EQ, 0)]),
+    ]
+
+
+def _export(rules: Any) -> bytes:
+    with tempfile.TemporaryFile() as file:
+        rules.export_bpf(file)
+        file.seek(0)
+        return file.read()
+
+
+class _SockFprog(ctypes.Structure):
+    # struct sock_fprog of include/uapi/linux/filter.h
+    _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
+
+
+def install(program: bytes) -> int:
+    """Put the filter on the calling thread, for good, and return the listener's descriptor.
+
+    Raises:
+        OSError: the kernel refuses (no_new_privs not set, another listener above).
+    """
+    buffer = ctypes.create_string_buffer(program, len(program))
+    prog = _SockFprog(len(program) // 8, ctypes.addressof(buffer))
+    return libc.syscall("seccomp", libc.SYS_SECCOMP, _SET_MODE_FILTER, _FLAG_NEW_LISTENER, ctypes.byref(prog))
+
+
+def has_denied_call(listener: int) -> bool | None:
+    """Whether a denied call waits to be answered; ``None`` when no caller is left.
+
+    To be asked before ``answer_denied_call``, which would block for as long as there is none: the listener
+    also wakes its reader when the last caller dies.
+    """
+    poll = select.poll()
+    poll.register(listener, select.POLLIN)
+    events = dict(poll.poll(0)).get(listener, 0)
+    if events & select.POLLIN:
+        return True
+    return None if events & (select.POLLHUP | select.POLLERR) else False
+
+
+def answer_denied_call(listener: int) -> str | None:
+    """Take one denied call from a readable listener, deny it, and return its name.
+
+    Returns:
+        The call's name, ``syscall_N`` for a number without one, ``None`` if the caller died meanwhile.
+    """
+    notification = bytearray(_NOTIF_BYTES)
+    try:
+        fcntl.ioctl(listener, _NOTIF_RECV, notification)
+        # struct seccomp_notif: u64 id, u32 pid, u32 flags, struct seccomp_data {int nr, ...}
+        identity, _pid, _flags, number = struct.unpack_from("=QIIi", notification)
+        name = syscall_name(number)
+        refusal = errno.ENOSYS if name is None else errno.EPERM
+        # struct seccomp_notif_resp: u64 id, s64 val, s32 error, u32 flags
+        fcntl.ioctl(listener, _NOTIF_SEND, bytearray(struct.pack("=QqiI", identity, 0, -refusal, 0)))
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.EINTR, errno.EAGAIN, errno.ENOTCONN):
+            return None
+        raise
+    return name or f"syscall_{number}"
+
+
+def syscall_name(number: int) -> str | None:
+    """Name of a system call of this architecture, ``None`` when libseccomp knows none."""
+    import pyseccomp  # noqa: PLC0415 as above
+
+    try:
+        name = pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, number)
+    except (OSError, ValueError):
+        return None
+    return os.fsdecode(name) if name else None
+
+
+def library_version() -> str:
+    """Version of the libseccomp in use, e.g. ``2.5.4``."""
+    import pyseccomp  # noqa: PLC0415 as above
+
+    class _Version(ctypes.Structure):
+        _fields_ = [(part, ctypes.c_uint) for part in ("major", "minor", "micro")]
+
+    function = pyseccomp._libseccomp.seccomp_version  # noqa: SLF001 the binding has no name for it
+    function.restype = ctypes.POINTER(_Version)
+    version = function().contents
+    return f"{version.major}.{version.minor}.{version.micro}"

@@ -1,0 +1,51 @@
+"""The system calls of the ``threads`` profile, by group, each group with its reason. Everything else is denied.
+
+Names as in syscalls(2); a name that an architecture does not have is passed over there.
+"""
+
+from __future__ import annotations
+
+import errno
+
+ALLOWED: dict[str, str] = {
+    "files through descriptors": """
+        read write readv writev pread64 pwrite64 preadv pwritev lseek close fstat ftruncate fallocate fsync fdatasync
+        getdents64 fchmod fadvise64""",
+    "files by name, which mounts and Landlock confine": """
+        open openat creat stat lstat newfstatat statx access faccessat faccessat2 readlink readlinkat getcwd chdir
+        fchdir mkdir mkdirat rmdir unlink unlinkat rename renameat renameat2 symlink symlinkat truncate chmod fchmodat
+        utimensat statfs fstatfs umask""",
+    "memory, which rlimits and the watchdog bound": """
+        mmap munmap mprotect mremap madvise brk msync""",
+    "threads of this process, and waiting for them": """
+        futex set_robust_list rseq exit exit_group gettid sched_yield sched_getaffinity getcpu""",
+    "signals within this process": """
+        rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack tgkill rt_sigpending rt_sigsuspend rt_sigtimedwait pause
+        alarm setitimer getitimer restart_syscall""",
+    "who and where am I": """
+        getpid getppid getuid geteuid getgid getegid getgroups getpgrp getpgid getsid uname sysinfo getrusage times
+        getrlimit""",
+    "time": """
+        clock_gettime clock_getres clock_nanosleep nanosleep gettimeofday time""",
+    "randomness": """
+        getrandom""",
+    "waiting for descriptors, event loops": """
+        poll ppoll select pselect6 epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait eventfd2 pipe pipe2
+        dup dup2 dup3""",
+    "talk over socket pairs, the only sockets that this profile can make": """
+        sendto recvfrom shutdown getsockname getpeername getsockopt setsockopt""",
+}
+
+QUIET: dict[int, str] = {
+    # Answered in the kernel, without a violation: libraries probe for these and take the answer well.
+    errno.ENOSYS: "clone3 sendfile copy_file_range get_robust_list set_mempolicy get_mempolicy mbind",
+    errno.EOPNOTSUPP: """
+        getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr setxattr lsetxattr fsetxattr
+        removexattr lremovexattr fremovexattr""",
+}
+"""errno → calls. clone3 hides its flags behind a pointer that a filter cannot read; glibc falls back to clone."""
+
+
+def names(table: dict[str, str]) -> list[str]:
+    """All names of a table of groups."""
+    return [name for group in table.values() for name in group.split()]

@@ -1,0 +1,49 @@
+"""What the worker tells a zygote at its start. Standard library only: it is read inside."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A policy and a host, worked out into what zygote and child need to do."""
+
+    policy: str
+    entry: str
+    preload: list[str]
+    environment: dict[str, str]
+    binds: list[list[str]]
+    """[host path, path inside]."""
+    links: list[list[str]]
+    """[target, path inside] of symbolic links."""
+    outer_uid: int
+    """User to become when started as root."""
+    outer_gid: int
+    cpu_s: int
+    memory_bytes: int
+    threads: int
+    open_files: int
+    workspace_bytes: int
+    workspace_files: int
+    landlock_abi: int
+    filter_base64: str
+    """Compiled seccomp filter."""
+    ablated: list[str]
+    """Layers left out, for the ablation tests only; empty in every worker."""
+
+    @property
+    def filter(self) -> bytes:
+        """The seccomp filter as BPF."""
+        return base64.b64decode(self.filter_base64)
+
+    def encode(self) -> bytes:
+        """As one message."""
+        return json.dumps(dataclasses.asdict(self)).encode()
+
+    @classmethod
+    def decode(cls, message: bytes) -> Plan:
+        """From one message."""
+        return cls(**json.loads(message))

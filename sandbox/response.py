@@ -1,0 +1,95 @@
+"""Reads a child's response as the untrusted bytes that it is: framing, size, JSON syntax, depth. Never its meaning."""
+
+from __future__ import annotations
+
+import re
+import struct
+from typing import Literal
+
+import msgspec
+
+from sandbox.result import RunError
+
+MAX_DEPTH = 64
+MAX_ERROR_BYTES = 256 << 10
+HEADER_BYTES = 9
+
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
+_KINDS: dict[bytes, Literal["result", "error", "invalid"]] = {b"R": "result", b"E": "error", b"I": "invalid"}
+
+
+class Response(msgspec.Struct, frozen=True):
+    """One whole frame. ``fault`` says why it is not what it must be."""
+
+    kind: Literal["result", "error", "invalid"]
+    value: msgspec.Raw | None = None
+    error: RunError | None = None
+    fault: str | None = None
+
+
+def parse(frame: bytes, *, result_bytes: int) -> Response | None:
+    """Read what a child wrote to its response pipe.
+
+    Args:
+        frame: all of it; see ``sandbox.child.KINDS`` for the form.
+        result_bytes: the largest result that the policy accepts.
+    Returns:
+        ``None`` when nothing was written.
+    """
+    if not frame:
+        return None
+    kind = _KINDS.get(frame[:1])
+    if kind is None or len(frame) < HEADER_BYTES:
+        return Response("invalid", fault="the response is not one frame")
+    (length,) = struct.unpack_from(">Q", frame, 1)
+    payload = frame[HEADER_BYTES:]
+    if length > result_bytes and kind == "result":
+        return Response("invalid", fault=f"the result has {length} bytes, more than result_kib allows ({result_bytes})")
+    if len(payload) != length:
+        return Response("invalid", fault=f"the response announced {length} bytes and brought {len(payload)}")
+    if kind == "result":
+        fault = json_fault(payload)
+        return Response("invalid", fault=fault) if fault else Response(kind, value=msgspec.Raw(payload))
+    return _parse_error(kind, payload)
+
+
+def _parse_error(kind: Literal["error", "invalid"], payload: bytes) -> Response:
+    if len(payload) > MAX_ERROR_BYTES:
+        return Response("invalid", fault=f"the error has {len(payload)} bytes, more than {MAX_ERROR_BYTES}")
+    try:
+        error = msgspec.json.decode(payload, type=RunError)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as fault:
+        return Response("invalid", fault=f"the error is not what it must be: {fault}")
+    return Response(kind, error=error, fault=error.message if kind == "invalid" else None)
+
+
+def json_fault(payload: bytes) -> str | None:
+    """Why ``payload`` is not JSON of RFC 8259 at most ``MAX_DEPTH`` deep, or ``None`` when it is.
+
+    No object is built of it: a parser of untrusted bytes in the worker stays a scanner.
+    """
+    try:
+        payload.decode()
+    except UnicodeDecodeError as error:
+        return f"the result is not UTF-8: {error.reason} at byte {error.start}"
+    if _deeper_than(payload, MAX_DEPTH):
+        return f"the result is nested more than {MAX_DEPTH} levels deep"
+    try:
+        msgspec.json.decode(payload, type=msgspec.Raw)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        return f"the result is not JSON: {error}"
+    return None
+
+
+def _deeper_than(payload: bytes, levels: int) -> bool:
+    """Peel the brackets off level by level: each round is one pass in C, whatever the payload."""
+    if payload.count(b"[") + payload.count(b"{") <= levels:
+        return False
+    brackets = _STRING.sub(b"", payload).translate(None, _NOT_BRACKETS)
+    for _ in range(levels):
+        peeled = brackets.replace(b"[]", b"").replace(b"{}", b"")
+        if len(peeled) == len(brackets):
+            break
+        brackets = peeled
+    return bool(brackets)

@@ -1,0 +1,484 @@
+"""Watches one child from its request to its death, and alone decides why the run ended.
+
+Theory of operation: everything that happens is an event of the worker's loop: a pipe that can be read, a denied call on
+the seccomp listener, a tick of the watchdog, the deadline, a request to cancel, the zygote's word that the child is
+dead. The first limit that is met is written down and the child, pid 1 of its namespace, is killed; with it dies all
+that it started. Only when none of its threads can run again are the facts put together: what we did, what the kernel
+says, what it wrote.
+
+Two ways lead to that point, and the first to arrive is taken. The zygote reaps the child and sends wait4's word. Or
+the listener hangs up: the kernel says so when the last thread that the filter binds has entered its exit (since
+Linux 6.11; before, only after it was reaped). Then /proc tells the exit code while the kernel still takes the address
+space apart, which for a child with pandas loaded is several times longer than the whole run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import math
+import os
+import re
+import resource
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+
+import msgspec
+
+from sandbox import response
+from sandbox.errors import SandboxError
+from sandbox.isolation import seccomp
+from sandbox.policy import Limits
+from sandbox.result import ExitReason, Logs, RunError, Usage, Violation
+
+_MIB = 1 << 20
+_CHUNK_BYTES = 1 << 16
+_BIG_PIPE_BYTES = 1 << 20
+_MAX_VIOLATIONS = 1000
+"""Denied calls that are named and counted; after these the kernel answers alone, see ``isolation/seccomp.py``."""
+_FASTEST_GROWTH_BYTES_S = 2 << 30
+"""Memory that a run can touch in a second here; sets how long the watchdog may look away."""
+_TICK_S = (0.005, 0.05)
+
+ExitFacts = tuple[int, float, float]
+"""Wait status (wait4(2)), processor seconds, peak resident MiB: the zygote's word on a dead child."""
+
+
+class Child:
+    """The worker's side of one ready child: its descriptors and its death."""
+
+    def __init__(self, number: int, pidfd: int, pipes: tuple[int, int, int, int], inside: tuple[int, int]) -> None:
+        """``pipes``: write end of stdin, read ends of stdout, stderr, response. ``inside``: workspace, listener.
+
+        Raises:
+            OSError: it is dead already.
+        """
+        self.number = number
+        self.pidfd = pidfd
+        self.stdin, self.stdout, self.stderr, self.response = pipes
+        self.workspace, self.listener = inside
+        self.death: asyncio.Future[ExitFacts] = asyncio.get_running_loop().create_future()
+        self._open = {pidfd, *pipes, *inside}
+        self.pid = _pid_of(pidfd)
+        self._status = self._open_proc("status")
+        self._stat = self._open_proc("stat")
+        # proc_pid_stat(5): startcode reads 1, and the exit code 0, for whoever may not inspect the process
+        self._may_read_exit_code = self._read_stat()[_STARTCODE] > 1
+
+    def _open_proc(self, name: str) -> int:
+        fd = os.open(f"/proc/{self.pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        self._open.add(fd)
+        return fd
+
+    def _read_stat(self) -> list[int]:
+        """Numbers of /proc/PID/stat; index 0 is the parent, field 4 of proc_pid_stat(5)."""
+        return [int(field) for field in os.pread(self._stat, 2048, 0).rpartition(b")")[2].split()[1:]]
+
+    def measure(self) -> tuple[int, int] | None:
+        """(bytes of anonymous and shared memory, threads), ``None`` when it is gone: proc_pid_status(5)."""
+        try:
+            status = os.pread(self._status, 4096, 0)
+        except ProcessLookupError:
+            return None
+        found = _MEMORY_AND_THREADS.search(status)
+        return found and ((int(found[1]) + int(found[2]) << 10), int(found[3]))
+
+    def last_facts(self) -> ExitFacts | None:
+        """How it ends, if the kernel already knows while it is still dying; else wait for ``death``.
+
+        Only to be believed when no thread can run any more, which the listener's hang-up says.
+        """
+        try:
+            stat = self._read_stat()
+            # the address space is given up after the exit code is set, do_exit() in kernel/exit.c
+            if not self._may_read_exit_code or not stat[_FLAGS] & _PF_EXITING or stat[_VSIZE] != 0:
+                return None
+            # clock_getcpuclockid(3): the process's own clock, all threads, living and dead
+            cpu_s = time.clock_gettime((~self.pid << 3) | 2)
+        except (OSError, IndexError):
+            return None
+        return stat[_EXIT_CODE], cpu_s, 0.0
+
+    def kill(self) -> None:
+        """SIGKILL pid 1 of the child's namespace: the kernel kills the rest, pid_namespaces(7)."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    def shut(self, fd: int) -> None:
+        """Close one of its descriptors, once."""
+        if fd in self._open:
+            self._open.discard(fd)
+            os.close(fd)
+
+    def close(self) -> None:
+        """Close all that is still open."""
+        for fd in list(self._open):
+            self.shut(fd)
+
+
+# Indexes into ``Child._read_stat``: field number of proc_pid_stat(5) less 4. PF_EXITING: include/linux/sched.h
+_FLAGS, _VSIZE, _STARTCODE, _EXIT_CODE = 9 - 4, 23 - 4, 26 - 4, 52 - 4
+_PF_EXITING = 4
+_MEMORY_AND_THREADS = re.compile(
+    rb"^RssAnon:\s+(\d+) kB\n.*?^RssShmem:\s+(\d+) kB\n.*?^Threads:\s+(\d+)", re.MULTILINE | re.DOTALL
+)
+
+
+def _pid_of(pidfd: int) -> int:
+    """The process id in our own pid namespace, see pidfd_open(2) on fdinfo."""
+    with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as info:
+        return next(int(line[4:]) for line in info if line.startswith("Pid:"))
+
+
+class Watch:
+    """One run of one child."""
+
+    def __init__(self, child: Child, limits: Limits) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._child = child
+        self._limits = limits
+        self._ended_by: ExitReason | None = None
+        self._stdout = bytearray()
+        self._stderr = bytearray()
+        self._response = bytearray()
+        self._output_bytes = 0
+        self._violations: Counter[str] = Counter()
+        self._memory_peak_bytes = 0
+        self._threads_peak = 1
+        self._end_known: asyncio.Future[ExitFacts] = self._loop.create_future()
+        self._started_s = 0.0
+        self._timers: list[asyncio.TimerHandle] = []
+
+    async def run(self, request: bytes, cancel: asyncio.Event | None) -> Outcome:
+        """Send the request, watch until the child is dead, say what happened."""
+        self._started_s = time.monotonic()
+        self._listen_to_everything()
+        self._send(memoryview(request))
+        self._keep_the_deadline()
+        self._timers.append(self._loop.call_later(_TICK_S[0], self._watch_memory))
+        stop_waiting = self._obey(cancel)
+        self._child.death.add_done_callback(self._learn_of_death)
+        try:
+            facts = await self._end_known
+        finally:
+            self._child.death.remove_done_callback(self._learn_of_death)
+            stop_waiting()
+            self._stop_listening()
+        wall_s = time.monotonic() - self._started_s
+        self._drain_the_rest()
+        return self._conclude(facts, wall_s)
+
+    # -- what is sent
+
+    def _send(self, rest: memoryview) -> None:
+        if len(rest) > _CHUNK_BYTES:
+            _enlarge(self._child.stdin)
+        self._write(rest)
+
+    def _write(self, rest: memoryview) -> None:
+        try:
+            while rest:
+                rest = rest[os.write(self._child.stdin, rest) :]
+        except BlockingIOError:
+            self._loop.add_writer(self._child.stdin, self._write, rest)
+            return
+        except BrokenPipeError:
+            pass  # it died or closed its stdin: its end says why
+        self._loop.remove_writer(self._child.stdin)
+        self._child.shut(self._child.stdin)
+
+    # -- what is heard
+
+    def _listen_to_everything(self) -> None:
+        child = self._child
+        self._loop.add_reader(child.stdout, self._read_prints, child.stdout, self._stdout)
+        self._loop.add_reader(child.stderr, self._read_prints, child.stderr, self._stderr)
+        self._loop.add_reader(child.response, self._read_response)
+        self._loop.add_reader(child.listener, self._deny)
+
+    def _stop_listening(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        child = self._child
+        for fd in (child.stdout, child.stderr, child.response, child.listener):
+            self._loop.remove_reader(fd)
+        self._loop.remove_writer(child.stdin)
+
+    def _read_prints(self, fd: int, kept: bytearray) -> bool:
+        part = _read(fd)
+        if not part:
+            if part is not None:
+                self._loop.remove_reader(fd)
+            return False
+        self._output_bytes += len(part)
+        allowed = (self._limits.output_kib << 10) - len(self._stdout) - len(self._stderr)
+        kept += part[: max(allowed, 0)]
+        if len(part) > allowed:
+            self._end(ExitReason.OUTPUT_LIMIT)
+        return True
+
+    def _read_response(self) -> bool:
+        part = _read(self._child.response)
+        if not part:
+            if part is not None:
+                self._loop.remove_reader(self._child.response)
+            return False
+        if not self._response:
+            self._measure_memory()  # while it still has some
+            if len(part) == _CHUNK_BYTES:
+                _enlarge(self._child.response)
+        self._response += part
+        if len(self._response) > self._response_bytes_max:
+            self._end(ExitReason.INVALID_RESULT)
+        return True
+
+    @property
+    def _response_bytes_max(self) -> int:
+        return max(self._limits.result_kib << 10, response.MAX_ERROR_BYTES) + response.HEADER_BYTES
+
+    def _deny(self) -> None:
+        waiting = seccomp.has_denied_call(self._child.listener)
+        if waiting is None:
+            self._loop.remove_reader(self._child.listener)
+            self._learn_of_last_thread()
+        name = seccomp.answer_denied_call(self._child.listener) if waiting else None
+        if name is None:
+            return
+        self._violations[name] += 1
+        if self._violations.total() >= _MAX_VIOLATIONS:
+            self._loop.remove_reader(self._child.listener)
+            self._child.shut(self._child.listener)
+
+    def _drain_the_rest(self) -> None:
+        """All writers are dead: what the pipes still hold is all there will ever be."""
+        while self._read_prints(self._child.stdout, self._stdout):
+            pass
+        while self._read_prints(self._child.stderr, self._stderr):
+            pass
+        while len(self._response) <= self._response_bytes_max and self._read_response():
+            pass
+
+    # -- that it has ended
+
+    def _learn_of_death(self, death: asyncio.Future[ExitFacts]) -> None:
+        if self._end_known.done():
+            return
+        if (error := death.exception()) is not None:
+            self._end_known.set_exception(error)
+        else:
+            self._end_known.set_result(death.result())
+
+    def _learn_of_last_thread(self) -> None:
+        facts = self._child.last_facts()
+        if facts is not None and not self._end_known.done():
+            self._end_known.set_result(facts)
+
+    # -- what ends it
+
+    def _end(self, reason: ExitReason) -> None:
+        """Kill it. The first reason stands."""
+        if self._ended_by is None:
+            self._ended_by = reason
+        self._child.kill()
+
+    def _keep_the_deadline(self) -> None:
+        self._timers.append(self._loop.call_later(self._limits.wall_s, self._end, ExitReason.WALL_LIMIT))
+
+    def _obey(self, cancel: asyncio.Event | None) -> Callable[[], None]:
+        if cancel is None:
+            return lambda: None
+
+        async def wait() -> None:
+            await cancel.wait()
+            self._end(ExitReason.CANCELLED)
+
+        task = self._loop.create_task(wait())
+
+        def stop_waiting() -> None:
+            task.cancel()
+
+        return stop_waiting
+
+    def _watch_memory(self) -> None:
+        """Compare the memory of the run with its limit, then look away for as long as the rest could not be filled."""
+        used = self._measure_memory()
+        if used is None:
+            return
+        left = (self._limits.memory_mib * _MIB) - used
+        if left < 0:
+            self._end(ExitReason.MEMORY_LIMIT)
+            return
+        pause_s = min(max(left / _FASTEST_GROWTH_BYTES_S / 4, _TICK_S[0]), _TICK_S[1])
+        self._timers[1:] = [self._loop.call_later(pause_s, self._watch_memory)]
+
+    def _measure_memory(self) -> int | None:
+        """Anonymous + shared memory of the child + its workspace, bytes; tmpfs pages are memory: tmpfs(5)."""
+        measured = self._child.measure()
+        if measured is None:
+            return None  # dead: its end will be heard of
+        used = measured[0] + _workspace_usage(self._child.workspace)[0]
+        self._memory_peak_bytes = max(self._memory_peak_bytes, used)
+        self._threads_peak = max(self._threads_peak, measured[1])
+        return used
+
+    # -- what is said of it
+
+    def _conclude(self, facts: ExitFacts, wall_s: float) -> Outcome:
+        status, cpu_s, rss_peak_mib = facts
+        exit_code = os.waitstatus_to_exitcode(status)
+        answer = response.parse(bytes(self._response), result_bytes=self._limits.result_kib << 10)
+        reason, message = decide(exit_code, self._ended_by, answer, cpu_s, self._limits)
+        workspace_bytes, workspace_files = _workspace_usage(self._child.workspace)
+        return Outcome(
+            exit_reason=reason,
+            message=message,
+            value=answer.value if answer and reason is ExitReason.OK else None,
+            error=answer.error if answer and reason in _WITH_ERROR else None,
+            exit_code=exit_code if exit_code >= 0 else None,
+            signal=signal.Signals(-exit_code).name if exit_code < 0 else None,
+            usage=Usage(
+                wall_s=round(wall_s, 6),
+                cpu_s=round(cpu_s, 6),
+                memory_peak_mib=round(self._memory_peak_bytes / _MIB or rss_peak_mib, 3),
+                output_kib=round(self._output_bytes / 1024, 3),
+                workspace_mib=round(workspace_bytes / _MIB, 3),
+                workspace_files=workspace_files,
+                processes_peak=self._threads_peak,
+            ),
+            logs=Logs(
+                stdout=self._stdout.decode(errors="backslashreplace"),
+                stderr=self._stderr.decode(errors="backslashreplace"),
+                truncated=self._output_bytes > len(self._stdout) + len(self._stderr),
+            ),
+            violations=tuple(
+                Violation(syscall=name, count=count) for name, count in sorted(self._violations.items())
+            ),
+        )
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of a ``Result`` that watching one child yields."""
+
+    exit_reason: ExitReason
+    message: str
+    value: msgspec.Raw | None
+    error: RunError | None
+    exit_code: int | None
+    signal: str | None
+    usage: Usage
+    logs: Logs
+    violations: tuple[Violation, ...]
+
+
+_WITH_ERROR = (ExitReason.ERROR, ExitReason.MEMORY_LIMIT, ExitReason.INVALID_RESULT)
+_MEMORY_ERRORS = ("MemoryError", "memory_limit")
+
+
+def decide(
+    exit_code: int, ended_by: ExitReason | None, answer: response.Response | None, cpu_s: float, limits: Limits
+) -> tuple[ExitReason, str]:
+    """Why a run ended, and a sentence for people.
+
+    Args:
+        exit_code: as ``os.waitstatus_to_exitcode`` gives it, negative for a signal.
+        ended_by: the reason for which we killed it, if we did.
+        answer: what it wrote.
+        cpu_s: what it used.
+        limits: what was in force.
+    """
+    if exit_code < 0:
+        return _decide_killed(-exit_code, ended_by, cpu_s, limits)
+    if ended_by is ExitReason.OUTPUT_LIMIT:  # it left by itself in the moment in which we killed it
+        return ended_by, _limit_message(ended_by, limits)
+    if answer is None:
+        return _decide_silent(exit_code)
+    return _decide_answered(exit_code, answer, limits)
+
+
+def _decide_answered(exit_code: int, answer: response.Response, limits: Limits) -> tuple[ExitReason, str]:
+    if answer.kind == "invalid":
+        return ExitReason.INVALID_RESULT, answer.fault or "the result cannot be given as JSON"
+    if answer.kind == "error" and answer.error is not None and exit_code == 1:
+        if answer.error.type in _MEMORY_ERRORS or answer.error.code in _MEMORY_ERRORS:
+            return ExitReason.MEMORY_LIMIT, _limit_message(ExitReason.MEMORY_LIMIT, limits)
+        return ExitReason.ERROR, f"{answer.error.type}: {answer.error.message}"[:500]
+    if exit_code != 0:
+        return ExitReason.NONZERO_EXIT, f"it left with exit code {exit_code}"
+    if answer.kind == "error":
+        return ExitReason.INVALID_RESULT, "it reported an error and then left with exit code 0"
+    return ExitReason.OK, "done"
+
+
+def _decide_silent(exit_code: int) -> tuple[ExitReason, str]:
+    if exit_code == 0:
+        return ExitReason.NO_RESULT, "it left with exit code 0 without giving a result"
+    return ExitReason.NONZERO_EXIT, f"it left with exit code {exit_code} without giving a result"
+
+
+def _decide_killed(
+    number: int, ended_by: ExitReason | None, cpu_s: float, limits: Limits
+) -> tuple[ExitReason, str]:
+    if number == signal.SIGKILL and ended_by is not None:
+        return ended_by, _limit_message(ended_by, limits)
+    # RLIMIT_CPU counts whole seconds and rounds down what was used: getrlimit(2)
+    if number in (signal.SIGKILL, signal.SIGXCPU) and cpu_s >= limits.cpu_s - 0.1:
+        return ExitReason.CPU_LIMIT, _limit_message(ExitReason.CPU_LIMIT, limits)
+    name = signal.Signals(number).name
+    hint = {
+        signal.SIGSEGV: " (a crash in native code, a stack overflow, or an abort)",
+        signal.SIGSYS: " (a system call in another architecture's convention)",
+        signal.SIGKILL: " (not by us: most likely the host ran out of memory)",
+    }.get(signal.Signals(number), "")
+    return ExitReason.SIGNALED, f"ended by {name}{hint}"
+
+
+def _limit_message(reason: ExitReason, limits: Limits) -> str:
+    return {
+        ExitReason.WALL_LIMIT: f"ran longer than {limits.wall_s:g} s (wall_s) and was killed",
+        ExitReason.CPU_LIMIT: f"used more than {limits.cpu_s:g} s of processor time (cpu_s) and was killed",
+        ExitReason.MEMORY_LIMIT: f"wanted more than {limits.memory_mib} MiB of memory (memory_mib)",
+        ExitReason.OUTPUT_LIMIT: f"printed more than {limits.output_kib} KiB (output_kib) and was killed",
+        ExitReason.INVALID_RESULT: f"the result is larger than {limits.result_kib} KiB (result_kib)",
+        ExitReason.CANCELLED: "cancelled on request",
+    }[reason]
+
+
+def _read(fd: int) -> bytes | None:
+    """Up to one chunk; ``b""`` at the end, ``None`` when there is nothing now."""
+    try:
+        return os.read(fd, _CHUNK_BYTES)
+    except BlockingIOError:
+        return None
+
+
+def _enlarge(fd: int) -> None:
+    """Fewer wake-ups for much data. Refused when the user's pipe quota is used up, pipe(7); then it is just slower."""
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _BIG_PIPE_BYTES)
+
+
+def _workspace_usage(fd: int) -> tuple[int, int]:
+    """Bytes and inodes in use of the tmpfs behind ``fd``, the empty folders that it starts with not counted."""
+    usage = os.fstatvfs(fd)
+    return (usage.f_blocks - usage.f_bfree) * usage.f_frsize, max(usage.f_files - usage.f_ffree - 3, 0)
+
+
+def narrow(child: Child, policy: Limits, limits: Limits) -> None:
+    """Lower a ready child's own rlimits from its policy's limits to a request's, see prlimit(2).
+
+    Raises:
+        SandboxError: the kernel refused.
+    """
+    less_bytes = (policy.memory_mib - limits.memory_mib) * _MIB
+    try:
+        if less_bytes > 0:
+            for kind in (resource.RLIMIT_DATA, resource.RLIMIT_AS):
+                value = max(resource.prlimit(child.pid, kind)[0] - less_bytes, 0)
+                resource.prlimit(child.pid, kind, (value, value))
+        if limits.cpu_s < policy.cpu_s:
+            resource.prlimit(child.pid, resource.RLIMIT_CPU, (math.ceil(limits.cpu_s),) * 2)
+    except OSError as error:
+        raise SandboxError("narrow_limits", str(error)) from error

@@ -1,0 +1,107 @@
+"""What zygotes are made of: the code, the places and the interpreter, as seen from the host."""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+import sysconfig
+from pathlib import Path
+
+import msgspec
+
+from sandbox.errors import HostError
+
+SITE_PACKAGES = "/python/site-packages"
+INTERPRETER = "/python/bin/python3"
+_LOADERS = ("/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1", *glob.glob("/lib/ld-musl-*.so.1"))
+
+
+class Template(msgspec.Struct, frozen=True, kw_only=True):
+    """What every zygote of a worker is made of, beside its policy."""
+
+    code: Path
+    """Folder that holds ``handlers/`` and ``sandbox/``; these two, nothing beside them, are visible inside."""
+    entry: str
+    """``module:function`` that answers a request, e.g. ``handlers.entry:main``."""
+    places: dict[str, Path]
+    """Place name in a policy's ``filesystem.read`` → host folder, e.g. ``{"scripts": Path("scripts")}``."""
+    uid: int
+    """Outer user id of zygotes and children when the worker is root; unused otherwise."""
+    gid: int
+
+
+def binds(template: Template, places: tuple[str, ...]) -> list[tuple[str, str]]:
+    """(host path, path inside) of everything that is shown read-only.
+
+    Raises:
+        HostError: a granted place has no folder on this host.
+    """
+    packages = ("sandbox", *_entry_packages(template))
+    found = [*_interpreter(), *_shared_libraries()]
+    found += [(str(template.code / package), f"/app/{package}") for package in packages]
+    for place in places:
+        if place == "python":
+            continue
+        folder = template.places.get(place)
+        if folder is None or not folder.is_dir():
+            raise HostError(f"the place {place!r} that the policy grants is not a folder on this host: {folder}")
+        found.append((str(folder), f"/{place}"))
+    return [(os.path.realpath(source), target) for source, target in found]
+
+
+def _entry_packages(template: Template) -> list[str]:
+    package = template.entry.partition(":")[0].partition(".")[0]
+    return [] if package == "sandbox" else [package]
+
+
+def _interpreter() -> list[tuple[str, str]]:
+    found = [(sys.executable, INTERPRETER)]
+    for name in ("stdlib", "platstdlib"):
+        folder = sysconfig.get_path(name, vars={"base": sys.base_prefix, "platbase": sys.base_prefix})
+        folder = os.path.join(sys.base_prefix, os.path.relpath(folder, sys.base_prefix))
+        found.append((folder, "/python/" + os.path.relpath(folder, sys.base_prefix)))
+    library = sysconfig.get_config_var("INSTSONAME") or ""
+    path = os.path.join(sysconfig.get_config_var("LIBDIR") or "", library)
+    if ".so" in library and os.path.exists(path):
+        found.append((path, f"/python/lib/{library}"))
+    found.append((sysconfig.get_path("purelib"), SITE_PACKAGES))
+    return list(dict.fromkeys(found))
+
+
+def _shared_libraries() -> list[tuple[str, str]]:
+    """Folders of the shared libraries that this very interpreter runs on, and its dynamic loader."""
+    own = [os.path.realpath(sys.prefix)]
+    if sys.base_prefix != "/usr":
+        own.append(os.path.realpath(sys.base_prefix))
+    with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
+        paths = {line.split(maxsplit=5)[5].strip() for line in maps if ".so" in line}
+    folders = {os.path.dirname(os.path.realpath(path)) for path in paths if path.startswith("/")}
+    found = [
+        (folder, folder)
+        for folder in sorted(folders)
+        if not folder.startswith(tuple(own)) and folder != sysconfig.get_path("stdlib") + "/lib-dynload"
+    ]
+    return found + [(loader, loader) for loader in _LOADERS if os.path.exists(loader)]
+
+
+def environment() -> dict[str, str]:
+    """The whole environment of zygotes and children: an allow-list with fixed values, nothing of the worker's."""
+    return {
+        "PATH": "/python/bin",
+        "HOME": "/work",
+        "TMPDIR": "/tmp",  # noqa: S108 the run's own, see isolation/mounts.py
+        "USER": "sandbox",
+        "LOGNAME": "sandbox",
+        "LANG": "C.UTF-8",
+        "TZ": "UTC",
+        "LD_LIBRARY_PATH": "/python/lib",
+        # One thread at import, or the zygote could not fork: OpenBLAS and Arrow's jemalloc start theirs otherwise.
+        "OPENBLAS_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        "JE_ARROW_MALLOC_CONF": "background_thread:false",
+        "ARROW_DEFAULT_MEMORY_POOL": "system",
+        # Each further malloc arena reserves 64 MiB of address space, which RLIMIT_AS counts.
+        "MALLOC_ARENA_MAX": "2",
+    }

@@ -1,0 +1,198 @@
+"""The worker's side of one zygote: starts it, asks it for children, hears of their deaths."""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from sandbox.child import RESPONSE
+from sandbox.errors import SandboxError
+from sandbox.plan import Plan
+from sandbox.supervisor import Child
+from sandbox.zygote import EXIT, EXITED, FAILED, FORKED, HEAD, READY, SPAWN
+
+START_TIMEOUT_S = 60.0
+READY_TIMEOUT_S = 10.0
+_MAX_PACKET = 1 << 16
+
+
+class ZygoteClient:
+    """One zygote process and the children that it has forked."""
+
+    def __init__(self, plan: Plan, code: Path) -> None:
+        self._plan = plan
+        self._code = code
+        self._loop = asyncio.get_running_loop()
+        self._number = 0
+        self._forking: dict[int, asyncio.Future[int]] = {}
+        self._children: dict[int, Child] = {}
+        self._ready: asyncio.Future[None] = self._loop.create_future()
+        self.gone: asyncio.Future[None] = self._loop.create_future()
+        """Done when the zygote is dead, and with it every child."""
+
+    async def start(self) -> None:
+        """Start the process and wait until it can fork.
+
+        Raises:
+            SandboxError: it died before it was ready, or took too long; its own words are on the worker's stderr.
+        """
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control.setblocking(False)
+        with theirs:
+            self._process = self._exec(theirs.fileno())
+        message = self._plan.encode()
+        self._control.send(message)  # one for each stage
+        self._control.send(message)
+        self._loop.add_reader(self._control, self._hear)
+        try:
+            await asyncio.wait_for(asyncio.shield(self._ready), START_TIMEOUT_S)
+        except TimeoutError:
+            self.kill()
+            raise SandboxError("start_zygote", f"{self._plan.policy}: not ready in {START_TIMEOUT_S:g} s") from None
+
+    def _exec(self, control_fd: int) -> subprocess.Popen[bytes]:
+        start = (
+            f"import sys; sys.path.append({str(self._code)!r}); from sandbox.zygote import launch; launch({control_fd})"
+        )
+        return subprocess.Popen(  # noqa: S603 our own interpreter with a text of ours
+            [sys.executable, "-I", "-S", "-B", "-c", start],
+            env=self._plan.environment | {"LD_LIBRARY_PATH": ""},
+            pass_fds=[control_fd],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            cwd="/",
+            start_new_session=True,
+        )
+
+    async def spawn(self) -> Child:
+        """Have a child forked and locked down, wait until it is ready.
+
+        Raises:
+            SandboxError: a step of its lock-down failed (named as the stage), or the zygote is gone.
+        """
+        self._number += 1
+        number = self._number
+        theirs, ours = _make_pipes()
+        control, child_control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        control.setblocking(False)
+        forked: asyncio.Future[int] = self._loop.create_future()
+        self._forking[number] = forked
+        try:
+            with child_control:
+                self._ask(number, [*theirs, child_control.fileno()])
+            for fd in theirs:
+                os.close(fd)
+            pidfd = await forked
+            inside = await asyncio.wait_for(self._hear_ready(control), READY_TIMEOUT_S)
+        except (TimeoutError, OSError) as error:
+            raise SandboxError("spawn", f"no ready child: {error or 'it took too long'}") from error
+        finally:
+            self._forking.pop(number, None)
+            control.close()
+        try:
+            child = self._children[number] = Child(number, pidfd, ours, inside)
+        except OSError as error:
+            raise SandboxError("spawn", f"the child died before it was used: {error}") from error
+        return child
+
+    def _ask(self, number: int, fds: list[int]) -> None:
+        packet = SPAWN.pack(b"S", number)
+        self._control.sendmsg([packet], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))])
+
+    async def _hear_ready(self, control: socket.socket) -> tuple[int, int]:
+        readable: asyncio.Future[None] = self._loop.create_future()
+        self._loop.add_reader(control, _settle, readable)
+        try:
+            await readable
+        finally:
+            self._loop.remove_reader(control)
+        packet, fds, _, _ = socket.recv_fds(control, _MAX_PACKET, 2, socket.MSG_CMSG_CLOEXEC)
+        if packet == b"ready" and len(fds) == 2:
+            return fds[0], fds[1]
+        for fd in fds:
+            os.close(fd)
+        step, _, reason = packet.decode(errors="replace").partition("\0")
+        raise SandboxError(step or "spawn", reason or "the child died before it was ready")
+
+    def _hear(self) -> None:
+        """Handle one packet of the zygote."""
+        try:
+            packet, fds, _, _ = socket.recv_fds(self._control, _MAX_PACKET, 1, socket.MSG_CMSG_CLOEXEC)
+        except BlockingIOError:
+            return
+        except OSError:
+            packet, fds = b"", []
+        if not packet:
+            self._lose()
+            return
+        kind, number = HEAD.unpack_from(packet)
+        if kind == READY:
+            self._ready.set_result(None)
+        elif kind == FORKED:
+            self._settle_fork(number, fds[0])
+        elif kind == FAILED:
+            self._forking[number].set_exception(SandboxError("fork", packet[HEAD.size :].decode()))
+        elif kind == EXITED:
+            _, _, status, user_s, system_s, rss_kib = EXIT.unpack(packet)
+            self._settle_death(number, (status, user_s + system_s, rss_kib / 1024))
+
+    def _settle_fork(self, number: int, pidfd: int) -> None:
+        waiting = self._forking.get(number)
+        if waiting is None or waiting.done():
+            os.close(pidfd)
+        else:
+            waiting.set_result(pidfd)
+
+    def _settle_death(self, number: int, facts: tuple[int, float, float]) -> None:
+        child = self._children.pop(number, None)
+        if child is not None and not child.death.done():
+            child.death.set_result(facts)
+
+    def _lose(self) -> None:
+        """The zygote is dead. Whoever waits for it or for one of its children must not wait for ever."""
+        self._loop.remove_reader(self._control)
+        lost = SandboxError("zygote", f"the zygote of {self._plan.policy} is gone")
+        waiting: list[asyncio.Future[Any]] = [self._ready, *self._forking.values()]
+        waiting += [child.death for child in self._children.values()]
+        for future in waiting:
+            if not future.done():
+                future.set_exception(lost)
+                future.exception()  # whether or not anybody still waits, it has been dealt with
+        self._children.clear()
+        if not self.gone.done():
+            self.gone.set_result(None)
+
+    def kill(self) -> None:
+        """Kill the first stage; the kernel then kills the second, and with its pid namespace every child."""
+        self._process.kill()
+
+    async def close(self) -> None:
+        """Kill it and wait until it, and every child, is gone."""
+        self.kill()
+        await self._loop.run_in_executor(None, self._process.wait)
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(asyncio.shield(self.gone), READY_TIMEOUT_S)
+        self._loop.remove_reader(self._control)
+        self._control.close()
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _make_pipes() -> tuple[list[int], tuple[int, int, int, int]]:
+    """Four pipes: the child's ends (stdin, stdout, stderr, response), and ours, which never block."""
+    stdin_r, stdin_w = os.pipe2(os.O_CLOEXEC)
+    outs = [os.pipe2(os.O_CLOEXEC) for _ in range(RESPONSE)]
+    ours = (stdin_w, outs[0][0], outs[1][0], outs[2][0])
+    for fd in ours:
+        os.set_blocking(fd, False)
+    return [stdin_r, *(write for _, write in outs)], ours
