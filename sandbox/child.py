@@ -42,6 +42,8 @@ class Inheritance:
 
     plan: Plan
     entry: Entry
+    rehearse: Callable[[], None]
+    """Runs the handler once on a request of its own, see ``sandbox.zygote.find_rehearsal``."""
     baseline: Baseline
     proc_fd: int
     rules: list[tuple[int, int]]
@@ -69,8 +71,9 @@ def lock_down(inheritance: Inheritance) -> list[tuple[str, Callable[[], None]]]:
     """The steps from a copy of the zygote to a locked child. Their order is the security argument.
 
     Namespaces first, while the process still has what it takes to enter them; then everything that needs a privilege
-    inside them; then the privileges go; then Landlock, which needs open files; then the open files go; the system
-    call filter comes last, because it denies all of the above.
+    inside them. The rehearsal is our own code on our own data: it touches the memory that a request will touch, so that
+    no request waits for pages to be copied. Then the privileges go; then Landlock, which needs open files; then the
+    open files go; the system call filter comes last, because it denies all of the above.
     """
     plan = inheritance.plan
     steps: list[tuple[str, Callable[[], None]]] = [
@@ -78,7 +81,9 @@ def lock_down(inheritance: Inheritance) -> list[tuple[str, Callable[[], None]]]:
         ("enter_namespaces", lambda: enter_namespaces(inheritance)),
         ("mount_workspace", lambda: mount_workspace(plan)),
         ("limit_resources", lambda: limit_resources(inheritance)),
+        ("rehearse", inheritance.rehearse),
         ("renew_randomness", renew_randomness),
+        ("be_single_threaded", lambda: be_single_threaded(inheritance.proc_fd)),
         ("drop_capabilities", privileges.drop_capabilities),
         ("forbid_new_privileges", privileges.forbid_new_privileges),
         ("hide_from_inspection", privileges.hide_from_inspection),
@@ -138,6 +143,21 @@ def renew_randomness() -> None:
         ssl.RAND_add(os.urandom(48), 48.0)
     if (tempfile := sys.modules.get("tempfile")) is not None:
         tempfile._name_sequence = None  # type: ignore[attr-defined]  # noqa: SLF001 there is no public way
+
+
+def be_single_threaded(proc_fd: int) -> None:
+    """What follows binds the calling thread and those that it starts, never one that already runs."""
+    if (threads := count_threads(proc_fd)) != 1:
+        raise RuntimeError(f"{threads} threads before the lock-down")
+
+
+def count_threads(proc_fd: int) -> int:
+    """Threads of this process."""
+    fd = os.open("self/task", os.O_RDONLY | os.O_DIRECTORY, dir_fd=proc_fd)
+    try:
+        return len(os.listdir(fd))
+    finally:
+        os.close(fd)
 
 
 def restrict_by_landlock(inheritance: Inheritance) -> None:

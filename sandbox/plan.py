@@ -12,6 +12,7 @@ class Plan:
     """A policy and a host, worked out into what zygote and child need to do."""
 
     policy: str
+    task_type: str
     entry: str
     preload: list[str]
     environment: dict[str, str]

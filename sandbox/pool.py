@@ -23,7 +23,7 @@ from sandbox.template import Template, binds, environment
 from sandbox.zygote_client import ZygoteClient
 
 _MIB = 1 << 20
-_LAYER_NAMES = ("namespaces", "landlock", "seccomp", "rlimits")
+REFILL_AFTER_S = 0.005
 
 
 class PoolStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,12 +98,15 @@ class Pool:
         limits = limits or self._policy.limits
         child = await self._take()
         self._running += 1
+        # a fork beside a short run would only slow it down; a long run hides it
+        refill = asyncio.get_running_loop().call_later(REFILL_AFTER_S if self._ready else 0, self._refill)
         try:
-            self._refill()
             supervisor.narrow(child, self._policy.limits, limits)
             outcome = await Watch(child, limits).run(request, cancel)
         finally:
             self._running -= 1
+            refill.cancel()
+            self._refill()
             self._in_background(self._dispose(child))
         return self._result(outcome, limits)
 
@@ -195,6 +198,7 @@ class Pool:
         policy, limits = self._policy, self._policy.limits
         return Plan(
             policy=policy.name,
+            task_type=policy.task_type,
             entry=self._template.entry,
             preload=list(policy.preload),
             environment=environment(),

@@ -86,6 +86,10 @@ class Child:
         found = _MEMORY_AND_THREADS.search(status)
         return found and ((int(found[1]) + int(found[2]) << 10), int(found[3]))
 
+    def cpu_s(self) -> float:
+        """Processor seconds so far, all threads, living and dead: clock_getcpuclockid(3)."""
+        return time.clock_gettime((~self.pid << 3) | 2)
+
     def last_facts(self) -> ExitFacts | None:
         """How it ends, if the kernel already knows while it is still dying; else wait for ``death``.
 
@@ -96,8 +100,7 @@ class Child:
             # the address space is given up after the exit code is set, do_exit() in kernel/exit.c
             if not self._may_read_exit_code or not stat[_FLAGS] & _PF_EXITING or stat[_VSIZE] != 0:
                 return None
-            # clock_getcpuclockid(3): the process's own clock, all threads, living and dead
-            cpu_s = time.clock_gettime((~self.pid << 3) | 2)
+            cpu_s = self.cpu_s()
         except (OSError, IndexError):
             return None
         return stat[_EXIT_CODE], cpu_s, 0.0
@@ -149,12 +152,14 @@ class Watch:
         self._memory_peak_bytes = 0
         self._threads_peak = 1
         self._end_known: asyncio.Future[ExitFacts] = self._loop.create_future()
-        self._started_s = 0.0
+        self._started_s = self._cpu_before_s = 0.0
         self._timers: list[asyncio.TimerHandle] = []
 
     async def run(self, request: bytes, cancel: asyncio.Event | None) -> Outcome:
         """Send the request, watch until the child is dead, say what happened."""
         self._started_s = time.monotonic()
+        with contextlib.suppress(OSError):  # dead before its time: its end will be heard of
+            self._cpu_before_s = self._child.cpu_s()
         self._listen_to_everything()
         self._send(memoryview(request))
         self._keep_the_deadline()
@@ -341,7 +346,7 @@ class Watch:
             signal=signal.Signals(-exit_code).name if exit_code < 0 else None,
             usage=Usage(
                 wall_s=round(wall_s, 6),
-                cpu_s=round(cpu_s, 6),
+                cpu_s=round(max(cpu_s - self._cpu_before_s, 0.0), 6),
                 memory_peak_mib=round(self._memory_peak_bytes / _MIB or rss_peak_mib, 3),
                 output_kib=round(self._output_bytes / 1024, 3),
                 workspace_mib=round(workspace_bytes / _MIB, 3),

@@ -19,6 +19,7 @@ import site
 import socket
 import struct
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 from sandbox import child
@@ -103,15 +104,33 @@ def prepare(plan: Plan, proc_fd: int) -> child.Inheritance:
         importlib.import_module(name)
     module, _, function = plan.entry.partition(":")
     entry = getattr(importlib.import_module(module), function)
-    threads = len(os.listdir(os.open("self/task", os.O_RDONLY, dir_fd=proc_fd)))
-    if threads != 1:
+    rehearse = find_rehearsal(plan)
+    rehearse()
+    if (threads := child.count_threads(proc_fd)) != 1:
         raise RuntimeError(f"{threads} threads after importing {plan.preload}: a fork would copy one of them only")
     gc.collect()
     gc.freeze()
     return child.Inheritance(
-        plan=plan, entry=entry, baseline=measure(proc_fd), proc_fd=proc_fd, rules=landlock_rules(plan),
+        plan=plan,
+        entry=entry,
+        rehearse=rehearse,
+        baseline=measure(proc_fd),
+        proc_fd=proc_fd,
+        rules=landlock_rules(plan),
         filter=plan.filter,
-    )  # fmt: skip
+    )
+
+
+def find_rehearsal(plan: Plan) -> Callable[[], None]:
+    """The function ``rehearse(task_type)`` beside the entry, if there is one.
+
+    Called in the zygote it loads what is loaded on first use; called in the child it touches, and so copies, the pages
+    that a request will write to.
+    """
+    rehearse = getattr(importlib.import_module(plan.entry.partition(":")[0]), "rehearse", None)
+    if rehearse is None:
+        return lambda: None
+    return lambda: rehearse(plan.task_type)
 
 
 def landlock_rules(plan: Plan) -> list[tuple[int, int]]:
