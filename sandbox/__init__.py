@@ -13,7 +13,17 @@ if TYPE_CHECKING:
     from sandbox.policy import Filesystem, Limits, Network, Policy, Syscalls, load_policies, load_policy
     from sandbox.pool import Pool, PoolStats
     from sandbox.probe import Host, Layer, probe_host
-    from sandbox.result import Artifact, ExitReason, Isolation, Logs, Result, RunError, Usage, Violation
+    from sandbox.result import (
+        Artifact,
+        ExitReason,
+        Isolation,
+        Logs,
+        RefusedArtifact,
+        Result,
+        RunError,
+        Usage,
+        Violation,
+    )
     from sandbox.template import Template
 
 _HOME = {
@@ -21,14 +31,16 @@ _HOME = {
     "policy": ("Filesystem", "Limits", "Network", "Policy", "Syscalls", "load_policies", "load_policy"),
     "pool": ("Pool", "PoolStats"),
     "probe": ("Host", "Layer", "probe_host"),
-    "result": ("Artifact", "ExitReason", "Isolation", "Logs", "Result", "RunError", "Usage", "Violation"),
+    "result": (
+        "Artifact", "ExitReason", "Isolation", "Logs", "RefusedArtifact", "Result", "RunError", "Usage", "Violation",
+    ),
     "template": ("Template",),
-}
+}  # fmt: skip
 
 __all__ = [
     "Artifact", "ExitReason", "Filesystem", "Host", "HostError", "Isolation", "Layer", "Limits", "Logs", "Network",
-    "Policy", "PolicyError", "Pool", "PoolStats", "Result", "RunError", "SandboxError", "Syscalls", "Template",
-    "Usage", "Violation", "load_policies", "load_policy", "probe_host",
+    "Policy", "PolicyError", "Pool", "PoolStats", "RefusedArtifact", "Result", "RunError", "SandboxError", "Syscalls",
+    "Template", "Usage", "Violation", "load_policies", "load_policy", "probe_host",
 ]  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import resource
 import signal
 import socket
 import struct
@@ -23,6 +24,9 @@ SETUP_FAILED = 70
 
 KINDS = {"result": b"R", "error": b"E", "invalid": b"I"}
 """Sort of response → first byte of its frame. Then 8 bytes of length, big-endian, then that many bytes of JSON."""
+
+NARROWING = struct.Struct(">QQ")
+"""What precedes a request on stdin: bytes of memory and seconds of processor time less and at most; 0: as the policy."""
 
 Entry = Callable[[bytes], tuple[str, bytes]]
 
@@ -63,7 +67,8 @@ def live(inheritance: Inheritance, descriptors: list[int]) -> NoReturn:
             act()
         except BaseException as error:  # whatever it is, no request may ever reach a half-locked child
             report_failure(step, error)
-    request = read_request()
+    narrowing, request = read_request()
+    narrow_limits(*narrowing)
     serve(inheritance.entry, request)
 
 
@@ -128,7 +133,7 @@ def limit_resources(inheritance: Inheritance) -> None:
         cpu_s=plan.cpu_s,
         data_bytes=baseline.data + headroom,
         address_space_bytes=baseline.address_space + headroom + rlimits.ADDRESS_SLACK_MIB * rlimits.MIB,
-        threads=plan.threads,
+        threads=plan.threads + plan.processes,
         open_files=plan.open_files,
         file_bytes=plan.workspace_bytes,
     )
@@ -186,8 +191,8 @@ def report_failure(step: str, error: BaseException) -> NoReturn:
         os._exit(SETUP_FAILED)
 
 
-def read_request() -> bytes:
-    """Block until the supervisor has sent the whole request and closed the pipe."""
+def read_request() -> tuple[tuple[int, int], bytes]:
+    """Block until the supervisor has sent the whole request and closed the pipe; its own header comes first."""
     parts = []
     size = 1 << 16  # small at first: a large buffer costs more than most requests
     while part := os.read(STDIN, size):
@@ -195,7 +200,19 @@ def read_request() -> bytes:
         size = 1 << 20
     if not parts:
         os._exit(0)  # the pool was closed; nobody will read an answer
-    return b"".join(parts)
+    whole = b"".join(parts)
+    less_bytes, cpu_s = NARROWING.unpack_from(whole)
+    return (less_bytes, cpu_s), whole[NARROWING.size :]
+
+
+def narrow_limits(less_bytes: int, cpu_s: int) -> None:
+    """Lower the policy's limits, which were set when nobody knew the request, to what is in force for it."""
+    if less_bytes:
+        for kind in (resource.RLIMIT_DATA, resource.RLIMIT_AS):
+            value = max(resource.getrlimit(kind)[0] - less_bytes, 0)
+            resource.setrlimit(kind, (value, value))
+    if cpu_s:
+        resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s))
 
 
 def serve(entry: Entry, request: bytes) -> NoReturn:

@@ -13,6 +13,8 @@ class Plan:
 
     policy: str
     task_type: str
+    cold: bool
+    """Whether each child is a new interpreter instead of a fork."""
     entry: str
     preload: list[str]
     environment: dict[str, str]
@@ -26,6 +28,7 @@ class Plan:
     cpu_s: int
     memory_bytes: int
     threads: int
+    processes: int
     open_files: int
     workspace_bytes: int
     workspace_files: int

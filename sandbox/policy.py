@@ -27,8 +27,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     wall_s: Annotated[float, Meta(gt=0, le=86400)]
     cpu_s: Annotated[float, Meta(gt=0, le=86400)]
     memory_mib: Annotated[int, Meta(ge=64, le=1 << 20)]
-    processes: Annotated[int, Meta(ge=0, le=0)]
-    """Beyond the child itself. Only 0 for now: the ``processes`` system call profile does not exist yet."""
+    processes: Annotated[int, Meta(ge=0, le=1024)]
+    """Beyond the child itself. More than 0 needs ``syscalls.profile = "processes"``."""
     threads: Annotated[int, Meta(ge=1, le=4096)]
     open_files: Annotated[int, Meta(ge=16, le=65536)]
     output_kib: Annotated[int, Meta(ge=1, le=1 << 20)]
@@ -68,7 +68,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class Syscalls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which system calls a run may make."""
 
-    profile: Literal["threads"]
+    profile: Literal["threads", "processes"]
     allow: tuple[str, ...]
 
 
@@ -77,7 +77,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     description: Annotated[str, Meta(min_length=1)]
     task_type: Annotated[str, Meta(pattern="^[a-z][a-z_]*$")]
-    start: Literal["warm"]
+    start: Literal["warm", "cold"]
     preload: tuple[str, ...]
     require: tuple[Literal["namespaces", "landlock", "seccomp", "rlimits"], ...]
     limits: Limits
@@ -125,6 +125,22 @@ def load_policies(folder: Path) -> dict[str, Policy]:
     return policies
 
 
+_NEVER = frozenset({
+    "bpf", "perf_event_open", "userfaultfd", "io_uring_setup", "io_uring_enter", "io_uring_register", "keyctl",
+    "add_key", "request_key", "ptrace", "process_vm_readv", "process_vm_writev", "kcmp", "pidfd_getfd", "mount",
+    "umount2", "pivot_root", "chroot", "move_mount", "open_tree", "fsopen", "fsconfig", "fsmount", "fspick",
+    "mount_setattr", "unshare", "setns", "clone3", "init_module", "finit_module", "delete_module", "kexec_load",
+    "kexec_file_load", "reboot", "swapon", "swapoff", "acct", "settimeofday", "clock_settime", "adjtimex", "seccomp",
+    "landlock_restrict_self", "socket", "name_to_handle_at", "open_by_handle_at",
+})  # fmt: skip
+"""Calls that no policy file can open: each would undo a layer or reach past all of them."""
+
+
+def _call_faults(names: tuple[str, ...]) -> list[tuple[str, str]]:
+    never = [(name, "no policy may open this call") for name in names if name in _NEVER]
+    return never + [(name, "not a system call's name") for name in names if not re.fullmatch(r"[a-z][a-z0-9_]*", name)]
+
+
 def _contradictions(policy: Policy) -> list[str]:
     limits, faults = policy.limits, []
     if limits.cpu_s > limits.wall_s * 64:
@@ -137,7 +153,8 @@ def _contradictions(policy: Policy) -> list[str]:
         faults.append("require: empty; a policy that requires no layer isolates nothing")
     if policy.network.allow:
         faults.append("network.allow: egress is not built yet; only an empty list is accepted")
-    if policy.syscalls.allow:
-        faults.append("syscalls.allow: extra system calls are not accepted yet")
+    if (policy.syscalls.profile == "processes") != (limits.processes > 0):
+        faults.append('syscalls.profile: "processes" and limits.processes > 0 go together, or neither')
+    faults += [f"syscalls.allow: {name}: {fault}" for name, fault in _call_faults(policy.syscalls.allow)]
     odd = [name for name in policy.preload if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", name)]
     return faults + [f"preload: {name!r} is not a module name" for name in odd]

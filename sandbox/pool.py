@@ -34,13 +34,21 @@ class PoolStats(msgspec.Struct, frozen=True, kw_only=True):
     running: int
     spawned: int
     zygote_restarts: int
+    zygote_rotations: int
 
 
 class Pool:
     """Keeps ``ready`` single-use children of one policy at hand and runs requests in them."""
 
     def __init__(
-        self, policy: Policy, host: Host, template: Template, *, ready: int = 2, ablated: tuple[str, ...] = ()
+        self,
+        policy: Policy,
+        host: Host,
+        template: Template,
+        *,
+        ready: int = 2,
+        rotate_after: int = 1000,
+        ablated: tuple[str, ...] = (),
     ) -> None:
         """
         Args:
@@ -48,19 +56,24 @@ class Pool:
             host: what ``probe_host`` found.
             template: what zygotes are made of.
             ready: children kept at hand; 0 forks one for each request when it comes.
+            rotate_after: children that one zygote forks before a new one, with another address layout and hash seed,
+                takes its place.
             ablated: steps of ``sandbox.child.lock_down`` to leave out. For the ablation tests only.
         """
         self._policy = policy
         self._host = host
         self._template = template
         self._wanted = ready
+        self._rotate_after = rotate_after
         self._ablated = ablated
         self._ready: deque[Child] = deque()
         self._background: set[asyncio.Task[None]] = set()
         self._zygote: ZygoteClient | None = None
+        self._retiring: set[ZygoteClient] = set()
+        self._rotating = False
         self._starting = asyncio.Lock()
         self._closed = False
-        self._coming = self._running = self._spawned = self._restarts = 0
+        self._coming = self._running = self._spawned = self._restarts = self._rotations = 0
 
     @property
     def isolation(self) -> Isolation:
@@ -101,8 +114,8 @@ class Pool:
         # a fork beside a short run would only slow it down; a long run hides it
         refill = asyncio.get_running_loop().call_later(REFILL_AFTER_S if self._ready else 0, self._refill)
         try:
-            supervisor.narrow(child, self._policy.limits, limits)
-            outcome = await Watch(child, limits).run(request, cancel)
+            header = supervisor.narrowing(self._policy.limits, limits)
+            outcome = await Watch(child, limits, whole_tree=limits.processes > 0).run(header + request, cancel)
         finally:
             self._running -= 1
             refill.cancel()
@@ -113,8 +126,9 @@ class Pool:
     async def close(self) -> None:
         """Kill every child and the zygote, and wait until they are gone."""
         self._closed = True
-        if self._zygote is not None:
-            await self._zygote.close()
+        async with self._starting:
+            zygotes = [*self._retiring, *([self._zygote] if self._zygote else [])]
+        await asyncio.gather(*(zygote.close() for zygote in zygotes))
         await asyncio.gather(*self._background, return_exceptions=True)
         while self._ready:
             self._ready.popleft().close()
@@ -127,7 +141,12 @@ class Pool:
             running=self._running,
             spawned=self._spawned,
             zygote_restarts=self._restarts,
+            zygote_rotations=self._rotations,
         )
+
+    def ready_pids(self) -> list[int]:
+        """Process ids, in the worker's pid namespace, of the children that wait for a request."""
+        return [child.pid for child in self._ready]
 
     async def _take(self) -> Child:
         """A living ready child; if there is none, a new one."""
@@ -159,9 +178,30 @@ class Pool:
             self._ready.append(child)
 
     async def _spawn(self) -> Child:
-        child = await (await self._living_zygote()).spawn()
+        zygote = await self._living_zygote()
+        child = await zygote.spawn()
         self._spawned += 1
+        if zygote.spawned >= self._rotate_after and not self._rotating and not self._closed:
+            self._rotating = True
+            self._in_background(self._rotate())
         return child
+
+    async def _rotate(self) -> None:
+        """Put a new zygote in the old one's place; the old one's children live on until they are used."""
+        new = ZygoteClient(self._plan(), self._template.code)
+        try:
+            await new.start()
+        except SandboxError:
+            self._rotating = False  # the old one still serves; the next spawn tries again
+            return
+        async with self._starting:
+            old, self._zygote = self._zygote, new
+        self._rotating = False
+        self._rotations += 1
+        if old is not None:
+            self._retiring.add(old)
+            await old.retire()
+            self._retiring.discard(old)
 
     async def _living_zygote(self) -> ZygoteClient:
         """The zygote; a new one if it has died."""
@@ -194,25 +234,34 @@ class Pool:
             limits=limits,
         )
 
+    def _compile_filter(self) -> bytes:
+        calls = self._policy.syscalls
+        try:
+            return seccomp.compile_filter(processes=calls.profile == "processes", extra=calls.allow)
+        except (ImportError, RuntimeError, OSError) as error:
+            raise HostError(f"the system call filter of {self._policy.name} cannot be made: {error}") from error
+
     def _plan(self) -> Plan:
         policy, limits = self._policy, self._policy.limits
         return Plan(
             policy=policy.name,
             task_type=policy.task_type,
+            cold=policy.start == "cold",
             entry=self._template.entry,
             preload=list(policy.preload),
             environment=environment(),
             binds=[list(bind) for bind in binds(self._template, policy.filesystem.read)],
-            links=[["/work/tmp", "/tmp"]],  # noqa: S108 inside the sandbox
+            links=[["/work/tmp", "/tmp"], ["/work/tmp", "/dev/shm"]],  # noqa: S108 inside the sandbox
             outer_uid=self._template.uid,
             outer_gid=self._template.gid,
             cpu_s=math.ceil(limits.cpu_s),
             memory_bytes=limits.memory_mib * _MIB,
             threads=limits.threads,
+            processes=limits.processes,
             open_files=limits.open_files,
             workspace_bytes=limits.workspace_mib * _MIB,
             workspace_files=limits.workspace_files,
             landlock_abi=self._host.landlock_abi,
-            filter_base64=base64.b64encode(seccomp.compile_filter(policy.syscalls.allow)).decode(),
+            filter_base64=base64.b64encode(self._compile_filter()).decode(),
             ablated=list(self._ablated),
         )

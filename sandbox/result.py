@@ -96,6 +96,13 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True):
     content: bytes
 
 
+class RefusedArtifact(msgspec.Struct, frozen=True, kw_only=True):
+    """Something in ``artifacts/`` that was not taken, and why."""
+
+    name: str
+    reason: str
+
+
 class Isolation(msgspec.Struct, frozen=True, kw_only=True):
     """Which layers held this run."""
 
@@ -123,6 +130,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     logs: Logs
     violations: tuple[Violation, ...] = ()
     artifacts: tuple[Artifact, ...] = ()
+    artifacts_refused: tuple[RefusedArtifact, ...] = ()
     isolation: Isolation
     policy: str
     policy_digest: str

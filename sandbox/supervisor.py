@@ -20,19 +20,22 @@ import fcntl
 import math
 import os
 import re
-import resource
 import signal
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from sandbox import response
-from sandbox.errors import SandboxError
+from sandbox.child import NARROWING
+from sandbox.harvest import Harvest, harvest
 from sandbox.isolation import seccomp
 from sandbox.policy import Limits
-from sandbox.result import ExitReason, Logs, RunError, Usage, Violation
+from sandbox.result import Artifact, ExitReason, Logs, RefusedArtifact, RunError, Usage, Violation
 
 _MIB = 1 << 20
 _CHUNK_BYTES = 1 << 16
@@ -43,8 +46,19 @@ _FASTEST_GROWTH_BYTES_S = 2 << 30
 """Memory that a run can touch in a second here; sets how long the watchdog may look away."""
 _TICK_S = (0.005, 0.05)
 
-ExitFacts = tuple[int, float, float]
-"""Wait status (wait4(2)), processor seconds, peak resident MiB: the zygote's word on a dead child."""
+ExitFacts = tuple[int, float]
+"""Wait status (wait4(2)) and processor seconds of a child that has ended."""
+
+
+class Measure(NamedTuple):
+    """What a run takes at one moment."""
+
+    memory_bytes: int
+    """Anonymous and shared memory."""
+    threads: int
+    """Over all processes."""
+    cpu_s: float
+    """Since the start of the process, over all threads."""
 
 
 class Child:
@@ -65,6 +79,7 @@ class Child:
         self.pid = _pid_of(pidfd)
         self._status = self._open_proc("status")
         self._stat = self._open_proc("stat")
+        self.at_rest = self.measure() or Measure(0, 1, 0.0)
         # proc_pid_stat(5): startcode reads 1, and the exit code 0, for whoever may not inspect the process
         self._may_read_exit_code = self._read_stat()[_STARTCODE] > 1
 
@@ -77,14 +92,15 @@ class Child:
         """Numbers of /proc/PID/stat; index 0 is the parent, field 4 of proc_pid_stat(5)."""
         return [int(field) for field in os.pread(self._stat, 2048, 0).rpartition(b")")[2].split()[1:]]
 
-    def measure(self) -> tuple[int, int] | None:
-        """(bytes of anonymous and shared memory, threads), ``None`` when it is gone: proc_pid_status(5)."""
+    def measure(self) -> Measure | None:
+        """What the child itself takes now, ``None`` when it is gone: proc_pid_status(5)."""
         try:
             status = os.pread(self._status, 4096, 0)
-        except ProcessLookupError:
+            cpu_s = self.cpu_s()
+        except OSError:
             return None
         found = _MEMORY_AND_THREADS.search(status)
-        return found and ((int(found[1]) + int(found[2]) << 10), int(found[3]))
+        return found and Measure(int(found[1]) + int(found[2]) << 10, int(found[3]), cpu_s)
 
     def cpu_s(self) -> float:
         """Processor seconds so far, all threads, living and dead: clock_getcpuclockid(3)."""
@@ -103,7 +119,7 @@ class Child:
             cpu_s = self.cpu_s()
         except (OSError, IndexError):
             return None
-        return stat[_EXIT_CODE], cpu_s, 0.0
+        return stat[_EXIT_CODE], cpu_s
 
     def kill(self) -> None:
         """SIGKILL pid 1 of the child's namespace: the kernel kills the rest, pid_namespaces(7)."""
@@ -139,7 +155,9 @@ def _pid_of(pidfd: int) -> int:
 class Watch:
     """One run of one child."""
 
-    def __init__(self, child: Child, limits: Limits) -> None:
+    def __init__(self, child: Child, limits: Limits, *, whole_tree: bool) -> None:
+        """``whole_tree``: the run may start processes, so measure all that descend from the child."""
+        self._measure: Callable[[], Measure | None] = partial(measure_tree, child.pid) if whole_tree else child.measure
         self._loop = asyncio.get_running_loop()
         self._child = child
         self._limits = limits
@@ -149,8 +167,8 @@ class Watch:
         self._response = bytearray()
         self._output_bytes = 0
         self._violations: Counter[str] = Counter()
-        self._memory_peak_bytes = 0
-        self._threads_peak = 1
+        self._memory_peak_bytes = child.at_rest.memory_bytes
+        self._threads_peak = child.at_rest.threads
         self._end_known: asyncio.Future[ExitFacts] = self._loop.create_future()
         self._started_s = self._cpu_before_s = 0.0
         self._timers: list[asyncio.TimerHandle] = []
@@ -163,7 +181,7 @@ class Watch:
         self._listen_to_everything()
         self._send(memoryview(request))
         self._keep_the_deadline()
-        self._timers.append(self._loop.call_later(_TICK_S[0], self._watch_memory))
+        self._timers.append(self._loop.call_later(_TICK_S[0], self._watch))
         stop_waiting = self._obey(cancel)
         self._child.death.add_done_callback(self._learn_of_death)
         try:
@@ -174,7 +192,13 @@ class Watch:
             self._stop_listening()
         wall_s = time.monotonic() - self._started_s
         self._drain_the_rest()
-        return self._conclude(facts, wall_s)
+        return self._conclude(facts, wall_s, await self._harvest())
+
+    async def _harvest(self) -> Harvest:
+        if _workspace_usage(self._child.workspace)[1] == 0:
+            return (), ()
+        max_bytes = self._limits.artifacts_mib * _MIB
+        return await asyncio.to_thread(harvest, self._child.workspace, max_bytes=max_bytes)
 
     # -- what is sent
 
@@ -232,7 +256,7 @@ class Watch:
                 self._loop.remove_reader(self._child.response)
             return False
         if not self._response:
-            self._measure_memory()  # while it still has some
+            self._note_measure()  # while there is still something to measure
             if len(part) == _CHUNK_BYTES:
                 _enlarge(self._child.response)
         self._response += part
@@ -307,35 +331,42 @@ class Watch:
 
         return stop_waiting
 
-    def _watch_memory(self) -> None:
-        """Compare the memory of the run with its limit, then look away for as long as the rest could not be filled."""
-        used = self._measure_memory()
-        if used is None:
-            return
-        left = (self._limits.memory_mib * _MIB) - used
-        if left < 0:
-            self._end(ExitReason.MEMORY_LIMIT)
-            return
-        pause_s = min(max(left / _FASTEST_GROWTH_BYTES_S / 4, _TICK_S[0]), _TICK_S[1])
-        self._timers[1:] = [self._loop.call_later(pause_s, self._watch_memory)]
+    def _watch(self) -> None:
+        """Compare what the run takes with its limits, then look away for as long as the rest could not be filled.
 
-    def _measure_memory(self) -> int | None:
-        """Anonymous + shared memory of the child + its workspace, bytes; tmpfs pages are memory: tmpfs(5)."""
-        measured = self._child.measure()
+        The kernel enforces the same limits per process, more coarsely (whole seconds of processor time), or only for
+        private memory; this sees the sum.
+        """
+        measured = self._note_measure()
         if measured is None:
-            return None  # dead: its end will be heard of
-        used = measured[0] + _workspace_usage(self._child.workspace)[0]
-        self._memory_peak_bytes = max(self._memory_peak_bytes, used)
-        self._threads_peak = max(self._threads_peak, measured[1])
-        return used
+            return  # dead: its end will be heard of
+        left_bytes = self._limits.memory_mib * _MIB - measured.memory_bytes
+        left_s = self._limits.cpu_s - (measured.cpu_s - self._cpu_before_s)
+        if left_bytes < 0 or left_s < 0:
+            self._end(ExitReason.MEMORY_LIMIT if left_bytes < 0 else ExitReason.CPU_LIMIT)
+            return
+        pause_s = min(max(left_bytes / _FASTEST_GROWTH_BYTES_S / 4, _TICK_S[0]), _TICK_S[1])
+        self._timers[1:] = [self._loop.call_later(pause_s, self._watch)]
+
+    def _note_measure(self) -> Measure | None:
+        measured = self._measure()
+        if measured is None:
+            return None
+        # what lies in the workspace is memory too: tmpfs(5)
+        workspace_bytes = _workspace_usage(self._child.workspace)[0]
+        measured = measured._replace(memory_bytes=measured.memory_bytes + workspace_bytes)
+        self._memory_peak_bytes = max(self._memory_peak_bytes, measured.memory_bytes)
+        self._threads_peak = max(self._threads_peak, measured.threads)
+        return measured
 
     # -- what is said of it
 
-    def _conclude(self, facts: ExitFacts, wall_s: float) -> Outcome:
-        status, cpu_s, rss_peak_mib = facts
+    def _conclude(self, facts: ExitFacts, wall_s: float, harvested: Harvest) -> Outcome:
+        status, cpu_s = facts
         exit_code = os.waitstatus_to_exitcode(status)
         answer = response.parse(bytes(self._response), result_bytes=self._limits.result_kib << 10)
-        reason, message = decide(exit_code, self._ended_by, answer, cpu_s, self._limits)
+        full = _is_full(self._child.workspace)
+        reason, message = decide(exit_code, self._ended_by, answer, cpu_s, self._limits, workspace_full=full)
         workspace_bytes, workspace_files = _workspace_usage(self._child.workspace)
         return Outcome(
             exit_reason=reason,
@@ -347,7 +378,7 @@ class Watch:
             usage=Usage(
                 wall_s=round(wall_s, 6),
                 cpu_s=round(max(cpu_s - self._cpu_before_s, 0.0), 6),
-                memory_peak_mib=round(self._memory_peak_bytes / _MIB or rss_peak_mib, 3),
+                memory_peak_mib=round(self._memory_peak_bytes / _MIB, 3),
                 output_kib=round(self._output_bytes / 1024, 3),
                 workspace_mib=round(workspace_bytes / _MIB, 3),
                 workspace_files=workspace_files,
@@ -361,7 +392,33 @@ class Watch:
             violations=tuple(
                 Violation(syscall=name, count=count) for name, count in sorted(self._violations.items())
             ),
+            artifacts=harvested[0],
+            artifacts_refused=harvested[1],
         )
+
+
+def measure_tree(pid: int) -> Measure | None:
+    """What a process and all its descendants take now, each page that they share counted once: proc_pid_smaps(5)."""
+    memory_kib = threads = cpu_ticks = 0
+    waiting = [pid]
+    while waiting:
+        one = waiting.pop()
+        try:
+            stat = Path(f"/proc/{one}/stat").read_bytes().rpartition(b")")[2].split()
+            for thread in os.listdir(f"/proc/{one}/task"):
+                waiting += map(int, Path(f"/proc/{one}/task/{thread}/children").read_bytes().split())
+            rollup = Path(f"/proc/{one}/smaps_rollup").read_bytes()
+        except OSError:
+            if one == pid:
+                return None
+            continue
+        threads += int(stat[20 - 3])
+        cpu_ticks += sum(int(ticks) for ticks in stat[14 - 3 : 18 - 3])
+        memory_kib += sum(int(size) for size in _SHARED_OUT.findall(rollup))
+    return Measure(memory_kib << 10, threads, cpu_ticks / os.sysconf("SC_CLK_TCK"))
+
+
+_SHARED_OUT = re.compile(rb"^Pss_(?:Anon|Shmem):\s+(\d+) kB", re.MULTILINE)
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -376,14 +433,27 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage
     logs: Logs
     violations: tuple[Violation, ...]
+    artifacts: tuple[Artifact, ...]
+    artifacts_refused: tuple[RefusedArtifact, ...]
 
 
-_WITH_ERROR = (ExitReason.ERROR, ExitReason.MEMORY_LIMIT, ExitReason.INVALID_RESULT)
-_MEMORY_ERRORS = ("MemoryError", "memory_limit")
+_REFUSED_BY_KERNEL = {
+    "memory_limit": ExitReason.MEMORY_LIMIT,
+    "workspace_limit": ExitReason.WORKSPACE_LIMIT,
+    "process_limit": ExitReason.PROCESS_LIMIT,
+}
+"""``code`` of an error that a handler gives when what it met is the kernel's refusal → the limit behind it."""
+_WITH_ERROR = (ExitReason.ERROR, ExitReason.INVALID_RESULT, *_REFUSED_BY_KERNEL.values())
 
 
 def decide(
-    exit_code: int, ended_by: ExitReason | None, answer: response.Response | None, cpu_s: float, limits: Limits
+    exit_code: int,
+    ended_by: ExitReason | None,
+    answer: response.Response | None,
+    cpu_s: float,
+    limits: Limits,
+    *,
+    workspace_full: bool = False,
 ) -> tuple[ExitReason, str]:
     """Why a run ended, and a sentence for people.
 
@@ -393,6 +463,7 @@ def decide(
         answer: what it wrote.
         cpu_s: what it used.
         limits: what was in force.
+        workspace_full: whether its workspace has no byte or no inode left.
     """
     if exit_code < 0:
         return _decide_killed(-exit_code, ended_by, cpu_s, limits)
@@ -400,15 +471,18 @@ def decide(
         return ended_by, _limit_message(ended_by, limits)
     if answer is None:
         return _decide_silent(exit_code)
-    return _decide_answered(exit_code, answer, limits)
+    return _decide_answered(exit_code, answer, limits, workspace_full=workspace_full)
 
 
-def _decide_answered(exit_code: int, answer: response.Response, limits: Limits) -> tuple[ExitReason, str]:
+def _decide_answered(
+    exit_code: int, answer: response.Response, limits: Limits, *, workspace_full: bool
+) -> tuple[ExitReason, str]:
     if answer.kind == "invalid":
         return ExitReason.INVALID_RESULT, answer.fault or "the result cannot be given as JSON"
     if answer.kind == "error" and answer.error is not None and exit_code == 1:
-        if answer.error.type in _MEMORY_ERRORS or answer.error.code in _MEMORY_ERRORS:
-            return ExitReason.MEMORY_LIMIT, _limit_message(ExitReason.MEMORY_LIMIT, limits)
+        limit = _REFUSED_BY_KERNEL.get(answer.error.code or "")
+        if limit is not None and (limit is not ExitReason.WORKSPACE_LIMIT or workspace_full):
+            return limit, _limit_message(limit, limits)
         return ExitReason.ERROR, f"{answer.error.type}: {answer.error.message}"[:500]
     if exit_code != 0:
         return ExitReason.NONZERO_EXIT, f"it left with exit code {exit_code}"
@@ -446,6 +520,10 @@ def _limit_message(reason: ExitReason, limits: Limits) -> str:
         ExitReason.CPU_LIMIT: f"used more than {limits.cpu_s:g} s of processor time (cpu_s) and was killed",
         ExitReason.MEMORY_LIMIT: f"wanted more than {limits.memory_mib} MiB of memory (memory_mib)",
         ExitReason.OUTPUT_LIMIT: f"printed more than {limits.output_kib} KiB (output_kib) and was killed",
+        ExitReason.WORKSPACE_LIMIT: f"filled its workspace: {limits.workspace_mib} MiB (workspace_mib) or "
+        f"{limits.workspace_files} files (workspace_files)",
+        ExitReason.PROCESS_LIMIT: f"wanted more than {limits.threads} threads (threads) and {limits.processes} further "
+        "processes (processes)",
         ExitReason.INVALID_RESULT: f"the result is larger than {limits.result_kib} KiB (result_kib)",
         ExitReason.CANCELLED: "cancelled on request",
     }[reason]
@@ -471,19 +549,12 @@ def _workspace_usage(fd: int) -> tuple[int, int]:
     return (usage.f_blocks - usage.f_bfree) * usage.f_frsize, max(usage.f_files - usage.f_ffree - 3, 0)
 
 
-def narrow(child: Child, policy: Limits, limits: Limits) -> None:
-    """Lower a ready child's own rlimits from its policy's limits to a request's, see prlimit(2).
+def _is_full(fd: int) -> bool:
+    usage = os.fstatvfs(fd)
+    return usage.f_bfree == 0 or usage.f_ffree == 0
 
-    Raises:
-        SandboxError: the kernel refused.
-    """
-    less_bytes = (policy.memory_mib - limits.memory_mib) * _MIB
-    try:
-        if less_bytes > 0:
-            for kind in (resource.RLIMIT_DATA, resource.RLIMIT_AS):
-                value = max(resource.prlimit(child.pid, kind)[0] - less_bytes, 0)
-                resource.prlimit(child.pid, kind, (value, value))
-        if limits.cpu_s < policy.cpu_s:
-            resource.prlimit(child.pid, resource.RLIMIT_CPU, (math.ceil(limits.cpu_s),) * 2)
-    except OSError as error:
-        raise SandboxError("narrow_limits", str(error)) from error
+
+def narrowing(policy: Limits, limits: Limits) -> bytes:
+    """What tells a child by how much its policy's limits are lowered for this request, see ``child.NARROWING``."""
+    less_bytes = max(policy.memory_mib - limits.memory_mib, 0) * _MIB
+    return NARROWING.pack(less_bytes, math.ceil(limits.cpu_s) if limits.cpu_s < policy.cpu_s else 0)

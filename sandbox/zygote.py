@@ -32,11 +32,12 @@ SPAWN = struct.Struct("=cQ")
 # zygote → worker: ready to fork; forked (with the child's pidfd attached); dead; could not
 READY, FORKED, EXITED, FAILED = b"R", b"P", b"X", b"F"
 HEAD = struct.Struct("=cQ")
-EXIT = struct.Struct("=cQiddq")
-"""EXITED, run number, wait status, user s, system s, peak resident KiB: wait4(2), getrusage(2)."""
+EXIT = struct.Struct("=cQidd")
+"""EXITED, run number, wait status, user s, system s: wait4(2), getrusage(2)."""
 
 _MAX_PACKET = 1 << 17
 _FIRST_FREE_FD = 16
+_INTERPRETER = "/python/bin/python3"
 
 
 def launch(control_fd: int) -> NoReturn:
@@ -50,12 +51,16 @@ def launch(control_fd: int) -> NoReturn:
     if pid == 0:
         os.set_inheritable(control_fd, True)
         os.set_inheritable(proc_fd, True)
-        start = f"import sys; sys.path.append('/app'); from sandbox.zygote import serve; serve({control_fd}, {proc_fd})"
-        interpreter = "/python/bin/python3"
-        os.execve(interpreter, [interpreter, "-I", "-S", "-B", "-c", start], plan.environment)  # noqa: S606
+        execute(f"serve({control_fd}, {proc_fd})", plan)
     libc.close_range(3)
     os.waitpid(pid, 0)
     os._exit(0)
+
+
+def execute(call: str, plan: Plan) -> NoReturn:
+    """Become a new interpreter inside the root that calls a function of this module."""
+    start = f"import sys; sys.path.append('/app'); from sandbox import zygote; zygote.{call}"
+    os.execve(_INTERPRETER, [_INTERPRETER, "-I", "-S", "-B", "-c", start], plan.environment)  # noqa: S606 ours
 
 
 def enter_root_and_namespaces(plan: Plan, proc_fd: int) -> None:
@@ -80,10 +85,37 @@ def serve(control_fd: int, proc_fd: int) -> NoReturn:
     control_fd, proc_fd = free_low_descriptors(control_fd, proc_fd)
     control = socket.socket(fileno=control_fd)
     plan = Plan.decode(control.recv(_MAX_PACKET))
-    inheritance = prepare(plan, proc_fd)
+    live = prepare_cold(plan, proc_fd) if plan.cold else prepare_warm(plan, proc_fd)
     own_pid_ns = os.open("self/ns/pid", os.O_RDONLY, dir_fd=proc_fd)
     control.send(HEAD.pack(READY, 0))
-    Nursery(control, inheritance, own_pid_ns).work()
+    Nursery(control, live, own_pid_ns).work()
+
+
+def prepare_warm(plan: Plan, proc_fd: int) -> Callable[[list[int]], NoReturn]:
+    """Import everything now; a child is a fork of what that makes."""
+    inheritance = prepare(plan, proc_fd)
+    return lambda descriptors: child.live(inheritance, descriptors)
+
+
+def prepare_cold(plan: Plan, proc_fd: int) -> Callable[[list[int]], NoReturn]:
+    """Import nothing; a child executes a new interpreter: an address layout and a hash seed of its own."""
+    plan_fd = os.memfd_create("plan")
+    os.write(plan_fd, plan.encode())
+
+    def live(descriptors: list[int]) -> NoReturn:
+        for fd in (plan_fd, proc_fd, *descriptors):
+            os.set_inheritable(fd, True)
+        execute(f"live_cold({plan_fd}, {proc_fd}, {descriptors})", plan)
+
+    return live
+
+
+def live_cold(plan_fd: int, proc_fd: int, descriptors: list[int]) -> NoReturn:
+    """The new interpreter of a cold child: from here on as a warm one."""
+    free_low_descriptors()
+    size = os.fstat(plan_fd).st_size
+    inheritance = prepare(Plan.decode(os.pread(plan_fd, size, 0)), proc_fd)
+    child.live(inheritance, descriptors)
 
 
 def free_low_descriptors(*kept: int) -> list[int]:
@@ -135,8 +167,9 @@ def find_rehearsal(plan: Plan) -> Callable[[], None]:
 
 def landlock_rules(plan: Plan) -> list[tuple[int, int]]:
     """One open descriptor and its rights for each place of the root."""
+    granted = landlock.RUN if plan.processes else landlock.READ
     rules = [
-        (os.open(target, os.O_PATH), landlock.READ if os.path.isdir(target) else landlock.READ_FILE)
+        (os.open(target, os.O_PATH), granted if os.path.isdir(target) else granted & ~landlock.READ_DIR)
         for _, target in plan.binds
     ]
     return rules + [(os.open(f"/dev/{name}", os.O_PATH), landlock.DEVICE) for name in mounts.DEVICES]
@@ -157,9 +190,9 @@ def measure(proc_fd: int) -> child.Baseline:
 class Nursery:
     """Forks children and tells of their deaths, one thing after the other, until the worker is gone."""
 
-    def __init__(self, control: socket.socket, inheritance: child.Inheritance, own_pid_ns: int) -> None:
+    def __init__(self, control: socket.socket, live: Callable[[list[int]], NoReturn], own_pid_ns: int) -> None:
         self._control = control
-        self._inheritance = inheritance
+        self._live = live
         self._own_pid_ns = own_pid_ns
         self._children: dict[int, tuple[int, int]] = {}
         self._poll = select.poll()
@@ -200,7 +233,7 @@ class Nursery:
         try:
             pid = os.fork()
             if pid == 0:
-                child.live(self._inheritance, descriptors)
+                self._live(descriptors)
             return pid
         finally:
             namespaces.back_to_own_pid_namespace(self._own_pid_ns)
@@ -210,6 +243,6 @@ class Nursery:
         self._poll.unregister(pidfd)
         os.close(pidfd)
         _, status, usage = os.wait4(pid, 0)
-        packet = EXIT.pack(EXITED, number, status, usage.ru_utime, usage.ru_stime, usage.ru_maxrss)
+        packet = EXIT.pack(EXITED, number, status, usage.ru_utime, usage.ru_stime)
         self._control.send(packet)
 

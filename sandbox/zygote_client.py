@@ -15,11 +15,11 @@ from typing import Any
 from sandbox.child import RESPONSE
 from sandbox.errors import SandboxError
 from sandbox.plan import Plan
-from sandbox.supervisor import Child
+from sandbox.supervisor import Child, ExitFacts
 from sandbox.zygote import EXIT, EXITED, FAILED, FORKED, HEAD, READY, SPAWN
 
 START_TIMEOUT_S = 60.0
-READY_TIMEOUT_S = 10.0
+READY_TIMEOUT_S = 20.0
 _MAX_PACKET = 1 << 16
 
 
@@ -30,10 +30,11 @@ class ZygoteClient:
         self._plan = plan
         self._code = code
         self._loop = asyncio.get_running_loop()
-        self._number = 0
         self._forking: dict[int, asyncio.Future[int]] = {}
         self._children: dict[int, Child] = {}
         self._ready: asyncio.Future[None] = self._loop.create_future()
+        self._childless = asyncio.Event()
+        self.spawned = 0
         self.gone: asyncio.Future[None] = self._loop.create_future()
         """Done when the zygote is dead, and with it every child."""
 
@@ -59,7 +60,7 @@ class ZygoteClient:
 
     def _exec(self, control_fd: int) -> subprocess.Popen[bytes]:
         start = (
-            f"import sys; sys.path.append({str(self._code)!r}); from sandbox.zygote import launch; launch({control_fd})"
+            f"import sys; sys.path.append({str(self._code)!r}); from sandbox import zygote; zygote.launch({control_fd})"
         )
         return subprocess.Popen(  # noqa: S603 our own interpreter with a text of ours
             [sys.executable, "-I", "-S", "-B", "-c", start],
@@ -77,8 +78,8 @@ class ZygoteClient:
         Raises:
             SandboxError: a step of its lock-down failed (named as the stage), or the zygote is gone.
         """
-        self._number += 1
-        number = self._number
+        self.spawned += 1
+        number = self.spawned
         theirs, ours = _make_pipes()
         control, child_control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         control.setblocking(False)
@@ -95,6 +96,7 @@ class ZygoteClient:
             raise SandboxError("spawn", f"no ready child: {error or 'it took too long'}") from error
         finally:
             self._forking.pop(number, None)
+            self._note_childless()
             control.close()
         try:
             child = self._children[number] = Child(number, pidfd, ours, inside)
@@ -140,8 +142,8 @@ class ZygoteClient:
         elif kind == FAILED:
             self._forking[number].set_exception(SandboxError("fork", packet[HEAD.size :].decode()))
         elif kind == EXITED:
-            _, _, status, user_s, system_s, rss_kib = EXIT.unpack(packet)
-            self._settle_death(number, (status, user_s + system_s, rss_kib / 1024))
+            _, _, status, user_s, system_s = EXIT.unpack(packet)
+            self._settle_death(number, (status, user_s + system_s))
 
     def _settle_fork(self, number: int, pidfd: int) -> None:
         waiting = self._forking.get(number)
@@ -150,10 +152,11 @@ class ZygoteClient:
         else:
             waiting.set_result(pidfd)
 
-    def _settle_death(self, number: int, facts: tuple[int, float, float]) -> None:
+    def _settle_death(self, number: int, facts: ExitFacts) -> None:
         child = self._children.pop(number, None)
         if child is not None and not child.death.done():
             child.death.set_result(facts)
+        self._note_childless()
 
     def _lose(self) -> None:
         """The zygote is dead. Whoever waits for it or for one of its children must not wait for ever."""
@@ -166,8 +169,21 @@ class ZygoteClient:
                 future.set_exception(lost)
                 future.exception()  # whether or not anybody still waits, it has been dealt with
         self._children.clear()
+        self._childless.set()
         if not self.gone.done():
             self.gone.set_result(None)
+
+    async def retire(self) -> None:
+        """Close once the last of its children is dead."""
+        self._note_childless()
+        await self._childless.wait()
+        await self.close()
+
+    def _note_childless(self) -> None:
+        if self._children or self._forking:
+            self._childless.clear()
+        else:
+            self._childless.set()
 
     def kill(self) -> None:
         """Kill the first stage; the kernel then kills the second, and with its pid namespace every child."""

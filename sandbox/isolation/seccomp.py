@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sandbox.isolation import libc
-from sandbox.isolation.syscalls import ALLOWED, QUIET, names
+from sandbox.isolation.syscalls import ALLOWED, PROCESSES, QUIET, names
 
 CONTROL_FD = 4
 """The one descriptor that a child may pass descriptors over, before it reports ready; closed after that."""
@@ -44,10 +44,11 @@ _AF_UNIX = 1
 _LOW_32 = 0xFFFFFFFF
 
 
-def compile_filter(extra: Sequence[str] = ()) -> bytes:
+def compile_filter(*, processes: bool = False, extra: Sequence[str] = ()) -> bytes:
     """The filter as BPF, an array of struct sock_filter.
 
     Args:
+        processes: whether to add what the ``processes`` profile allows.
         extra: further system calls to allow, by name.
     Raises:
         ImportError, RuntimeError: libseccomp is not on this host.
@@ -64,23 +65,24 @@ def compile_filter(extra: Sequence[str] = ()) -> bytes:
         if pyseccomp.resolve_syscall(arch, name) >= 0:
             rules.add_rule(action, name, *arguments)
 
-    for name in [*names(ALLOWED), *extra]:
+    for name in [*names(ALLOWED), *(names(PROCESSES) if processes else ()), *extra]:
         add(pyseccomp.ALLOW, name)
     for number, calls in QUIET.items():
         for name in calls.split():
             add(pyseccomp.ERRNO(number), name)
-    for name, condition in _conditions(pyseccomp):
+    for name, condition in _conditions(pyseccomp, processes=processes):
         add(pyseccomp.ALLOW, name, *condition)
     return _export(rules)
 
 
-def _conditions(pyseccomp: Any) -> list[tuple[str, list[Any]]]:
+def _conditions(pyseccomp: Any, *, processes: bool) -> list[tuple[str, list[Any]]]:
     """Calls that are allowed for some arguments only."""
 
     def arg(index: int, value: int, mask: int = _LOW_32) -> Any:
         return pyseccomp.Arg(index, pyseccomp.MASKED_EQ, mask, value)
 
-    thread = arg(0, _CLONE_THREAD_REQUIRED, _CLONE_THREAD_REQUIRED | _CLONE_NAMESPACES)
+    required = 0 if processes else _CLONE_THREAD_REQUIRED
+    thread = arg(0, required, required | _CLONE_NAMESPACES)
     return [
         ("clone", [thread]),
         *[("fcntl", [arg(1, command)]) for command in _FCNTL_COMMANDS],
@@ -88,8 +90,8 @@ def _conditions(pyseccomp: Any) -> list[tuple[str, list[Any]]]:
         *[("prctl", [arg(0, option)]) for option in (_PR_SET_NAME, _PR_GET_NAME)],
         ("socketpair", [arg(0, _AF_UNIX)]),
         ("sendmsg", [arg(0, CONTROL_FD)]),
-        # read a limit of one's own, never set one
-        ("prlimit64", [arg(0, 0), pyseccomp.Arg(2, pyseccomp.EQ, 0)]),
+        # one's own limits, which without privilege can only be lowered
+        ("prlimit64", [arg(0, 0)]),
     ]
 
 

@@ -36,6 +36,16 @@ ALLOWED: dict[str, str] = {
         sendto recvfrom shutdown getsockname getpeername getsockopt setsockopt""",
 }
 
+PROCESSES: dict[str, str] = {
+    "processes, which RLIMIT_NPROC counts and the pid namespace ends": """
+        fork vfork execve wait4 waitid kill setsid setpgid""",
+    "what a newly executed interpreter does before its first line": """
+        arch_prctl set_tid_address""",
+    "what subprocess and multiprocessing need": """
+        close_range link linkat""",
+}
+"""Added by the ``processes`` profile."""
+
 QUIET: dict[int, str] = {
     # Answered in the kernel, without a violation: libraries probe for these and take the answer well.
     errno.ENOSYS: "clone3 sendfile copy_file_range get_robust_list set_mempolicy get_mempolicy mbind",

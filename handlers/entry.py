@@ -1,0 +1,77 @@
+"""What the sandbox calls in a locked child: one request in, one answer out."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import sys
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import msgspec
+
+from handlers import jsonable
+from handlers.failures import Refusal, describe
+from handlers.parameters import Request, decode_json
+
+HANDLERS: Mapping[str, str] = MappingProxyType(
+    {"custom_script": "handlers.custom_script", "data_processing": "handlers.data_processing"}
+)
+"""Task type → module whose ``run(request)`` does it. Imported when asked for: a policy preloads only its own."""
+
+_REHEARSALS: Mapping[str, bytes] = MappingProxyType(
+    {"custom_script": b'{"task_type":"custom_script","parameters":{"script":"result = [args]","args":{"a":1}}}'}
+)
+
+
+def main(request: bytes) -> tuple[str, bytes]:
+    """Do one task.
+
+    Args:
+        request: JSON of ``handlers.parameters.Request``.
+    Returns:
+        ``("result", JSON)``, ``("error", JSON)`` with type, message, traceback and code, or ``("invalid", JSON)`` of
+        the same form when the result has no JSON form.
+    Raises:
+        SystemExit: a script left without a result; what it means is the sandbox's to say.
+    """
+    streams = (sys.stdout, sys.stderr)
+    try:
+        return "result", jsonable.encode(_work(request))
+    except SystemExit:
+        raise
+    except jsonable.NoJsonForm as problem:
+        return "invalid", problem.describe()
+    except BaseException as failure:
+        return "error", describe(failure)
+    finally:
+        _flush((*streams, sys.stdout, sys.stderr))
+
+
+def _work(request_bytes: bytes) -> object:
+    try:
+        request = decode_json(request_bytes, Request)
+    except msgspec.ValidationError as error:
+        raise Refusal("invalid_request", f"The request is not what the sandbox sends: {error}") from None
+    if request.task_type not in HANDLERS:
+        known = ", ".join(sorted(HANDLERS))
+        raise Refusal("unknown_task_type", f"No handler for the task type {request.task_type!r}; there are: {known}")
+    try:
+        return importlib.import_module(HANDLERS[request.task_type]).run(request)
+    except msgspec.ValidationError as error:
+        raise Refusal("invalid_parameters", f"The parameters are not what the task type takes: {error}") from None
+
+
+def _flush(streams: tuple[object, ...]) -> None:
+    for stream in streams:
+        # a script may have closed or replaced it: its own loss
+        with contextlib.suppress(BaseException):
+            stream.flush()  # type: ignore[attr-defined]
+
+
+def rehearse(task_type: str) -> None:
+    """Do a small task of our own, so that the first real one finds everything loaded. Leaves no thread behind."""
+    if (request := _REHEARSALS.get(task_type)) is not None:
+        main(request)
+    elif task_type in HANDLERS:
+        importlib.import_module(HANDLERS[task_type]).rehearse()

@@ -1,0 +1,146 @@
+"""Collects the files that a run left in ``artifacts/``, without following anything that it left.
+
+Called when no thread of the run can run any more, so nothing changes under our hands. Every open is one name, relative
+to a descriptor of its own folder, and refuses symbolic links: the same as openat2(2) with ``RESOLVE_BENEATH`` and
+``RESOLVE_NO_SYMLINKS``, without needing it. Only regular files with one name are read; what is refused is named.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+import time
+from collections.abc import Iterator
+
+from sandbox.result import Artifact, RefusedArtifact
+
+FOLDER = "artifacts"
+MAX_FILES = 256
+MAX_ENTRIES = 4096
+MAX_DEPTH = 8
+MAX_NAME_BYTES = 1024
+MAX_REFUSALS = 64
+MAX_S = 5.0
+
+_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# O_NONBLOCK: opening a FIFO must not wait for its other end; O_NOCTTY: nothing left behind becomes our terminal
+_FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_GOOD_NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f/\\\u2028\u2029\ud800-\udfff]+")
+
+Harvest = tuple[tuple[Artifact, ...], tuple[RefusedArtifact, ...]]
+
+
+def harvest(workspace: int, *, max_bytes: int) -> Harvest:
+    """Read the artifacts of a dead run.
+
+    Args:
+        workspace: descriptor of its workspace.
+        max_bytes: all artifacts together.
+    Returns:
+        The files, by name, and what was not taken, each with the reason.
+    """
+    return _Harvester(max_bytes).collect(workspace)
+
+
+class _Refused(Exception):  # noqa: N818 no error of ours
+    """Why one entry is not taken."""
+
+
+class _Harvester:
+    def __init__(self, max_bytes: int) -> None:
+        self._left_bytes = max_bytes
+        self._entries = 0
+        self._deadline_s = time.monotonic() + MAX_S
+        self._taken: list[Artifact] = []
+        self._refused: list[RefusedArtifact] = []
+
+    def collect(self, workspace: int) -> Harvest:
+        try:
+            folder = os.open(FOLDER, _FOLDER_FLAGS, dir_fd=workspace)
+        except OSError:
+            return (), ()  # the run removed or replaced the folder: then there is none
+        try:
+            for path, parent, name in self._walk(folder, "", 1):
+                self._take(path, parent, name)
+        except _Refused as reason:
+            self._refuse("…", str(reason))
+        finally:
+            os.close(folder)
+        return tuple(sorted(self._taken, key=lambda artifact: artifact.name)), tuple(self._refused)
+
+    def _walk(self, folder: int, prefix: str, depth: int) -> Iterator[tuple[str, int, str]]:
+        """(path, descriptor of the folder, name in it) of everything that is not a folder."""
+        for name in sorted(os.listdir(folder)):
+            self._entries += 1
+            if self._entries > MAX_ENTRIES or time.monotonic() > self._deadline_s:
+                raise _Refused(f"the rest: more than {MAX_ENTRIES} entries, or more than {MAX_S:g} s to read them")
+            path = prefix + name
+            if not stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+                yield path, folder, name
+            elif depth >= MAX_DEPTH:
+                self._refuse(path, f"folders deeper than {MAX_DEPTH} levels are not read")
+            else:
+                yield from self._walk_into(folder, name, path, depth)
+
+    def _walk_into(self, folder: int, name: str, path: str, depth: int) -> Iterator[tuple[str, int, str]]:
+        try:
+            inner = os.open(name, _FOLDER_FLAGS, dir_fd=folder)
+        except OSError as error:
+            self._refuse(path, f"cannot be opened: {error.strerror}")
+            return
+        try:
+            yield from self._walk(inner, path + "/", depth + 1)
+        finally:
+            os.close(inner)
+
+    def _take(self, path: str, folder: int, name: str) -> None:
+        try:
+            self._check_name(path, name)
+            content = self._read(folder, name)
+        except _Refused as reason:
+            self._refuse(path, str(reason))
+        except OSError as error:
+            self._refuse(path, f"cannot be read: {error.strerror}")
+        else:
+            self._left_bytes -= len(content)
+            digest = hashlib.sha256(content).hexdigest()
+            self._taken.append(Artifact(name=path, size_bytes=len(content), sha256=digest, content=content))
+
+    def _check_name(self, path: str, name: str) -> None:
+        if not _GOOD_NAME.fullmatch(name):
+            raise _Refused("the name has control characters, a backslash, or is not UTF-8")
+        if len(path.encode()) > MAX_NAME_BYTES:
+            raise _Refused(f"the path is longer than {MAX_NAME_BYTES} bytes")
+        if len(self._taken) >= MAX_FILES:
+            raise _Refused(f"more than {MAX_FILES} files")
+
+    def _read(self, folder: int, name: str) -> bytes:
+        kind = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if stat.S_ISLNK(kind.st_mode):
+            raise _Refused("a symbolic link is not followed")
+        if not stat.S_ISREG(kind.st_mode):
+            raise _Refused("not a regular file")
+        fd = os.open(name, _FILE_FLAGS, dir_fd=folder)
+        try:
+            self._check_file(os.fstat(fd))
+            parts = []
+            while part := os.read(fd, 1 << 20):
+                parts.append(part)
+            return b"".join(parts)
+        finally:
+            os.close(fd)
+
+    def _check_file(self, found: os.stat_result) -> None:
+        if not stat.S_ISREG(found.st_mode):
+            raise _Refused("not a regular file")
+        if found.st_nlink != 1:
+            raise _Refused("it has more than one name (a hard link)")
+        if found.st_size > self._left_bytes:
+            raise _Refused(f"{found.st_size} bytes, more than is left of artifacts_mib ({self._left_bytes} bytes)")
+
+    def _refuse(self, path: str, reason: str) -> None:
+        if len(self._refused) < MAX_REFUSALS:
+            shown = path.encode("utf-8", "backslashreplace").decode()[:MAX_NAME_BYTES]
+            self._refused.append(RefusedArtifact(name=shown, reason=reason))
