@@ -10,6 +10,7 @@ import signal
 import socket
 import struct
 import sys
+import tempfile
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -26,7 +27,7 @@ KINDS = {"result": b"R", "error": b"E", "invalid": b"I"}
 """Sort of response → first byte of its frame. Then 8 bytes of length, big-endian, then that many bytes of JSON."""
 
 NARROWING = struct.Struct(">QQ")
-"""What precedes a request on stdin: bytes of memory and seconds of processor time less and at most; 0: as the policy."""
+"""What precedes a request on stdin: bytes of memory less, seconds of processor time at most; 0 leaves the policy's."""
 
 Entry = Callable[[bytes], tuple[str, bytes]]
 
@@ -53,6 +54,7 @@ class Inheritance:
     rules: list[tuple[int, int]]
     """(descriptor, access rights) of the Landlock rules, without the workspace's."""
     filter: bytes
+    zygote_pid: int
 
 
 def live(inheritance: Inheritance, descriptors: list[int]) -> NoReturn:
@@ -81,10 +83,18 @@ def lock_down(inheritance: Inheritance) -> list[tuple[str, Callable[[], None]]]:
     open files go; the system call filter comes last, because it denies all of the above.
     """
     plan = inheritance.plan
-    steps: list[tuple[str, Callable[[], None]]] = [
-        ("reset_process", reset_process),
+    apart: list[tuple[str, Callable[[], None]]] = [
         ("enter_namespaces", lambda: enter_namespaces(inheritance)),
         ("mount_workspace", lambda: mount_workspace(plan)),
+    ]
+    if plan.profile == "unprivileged":
+        apart = [
+            ("die_with_zygote", lambda: die_with_zygote(inheritance.zygote_pid)),
+            ("make_workspace_folder", lambda: make_workspace_folder(plan)),
+        ]
+    steps: list[tuple[str, Callable[[], None]]] = [
+        ("reset_process", reset_process),
+        *apart,
         ("limit_resources", lambda: limit_resources(inheritance)),
         ("rehearse", inheritance.rehearse),
         ("renew_randomness", renew_randomness),
@@ -125,6 +135,23 @@ def mount_workspace(plan: Plan) -> None:
     os.dup2(fd, WORKSPACE, inheritable=False)
 
 
+def die_with_zygote(zygote_pid: int) -> None:
+    """Without a pid namespace nobody else would end us when the zygote dies."""
+    privileges.die_with_parent()
+    if os.getppid() != zygote_pid:
+        raise RuntimeError("the zygote is gone")
+
+
+def make_workspace_folder(plan: Plan) -> None:
+    """A private folder on the host's disk, for hosts that grant no namespaces."""
+    path = tempfile.mkdtemp(prefix="run-", dir=plan.workspace_base)
+    os.chdir(path)
+    os.environ.update(HOME=path, TMPDIR=f"{path}/tmp")  # noqa: S108 within its own folder
+    os.mkdir("tmp", 0o700)
+    os.mkdir("artifacts", 0o700)
+    os.dup2(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), WORKSPACE, inheritable=False)
+
+
 def limit_resources(inheritance: Inheritance) -> None:
     """What the zygote already had counts towards the memory limit only as far as it is really in memory."""
     plan, baseline = inheritance.plan, inheritance.baseline
@@ -133,7 +160,8 @@ def limit_resources(inheritance: Inheritance) -> None:
         cpu_s=plan.cpu_s,
         data_bytes=baseline.data + headroom,
         address_space_bytes=baseline.address_space + headroom + rlimits.ADDRESS_SLACK_MIB * rlimits.MIB,
-        threads=plan.threads + plan.processes,
+        # without a user namespace of its own a run would be counted together with everything else of its user
+        tasks=plan.threads + plan.processes if plan.profile == "full" else None,
         open_files=plan.open_files,
         file_bytes=plan.workspace_bytes,
     )
@@ -146,8 +174,8 @@ def renew_randomness() -> None:
     if (ssl := sys.modules.get("ssl")) is not None:
         # OpenSSL notices a fork by the process id, and zygote and child are both pid 1 of their namespaces
         ssl.RAND_add(os.urandom(48), 48.0)
-    if (tempfile := sys.modules.get("tempfile")) is not None:
-        tempfile._name_sequence = None  # type: ignore[attr-defined]  # noqa: SLF001 there is no public way
+    tempfile._name_sequence = None  # type: ignore[attr-defined]  # noqa: SLF001 there is no public way
+    tempfile.tempdir = None
 
 
 def be_single_threaded(proc_fd: int) -> None:
@@ -177,7 +205,9 @@ def filter_syscalls_and_report_ready(inheritance: Inheritance) -> None:
     fds = [WORKSPACE]
     if "seccomp" not in inheritance.plan.ablated:
         fds.append(seccomp.install(inheritance.filter))
-    socket.send_fds(control, [b"ready"], fds)
+    # the folder's name, which the supervisor needs to remove it; with namespaces there is none
+    name = os.path.basename(os.getcwd()) if inheritance.plan.profile == "unprivileged" else ""
+    socket.send_fds(control, [b"ready\0" + name.encode()], fds)
     control.close()
     for fd in fds:
         os.close(fd)

@@ -11,17 +11,25 @@ import json
 class Plan:
     """A policy and a host, worked out into what zygote and child need to do."""
 
+    profile: str
+    """``full`` or ``unprivileged``."""
     policy: str
     task_type: str
     cold: bool
     """Whether each child is a new interpreter instead of a fork."""
     entry: str
     preload: list[str]
+    interpreter: str
+    """Path as the zygote sees it, like the two that follow."""
+    code: str
+    site_packages: str
     environment: dict[str, str]
     binds: list[list[str]]
     """[host path, path inside]."""
     links: list[list[str]]
     """[target, path inside] of symbolic links."""
+    workspace_base: str
+    """Host folder for workspaces, where there are no namespaces; else empty."""
     outer_uid: int
     """User to become when started as root."""
     outer_gid: int

@@ -6,8 +6,13 @@ import asyncio
 import base64
 import contextlib
 import math
+import os
+import sys
+import sysconfig
+import tempfile
 from collections import deque
 from collections.abc import Coroutine
+from pathlib import Path
 
 import msgspec
 
@@ -19,7 +24,7 @@ from sandbox.policy import Limits, Policy
 from sandbox.probe import Host
 from sandbox.result import Isolation, Result
 from sandbox.supervisor import Child, Watch
-from sandbox.template import Template, binds, environment
+from sandbox.template import CODE, INTERPRETER, SITE_PACKAGES, Template, binds, environment
 from sandbox.zygote_client import ZygoteClient
 
 _MIB = 1 << 20
@@ -69,6 +74,7 @@ class Pool:
         self._ready: deque[Child] = deque()
         self._background: set[asyncio.Task[None]] = set()
         self._zygote: ZygoteClient | None = None
+        self._folder: Path | None = None
         self._retiring: set[ZygoteClient] = set()
         self._rotating = False
         self._starting = asyncio.Lock()
@@ -79,6 +85,8 @@ class Pool:
     def isolation(self) -> Isolation:
         """The layers that hold every run of this pool."""
         layers = {layer.name: layer.version for layer in self._host.layers if layer.available}
+        if self._host.profile != "full":
+            layers.pop("namespaces", None)
         return Isolation(profile=self._host.profile, start=self._policy.start, layers=layers)
 
     async def start(self) -> None:
@@ -88,6 +96,11 @@ class Pool:
             HostError: the policy requires a layer that the host lacks.
             SandboxError: the zygote did not come up.
         """
+        if self._host.profile != "full" and self._policy.limits.processes:
+            raise HostError(
+                f"policy {self._policy.name} allows processes, which only namespaces can count and end: "
+                f"the {self._host.profile} profile cannot run it"
+            )
         for layer in self._host.missing(self._policy):
             wanted = f"policy {self._policy.name} requires {layer.name}"
             raise HostError(f"{wanted}, and this host lacks it: {layer.detail}. {layer.mend}")
@@ -95,9 +108,7 @@ class Pool:
         for _ in range(self._wanted):
             self._ready.append(await self._spawn())
 
-    async def run(
-        self, request: bytes, *, limits: Limits | None = None, cancel: asyncio.Event | None = None
-    ) -> Result:
+    async def run(self, request: bytes, *, limits: Limits | None = None, cancel: asyncio.Event | None = None) -> Result:
         """Run one request in a fresh child and say how it ended.
 
         Args:
@@ -132,6 +143,8 @@ class Pool:
         await asyncio.gather(*self._background, return_exceptions=True)
         while self._ready:
             self._ready.popleft().close()
+        if self._folder is not None:
+            self._folder.rmdir()
 
     def stats(self) -> PoolStats:
         """Counts as they are now."""
@@ -235,25 +248,36 @@ class Pool:
         )
 
     def _compile_filter(self) -> bytes:
-        calls = self._policy.syscalls
+        calls, host = self._policy.syscalls, self._host
         try:
-            return seccomp.compile_filter(processes=calls.profile == "processes", extra=calls.allow)
+            return seccomp.compile_filter(
+                processes=calls.profile == "processes",
+                extra=calls.allow,
+                alone=host.profile == "full",
+                landlock_abi=host.landlock_abi,
+            )
         except (ImportError, RuntimeError, OSError) as error:
             raise HostError(f"the system call filter of {self._policy.name} cannot be made: {error}") from error
 
     def _plan(self) -> Plan:
-        policy, limits = self._policy, self._policy.limits
+        policy, limits, template = self._policy, self._policy.limits, self._template
+        inside = self._host.profile == "full"
         return Plan(
+            profile=self._host.profile,
             policy=policy.name,
             task_type=policy.task_type,
             cold=policy.start == "cold",
-            entry=self._template.entry,
+            entry=template.entry,
             preload=list(policy.preload),
-            environment=environment(),
-            binds=[list(bind) for bind in binds(self._template, policy.filesystem.read)],
+            interpreter=INTERPRETER if inside else os.path.realpath(sys.executable),
+            code=CODE if inside else str(template.code),
+            site_packages=SITE_PACKAGES if inside else sysconfig.get_path("purelib"),
+            environment=environment(inside=inside),
+            binds=[list(bind) for bind in binds(template, policy.filesystem.read)],
             links=[["/work/tmp", "/tmp"], ["/work/tmp", "/dev/shm"]],  # noqa: S108 inside the sandbox
-            outer_uid=self._template.uid,
-            outer_gid=self._template.gid,
+            workspace_base="" if inside else str(self._workspace_base()),
+            outer_uid=template.uid,
+            outer_gid=template.gid,
             cpu_s=math.ceil(limits.cpu_s),
             memory_bytes=limits.memory_mib * _MIB,
             threads=limits.threads,
@@ -265,3 +289,11 @@ class Pool:
             filter_base64=base64.b64encode(self._compile_filter()).decode(),
             ablated=list(self._ablated),
         )
+
+    def _workspace_base(self) -> Path:
+        """The folder of this pool's workspaces on the host's disk, private to the user that the children run as."""
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="sandbox-"))
+            if os.geteuid() == 0:
+                os.chown(self._folder, self._template.uid, self._template.gid)
+        return self._folder

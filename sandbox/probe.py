@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -36,20 +37,37 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     layers: tuple[Layer, ...]
 
     def missing(self, policy: Policy) -> tuple[Layer, ...]:
-        """The layers that ``policy`` requires and this host lacks."""
-        return tuple(layer for layer in self.layers if layer.name in policy.require and not layer.available)
+        """The layers that ``policy`` requires and this host lacks.
+
+        Who chooses the ``unprivileged`` profile has decided to do without namespaces, whatever a policy says.
+        """
+        required = [name for name in policy.require if self.profile == "full" or name != "namespaces"]
+        return tuple(layer for layer in self.layers if layer.name in required and not layer.available)
 
 
-def probe_host(uid: int = _PROBE_UID, gid: int = _PROBE_UID) -> Host:
+def probe_host(
+    uid: int = _PROBE_UID,
+    gid: int = _PROBE_UID,
+    *,
+    isolation: Literal["full", "unprivileged", "auto"] = "full",
+    landlock_abi_max: int | None = None,
+) -> Host:
     """Try each layer for real, in a throw-away process (blocking, about 0.1 s).
 
     Args:
         uid: outer user to try as when the caller is root, as the zygotes will.
         gid: likewise.
+        isolation: the profile to use; ``auto`` is the strongest that this host can give.
+        landlock_abi_max: use no later Landlock ABI than this, to test what an older kernel would do.
     """
     abi = landlock.abi_version()
+    if landlock_abi_max is not None:
+        abi = min(abi, landlock_abi_max)
     layers = (_namespaces(uid, gid), _landlock(abi), _seccomp(), _rlimits(uid))
-    return Host(profile="full", kernel=platform.release(), landlock_abi=abi, layers=layers)
+    profile = isolation
+    if profile == "auto":
+        profile = "full" if layers[0].available else "unprivileged"
+    return Host(profile=profile, kernel=platform.release(), landlock_abi=abi, layers=layers)
 
 
 _TRY_NAMESPACES = """
@@ -83,9 +101,7 @@ def _namespaces(uid: int, gid: int) -> Layer:
     answer = tried.stdout.strip() or (tried.stderr.strip().splitlines() or ["no answer"])[-1]
     if answer == "ok":
         return Layer(name="namespaces", available=True, version=_NAMESPACES, detail="unprivileged, with capabilities")
-    return Layer(
-        name="namespaces", available=False, version="", detail=f"refused at {answer}", mend=_namespaces_mend()
-    )
+    return Layer(name="namespaces", available=False, version="", detail=f"refused at {answer}", mend=_namespaces_mend())
 
 
 def _namespaces_mend() -> str:
@@ -117,7 +133,7 @@ def _landlock(abi: int) -> Layer:
     return Layer(
         name="landlock", available=False, version=f"ABI {abi}" if abi else "",
         detail=f"the kernel offers ABI {abi}, ABI {landlock.FLOOR_ABI} is needed",
-        mend="Use Linux 6.2 or later, built with CONFIG_SECURITY_LANDLOCK and with `landlock` in the `lsm=` boot list.",
+        mend="Use Linux 5.13 or later, built with CONFIG_SECURITY_LANDLOCK and `landlock` in the `lsm=` boot list.",
     )  # fmt: skip
 
 

@@ -6,10 +6,11 @@ dead. The first limit that is met is written down and the child, pid 1 of its na
 that it started. Only when none of its threads can run again are the facts put together: what we did, what the kernel
 says, what it wrote.
 
-Two ways lead to that point, and the first to arrive is taken. The zygote reaps the child and sends wait4's word. Or
-the listener hangs up: the kernel says so when the last thread that the filter binds has entered its exit (since
-Linux 6.11; before, only after it was reaped). Then /proc tells the exit code while the kernel still takes the address
-space apart, which for a child with pandas loaded is several times longer than the whole run.
+Two ways lead to that point, and the first to arrive is taken. The zygote reaps the child and sends wait4's word. Or the
+child itself asks to leave: its exit_group waits at the listener, exit code in hand, is measured one last time and let
+through, and then the listener hangs up: the kernel says so when the last thread that the filter binds has entered its
+exit (since Linux 6.11; before, only after it was reaped). What remains is the kernel taking the address space apart,
+which for a child with pandas loaded takes several times longer than a short run.
 """
 
 from __future__ import annotations
@@ -34,14 +35,18 @@ from sandbox import response
 from sandbox.child import NARROWING
 from sandbox.harvest import Harvest, harvest
 from sandbox.isolation import seccomp
+from sandbox.isolation.syscalls import LEAVING
 from sandbox.policy import Limits
 from sandbox.result import Artifact, ExitReason, Logs, RefusedArtifact, RunError, Usage, Violation
+from sandbox.workspace import Workspace
 
 _MIB = 1 << 20
 _CHUNK_BYTES = 1 << 16
 _BIG_PIPE_BYTES = 1 << 20
-_MAX_VIOLATIONS = 1000
-"""Denied calls that are named and counted; after these the kernel answers alone, see ``isolation/seccomp.py``."""
+_FREE_VIOLATIONS = 1000
+"""Denied calls that are answered at once; each further one waits for ``_DENIAL_PAUSE_S``."""
+_DENIAL_PAUSE_S = 0.01
+_MAX_VIOLATION_NAMES = 64
 _FASTEST_GROWTH_BYTES_S = 2 << 30
 """Memory that a run can touch in a second here; sets how long the watchdog may look away."""
 _TICK_S = (0.005, 0.05)
@@ -64,8 +69,10 @@ class Measure(NamedTuple):
 class Child:
     """The worker's side of one ready child: its descriptors and its death."""
 
-    def __init__(self, number: int, pidfd: int, pipes: tuple[int, int, int, int], inside: tuple[int, int]) -> None:
-        """``pipes``: write end of stdin, read ends of stdout, stderr, response. ``inside``: workspace, listener.
+    def __init__(
+        self, number: int, pidfd: int, pipes: tuple[int, int, int, int], workspace: Workspace, listener: int
+    ) -> None:
+        """``pipes``: write end of stdin, read ends of stdout, stderr, response.
 
         Raises:
             OSError: it is dead already.
@@ -73,24 +80,14 @@ class Child:
         self.number = number
         self.pidfd = pidfd
         self.stdin, self.stdout, self.stderr, self.response = pipes
-        self.workspace, self.listener = inside
+        self.workspace, self.listener = workspace, listener
         self.death: asyncio.Future[ExitFacts] = asyncio.get_running_loop().create_future()
-        self._open = {pidfd, *pipes, *inside}
+        self._open = {pidfd, *pipes, listener}
+        self._freed = False
         self.pid = _pid_of(pidfd)
-        self._status = self._open_proc("status")
-        self._stat = self._open_proc("stat")
+        self._status = os.open(f"/proc/{self.pid}/status", os.O_RDONLY | os.O_CLOEXEC)
+        self._open.add(self._status)
         self.at_rest = self.measure() or Measure(0, 1, 0.0)
-        # proc_pid_stat(5): startcode reads 1, and the exit code 0, for whoever may not inspect the process
-        self._may_read_exit_code = self._read_stat()[_STARTCODE] > 1
-
-    def _open_proc(self, name: str) -> int:
-        fd = os.open(f"/proc/{self.pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
-        self._open.add(fd)
-        return fd
-
-    def _read_stat(self) -> list[int]:
-        """Numbers of /proc/PID/stat; index 0 is the parent, field 4 of proc_pid_stat(5)."""
-        return [int(field) for field in os.pread(self._stat, 2048, 0).rpartition(b")")[2].split()[1:]]
 
     def measure(self) -> Measure | None:
         """What the child itself takes now, ``None`` when it is gone: proc_pid_status(5)."""
@@ -106,21 +103,6 @@ class Child:
         """Processor seconds so far, all threads, living and dead: clock_getcpuclockid(3)."""
         return time.clock_gettime((~self.pid << 3) | 2)
 
-    def last_facts(self) -> ExitFacts | None:
-        """How it ends, if the kernel already knows while it is still dying; else wait for ``death``.
-
-        Only to be believed when no thread can run any more, which the listener's hang-up says.
-        """
-        try:
-            stat = self._read_stat()
-            # the address space is given up after the exit code is set, do_exit() in kernel/exit.c
-            if not self._may_read_exit_code or not stat[_FLAGS] & _PF_EXITING or stat[_VSIZE] != 0:
-                return None
-            cpu_s = self.cpu_s()
-        except (OSError, IndexError):
-            return None
-        return stat[_EXIT_CODE], cpu_s
-
     def kill(self) -> None:
         """SIGKILL pid 1 of the child's namespace: the kernel kills the rest, pid_namespaces(7)."""
         with contextlib.suppress(ProcessLookupError):
@@ -133,14 +115,14 @@ class Child:
             os.close(fd)
 
     def close(self) -> None:
-        """Close all that is still open."""
+        """Close all that is still open, and free the workspace. Only when it is dead."""
         for fd in list(self._open):
             self.shut(fd)
+        if not self._freed:
+            self._freed = True
+            self.workspace.close()
 
 
-# Indexes into ``Child._read_stat``: field number of proc_pid_stat(5) less 4. PF_EXITING: include/linux/sched.h
-_FLAGS, _VSIZE, _STARTCODE, _EXIT_CODE = 9 - 4, 23 - 4, 26 - 4, 52 - 4
-_PF_EXITING = 4
 _MEMORY_AND_THREADS = re.compile(
     rb"^RssAnon:\s+(\d+) kB\n.*?^RssShmem:\s+(\d+) kB\n.*?^Threads:\s+(\d+)", re.MULTILINE | re.DOTALL
 )
@@ -157,6 +139,7 @@ class Watch:
 
     def __init__(self, child: Child, limits: Limits, *, whole_tree: bool) -> None:
         """``whole_tree``: the run may start processes, so measure all that descend from the child."""
+        self._whole_tree = whole_tree
         self._measure: Callable[[], Measure | None] = partial(measure_tree, child.pid) if whole_tree else child.measure
         self._loop = asyncio.get_running_loop()
         self._child = child
@@ -167,10 +150,11 @@ class Watch:
         self._response = bytearray()
         self._output_bytes = 0
         self._violations: Counter[str] = Counter()
+        self._exit_codes: set[int] = set()
         self._memory_peak_bytes = child.at_rest.memory_bytes
         self._threads_peak = child.at_rest.threads
         self._end_known: asyncio.Future[ExitFacts] = self._loop.create_future()
-        self._started_s = self._cpu_before_s = 0.0
+        self._started_s = self._cpu_before_s = self._cpu_peak_s = 0.0
         self._timers: list[asyncio.TimerHandle] = []
 
     async def run(self, request: bytes, cancel: asyncio.Event | None) -> Outcome:
@@ -195,10 +179,10 @@ class Watch:
         return self._conclude(facts, wall_s, await self._harvest())
 
     async def _harvest(self) -> Harvest:
-        if _workspace_usage(self._child.workspace)[1] == 0:
+        if self._child.workspace.usage()[1] == 0:
             return (), ()
         max_bytes = self._limits.artifacts_mib * _MIB
-        return await asyncio.to_thread(harvest, self._child.workspace, max_bytes=max_bytes)
+        return await asyncio.to_thread(harvest, self._child.workspace.fd, max_bytes=max_bytes)
 
     # -- what is sent
 
@@ -226,7 +210,7 @@ class Watch:
         self._loop.add_reader(child.stdout, self._read_prints, child.stdout, self._stdout)
         self._loop.add_reader(child.stderr, self._read_prints, child.stderr, self._stderr)
         self._loop.add_reader(child.response, self._read_response)
-        self._loop.add_reader(child.listener, self._deny)
+        self._listen_for_calls()
 
     def _stop_listening(self) -> None:
         for timer in self._timers:
@@ -255,10 +239,8 @@ class Watch:
             if part is not None:
                 self._loop.remove_reader(self._child.response)
             return False
-        if not self._response:
-            self._note_measure()  # while there is still something to measure
-            if len(part) == _CHUNK_BYTES:
-                _enlarge(self._child.response)
+        if not self._response and len(part) == _CHUNK_BYTES:
+            _enlarge(self._child.response)
         self._response += part
         if len(self._response) > self._response_bytes_max:
             self._end(ExitReason.INVALID_RESULT)
@@ -268,18 +250,38 @@ class Watch:
     def _response_bytes_max(self) -> int:
         return max(self._limits.result_kib << 10, response.MAX_ERROR_BYTES) + response.HEADER_BYTES
 
-    def _deny(self) -> None:
-        waiting = seccomp.has_denied_call(self._child.listener)
+    def _hear_call(self) -> None:
+        """A call waits for our answer, or the last thread that could make one is gone."""
+        listener = self._child.listener
+        waiting = seccomp.has_call(listener)
         if waiting is None:
-            self._loop.remove_reader(self._child.listener)
+            self._loop.remove_reader(listener)
             self._learn_of_last_thread()
-        name = seccomp.answer_denied_call(self._child.listener) if waiting else None
-        if name is None:
+        call = seccomp.take_call(listener) if waiting else None
+        if call is None:
             return
-        self._violations[name] += 1
-        if self._violations.total() >= _MAX_VIOLATIONS:
+        if seccomp.syscall_name(call.number) == LEAVING:
+            self._let_leave(call)
+        else:
+            self._deny(call)
+
+    def _let_leave(self, call: seccomp.Call) -> None:
+        self._note_measure()
+        if call.pid == self._child.pid:
+            self._exit_codes.add(call.argument & 0xFF)
+        seccomp.let_through(self._child.listener, call)
+
+    def _deny(self, call: seccomp.Call) -> None:
+        name = seccomp.deny(self._child.listener, call)
+        if name in self._violations or len(self._violations) < _MAX_VIOLATION_NAMES:
+            self._violations[name] += 1
+        if self._violations.total() > _FREE_VIOLATIONS:
+            # each costs us a wake-up and the script nothing: from now on it waits, not we
             self._loop.remove_reader(self._child.listener)
-            self._child.shut(self._child.listener)
+            self._timers.append(self._loop.call_later(_DENIAL_PAUSE_S, self._listen_for_calls))
+
+    def _listen_for_calls(self) -> None:
+        self._loop.add_reader(self._child.listener, self._hear_call)
 
     def _drain_the_rest(self) -> None:
         """All writers are dead: what the pipes still hold is all there will ever be."""
@@ -301,9 +303,11 @@ class Watch:
             self._end_known.set_result(death.result())
 
     def _learn_of_last_thread(self) -> None:
-        facts = self._child.last_facts()
-        if facts is not None and not self._end_known.done():
-            self._end_known.set_result(facts)
+        # two threads that left with different codes: which was first, only wait4 can say
+        if self._whole_tree or len(self._exit_codes) != 1 or self._end_known.done():
+            return
+        with contextlib.suppress(OSError):
+            self._end_known.set_result((next(iter(self._exit_codes)) << 8, self._child.cpu_s()))
 
     # -- what ends it
 
@@ -340,34 +344,46 @@ class Watch:
         measured = self._note_measure()
         if measured is None:
             return  # dead: its end will be heard of
+        if (reason := self._limit_met_without_kernel(measured)) is not None:
+            self._end(reason)
+            return
         left_bytes = self._limits.memory_mib * _MIB - measured.memory_bytes
         left_s = self._limits.cpu_s - (measured.cpu_s - self._cpu_before_s)
         if left_bytes < 0 or left_s < 0:
             self._end(ExitReason.MEMORY_LIMIT if left_bytes < 0 else ExitReason.CPU_LIMIT)
             return
         pause_s = min(max(left_bytes / _FASTEST_GROWTH_BYTES_S / 4, _TICK_S[0]), _TICK_S[1])
-        self._timers[1:] = [self._loop.call_later(pause_s, self._watch)]
+        self._timers.append(self._loop.call_later(pause_s, self._watch))
+
+    def _limit_met_without_kernel(self, measured: Measure) -> ExitReason | None:
+        """Limits that the kernel itself refuses to pass where there are namespaces, and we must end where not."""
+        if measured.threads > self._limits.threads + self._limits.processes:
+            return ExitReason.PROCESS_LIMIT
+        size, files = self._child.workspace.usage()
+        if size > self._limits.workspace_mib * _MIB or files > self._limits.workspace_files:
+            return ExitReason.WORKSPACE_LIMIT
+        return None
 
     def _note_measure(self) -> Measure | None:
         measured = self._measure()
         if measured is None:
             return None
-        # what lies in the workspace is memory too: tmpfs(5)
-        workspace_bytes = _workspace_usage(self._child.workspace)[0]
-        measured = measured._replace(memory_bytes=measured.memory_bytes + workspace_bytes)
+        in_memory_bytes = self._child.workspace.in_memory_bytes()
+        measured = measured._replace(memory_bytes=measured.memory_bytes + in_memory_bytes)
         self._memory_peak_bytes = max(self._memory_peak_bytes, measured.memory_bytes)
         self._threads_peak = max(self._threads_peak, measured.threads)
+        self._cpu_peak_s = max(self._cpu_peak_s, measured.cpu_s)
         return measured
 
     # -- what is said of it
 
     def _conclude(self, facts: ExitFacts, wall_s: float, harvested: Harvest) -> Outcome:
-        status, cpu_s = facts
+        status, cpu_s = facts[0], max(facts[1], self._cpu_peak_s)
         exit_code = os.waitstatus_to_exitcode(status)
         answer = response.parse(bytes(self._response), result_bytes=self._limits.result_kib << 10)
-        full = _is_full(self._child.workspace)
+        full = self._child.workspace.is_full()
         reason, message = decide(exit_code, self._ended_by, answer, cpu_s, self._limits, workspace_full=full)
-        workspace_bytes, workspace_files = _workspace_usage(self._child.workspace)
+        workspace_bytes, workspace_files = self._child.workspace.usage()
         return Outcome(
             exit_reason=reason,
             message=message,
@@ -389,9 +405,7 @@ class Watch:
                 stderr=self._stderr.decode(errors="backslashreplace"),
                 truncated=self._output_bytes > len(self._stdout) + len(self._stderr),
             ),
-            violations=tuple(
-                Violation(syscall=name, count=count) for name, count in sorted(self._violations.items())
-            ),
+            violations=tuple(Violation(syscall=name, count=count) for name, count in sorted(self._violations.items())),
             artifacts=harvested[0],
             artifacts_refused=harvested[1],
         )
@@ -497,9 +511,7 @@ def _decide_silent(exit_code: int) -> tuple[ExitReason, str]:
     return ExitReason.NONZERO_EXIT, f"it left with exit code {exit_code} without giving a result"
 
 
-def _decide_killed(
-    number: int, ended_by: ExitReason | None, cpu_s: float, limits: Limits
-) -> tuple[ExitReason, str]:
+def _decide_killed(number: int, ended_by: ExitReason | None, cpu_s: float, limits: Limits) -> tuple[ExitReason, str]:
     if number == signal.SIGKILL and ended_by is not None:
         return ended_by, _limit_message(ended_by, limits)
     # RLIMIT_CPU counts whole seconds and rounds down what was used: getrlimit(2)
@@ -541,17 +553,6 @@ def _enlarge(fd: int) -> None:
     """Fewer wake-ups for much data. Refused when the user's pipe quota is used up, pipe(7); then it is just slower."""
     with contextlib.suppress(OSError):
         fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _BIG_PIPE_BYTES)
-
-
-def _workspace_usage(fd: int) -> tuple[int, int]:
-    """Bytes and inodes in use of the tmpfs behind ``fd``, the empty folders that it starts with not counted."""
-    usage = os.fstatvfs(fd)
-    return (usage.f_blocks - usage.f_bfree) * usage.f_frsize, max(usage.f_files - usage.f_ffree - 3, 0)
-
-
-def _is_full(fd: int) -> bool:
-    usage = os.fstatvfs(fd)
-    return usage.f_bfree == 0 or usage.f_ffree == 0
 
 
 def narrowing(policy: Limits, limits: Limits) -> bytes:

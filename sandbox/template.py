@@ -13,6 +13,7 @@ import msgspec
 from sandbox.errors import HostError
 
 SITE_PACKAGES = "/python/site-packages"
+CODE = "/app"
 INTERPRETER = "/python/bin/python3"
 _LOADERS = ("/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1", *glob.glob("/lib/ld-musl-*.so.1"))
 
@@ -39,7 +40,7 @@ def binds(template: Template, places: tuple[str, ...]) -> list[tuple[str, str]]:
     """
     packages = ("sandbox", *_entry_packages(template))
     found = [*_interpreter(), *_shared_libraries()]
-    found += [(str(template.code / package), f"/app/{package}") for package in packages]
+    found += [(str(template.code / package), f"{CODE}/{package}") for package in packages]
     for place in places:
         if place == "python":
             continue
@@ -85,17 +86,21 @@ def _shared_libraries() -> list[tuple[str, str]]:
     return found + [(loader, loader) for loader in _LOADERS if os.path.exists(loader)]
 
 
-def environment() -> dict[str, str]:
-    """The whole environment of zygotes and children: an allow-list with fixed values, nothing of the worker's."""
-    return {
-        "PATH": "/python/bin",
+def environment(*, inside: bool = True) -> dict[str, str]:
+    """The whole environment of zygotes and children: an allow-list with fixed values, nothing of the worker's.
+
+    Args:
+        inside: whether there is a root of our own; without one the paths are the host's, and the child sets HOME and
+            TMPDIR to its workspace.
+    """
+    paths = {"PATH": "/python/bin", "LD_LIBRARY_PATH": "/python/lib"} if inside else {"PATH": ""}
+    return paths | {
         "HOME": "/work",
         "TMPDIR": "/tmp",  # noqa: S108 the run's own, see isolation/mounts.py
         "USER": "sandbox",
         "LOGNAME": "sandbox",
         "LANG": "C.UTF-8",
         "TZ": "UTC",
-        "LD_LIBRARY_PATH": "/python/lib",
         # One thread at import, or the zygote could not fork: OpenBLAS and Arrow's jemalloc start theirs otherwise.
         "OPENBLAS_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",

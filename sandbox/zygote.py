@@ -37,7 +37,6 @@ EXIT = struct.Struct("=cQidd")
 
 _MAX_PACKET = 1 << 17
 _FIRST_FREE_FD = 16
-_INTERPRETER = "/python/bin/python3"
 
 
 def launch(control_fd: int) -> NoReturn:
@@ -46,21 +45,26 @@ def launch(control_fd: int) -> NoReturn:
     control = socket.socket(fileno=control_fd)
     plan = Plan.decode(control.recv(_MAX_PACKET))
     proc_fd = namespaces.open_proc()
+    for fd in (control_fd, proc_fd):
+        os.set_inheritable(fd, True)
+    second_stage = f"serve({control_fd}, {proc_fd})"
+    if plan.profile == "unprivileged":
+        if os.geteuid() == 0:
+            privileges.become(plan.outer_uid, plan.outer_gid)
+        execute(second_stage, plan)
     enter_root_and_namespaces(plan, proc_fd)
     pid = os.fork()
     if pid == 0:
-        os.set_inheritable(control_fd, True)
-        os.set_inheritable(proc_fd, True)
-        execute(f"serve({control_fd}, {proc_fd})", plan)
+        execute(second_stage, plan)
     libc.close_range(3)
     os.waitpid(pid, 0)
     os._exit(0)
 
 
 def execute(call: str, plan: Plan) -> NoReturn:
-    """Become a new interpreter inside the root that calls a function of this module."""
-    start = f"import sys; sys.path.append('/app'); from sandbox import zygote; zygote.{call}"
-    os.execve(_INTERPRETER, [_INTERPRETER, "-I", "-S", "-B", "-c", start], plan.environment)  # noqa: S606 ours
+    """Become a new interpreter that calls a function of this module."""
+    start = f"import sys; sys.path.append({plan.code!r}); from sandbox import zygote; zygote.{call}"
+    os.execve(plan.interpreter, [plan.interpreter, "-I", "-S", "-B", "-c", start], plan.environment)  # noqa: S606 ours
 
 
 def enter_root_and_namespaces(plan: Plan, proc_fd: int) -> None:
@@ -86,7 +90,7 @@ def serve(control_fd: int, proc_fd: int) -> NoReturn:
     control = socket.socket(fileno=control_fd)
     plan = Plan.decode(control.recv(_MAX_PACKET))
     live = prepare_cold(plan, proc_fd) if plan.cold else prepare_warm(plan, proc_fd)
-    own_pid_ns = os.open("self/ns/pid", os.O_RDONLY, dir_fd=proc_fd)
+    own_pid_ns = None if plan.profile == "unprivileged" else os.open("self/ns/pid", os.O_RDONLY, dir_fd=proc_fd)
     control.send(HEAD.pack(READY, 0))
     Nursery(control, live, own_pid_ns).work()
 
@@ -128,7 +132,7 @@ def free_low_descriptors(*kept: int) -> list[int]:
 
 def prepare(plan: Plan, proc_fd: int) -> child.Inheritance:
     """Import what every child needs, then measure and freeze the heap that they will share."""
-    sys.path.append("/python/site-packages")
+    sys.path.append(plan.site_packages)
     site.setquit()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
@@ -150,6 +154,7 @@ def prepare(plan: Plan, proc_fd: int) -> child.Inheritance:
         proc_fd=proc_fd,
         rules=landlock_rules(plan),
         filter=plan.filter,
+        zygote_pid=os.getpid(),
     )
 
 
@@ -169,8 +174,8 @@ def landlock_rules(plan: Plan) -> list[tuple[int, int]]:
     """One open descriptor and its rights for each place of the root."""
     granted = landlock.RUN if plan.processes else landlock.READ
     rules = [
-        (os.open(target, os.O_PATH), granted if os.path.isdir(target) else granted & ~landlock.READ_DIR)
-        for _, target in plan.binds
+        (os.open(path, os.O_PATH), granted if os.path.isdir(path) else granted & ~landlock.READ_DIR)
+        for path in (target if plan.profile == "full" else source for source, target in plan.binds)
     ]
     return rules + [(os.open(f"/dev/{name}", os.O_PATH), landlock.DEVICE) for name in mounts.DEVICES]
 
@@ -190,7 +195,7 @@ def measure(proc_fd: int) -> child.Baseline:
 class Nursery:
     """Forks children and tells of their deaths, one thing after the other, until the worker is gone."""
 
-    def __init__(self, control: socket.socket, live: Callable[[list[int]], NoReturn], own_pid_ns: int) -> None:
+    def __init__(self, control: socket.socket, live: Callable[[list[int]], NoReturn], own_pid_ns: int | None) -> None:
         self._control = control
         self._live = live
         self._own_pid_ns = own_pid_ns
@@ -229,14 +234,19 @@ class Nursery:
         socket.send_fds(self._control, [HEAD.pack(FORKED, number)], [pidfd])
 
     def _fork(self, descriptors: list[int]) -> int:
+        if self._own_pid_ns is None:
+            return self._fork_here(descriptors)
         namespaces.next_child_gets_own_pid_namespace()
         try:
-            pid = os.fork()
-            if pid == 0:
-                self._live(descriptors)
-            return pid
+            return self._fork_here(descriptors)
         finally:
             namespaces.back_to_own_pid_namespace(self._own_pid_ns)
+
+    def _fork_here(self, descriptors: list[int]) -> int:
+        pid = os.fork()
+        if pid == 0:
+            self._live(descriptors)
+        return pid
 
     def _bury(self, pidfd: int) -> None:
         number, pid = self._children.pop(pidfd)
@@ -245,4 +255,3 @@ class Nursery:
         _, status, usage = os.wait4(pid, 0)
         packet = EXIT.pack(EXITED, number, status, usage.ru_utime, usage.ru_stime)
         self._control.send(packet)
-

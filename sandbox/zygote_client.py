@@ -16,6 +16,7 @@ from sandbox.child import RESPONSE
 from sandbox.errors import SandboxError
 from sandbox.plan import Plan
 from sandbox.supervisor import Child, ExitFacts
+from sandbox.workspace import FolderWorkspace, TmpfsWorkspace, Workspace
 from sandbox.zygote import EXIT, EXITED, FAILED, FORKED, HEAD, READY, SPAWN
 
 START_TIMEOUT_S = 60.0
@@ -80,35 +81,46 @@ class ZygoteClient:
         """
         self.spawned += 1
         number = self.spawned
-        theirs, ours = _make_pipes()
-        control, child_control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        control.setblocking(False)
         forked: asyncio.Future[int] = self._loop.create_future()
         self._forking[number] = forked
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._note_childless)
+            undo.callback(self._forking.pop, number)
+            try:
+                return await self._fork_and_lock_down(number, forked, undo)
+            except (TimeoutError, OSError) as error:
+                raise SandboxError("spawn", f"no ready child: {error or 'it took too long'}") from error
+
+    async def _fork_and_lock_down(self, number: int, forked: asyncio.Future[int], undo: contextlib.ExitStack) -> Child:
+        """What ``undo`` holds at the end is undone, whether or not a child came of it."""
+        theirs, ours = _make_pipes()
+        keep = contextlib.ExitStack()
+        undo.push(keep)
+        for fd in ours:
+            keep.callback(os.close, fd)
+        control, child_control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        undo.callback(control.close)
+        control.setblocking(False)
         try:
-            with child_control:
-                self._ask(number, [*theirs, child_control.fileno()])
+            self._ask(number, [*theirs, child_control.fileno()])
+        finally:
+            child_control.close()
             for fd in theirs:
                 os.close(fd)
-            pidfd = await forked
-            inside = await asyncio.wait_for(self._hear_ready(control), READY_TIMEOUT_S)
-        except (TimeoutError, OSError) as error:
-            raise SandboxError("spawn", f"no ready child: {error or 'it took too long'}") from error
-        finally:
-            self._forking.pop(number, None)
-            self._note_childless()
-            control.close()
-        try:
-            child = self._children[number] = Child(number, pidfd, ours, inside)
-        except OSError as error:
-            raise SandboxError("spawn", f"the child died before it was used: {error}") from error
+        pidfd = await forked
+        keep.callback(os.close, pidfd)
+        workspace, listener = await asyncio.wait_for(self._hear_ready(control), READY_TIMEOUT_S)
+        keep.callback(os.close, listener)
+        keep.callback(workspace.close)
+        child = self._children[number] = Child(number, pidfd, ours, workspace, listener)
+        keep.pop_all()
         return child
 
     def _ask(self, number: int, fds: list[int]) -> None:
         packet = SPAWN.pack(b"S", number)
         self._control.sendmsg([packet], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))])
 
-    async def _hear_ready(self, control: socket.socket) -> tuple[int, int]:
+    async def _hear_ready(self, control: socket.socket) -> tuple[Workspace, int]:
         readable: asyncio.Future[None] = self._loop.create_future()
         self._loop.add_reader(control, _settle, readable)
         try:
@@ -116,12 +128,19 @@ class ZygoteClient:
         finally:
             self._loop.remove_reader(control)
         packet, fds, _, _ = socket.recv_fds(control, _MAX_PACKET, 2, socket.MSG_CMSG_CLOEXEC)
-        if packet == b"ready" and len(fds) == 2:
-            return fds[0], fds[1]
+        if packet.startswith(b"ready\0") and len(fds) == 2:
+            return self._workspace(fds[0], packet.removeprefix(b"ready\0").decode()), fds[1]
         for fd in fds:
             os.close(fd)
         step, _, reason = packet.decode(errors="replace").partition("\0")
         raise SandboxError(step or "spawn", reason or "the child died before it was ready")
+
+    def _workspace(self, fd: int, name: str) -> Workspace:
+        plan = self._plan
+        if plan.profile == "full":
+            return TmpfsWorkspace(fd)
+        sizes = {"max_bytes": plan.workspace_bytes, "max_files": plan.workspace_files}
+        return FolderWorkspace(Path(plan.workspace_base), name, fd, **sizes)
 
     def _hear(self) -> None:
         """Handle one packet of the zygote."""

@@ -12,8 +12,10 @@ from collections.abc import Sequence
 
 from sandbox.isolation import libc
 
-FLOOR_ABI = 3
-"""Linux 6.2. ABI 1 and 2 do not mediate truncation."""
+FLOOR_ABI = 1
+"""Linux 5.13. What older ABIs leave open is closed by read-only mounts and namespaces, or else by seccomp: truncation
+(mediated from ABI 3), TCP (4), ioctls on devices (5), signals and abstract sockets (6)."""
+TRUNCATE_ABI, SCOPE_ABI = 3, 6
 
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR, REMOVE_DIR, REMOVE_FILE = (1 << bit for bit in range(6))
 MAKE_CHAR, MAKE_DIR, MAKE_REG, MAKE_SOCK, MAKE_FIFO, MAKE_BLOCK, MAKE_SYM = (1 << bit for bit in range(6, 13))

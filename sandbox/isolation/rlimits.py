@@ -15,7 +15,7 @@ ADDRESS_SLACK_MIB = 1024
 
 
 def limit_resources(
-    *, cpu_s: int, data_bytes: int, address_space_bytes: int, threads: int, open_files: int, file_bytes: int
+    *, cpu_s: int, data_bytes: int, address_space_bytes: int, tasks: int | None, open_files: int, file_bytes: int
 ) -> None:
     """Apply every limit to the calling process.
 
@@ -23,15 +23,14 @@ def limit_resources(
         cpu_s: processor seconds over all threads; the kernel kills past it.
         data_bytes: private writable memory (``RLIMIT_DATA``); past it allocations fail with ENOMEM.
         address_space_bytes: all mappings (``RLIMIT_AS``), the backstop for shared ones.
-        threads: threads and processes together.
+        tasks: threads and processes together; ``None`` leaves them to the supervisor.
         open_files: descriptors.
         file_bytes: size of any file written.
     """
-    for kind, value in (
+    limits = [
         (resource.RLIMIT_CPU, cpu_s),
         (resource.RLIMIT_DATA, data_bytes),
         (resource.RLIMIT_AS, address_space_bytes),
-        (resource.RLIMIT_NPROC, threads),
         (resource.RLIMIT_NOFILE, open_files),
         (resource.RLIMIT_FSIZE, file_bytes),
         (resource.RLIMIT_STACK, STACK_BYTES),
@@ -41,5 +40,8 @@ def limit_resources(
         (resource.RLIMIT_NICE, 0),
         (resource.RLIMIT_RTPRIO, 0),
         (resource.RLIMIT_SIGPENDING, 256),
-    ):
+    ]
+    if tasks is not None:
+        limits.append((resource.RLIMIT_NPROC, tasks))
+    for kind, value in limits:
         resource.setrlimit(kind, (value, value))

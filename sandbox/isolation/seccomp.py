@@ -1,8 +1,7 @@
 """seccomp: which system calls a run may make. Default deny, each denial reported to the supervisor by name.
 
 A call that is not allowed stops the calling thread, the supervisor reads its number from the listener,
-answers EPERM (ENOSYS for a number without a name) and counts it. Allowed calls never leave the kernel. When the
-supervisor closes the listener, the kernel itself answers ENOSYS to all further denied calls.
+answers EPERM (ENOSYS for a number without a name) and counts it. Allowed calls never leave the kernel.
 
 Sources: seccomp(2), seccomp_unotify(2), include/uapi/linux/seccomp.h.
 """
@@ -17,10 +16,11 @@ import select
 import struct
 import tempfile
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sandbox.isolation import libc
-from sandbox.isolation.syscalls import ALLOWED, PROCESSES, QUIET, names
+from sandbox.isolation.landlock import SCOPE_ABI, TRUNCATE_ABI
+from sandbox.isolation.syscalls import ALLOWED, NOT_BESIDE_OTHERS, PROCESSES, QUIET, names
 
 CONTROL_FD = 4
 """The one descriptor that a child may pass descriptors over, before it reports ready; closed after that."""
@@ -30,6 +30,8 @@ _FLAG_NEW_LISTENER = 1 << 3
 _NOTIF_RECV = 0xC0502100  # SECCOMP_IOCTL_NOTIF_RECV: _IOWR('!', 0, struct seccomp_notif), 80 bytes
 _NOTIF_SEND = 0xC0182101  # SECCOMP_IOCTL_NOTIF_SEND: _IOWR('!', 1, struct seccomp_notif_resp), 24 bytes
 _NOTIF_BYTES = 80
+_CONTINUE = 1  # SECCOMP_USER_NOTIF_FLAG_CONTINUE, Linux 5.5
+_CALLER_IS_GONE = (errno.ENOENT, errno.EINTR, errno.EAGAIN, errno.ENOTCONN)
 
 # include/uapi/linux/sched.h: every flag that glibc's pthread_create passes, see clone(2) and nptl/createthread
 _CLONE_THREAD_REQUIRED = 0x00010000 | 0x00000100 | 0x00000800  # CLONE_THREAD | CLONE_VM | CLONE_SIGHAND
@@ -44,10 +46,14 @@ _AF_UNIX = 1
 _LOW_32 = 0xFFFFFFFF
 
 
-def compile_filter(*, processes: bool = False, extra: Sequence[str] = ()) -> bytes:
+def compile_filter(
+    *, processes: bool = False, extra: Sequence[str] = (), alone: bool = True, landlock_abi: int = 7
+) -> bytes:
     """The filter as BPF, an array of struct sock_filter.
 
     Args:
+        alone: whether namespaces keep the run apart; without them the filter also closes what they would have.
+        landlock_abi: the ABI in force, whose gaps the filter then closes.
         processes: whether to add what the ``processes`` profile allows.
         extra: further system calls to allow, by name.
     Raises:
@@ -65,12 +71,17 @@ def compile_filter(*, processes: bool = False, extra: Sequence[str] = ()) -> byt
         if pyseccomp.resolve_syscall(arch, name) >= 0:
             rules.add_rule(action, name, *arguments)
 
+    conditions = _conditions(pyseccomp, processes=processes)
+    taken = set() if alone else _not_beside_others(landlock_abi)
+    if "openat" in taken:
+        conditions += _opens_that_truncate_only_what_they_may_write(pyseccomp)
     for name in [*names(ALLOWED), *(names(PROCESSES) if processes else ()), *extra]:
-        add(pyseccomp.ALLOW, name)
+        if name not in taken:
+            add(pyseccomp.ALLOW, name)
     for number, calls in QUIET.items():
         for name in calls.split():
             add(pyseccomp.ERRNO(number), name)
-    for name, condition in _conditions(pyseccomp, processes=processes):
+    for name, condition in conditions:
         add(pyseccomp.ALLOW, name, *condition)
     return _export(rules)
 
@@ -92,6 +103,33 @@ def _conditions(pyseccomp: Any, *, processes: bool) -> list[tuple[str, list[Any]
         ("sendmsg", [arg(0, CONTROL_FD)]),
         # one's own limits, which without privilege can only be lowered
         ("prlimit64", [arg(0, 0)]),
+    ]
+
+
+def _not_beside_others(landlock_abi: int) -> set[str]:
+    """Calls that are not allowed as they are to a run which shares its user and its file system with others."""
+    taken = set(NOT_BESIDE_OTHERS.split())
+    if landlock_abi < SCOPE_ABI:
+        taken.add("tgkill")  # or it could signal any process of its user
+    if landlock_abi < TRUNCATE_ABI:
+        taken |= {"truncate", "open", "openat"}
+    return taken
+
+
+def _opens_that_truncate_only_what_they_may_write(pyseccomp: Any) -> list[tuple[str, list[Any]]]:
+    """``open`` and ``openat`` without ``O_RDONLY | O_TRUNC``: that truncates a file which may only be read."""
+
+    def flags(index: int, mask: int, value: int) -> list[Any]:
+        return [pyseccomp.Arg(index, pyseccomp.MASKED_EQ, mask, value)]
+
+    return [
+        (name, flags(index, mask, value))
+        for name, index in (("open", 1), ("openat", 2))
+        for mask, value in (
+            (os.O_TRUNC, 0),
+            (os.O_TRUNC | os.O_WRONLY, os.O_TRUNC | os.O_WRONLY),
+            (os.O_TRUNC | os.O_RDWR, os.O_TRUNC | os.O_RDWR),
+        )
     ]
 
 
@@ -118,11 +156,11 @@ def install(program: bytes) -> int:
     return libc.syscall("seccomp", libc.SYS_SECCOMP, _SET_MODE_FILTER, _FLAG_NEW_LISTENER, ctypes.byref(prog))
 
 
-def has_denied_call(listener: int) -> bool | None:
-    """Whether a denied call waits to be answered; ``None`` when no caller is left.
+def has_call(listener: int) -> bool | None:
+    """Whether a call waits to be answered; ``None`` when no caller is left.
 
-    To be asked before ``answer_denied_call``, which would block for as long as there is none: the listener
-    also wakes its reader when the last caller dies.
+    To be asked before ``take_call``, which would block for as long as there is none: the listener also wakes its
+    reader when the last caller dies.
     """
     poll = select.poll()
     poll.register(listener, select.POLLIN)
@@ -132,26 +170,51 @@ def has_denied_call(listener: int) -> bool | None:
     return None if events & (select.POLLHUP | select.POLLERR) else False
 
 
-def answer_denied_call(listener: int) -> str | None:
-    """Take one denied call from a readable listener, deny it, and return its name.
+class Call(NamedTuple):
+    """A call that waits for its answer."""
 
-    Returns:
-        The call's name, ``syscall_N`` for a number without one, ``None`` if the caller died meanwhile.
-    """
+    identity: int
+    pid: int
+    """The caller's thread group or thread, in the reader's pid namespace."""
+    number: int
+    argument: int
+    """The first argument, from the caller's register: nobody can change it any more."""
+
+
+def take_call(listener: int) -> Call | None:
+    """The next call that waits, ``None`` if its caller died meanwhile: struct seccomp_notif, seccomp_unotify(2)."""
     notification = bytearray(_NOTIF_BYTES)
     try:
         fcntl.ioctl(listener, _NOTIF_RECV, notification)
-        # struct seccomp_notif: u64 id, u32 pid, u32 flags, struct seccomp_data {int nr, ...}
-        identity, _pid, _flags, number = struct.unpack_from("=QIIi", notification)
-        name = syscall_name(number)
-        refusal = errno.ENOSYS if name is None else errno.EPERM
-        # struct seccomp_notif_resp: u64 id, s64 val, s32 error, u32 flags
-        fcntl.ioctl(listener, _NOTIF_SEND, bytearray(struct.pack("=QqiI", identity, 0, -refusal, 0)))
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.EINTR, errno.EAGAIN, errno.ENOTCONN):
+        if error.errno in _CALLER_IS_GONE:
             return None
         raise
-    return name or f"syscall_{number}"
+    # u64 id, u32 pid, u32 flags, struct seccomp_data {int nr, u32 arch, u64 instruction_pointer, u64 args[6]}
+    identity, pid, _flags, number, _arch, _at, argument = struct.unpack_from("=QIIiIQQ", notification)
+    return Call(identity, pid, number, argument)
+
+
+def deny(listener: int, call: Call) -> str:
+    """Refuse a call and return its name, ``syscall_N`` for a number without one."""
+    name = syscall_name(call.number)
+    _answer(listener, call, error=errno.ENOSYS if name is None else errno.EPERM)
+    return name or f"syscall_{call.number}"
+
+
+def let_through(listener: int, call: Call) -> None:
+    """Let the kernel carry the call out. Only for calls whose meaning lies in registers, not in memory."""
+    _answer(listener, call, flags=_CONTINUE)
+
+
+def _answer(listener: int, call: Call, *, error: int = 0, flags: int = 0) -> None:
+    # struct seccomp_notif_resp: u64 id, s64 val, s32 error, u32 flags
+    answer = bytearray(struct.pack("=QqiI", call.identity, 0, -error, flags))
+    try:
+        fcntl.ioctl(listener, _NOTIF_SEND, answer)
+    except OSError as failure:
+        if failure.errno not in _CALLER_IS_GONE:
+            raise
 
 
 def syscall_name(number: int) -> str | None:

@@ -18,7 +18,7 @@ ALLOWED: dict[str, str] = {
     "memory, which rlimits and the watchdog bound": """
         mmap munmap mprotect mremap madvise brk msync""",
     "threads of this process, and waiting for them": """
-        futex set_robust_list rseq exit exit_group gettid sched_yield sched_getaffinity getcpu""",
+        futex set_robust_list rseq exit gettid sched_yield sched_getaffinity getcpu""",
     "signals within this process": """
         rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack tgkill rt_sigpending rt_sigsuspend rt_sigtimedwait pause
         alarm setitimer getitimer restart_syscall""",
@@ -45,6 +45,14 @@ PROCESSES: dict[str, str] = {
         close_range link linkat""",
 }
 """Added by the ``processes`` profile."""
+
+LEAVING = "exit_group"
+"""The call by which a process ends itself. Reported like a denied one, then let through: so the supervisor has the exit
+code from the kernel before the process is taken apart, and can measure it one last time."""
+
+NOT_BESIDE_OTHERS = "chmod fchmod fchmodat utimensat"
+"""Calls that neither Landlock nor anything else mediates: taken away where a run shares its user and its file system
+with others, which is so without namespaces."""
 
 QUIET: dict[int, str] = {
     # Answered in the kernel, without a violation: libraries probe for these and take the answer well.

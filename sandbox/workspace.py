@@ -1,0 +1,160 @@
+"""The supervisor's side of a run's private directory: how much is in it, whether it is full, and its end.
+
+With namespaces it is a tmpfs that the child mounted: the kernel keeps the quota and frees everything when the last
+descriptor goes. Without them it is a folder on the host's disk: the watchdog adds it up, and it is taken apart here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import time
+from pathlib import Path
+from typing import Protocol
+
+_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+OWN_FOLDERS = 2
+"""``tmp`` and ``artifacts``, which every workspace starts with."""
+MAX_DEPTH = 32
+"""Folders nested deeper on the host's disk count as a full workspace."""
+_ADD_UP_EVERY_S = 0.1
+
+
+class Workspace(Protocol):
+    """What the supervisor needs of either sort."""
+
+    fd: int
+
+    def usage(self) -> tuple[int, int]:
+        """Bytes and inodes in use, the folders that it starts with not counted."""
+
+    def is_full(self) -> bool:
+        """Whether a limit of it was met."""
+
+    def in_memory_bytes(self) -> int:
+        """The part of ``usage`` that is memory."""
+
+    def close(self) -> None:
+        """Free everything."""
+
+
+class TmpfsWorkspace:
+    """A tmpfs inside the child's mount namespace, see tmpfs(5)."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def usage(self) -> tuple[int, int]:
+        """See ``Workspace``."""
+        found = os.fstatvfs(self.fd)
+        # the root of the tmpfs has an inode too
+        files = found.f_files - found.f_ffree - OWN_FOLDERS - 1
+        return (found.f_blocks - found.f_bfree) * found.f_frsize, max(files, 0)
+
+    def is_full(self) -> bool:
+        """See ``Workspace``."""
+        found = os.fstatvfs(self.fd)
+        return found.f_bfree == 0 or found.f_ffree == 0
+
+    def in_memory_bytes(self) -> int:
+        """See ``Workspace``."""
+        return self.usage()[0]
+
+    def close(self) -> None:
+        """See ``Workspace``. The kernel frees the pages with the last descriptor."""
+        os.close(self.fd)
+
+
+class FolderWorkspace:
+    """A folder on the host, for hosts that grant no namespaces."""
+
+    def __init__(self, base: Path, name: str, fd: int, *, max_bytes: int, max_files: int) -> None:
+        self.fd = fd
+        self._base = base
+        self._name = name
+        self._max_bytes = max_bytes
+        self._max_files = max_files
+        self._added_up_s = 0.0
+        self._usage = (0, 0)
+
+    def usage(self) -> tuple[int, int]:
+        """See ``Workspace``. Added up anew at most ten times a second."""
+        if time.monotonic() - self._added_up_s > _ADD_UP_EVERY_S:
+            self._usage = self._add_up()
+            self._added_up_s = time.monotonic()
+        return self._usage
+
+    def _add_up(self) -> tuple[int, int]:
+        size, files = self._add_up_folder(self.fd, 0)
+        return size, max(files - OWN_FOLDERS, 0)
+
+    def _add_up_folder(self, fd: int, depth: int) -> tuple[int, int]:
+        """Bytes and entries beneath ``fd``; more than the limit as soon as that is certain, or when it is too deep."""
+        size = files = 0
+        try:
+            names = os.listdir(fd)
+        except OSError:
+            return 0, 0
+        for name in names:
+            if files > self._max_files + OWN_FOLDERS or depth > MAX_DEPTH:
+                return size, self._max_files + OWN_FOLDERS + 1
+            files += 1
+            with contextlib.suppress(OSError):
+                found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                size += found.st_blocks * 512
+                if stat.S_ISDIR(found.st_mode):
+                    inner_size, inner_files = self._add_up_inner(fd, name, depth)
+                    size, files = size + inner_size, files + inner_files
+        return size, files
+
+    def _add_up_inner(self, parent: int, name: str, depth: int) -> tuple[int, int]:
+        fd = os.open(name, _FOLDER_FLAGS, dir_fd=parent)
+        try:
+            return self._add_up_folder(fd, depth + 1)
+        finally:
+            os.close(fd)
+
+    def is_full(self) -> bool:
+        """See ``Workspace``."""
+        self._added_up_s = 0.0
+        size, files = self.usage()
+        return size >= self._max_bytes or files >= self._max_files
+
+    def in_memory_bytes(self) -> int:
+        """See ``Workspace``. It lies on disk."""
+        return 0
+
+    def close(self) -> None:
+        """See ``Workspace``. Every step is relative to a descriptor and follows no link; all writers are dead."""
+        os.close(self.fd)
+        base_fd = os.open(self._base, _FOLDER_FLAGS)
+        try:
+            remove_tree(base_fd, self._name)
+        finally:
+            os.close(base_fd)
+
+
+def remove_tree(base_fd: int, name: str) -> None:
+    """Remove a folder that a run has left, however deep it is and whatever modes it has; nothing is followed.
+
+    Folders inside are first moved up beside it, so that no path and no stack grows with their depth.
+    """
+    waiting, count = [name], 0
+    while waiting:
+        folder = waiting.pop()
+        with contextlib.suppress(OSError):
+            os.chmod(folder, 0o700, dir_fd=base_fd)  # a mode that keeps even the owner out is no obstacle
+            fd = os.open(folder, _FOLDER_FLAGS, dir_fd=base_fd)
+            try:
+                for inner in os.listdir(fd):
+                    if stat.S_ISDIR(os.stat(inner, dir_fd=fd, follow_symlinks=False).st_mode):
+                        os.chmod(inner, 0o700, dir_fd=fd)
+                        count += 1
+                        os.rename(inner, f"{name}.{count}", src_dir_fd=fd, dst_dir_fd=base_fd)
+                        waiting.append(f"{name}.{count}")
+                    else:
+                        os.unlink(inner, dir_fd=fd)
+            finally:
+                os.close(fd)
+            os.rmdir(folder, dir_fd=base_fd)

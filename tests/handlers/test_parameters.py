@@ -1,0 +1,97 @@
+"""Validation of parameters: what is accepted, and that every refusal names the path of what is wrong."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from handlers import entry, parameters
+
+REFUSED = {
+    "no operation": ("data_processing", {"data": []}, "missing required field `operation`"),
+    "unknown operation": ("data_processing", {"operation": "median", "data": []}, "`$.operation`"),
+    "text as a number": ("data_processing", {"operation": "sum", "data": [1, "2"]}, "`$.data[1]`"),
+    "boolean as a number": ("data_processing", {"operation": "sum", "data": [1, True]}, "`$.data[1]`"),
+    "array in the data": ("data_processing", {"operation": "sum", "data": [[1]]}, "`$.data[0]`"),
+    "object among numbers": ("data_processing", {"operation": "sum", "data": [1, {"a": 1}]}, "`$.data[1]`"),
+    "number among objects": ("data_processing", {"operation": "sum", "data": [{"a": 1}, 2]}, "`$.data[1]`"),
+    "null among objects": ("data_processing", {"operation": "sum", "data": [{"a": 1}, None]}, "`$.data[1]`"),
+    "object after null": ("data_processing", {"operation": "sum", "data": [None, {"a": 1}]}, "`$.data[1]`"),
+    "nested value": ("data_processing", {"operation": "sum", "data": [{"a": 1, "b": [1]}]}, "`$.data[0].b`"),
+    "unknown field": ("data_processing", {"operation": "sum", "data": [], "x": 1}, "unknown field `x`"),
+    "data is an object": ("data_processing", {"operation": "sum", "data": {}}, "`$.data`"),
+    "no script": ("custom_script", {}, "missing required field `script`"),
+    "empty script": ("custom_script", {"script": ""}, "`$.script`"),
+    "long script": ("custom_script", {"script": "x" * ((1 << 20) + 1)}, "`$.script`"),
+    "script is a number": ("custom_script", {"script": 1}, "`$.script`"),
+    "unknown field of a script": ("custom_script", {"script": "x", "arg": 1}, "unknown field `arg`"),
+    "not an object": ("custom_script", [], "Expected `object`"),
+}
+
+
+@pytest.mark.parametrize(("task_type", "value", "message"), REFUSED.values(), ids=REFUSED)
+def test_refused(task_type: str, value: Any, message: str) -> None:
+    """A wrong parameter is refused by its path."""
+    with pytest.raises(msgspec.ValidationError) as raised:
+        parameters.decode(task_type, json.dumps(value).encode())
+    assert message in str(raised.value)
+
+
+NOT_JSON = {
+    "empty": b"",
+    "cut": b'{"script": "x',
+    "nan": b'{"script": "x", "args": NaN}',
+    "infinite number": b'{"operation": "sum", "data": [1e999]}',
+    "not utf-8": b'{"script": "\xff"}',
+    "lone surrogate": b'{"script": "\\ud800"}',
+    "deep": b'{"script": "x", "args": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "long integer": b'{"operation": "sum", "data": [' + b"9" * 10_000 + b"]}",
+}
+
+
+@pytest.mark.parametrize("raw", NOT_JSON.values(), ids=NOT_JSON)
+@pytest.mark.parametrize("task_type", sorted(parameters.PARAMETERS))
+def test_not_json(task_type: str, raw: bytes) -> None:
+    """Bytes that are no JSON raise one sort of exception only."""
+    with pytest.raises(msgspec.ValidationError):
+        parameters.decode(task_type, raw)
+
+
+ACCEPTED = {
+    "numbers": {"operation": "sum", "data": [1, 2.5, None]},
+    "nothing": {"operation": "count", "data": []},
+    "objects": {"operation": "statistics", "data": [{"a": 1, "b": "x", "c": True, "d": None}, {}]},
+}
+
+
+@pytest.mark.parametrize("value", ACCEPTED.values(), ids=ACCEPTED)
+def test_accepted(value: dict[str, Any]) -> None:
+    """Numbers with nulls, and objects of scalars, are data."""
+    assert value["data"] == parameters.decode("data_processing", json.dumps(value).encode()).data
+
+
+NAMES = {"data_analysis.py": True, "a-b_1.py": True, "../x.py": False, "/etc/x.py": False, "x.PY": False, ".py": False,
+         "a/b.py": False, "a.b.py": False, "x.py\n": False, "é.py": False, "result = 1": False}  # fmt: skip
+
+
+@pytest.mark.parametrize(("script", "expected"), NAMES.items(), ids=NAMES)
+def test_script_name(script: str, expected: bool) -> None:
+    """Only a plain file name ending in .py names a file; all else is source."""
+    assert expected is bool(parameters.SCRIPT_NAME.fullmatch(script))
+
+
+def test_schema_describes_every_field() -> None:
+    """The OpenAPI page has a description and an example for each parameter."""
+    for type_ in parameters.PARAMETERS.values():
+        _, components = msgspec.json.schema_components([type_])
+        for field in components[type_.__name__]["properties"].values():
+            assert field["description"]
+            assert field["examples"]
+
+
+def test_no_task_type_is_forgotten() -> None:
+    """Each task type has a handler, and each handler its parameters."""
+    assert set(parameters.PARAMETERS) == set(entry.HANDLERS)
