@@ -12,6 +12,7 @@ from sandbox.isolation import libc
 ZYGOTE = libc.CLONE_NEWUSER | libc.CLONE_NEWNS | libc.CLONE_NEWPID | libc.CLONE_NEWIPC | libc.CLONE_NEWUTS
 CHILD = libc.CLONE_NEWUSER | libc.CLONE_NEWNS | libc.CLONE_NEWNET | libc.CLONE_NEWIPC | libc.CLONE_NEWUTS
 INNER_UID = 1000
+HOSTNAME = b"sandbox"
 
 
 def open_proc() -> int:
