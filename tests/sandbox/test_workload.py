@@ -1,0 +1,32 @@
+"""The system calls of the ``threads`` profile are those that ordinary work needs: a new one fails here, by its name."""
+
+from __future__ import annotations
+
+import pytest
+from synchronous import Sandbox
+from workload import PARTS
+
+from sandbox import ExitReason
+
+EXPECTED_DENIALS = {
+    "standard library": {"socket"},  # the socket module asks once whether IPv6 is there
+    "python-docx": {"socket"},
+}
+"""What a library tries, does without, and may be refused for ever."""
+
+
+@pytest.fixture(scope="module")
+def workbox(policy, host, template):
+    """A pool for heavy scripts."""
+    box = Sandbox(policy, host, template, ready=1)
+    yield box
+    box.close()
+
+
+@pytest.mark.parametrize("library", PARTS)
+def test_ordinary_work_meets_no_denied_call(workbox: Sandbox, library: str) -> None:
+    """A library update that needs another system call fails the build with the call's name, not a user's task."""
+    result = workbox.run(PARTS[library])
+
+    assert (ExitReason.OK, "done") == (result.exit_reason, result.message)
+    assert EXPECTED_DENIALS.get(library, set()) >= {violation.syscall for violation in result.violations}

@@ -1,0 +1,73 @@
+"""What ordinary tasks do, in one script for the sandbox: each library that handlers and scripts stand on, really used.
+
+Its system calls are the measure of ``sandbox/isolation/syscalls.py``: see ``test_workload.py``.
+"""
+
+from __future__ import annotations
+
+PARTS: dict[str, str] = {
+    "standard library": """
+import asyncio, concurrent.futures, csv, datetime, glob, gzip, hashlib, io, json, logging, os, pathlib, random, re
+import shutil, sqlite3, tarfile, tempfile, threading, time, uuid, zipfile, zoneinfo
+pathlib.Path('a.txt').write_text('one\\ntwo\\n')
+shutil.copy2('a.txt', 'b.txt'); shutil.move('b.txt', 'c.txt'); os.rename('c.txt', 'd.txt')
+with zipfile.ZipFile('z.zip', 'w') as archive: archive.write('a.txt')
+zipfile.ZipFile('z.zip').extractall('from_zip')
+with tarfile.open('t.tar.gz', 'w:gz') as archive: archive.add('a.txt')
+tarfile.open('t.tar.gz').extractall('from_tar', filter='data')
+os.symlink('a.txt', 'link'); os.makedirs('x/y/z'); shutil.rmtree('x'); glob.glob('**', recursive=True)
+with tempfile.NamedTemporaryFile() as file: file.write(b'x'); file.flush(); os.fsync(file.fileno())
+with tempfile.TemporaryDirectory() as folder: pathlib.Path(folder, 'f').touch()
+database = sqlite3.connect('s.db'); database.execute('create table t (a)'); database.commit()
+with concurrent.futures.ThreadPoolExecutor(4) as executor: list(executor.map(hashlib.sha256, [b'x' * 100000] * 8))
+async def wait():
+    await asyncio.gather(asyncio.sleep(0.01), asyncio.to_thread(time.sleep, 0.01))
+    return await asyncio.wait_for(asyncio.sleep(0.001, 1), 1)
+asyncio.run(wait())
+lock = threading.Lock(); threads = [threading.Thread(target=lock.acquire, kwargs={'timeout': 0.01}) for _ in range(3)]
+[thread.start() for thread in threads]; [thread.join() for thread in threads]
+random.random(), uuid.uuid4(), os.urandom(8), datetime.datetime.now(), time.process_time(), time.sleep(0.001)
+os.stat('a.txt'), os.access('a.txt', os.R_OK), os.path.realpath('link'), shutil.disk_usage('.'), os.cpu_count()
+logging.getLogger().warning('seen'); zoneinfo.ZoneInfo('UTC')
+""",
+    "numpy": """
+import numpy
+a = numpy.random.rand(300, 300); numpy.linalg.svd(a); a @ a; numpy.fft.fft(a); numpy.sort(a)
+numpy.save('a.npy', a); numpy.load('a.npy', mmap_mode='r')[0]; numpy.savez('a.npz', a=a); numpy.load('a.npz')['a']
+""",
+    "pandas": """
+import pandas
+frame = pandas.DataFrame({'k': list('abab'), 'v': [1.5, 2, 3, 4], 't': pandas.date_range('2026-01-01', periods=4)})
+frame.groupby('k').v.agg(['mean', 'std']); frame.merge(frame, on='k'); frame.pivot_table(index='k', values='v')
+frame.to_csv('f.csv'); pandas.read_csv('f.csv', parse_dates=['t']); frame.to_json('f.json'); frame.describe()
+""",
+    "duckdb": """
+import duckdb
+connection = duckdb.connect(config={'temp_directory': '/work/tmp', 'memory_limit': '100MB', 'threads': 2})
+connection.execute('create table t as select range i, random() r from range(300000)')
+connection.execute('select i % 10, avg(r), quantile_cont(r, 0.5) from t group by 1 order by 2').fetchall()
+connection.execute("copy t to 't.parquet' (format parquet)"); connection.execute("copy t to 't.csv'")
+connection.execute("select count(*) from 't.parquet' union select count(*) from read_csv('t.csv')").fetchall()
+""",
+    "pillow": """
+from PIL import Image, ImageFilter
+image = Image.effect_noise((200, 100), 50).convert('RGB')
+for kind in ('png', 'jpeg', 'webp', 'gif', 'tiff'):
+    image.resize((50, 50)).filter(ImageFilter.BLUR).save('i.' + kind); Image.open('i.' + kind).load()
+""",
+    "python-docx": """
+import docx
+document = docx.Document(); document.add_heading('Title'); document.add_paragraph('Text'); document.add_table(2, 2)
+document.save('d.docx'); [paragraph.text for paragraph in docx.Document('d.docx').paragraphs]
+""",
+    "pypdfium2": """
+import pypdfium2
+pdf = pypdfium2.PdfDocument.new(); pdf.new_page(200, 200); pdf.save('p.pdf')
+pypdfium2.PdfDocument('p.pdf')[0].get_textpage().get_text_range()
+""",
+    "parsel": """
+import parsel
+parsel.Selector('<h1 class="t">x</h1><p>y').css('h1, p::text').getall()
+""",
+}
+"""Library → script that uses it."""
