@@ -1,0 +1,4 @@
+"""Accepts tasks, runs them in sandboxes, and remembers what happened.
+
+How the parts fit together: README.md beside this file.
+"""

@@ -1,0 +1,195 @@
+"""The command line: ``python -m engine COMMAND``. Each command imports what it needs when it is called."""
+# ruff: noqa: PLC0415  a command should not load what only the others need: --help takes 0.2 s, Litestar 0.5 s
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from engine.logs import configure_logs
+from engine.settings import Settings, SettingsError, load_settings, variables
+
+app = typer.Typer(
+    help="Runs code that nobody has read: an HTTP service with a durable queue and a single-use sandbox per task.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def up(
+    host: Annotated[str | None, typer.Option(help="Address to listen on; see HOST.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port to listen on; see PORT.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of the embedded servers' data; see DATA_DIR.")] = None,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")] = 1,
+) -> None:
+    """Start everything: API, worker, and embedded PostgreSQL and Valkey where DATABASE_URL or REDIS_URL is not set.
+
+    Prints "ready http://HOST:PORT" when tasks are accepted and run. SIGINT and SIGTERM stop all that was started.
+    """
+    with _sentences():
+        given = {"HOST": host, "PORT": str(port) if port else None, "DATA_DIR": str(data.absolute()) if data else None}
+        settings = _settings({name: value for name, value in given.items() if value})
+        from engine.stack import run_stack
+
+        asyncio.run(run_stack(settings, workers=workers, ready=lambda url: print(f"ready {url}", flush=True)))
+
+
+@app.command()
+def api() -> None:
+    """Serve the API alone. Needs DATABASE_URL and REDIS_URL."""
+    with _sentences():
+        settings = _settings_with_servers()
+        import uvloop
+
+        from engine.api.server import serve
+
+        uvloop.run(serve(settings))
+
+
+@app.command()
+def worker() -> None:
+    """Run one worker alone, until SIGTERM; then it drains. Needs DATABASE_URL and REDIS_URL."""
+    with _sentences():
+        settings = _settings_with_servers()
+        import uvloop
+
+        from engine.worker import run_worker
+
+        uvloop.run(run_worker(settings))
+
+
+@app.command()
+def run(
+    file: Annotated[str, typer.Argument(help='A file with {"task_type": ..., "parameters": ...}; - is stdin.')],
+) -> None:
+    """Run one task in its sandbox, without any server, and print how it ended as JSON. Exit code 0 when it is ok."""
+    with _sentences():
+        settings = _settings()
+        from engine.once import read_task, run_once
+
+        outcome = asyncio.run(run_once(settings, read_task(file)))
+        _print_json(outcome)
+        raise typer.Exit(0 if outcome.exit_reason == "ok" else 1)
+
+
+@app.command()
+def check(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Show which isolation layers this host offers and whether they meet the policies. Exit code 1 when not."""
+    with _sentences():
+        settings = _settings()
+        from engine.once import check_host
+
+        found = check_host(settings)
+        if json:
+            _print_json(found)
+        else:
+            _print_check(found)
+        raise typer.Exit(0 if found.met else 1)
+
+
+@app.command()
+def settings(
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, as in the README.")] = False,
+) -> None:
+    """List every environment variable: default, unit, what is allowed, effect."""
+    rows = [[v.env, v.default, v.allowed, v.effect] for v in variables()]
+    head = ["variable", "default", "allowed", "effect"]
+    if markdown:
+        print("\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows]))
+    else:
+        _print_table(head, rows)
+
+
+@app.command()
+def demo() -> None:
+    """Start the whole service in a temporary folder, run the README's examples, show them, and stop it all again."""
+    from engine.demo import DemoError, run_demo
+
+    try:
+        run_demo()
+    except DemoError as error:
+        _fail([str(error)])
+
+
+def _settings(overrides: dict[str, str] | None = None) -> Settings:
+    """The settings of this process; its logs are set up on the way."""
+    os.environ.update(overrides or {})
+    loaded = load_settings(os.environ)
+    configure_logs(level=loaded.log_level, log_format=loaded.log_format)
+    return loaded
+
+
+def _settings_with_servers() -> Settings:
+    loaded = _settings()
+    _ = loaded.servers
+    return loaded
+
+
+@contextlib.contextmanager
+def _sentences() -> Iterator[None]:
+    """Turn what users and operators can mend into a sentence on stderr and exit code 1."""
+    from engine.api.checks import InvalidRequestError
+    from engine.embedded import EmbeddedError
+    from engine.listening import ListenError
+    from engine.scripts import ScriptError
+    from sandbox import SandboxError
+
+    try:
+        yield
+    except SettingsError as error:
+        _fail(error.faults)
+    except (InvalidRequestError, ScriptError, SandboxError, EmbeddedError, ListenError, OSError) as error:
+        _fail([str(error)])
+    except Exception as error:
+        if type(error).__name__ not in ("StackError", "SchemaError"):  # whose modules load slowly
+            raise
+        _fail([str(error)])
+
+
+def _fail(sentences: list[str]) -> None:
+    for sentence in sentences:
+        print(f"error: {sentence}", file=sys.stderr)
+    raise typer.Exit(1)
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+    sys.stdout.flush()
+
+
+def _print_table(head: list[str], rows: list[list[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*head, show_lines=len(rows) > 8)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _print_check(found: Any) -> None:
+    yes_no = {True: "[green]yes[/green]", False: "[red]no[/red]"}
+    _print_table(
+        ["layer", "available", "version", "detail", "mend"],
+        [[at.name, yes_no[at.available], at.version, at.detail, at.mend] for at in found.host.layers],
+    )
+    if found.fault:
+        print(f"error: {found.fault}", file=sys.stderr)
+    _print_table(
+        ["policy", "met", "missing layers"],
+        [[policy.policy, yes_no[policy.met], ", ".join(policy.missing)] for policy in found.policies],
+    )
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,127 @@
+"""What the API answers, one Struct for each sort of answer."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta
+
+from engine.service import Health
+from engine.task import NULL, Script, Status, StoredTask, TaskUsage
+from sandbox import ExitReason, Isolation, Limits, Logs, RunError, Violation
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True):
+    """A task as it stands. What is not known yet is null."""
+
+    task_id: UUID
+    task_type: str
+    status: Annotated[Status, Meta(description="queued → running → succeeded, failed or cancelled.")]
+    exit_reason: Annotated[
+        ExitReason | None, Meta(description="Why the last attempt ended: only what the supervisor can prove.")
+    ] = None
+    result: Annotated[msgspec.Raw, Meta(description="The answer: any JSON.")] = NULL
+    error: Annotated[
+        RunError | None, Meta(description="The exception that the handler or script raised, in sandbox paths.")
+    ] = None
+    message: Annotated[str | None, Meta(description="How the last attempt ended, in one sentence.")] = None
+    exit_code: int | None = None
+    signal: Annotated[str | None, Meta(description="Name of the signal that ended it.", examples=["SIGSEGV"])] = None
+    logs: Annotated[Logs | None, Meta(description="What it printed.")] = None
+    usage: Annotated[TaskUsage | None, Meta(description="What it used; units are in the names.")] = None
+    isolation: Annotated[Isolation | None, Meta(description="The layers that held the run.")] = None
+    violations: Annotated[tuple[Violation, ...], Meta(description="System calls that were denied.")] = ()
+    policy: Annotated[str, Meta(description="Name of the policy that it runs under.")]
+    policy_digest: Annotated[str | None, Meta(description="SHA-256 of the policy file that was in force.")] = None
+    limits: Annotated[Limits | None, Meta(description="The limits that were in force.")] = None
+    attempts: Annotated[int, Meta(description="How often it was started.")]
+    labels: dict[str, str]
+    script: Annotated[Script | None, Meta(description="The named script that ran, with the hash of its bytes.")] = None
+    created_at: datetime
+    started_at: Annotated[datetime | None, Meta(description="Start of the last attempt.")] = None
+    finished_at: datetime | None = None
+
+
+class WorkerHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker that is alive."""
+
+    worker_id: UUID
+    host: str
+    pid: int
+    state: Literal["working", "draining"]
+    slots: Annotated[int, Meta(description="Tasks that it can run at the same time.")]
+    running: int
+    ready: Annotated[dict[str, int], Meta(description="Policy → sandboxes that stand ready.")]
+    isolation: Annotated[Isolation, Meta(description="The layers that hold every run there.")]
+
+
+class Dependency(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that the service needs."""
+
+    status: Literal["ok", "away"]
+    detail: str | None = None
+
+
+class QueueHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """The tasks that are not final yet; null while PostgreSQL is away."""
+
+    queued: int | None
+    running: int | None
+    oldest_wait_s: float | None
+    free_slots: int
+
+
+class HealthAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """How the service is."""
+
+    status: Annotated[
+        Literal["ok", "degraded", "down"],
+        Meta(description="ok: tasks are accepted and run. degraded: they are accepted. down: they are not."),
+    ]
+    database: Dependency
+    redis: Dependency
+    queue: QueueHealth
+    workers: tuple[WorkerHealth, ...]
+
+
+class Live(msgspec.Struct, frozen=True, kw_only=True):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+def task_answer(task: StoredTask) -> Task:
+    """A task as clients see it."""
+    outcome = task.outcome
+    if outcome is None:
+        return Task(
+            task_id=task.task_id, task_type=task.task_type, status=task.status, policy=task.policy,
+            attempts=task.attempts, labels=task.labels, created_at=task.created_at, started_at=task.started_at,
+        )
+    return Task(
+        task_id=task.task_id, task_type=task.task_type, status=task.status, policy=task.policy,
+        attempts=task.attempts, labels=task.labels, created_at=task.created_at, started_at=task.started_at,
+        finished_at=task.finished_at,
+        **{name: getattr(outcome, name) for name in outcome.__struct_fields__},
+    )
+
+
+def health_answer(health: Health) -> HealthAnswer:
+    """The service's health as clients see it."""
+    free = sum(max(0, worker.slots - worker.running) for worker in health.workers if worker.state == "working")
+    return HealthAnswer(
+        status="ok" if health.serves else "degraded" if health.accepts else "down",
+        database=_dependency(health.database),
+        redis=_dependency(health.redis),
+        queue=QueueHealth(
+            queued=health.queued, running=health.running, oldest_wait_s=health.oldest_wait_s, free_slots=free
+        ),
+        workers=tuple(WorkerHealth(**msgspec.structs.asdict(worker)) for worker in health.workers),
+    )
+
+
+def _dependency(answer: str) -> Dependency:
+    return Dependency(status="ok") if answer == "ok" else Dependency(status="away", detail=answer)

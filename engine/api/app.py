@@ -1,0 +1,146 @@
+"""The ASGI application: Litestar's routes inside a thin shell that refuses, marks and logs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from typing import Any
+
+import msgspec
+from litestar import Litestar
+from litestar.datastructures import State as AppState
+
+from engine.api.checker import Checker
+from engine.api.docs import build_docs, content_security_policy
+from engine.api.openapi import build_openapi
+from engine.api.problems import MEDIA_TYPE, Problem, answer_exception, make_problem, problem_of
+from engine.api.routes import BIG_BODIES, ROUTES, State
+from engine.logs import get_logger
+from engine.service import Service
+
+METHODS = ("GET", "POST")
+LOOPBACK_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost")
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+def create_app(service: Service, *, version: str) -> Shell:
+    """The application around a service, which it runs while it is up."""
+    document = build_openapi(ROUTES, service.policies.task_types, version)
+    parts = State(
+        service=service, checker=Checker(), big_bodies=asyncio.Semaphore(BIG_BODIES),
+        openapi=msgspec.json.encode(document), docs=build_docs(document).encode(),
+    )
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Litestar) -> AsyncIterator[None]:
+        async with service.running():
+            yield
+        await parts.checker.close()
+
+    app = Litestar(
+        route_handlers=list(ROUTES),
+        state=AppState({"parts": parts}),
+        lifespan=[lifespan],
+        exception_handlers={Exception: answer_exception},
+        request_max_body_size=service.settings.max_body_mib << 20,
+        openapi_config=None,
+        logging_config=None,
+    )
+    return Shell(app, only_loopback_names=_is_loopback(service.settings.listen_host))
+
+
+class Shell:
+    """What holds for every request, whatever it asks for."""
+
+    def __init__(self, app: Litestar, *, only_loopback_names: bool) -> None:
+        """
+        Args:
+            app: answers what is not refused here.
+            only_loopback_names: refuse a Host header that is not this machine's own: a page of a foreign site that
+                rebinds its name to 127.0.0.1 would otherwise reach a service that listens there without a key.
+        """
+        self._app: Any = app
+        self._only_loopback_names = only_loopback_names
+        self._log = get_logger()
+        strict = "default-src 'none'; frame-ancestors 'none'"
+        self._headers = _security_headers(strict)
+        self._docs_headers = _security_headers(f"{content_security_policy()}; frame-ancestors 'none'")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one connection."""
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._app(scope, receive, send)
+            else:
+                await send({"type": "websocket.close", "code": 1008})
+            return
+        started, status = time.perf_counter(), 0
+        extra = self._docs_headers if scope["path"] == "/docs" else self._headers
+
+        async def send_marked(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], *extra]
+            await send(message)
+
+        try:
+            await self._answer(scope, receive, send_marked)
+        except Exception as error:
+            if status:
+                raise
+            await _send_problem(problem_of(error)[0], send_marked)
+        finally:
+            self._log_request(scope, status, time.perf_counter() - started)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] not in METHODS:
+            detail = f"{scope['method']} is not known here; {' and '.join(METHODS)} are."
+            await _send_problem(make_problem(405, detail), send, [(b"allow", ", ".join(METHODS).encode())])
+        elif self._only_loopback_names and not _names_loopback(scope):
+            detail = "This service listens on this machine only and answers to its names only (see HOST)."
+            await _send_problem(make_problem(421, detail), send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _log_request(self, scope: Scope, status: int, duration_s: float) -> None:
+        say = self._log.debug if scope["path"].startswith("/health") else self._log.info
+        say("request", method=scope["method"], path=scope["path"][:200], status=status,
+            duration_ms=round(duration_s * 1000, 2), task_id=scope.get("task_id"))
+
+
+def _security_headers(content_policy: str) -> list[tuple[bytes, bytes]]:
+    return [
+        (b"x-content-type-options", b"nosniff"),
+        (b"content-security-policy", content_policy.encode()),
+        (b"referrer-policy", b"no-referrer"),
+        (b"cross-origin-resource-policy", b"same-origin"),
+        (b"cache-control", b"no-store"),
+    ]
+
+
+async def _send_problem(problem: Problem, send: Send, headers: list[tuple[bytes, bytes]] | None = None) -> None:
+    body = msgspec.json.encode(problem)
+    head = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode()), *(headers or ())]
+    await send({"type": "http.response.start", "status": problem.status, "headers": head})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() in LOOPBACK_NAMES
+
+
+def _names_loopback(scope: Scope) -> bool:
+    given = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
+    name = given.partition("]")[0].lstrip("[") if given.startswith("[") else given.partition(":")[0]
+    return _is_loopback(name)

@@ -1,0 +1,217 @@
+"""Reads the body of ``POST /execute`` strictly, before anything else looks at it.
+
+The parameters are checked against the type of their task type and then travel on as the client's own bytes. Two
+readers must never understand one body differently, so whatever JSON parsers disagree about is refused: names given
+twice, NaN, byte order marks, other encodings than UTF-8, numbers that nothing can hold, bottomless nesting.
+
+As a program (``python -m engine.api.checks``) it checks bodies that are handed to it on stdin: a big body takes
+seconds, and msgspec holds the interpreter's lock meanwhile, so that a thread would stop the whole API.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import re
+import struct
+import sys
+from collections.abc import Iterable
+from itertools import chain
+from typing import Annotated, Any, BinaryIO
+
+import msgspec
+from msgspec import Meta
+
+from engine.task import TASK_TYPES
+from handlers.parameters import PARAMETERS, SCRIPT_NAME, decode
+
+LENGTH = struct.Struct(">Q")
+_PLACE = re.compile(r"(?P<message>.*?) - at (?P<name>`key` in )?`(?P<path>\$.*)`", re.DOTALL)
+_LABEL = r"\A[^\x00-\x1f\x7f]*\Z"
+_LABEL_NAME = r"\A[A-Za-z0-9][A-Za-z0-9_./-]*\Z"
+_IN_WORDS = {
+    f"Expected `str` matching regex {_LABEL!r}": "must be text without control characters",
+    f"Expected `str` matching regex {_LABEL_NAME!r}": "a label's name has letters, digits and _ . / - only",
+}
+
+Label = Annotated[str, Meta(max_length=200, pattern=_LABEL)]
+LabelName = Annotated[str, Meta(max_length=63, pattern=_LABEL_NAME)]
+
+
+class ExecuteRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of ``POST /execute``."""
+
+    task_type: Annotated[str, Meta(description="Which sort of task; it says what `parameters` may be.")]
+    parameters: Annotated[msgspec.Raw, Meta(description="What the task type takes.")]
+    timeout_s: Annotated[
+        float,
+        Meta(gt=0, le=86400, description="Longest wall time in seconds. It can only shorten what the policy allows.",
+             examples=[10]),
+    ] | None = None
+    labels: Annotated[
+        dict[LabelName, Label],
+        Meta(max_length=32, description="Your own marks, given back with the task.", examples=[{"tenant": "acme"}]),
+    ] = {}
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that is wrong with a body."""
+
+    path: str
+    """Where, e.g. ``$.parameters.data[1]``."""
+    message: str
+
+
+class Checked(msgspec.Struct, frozen=True, kw_only=True):
+    """A body that is as it must be. The parameters are its bytes ``start`` to ``end``."""
+
+    task_type: str
+    start: int
+    end: int
+    timeout_s: float | None
+    labels: dict[str, str]
+    script_name: str | None
+
+
+class InvalidRequestError(Exception):
+    """A body that is refused."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(f"{fault.path}: {fault.message}")
+        self.fault = fault
+
+
+def check(body: bytes) -> Checked:
+    """Check a body.
+
+    Raises:
+        InvalidRequestError: what is wrong with it, and where.
+    """
+    request = _decode_envelope(body)
+    if request.task_type not in PARAMETERS:
+        raise InvalidRequestError(_unknown_task_type(request.task_type))
+    parameters = _decode_parameters(request)
+    _refuse_repeated_names(body, request, parameters)
+    text = bytes(request.parameters)
+    start = body.find(text)  # should the same text stand elsewhere too, it is the same text
+    script = getattr(parameters, "script", None) if request.task_type == "custom_script" else None
+    return Checked(
+        task_type=request.task_type, start=start, end=start + len(text), timeout_s=request.timeout_s,
+        labels=request.labels, script_name=script if script and SCRIPT_NAME.fullmatch(script) else None,
+    )
+
+
+def _decode_envelope(body: bytes) -> ExecuteRequest:
+    if not body.strip():
+        raise _invalid("$", "the body is empty; it must be a JSON object")
+    try:
+        body.decode("utf-8")
+        return msgspec.json.decode(body, type=ExecuteRequest)
+    except UnicodeDecodeError as error:
+        raise _invalid("$", f"the body is not UTF-8 (byte {error.start})") from None
+    except RecursionError:
+        raise _invalid("$", "the JSON is nested too deep") from None
+    except msgspec.DecodeError as error:
+        raise _invalid(*_place(str(error), "$")) from None
+
+
+def _decode_parameters(request: ExecuteRequest) -> msgspec.Struct:
+    try:
+        parameters: msgspec.Struct = decode(request.task_type, request.parameters)
+    except msgspec.ValidationError as error:
+        path, message = _place(str(error), "$.parameters")
+        raise _invalid(path, message + _choices(request.task_type, path)) from None
+    return parameters
+
+
+def _choices(task_type: str, path: str) -> str:
+    """The values that the parameter at ``path`` may have, when it is one of a few."""
+    for field in msgspec.structs.fields(PARAMETERS[task_type]):
+        kind = msgspec.inspect.type_info(field.type)
+        kind = kind.type if isinstance(kind, msgspec.inspect.Metadata) else kind
+        if path == f"$.parameters.{field.name}" and isinstance(kind, msgspec.inspect.LiteralType):
+            return f"; it must be one of: {', '.join(map(str, kind.values))}"
+    return ""
+
+
+def _unknown_task_type(task_type: str) -> Fault:
+    available = ", ".join(sorted(PARAMETERS))
+    if task_type in TASK_TYPES:
+        return Fault(path="$.task_type", message=f"{task_type} is not available yet; available are: {available}")
+    return Fault(path="$.task_type", message=f"no such task type; there are: {', '.join(TASK_TYPES)}")
+
+
+def _place(error: str, root: str) -> tuple[str, str]:
+    """Path and message of a decoder's error whose own path starts at ``root``."""
+    found = _PLACE.fullmatch(error)
+    path, message = (root + found["path"].removeprefix("$"), found["message"]) if found else (root, error)
+    return path, _IN_WORDS.get(message, message)
+
+
+def _invalid(path: str, message: str) -> InvalidRequestError:
+    return InvalidRequestError(Fault(path=path, message=message))
+
+
+def _refuse_repeated_names(body: bytes, request: ExecuteRequest, parameters: msgspec.Struct) -> None:
+    """Refuse an object that gives a name twice; decoders silently take the last one, or the first.
+
+    Each name is followed by a colon. When the body has no more colons than the decoded objects have names, then no
+    name was lost, and that is proof at the price of a count. Otherwise, mostly because a text has a colon in it, the
+    body is parsed again by the one parser that shows every name.
+    """
+    try:
+        envelope = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        fields = msgspec.json.decode(request.parameters, type=dict[str, msgspec.Raw])
+        values = (getattr(parameters, name) for name in parameters.__struct_fields__)
+        names = len(envelope) + len(fields) + len(request.labels) + _count_names(values)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _invalid(*_place(str(error), "$.parameters")) from None
+    except RecursionError:
+        raise _invalid("$.parameters", "the JSON is nested too deep") from None
+    if body.count(b":") == names:
+        return
+    try:
+        json.loads(body, object_pairs_hook=_distinct)
+    except RecursionError:
+        raise _invalid("$.parameters", "the JSON is nested too deep") from None
+    except ValueError as error:
+        raise _invalid("$.parameters", f"a number that nothing can hold: {error}") from None
+
+
+def _count_names(values: Iterable[Any]) -> int:
+    """How many names the objects in ``values`` have, level by level; raw JSON in it is decoded."""
+    count, level = 0, list(values)
+    while level:
+        level = [msgspec.json.decode(value) if type(value) is msgspec.Raw else value for value in level]
+        objects = [value for value in level if type(value) is dict]
+        arrays = [value for value in level if type(value) is list]
+        count += sum(map(len, objects))
+        below = chain(chain.from_iterable(map(dict.values, objects)), chain.from_iterable(arrays))
+        level = [value for value in below if type(value) in (dict, list, msgspec.Raw)]
+    return count
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> None:
+    names = [name for name, _ in pairs]
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise _invalid(f"$..{twice[:80]}", "this name is given twice in one object")
+
+
+def serve(requests: BinaryIO, answers: BinaryIO) -> None:
+    """Check bodies, each preceded by its length in eight bytes, until there are no more."""
+    gc.disable()  # what a decoder makes has no cycles, and looking for some would take half of the time
+    while len(head := requests.read(LENGTH.size)) == LENGTH.size:
+        body = requests.read(LENGTH.unpack(head)[0])
+        answer: Checked | Fault
+        try:
+            answer = check(body)
+        except InvalidRequestError as error:
+            answer = error.fault
+        text = msgspec.json.encode(answer)
+        answers.write(LENGTH.pack(len(text)) + text)
+        answers.flush()
+
+
+if __name__ == "__main__":
+    serve(sys.stdin.buffer, sys.stdout.buffer)

@@ -1,0 +1,106 @@
+"""The OpenAPI document as one page of HTML: no script, no font, no address of anybody else, so it works offline."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+from typing import Any
+
+STYLE = """
+:root{color-scheme:light dark;--line:#8884;--soft:#8882}
+body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
+h1{margin-bottom:0}h2{margin-top:3rem;border-bottom:1px solid var(--line)}
+code,pre{font:13px/1.45 ui-monospace,monospace}pre{background:var(--soft);padding:.7rem;overflow:auto;border-radius:6px}
+table{border-collapse:collapse;width:100%}td,th{border-bottom:1px solid var(--line);padding:.3rem .5rem;
+text-align:left;vertical-align:top}th{font-weight:600}
+.method{display:inline-block;min-width:3.2rem;font-weight:700}details{margin:.5rem 0}summary{cursor:pointer}
+"""
+
+
+def content_security_policy() -> str:
+    """The only thing that the page may load is its own style sheet."""
+    digest = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
+    return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+
+
+def build_docs(document: dict[str, Any]) -> str:
+    """The page of an OpenAPI document."""
+    info = document["info"]
+    parts = [
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width,initial-scale=1">',
+        f"<title>{_text(info['title'])}</title><style>{STYLE}</style></head><body>",
+        f"<h1>{_text(info['title'])}</h1><p>{_text(info['description'])} Version {_text(info['version'])}.",
+        ' Machine-readable: <a href="/openapi.json"><code>/openapi.json</code></a>.</p><h2>Calls</h2>',
+    ]
+    for path, methods in document["paths"].items():
+        parts += [_call(method, path, operation) for method, operation in methods.items()]
+    parts.append("<h2>Types</h2>")
+    parts += [_type(name, schema) for name, schema in document["components"]["schemas"].items()]
+    return "".join([*parts, "</body></html>"])
+
+
+def _call(method: str, path: str, operation: dict[str, Any]) -> str:
+    rows = []
+    for item in operation.get("parameters", ()):
+        name = f"<code>{_text(item['name'])}</code> ({_text(item['in'])})"
+        rows.append(f"<tr><td>{name}</td><td>{_text(item['description'])}</td></tr>")
+    body = operation.get("requestBody")
+    if body:
+        rows.append(f"<tr><td>body</td><td>{_content(body['content'])}</td></tr>")
+    for status, answer in operation["responses"].items():
+        about = f"{_text(answer['description'])} {_content(answer.get('content', {}))}"
+        rows.append(f"<tr><td>{_text(status)}</td><td>{about}</td></tr>")
+    title = f'<span class="method">{_text(method.upper())}</span> <code>{_text(path)}</code>'
+    return f"<h3>{title}</h3><p>{_text(operation['summary'])}</p><table>{''.join(rows)}</table>"
+
+
+def _content(content: dict[str, Any]) -> str:
+    parts = []
+    for media, described in content.items():
+        parts.append(f"<code>{_text(media)}</code> {_shape(described.get('schema', {}))}")
+        for name, example in described.get("examples", {}).items():
+            text = json.dumps(example["value"], indent=2)
+            parts.append(f"<details><summary>Example: {_text(name)}</summary><pre>{_text(text)}</pre></details>")
+    return " ".join(parts)
+
+
+def _type(name: str, schema: dict[str, Any]) -> str:
+    title = f'<h3 id="{_text(name)}"><code>{_text(name)}</code></h3><p>{_text(schema.get("description", ""))}</p>'
+    if "properties" not in schema:
+        return f"{title}<p>{_shape(schema)}</p>"
+    required = set(schema.get("required", ()))
+    rows = "".join(
+        f"<tr><td><code>{_text(field)}</code>{'' if field in required else ' (optional)'}</td>"
+        f"<td>{_shape(about)}</td><td>{_text(about.get('description', ''))}</td></tr>"
+        for field, about in schema["properties"].items()
+    )
+    return f"{title}<table><tr><th>field</th><th>type</th><th></th></tr>{rows}</table>"
+
+
+def _shape(schema: dict[str, Any]) -> str:
+    """A schema in a few words."""
+    if "$ref" in schema:
+        name = _text(schema["$ref"].rpartition("/")[2])
+        return f'<a href="#{name}">{name}</a>'
+    for word in ("oneOf", "anyOf"):
+        if word in schema:
+            return " or ".join(_shape(option) for option in schema[word])
+    if "const" in schema:
+        return f"<code>{_text(json.dumps(schema['const']))}</code>"
+    if "enum" in schema:
+        return ", ".join(f"<code>{_text(json.dumps(value))}</code>" for value in schema["enum"])
+    if schema.get("type") == "array":
+        return f"array of {_shape(schema.get('items', {}))}" if schema.get("items") else "array"
+    bounds = [
+        f"{sign} {_text(schema[key])}"
+        for key, sign in (("minimum", "≥"), ("exclusiveMinimum", "&gt;"), ("maximum", "≤"), ("maxLength", "length ≤"))
+        if key in schema
+    ]
+    return _text(schema.get("type", "any JSON")) + (f" ({', '.join(bounds)})" if bounds else "")
+
+
+def _text(value: Any) -> str:
+    return html.escape(str(value), quote=True)

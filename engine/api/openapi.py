@@ -1,0 +1,174 @@
+"""The OpenAPI document, made from the very types that check requests and shape answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from litestar.handlers import HTTPRouteHandler
+
+from engine.api.answers import HealthAnswer, Live, Task
+from engine.api.checks import ExecuteRequest
+from engine.api.problems import MEDIA_TYPE, Problem
+from handlers.parameters import PARAMETERS
+
+REF = "#/components/schemas/{name}"
+
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "data_processing": {
+        "operation": "statistics",
+        "data": [
+            {"value": 10, "category": "A"},
+            {"value": 20, "category": "B"},
+            {"value": 15, "category": "A"},
+        ],
+    },
+    "custom_script": {
+        "script": "data_analysis.py",
+        "args": {"data": [{"x": 1, "y": 2}, {"x": 3, "y": 4}], "operation": "correlation"},
+    },
+}
+
+_WAIT = {
+    "name": "wait",
+    "in": "query",
+    "required": False,
+    "description": "Seconds to wait for the task to end; more than 300 counts as 300.",
+    "schema": {"type": "number", "minimum": 0},
+    "example": 10,
+}
+_TASK_ID = {
+    "name": "task_id", "in": "path", "required": True, "description": "The task's id, as it was given out.",
+    "schema": {"type": "string", "format": "uuid"},
+}  # fmt: skip
+_PROBLEMS = {
+    400: "Something in the request cannot be; `errors` names the part.",
+    404: "There is no task with this id.",
+    405: "This path does not know this method.",
+    408: "The body took too long.",
+    413: "The body is too long.",
+    415: "The body is not JSON in UTF-8.",
+    503: "PostgreSQL is away; nothing was accepted. Try again after `Retry-After` seconds.",
+}
+
+
+def build_openapi(routes: Iterable[HTTPRouteHandler], task_types: Iterable[str], version: str) -> dict[str, Any]:
+    """The document.
+
+    Args:
+        routes: the calls; path, method, id and summary come from them.
+        task_types: those that are available here.
+        version: of the service.
+    """
+    available = [task_type for task_type in task_types if task_type in PARAMETERS]
+    parameters = [_documented(PARAMETERS[name]) for name in available]
+    types = [_documented(Task), HealthAnswer, Live, Problem, *parameters]
+    _, components = msgspec.json.schema_components(types, ref_template=REF)
+    requests = {f"Execute{PARAMETERS[name].__name__}": _request_schema(name) for name in available}
+    paths: dict[str, Any] = {}
+    for route in routes:
+        path = next(iter(route.paths)).replace(":str", "")
+        method = next(iter(route.http_methods)).lower()
+        paths.setdefault(path, {})[method] = _operation(route, path, available)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "UnityAI Python worker",
+            "version": version,
+            "description": "Runs code that nobody has read, each task in a single-use sandbox.",
+        },
+        "paths": paths,
+        "components": {"schemas": components | requests | {"ExecuteRequest": _any_request(requests, available)}},
+    }
+
+
+def _operation(route: HTTPRouteHandler, path: str, available: list[str]) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "operationId": route.operation_id,
+        "summary": (route.fn.__doc__ or "").strip().splitlines()[0],
+    }
+    if path == "/execute":
+        operation["parameters"] = [_WAIT]
+        operation["requestBody"] = _body(available)
+        operation["responses"] = {
+            "200": _answer("The task as it ended, within the time to wait.", "Task"),
+            "202": _answer("The task is accepted and will be run.", "Task") | {"headers": _LOCATION},
+            **_problems(400, 405, 408, 413, 415, 503),
+        }
+    elif path == "/task/{task_id}":
+        operation["parameters"] = [_TASK_ID, _WAIT]
+        operation["responses"] = {"200": _answer("The task.", "Task"), **_problems(400, 404, 405, 503)}
+    elif path in ("/health", "/health/ready"):
+        operation["responses"] = {
+            "200": _answer("It is well.", "HealthAnswer"),
+            "503": _answer("It is not.", "HealthAnswer"),
+        }
+    elif path == "/health/live":
+        operation["responses"] = {"200": _answer("It is alive.", "Live")}
+    else:
+        media = "text/html" if path == "/docs" else "application/json"
+        operation["responses"] = {"200": {"description": "The document.", "content": {media: {}}}}
+    return operation
+
+
+_LOCATION = {"Location": {"description": "Path of the task.", "schema": {"type": "string"}}}
+
+
+def _body(available: list[str]) -> dict[str, Any]:
+    examples = {
+        name: {"value": {"task_type": name, "parameters": EXAMPLES[name]}} for name in available if name in EXAMPLES
+    }
+    schema = {"$ref": REF.format(name="ExecuteRequest")}
+    return {"required": True, "content": {"application/json": {"schema": schema, "examples": examples}}}
+
+
+def _answer(description: str, name: str) -> dict[str, Any]:
+    return {
+        "description": description,
+        "content": {"application/json": {"schema": {"$ref": REF.format(name=name)}}},
+    }
+
+
+def _problems(*statuses: int) -> dict[str, Any]:
+    schema = {"$ref": REF.format(name="Problem")}
+    return {
+        str(status): {"description": _PROBLEMS[status], "content": {MEDIA_TYPE: {"schema": schema}}}
+        for status in statuses
+    }
+
+
+def _request_schema(task_type: str) -> dict[str, Any]:
+    """The schema of one task type's request: the common fields, with its own parameters."""
+    _, components = msgspec.json.schema_components([ExecuteRequest], ref_template=REF)
+    schema: dict[str, Any] = components["ExecuteRequest"]
+    kind = PARAMETERS[task_type]
+    summary = (kind.__doc__ or "").strip().splitlines()[0]
+    properties = dict(schema["properties"])
+    properties["task_type"] = {"const": task_type, "type": "string"}
+    properties["parameters"] = {"$ref": REF.format(name=kind.__name__)}
+    return schema | {"title": f"Execute{kind.__name__}", "description": summary, "properties": properties}
+
+
+def _documented(kind: type[msgspec.Struct]) -> type[msgspec.Struct]:
+    """The same Struct with defaults that a JSON schema can show: a raw JSON text becomes its value."""
+    fields: list[Any] = []
+    for field in msgspec.structs.fields(kind):
+        if field.required:
+            fields.append((field.name, field.type))
+        elif isinstance(field.default, msgspec.Raw):
+            fields.append((field.name, field.type, msgspec.json.decode(field.default)))
+        elif field.default is not msgspec.NODEFAULT:
+            fields.append((field.name, field.type, field.default))
+        else:
+            fields.append((field.name, field.type, msgspec.field(default_factory=field.default_factory)))
+    return msgspec.defstruct(kind.__name__, fields, kw_only=True, forbid_unknown_fields=True,
+                             namespace={"__doc__": kind.__doc__})
+
+
+def _any_request(requests: dict[str, Any], available: list[str]) -> dict[str, Any]:
+    refs = [REF.format(name=name) for name in requests]
+    return {
+        "oneOf": [{"$ref": ref} for ref in refs],
+        "discriminator": {"propertyName": "task_type", "mapping": dict(zip(available, refs, strict=True))},
+    }

@@ -1,0 +1,81 @@
+"""Every error as a problem document (RFC 9457). The one place where an exception becomes an HTTP status."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Request, Response
+from litestar.exceptions import HTTPException
+from msgspec import Meta
+
+from engine.api.checker import CheckError
+from engine.api.checks import Fault, InvalidRequestError
+from engine.logs import get_logger
+from engine.service import TaskError
+from engine.store import StoreUnavailableError
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_S = 2
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What went wrong (RFC 9457)."""
+
+    type: Annotated[str, Meta(description="Stable word for programs, as a URN.",
+                              examples=["urn:unityai:problem:invalid-request"])]
+    title: str
+    status: int
+    detail: Annotated[str, Meta(description="What is wrong this time, in a sentence.")]
+    errors: Annotated[tuple[Fault, ...], Meta(description="Which parts of the request are at fault.")] = ()
+
+
+class RequestError(Exception):
+    """A request that is refused before its body is understood."""
+
+    def __init__(self, status: int, detail: str, *, path: str | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.path = path
+
+
+def answer_exception(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """Litestar's exception handler: any exception to its problem document."""
+    problem, headers = problem_of(error)
+    return Response(msgspec.json.encode(problem), status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)
+
+
+def problem_of(error: Exception) -> tuple[Problem, dict[str, str]]:
+    """The problem document and the headers that an exception comes to. What nobody expected is logged and a 500."""
+    headers: dict[str, str] = {}
+    if isinstance(error, InvalidRequestError):
+        problem = _faulty(error.fault)
+    elif isinstance(error, TaskError):
+        problem = _faulty(Fault(path=error.path, message=error.message))
+    elif isinstance(error, RequestError):
+        faults = (Fault(path=error.path, message=error.detail),) if error.path else ()
+        problem = make_problem(error.status, error.detail, faults)
+    elif isinstance(error, StoreUnavailableError | CheckError):
+        headers["Retry-After"] = str(RETRY_AFTER_S)
+        problem = make_problem(503, "The service cannot store tasks just now; nothing was accepted. Try again.")
+        get_logger().warning("request refused", reason=str(error))
+    elif isinstance(error, HTTPException) and error.status_code < 500:
+        headers |= error.headers or {}
+        problem = make_problem(error.status_code, str(error.detail) or HTTPStatus(error.status_code).phrase)
+    else:
+        get_logger().error("request failed", exc_info=error)
+        problem = make_problem(500, "The service failed; the log says more.")
+    return problem, headers
+
+
+def make_problem(status: int, detail: str, errors: tuple[Fault, ...] = ()) -> Problem:
+    """A problem document; type and title follow from the status."""
+    title = "Invalid request" if status == 400 else HTTPStatus(status).phrase
+    word = title.lower().replace(" ", "-")
+    return Problem(type=f"urn:unityai:problem:{word}", title=title, status=status, detail=detail, errors=errors)
+
+
+def _faulty(fault: Fault) -> Problem:
+    return make_problem(400, f"{fault.path}: {fault.message}", (fault,))

@@ -1,0 +1,170 @@
+"""The calls, each a line or two: read the request, ask the service, encode the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import Any
+from uuid import UUID, uuid4
+
+import msgspec
+from litestar import MediaType, Request, Response, get, post
+
+from engine.api.answers import Live, health_answer, task_answer
+from engine.api.checker import INLINE_BYTES, Checker
+from engine.api.problems import RequestError
+from engine.service import MAX_WAIT_S, Ask, Service
+from engine.task import StoredTask
+
+BODY_TIMEOUT_S = 120.0
+BIG_BODIES = 4
+
+Connection = Request[Any, Any, Any]
+
+
+class State(msgspec.Struct, frozen=True):
+    """What the calls need."""
+
+    service: Service
+    checker: Checker
+    big_bodies: asyncio.Semaphore
+    """Bodies beyond ``INLINE_BYTES``, or of unknown length, that may be in memory at the same time."""
+    openapi: bytes
+    docs: bytes
+
+
+@post("/execute", operation_id="execute", status_code=202)
+async def execute(request: Connection) -> Response[bytes]:
+    """Accept a task."""
+    state: State = request.app.state.parts
+    wait_s = _wait_s(request)
+    _check_content_type(request)
+    with state.service.waiters.waiting(uuid4()) as waiter:
+        task = await _accept(request, state, waiter.task_id)
+        if wait_s > 0:
+            task = await state.service.wait(waiter, wait_s) or task
+    request.scope["task_id"] = str(task.task_id)  # type: ignore[typeddict-unknown-key]  # for the log line
+    headers = {"Location": f"/task/{task.task_id}"}
+    return _task(task, status=200 if task.status.final else 202, headers=headers)
+
+
+@get("/task/{task_id:str}", operation_id="getTask")
+async def get_task(request: Connection, task_id: str) -> Response[bytes]:
+    """A task as it stands."""
+    state: State = request.app.state.parts
+    wait_s = _wait_s(request)
+    key = _task_id(task_id)
+    request.scope["task_id"] = str(key) if key else None  # type: ignore[typeddict-unknown-key]  # for the log line
+    task = await state.service.get(key, wait_s=wait_s) if key else None
+    if task is None:
+        raise RequestError(404, "There is no task with this id.")
+    return _task(task)
+
+
+@get("/health", operation_id="getHealth")
+async def get_health(request: Connection) -> Response[bytes]:
+    """How the service and everything that it needs is; 503 when tasks are not accepted."""
+    health = await request.app.state.parts.service.health()
+    return _json(health_answer(health), status=200 if health.accepts else 503)
+
+
+@get("/health/live", operation_id="getLiveness")
+async def get_live() -> Response[bytes]:
+    """This process answers."""
+    return _json(Live())
+
+
+@get("/health/ready", operation_id="getReadiness")
+async def get_ready(request: Connection) -> Response[bytes]:
+    """Tasks are accepted here and at least one worker runs them; else 503."""
+    health = await request.app.state.parts.service.health()
+    return _json(health_answer(health), status=200 if health.serves else 503)
+
+
+@get("/openapi.json", operation_id="getOpenAPI")
+async def get_openapi(request: Connection) -> Response[bytes]:
+    """This interface as an OpenAPI document."""
+    return Response(request.app.state.parts.openapi, media_type=MediaType.JSON)
+
+
+@get("/docs", operation_id="getDocs")
+async def get_docs(request: Connection) -> Response[bytes]:
+    """This interface as a page."""
+    return Response(request.app.state.parts.docs, media_type=MediaType.HTML)
+
+
+ROUTES = (execute, get_task, get_health, get_live, get_ready, get_openapi, get_docs)
+
+
+async def _accept(request: Connection, state: State, task_id: UUID) -> StoredTask:
+    """Read, check and store a task. The body is let go of at the end of this, however long the client then waits."""
+    async with _room(request, state):
+        body = await _body(request)
+        checked = await state.checker.check(body)
+        ask = Ask(
+            task_type=checked.task_type, parameters=memoryview(body)[checked.start : checked.end],
+            timeout_s=checked.timeout_s, labels=checked.labels, script_name=checked.script_name,
+        )
+        return await state.service.submit(ask, task_id)
+
+
+def _task(task: StoredTask, *, status: int = 200, headers: dict[str, str] | None = None) -> Response[bytes]:
+    return _json(task_answer(task), status=status, headers=headers)
+
+
+def _json(answer: msgspec.Struct, *, status: int = 200, headers: dict[str, str] | None = None) -> Response[bytes]:
+    return Response(msgspec.json.encode(answer), status_code=status, media_type=MediaType.JSON, headers=headers)
+
+
+def _task_id(text: str) -> UUID | None:
+    """The id, when the text is one in exactly the form that we give out."""
+    try:
+        task_id = UUID(text)
+    except ValueError:
+        return None
+    return task_id if str(task_id) == text else None
+
+
+def _wait_s(request: Connection) -> float:
+    given = request.query_params.getall("wait", [])
+    if not given:
+        return 0.0
+    try:
+        wait_s = float(given[0])
+    except ValueError:
+        wait_s = math.nan
+    if len(given) > 1 or not wait_s >= 0:
+        raise RequestError(400, "wait must be one number of seconds, 0 or more", path="wait")
+    return min(wait_s, MAX_WAIT_S)
+
+
+def _check_content_type(request: Connection) -> None:
+    media, options = request.content_type
+    charset = options.get("charset", "utf-8").strip('"').lower()
+    if media.lower() != "application/json" or charset not in ("utf-8", "utf8"):
+        raise RequestError(415, "Send JSON in UTF-8, with the header Content-Type: application/json.")
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise RequestError(415, "Send the body as it is, without Content-Encoding.")
+
+
+def _room(request: Connection, state: State) -> Any:
+    length = request.headers.get("content-length", "")
+    small = length.isdecimal() and int(length) <= INLINE_BYTES
+    return _NO_LIMIT if small else state.big_bodies
+
+
+async def _body(request: Connection) -> bytes:
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            return await request.body()
+    except TimeoutError:
+        raise RequestError(408, f"The body did not arrive within {BODY_TIMEOUT_S:g} s.") from None
+
+
+class _NoLimit:
+    async def __aenter__(self) -> None: ...
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+
+_NO_LIMIT = _NoLimit()

@@ -1,0 +1,264 @@
+"""Measures what the sandbox and the service take, always beside a baseline taken in the same run.
+
+Nothing here decides pass or fail: a machine that is busy prints worse numbers, and the ratio says how much of that is
+ours. ``python -m engine bench`` prints the table, ``--json`` the rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import httpx
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from sandbox import ExitReason, Host, Policy, Pool, Template, probe_host
+
+Progress = Callable[[str], None]
+_TRIVIAL = "result = 1"
+_CORRELATION = """
+import pandas
+result = pandas.DataFrame(args).corr()
+"""
+_ROWS = [{"x": number, "y": number * number} for number in range(20)]
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One measurement. ``ratio`` is the baseline's p50 over this p50: how many times faster this is."""
+
+    what: str
+    samples: int
+    p50_ms: float
+    p95_ms: float
+    rate_s: float | None = None
+    baseline: str | None = None
+    ratio: float | None = None
+    note: str = ""
+
+
+def _row(what: str, seconds: list[float], baseline: Row | None = None, *, rate_s: float | None = None) -> Row:
+    ordered = sorted(seconds)
+    p50_ms = statistics.median(ordered) * 1e3
+    p95_ms = ordered[min(len(ordered) - 1, round(len(ordered) * 0.95))] * 1e3
+    return Row(
+        what=what,
+        samples=len(ordered),
+        p50_ms=round(p50_ms, 3),
+        p95_ms=round(p95_ms, 3),
+        rate_s=None if rate_s is None else round(rate_s, 1),
+        baseline=baseline.what if baseline else None,
+        ratio=round(baseline.p50_ms / p50_ms, 2) if baseline else None,
+    )
+
+
+# -- baselines
+
+
+def _time_commands(command: list[str], count: int) -> list[float]:
+    seconds = []
+    for _ in range(count):
+        started = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)  # noqa: S603 ours
+        seconds.append(time.perf_counter() - started)
+    return seconds
+
+
+def _bwrap(interpreter: list[str]) -> list[str]:
+    return ["bwrap", "--unshare-all", "--die-with-parent", "--ro-bind", "/", "/", "--dev", "/dev", *interpreter]
+
+
+def measure_baselines(progress: Progress) -> dict[str, Row]:
+    """Plain ``python`` and, where it is installed, ``bwrap`` + ``python``, each bare and with pandas imported."""
+    rows = {}
+    for name, code, count in (("", "pass", 30), (" + import pandas", "import pandas", 7)):
+        command = [sys.executable, "-I", "-c", code]
+        progress(f"plain python{name}")
+        rows["python" + name] = _row(f"python -I{name}", _time_commands(command, count))
+        if shutil.which("bwrap"):
+            progress(f"bwrap + python{name}")
+            rows["bwrap" + name] = _row(f"bwrap + python -I{name}", _time_commands(_bwrap(command), count))
+    return rows
+
+
+# -- the sandbox
+
+
+def _request(script: str, args: object = None) -> bytes:
+    return json.dumps({"task_type": "custom_script", "parameters": {"script": script, "args": args}}).encode()
+
+
+@contextlib.asynccontextmanager
+async def _pool(policy: Policy, host: Host, template: Template, ready: int) -> Iterator[Pool]:  # type: ignore[misc]
+    pool = Pool(policy, host, template, ready=ready)
+    await pool.start()
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
+async def _run_once(pool: Pool, request: bytes) -> float:
+    started = time.perf_counter()
+    result = await pool.run(request)
+    seconds = time.perf_counter() - started
+    if result.exit_reason is not ExitReason.OK:
+        raise RuntimeError(f"a benchmark run ended with {result.exit_reason}: {result.message}")
+    return seconds
+
+
+async def _until_full(pool: Pool) -> None:
+    while (stats := pool.stats()).ready < stats.wanted:
+        await asyncio.sleep(0.002)
+    await asyncio.sleep(0.01)  # let the refill's last traces pass
+
+
+async def _time_ready(pool: Pool, request: bytes, count: int) -> list[float]:
+    seconds = []
+    for _ in range(count):
+        await _until_full(pool)
+        seconds.append(await _run_once(pool, request))
+    return seconds
+
+
+async def _time_turnover(pool: Pool, concurrency: int, count: int) -> tuple[list[float], float]:
+    """Latencies and rate of whole lives, fork to reap, with no child kept ready."""
+    request, seconds = _request(_TRIVIAL), []
+
+    async def work(share: int) -> None:
+        for _ in range(share):
+            seconds.append(await _run_once(pool, request))  # noqa: PERF401 each must wait for the one before
+
+    started = time.perf_counter()
+    await asyncio.gather(*(work(count // concurrency) for _ in range(concurrency)))
+    return seconds, len(seconds) / (time.perf_counter() - started)
+
+
+async def measure_sandbox(policy: Policy, template: Template, progress: Progress) -> list[Row]:
+    """Latency of a ready child, of whole lives, and what an idle child weighs."""
+    host = await asyncio.to_thread(probe_host, template.uid, template.gid)
+    baselines = await asyncio.to_thread(measure_baselines, progress)
+    bare = baselines.get("bwrap", baselines["python"])
+    with_pandas = baselines.get("bwrap + import pandas", baselines["python + import pandas"])
+    rows = list(baselines.values())
+    light = msgspec.structs.replace(policy, preload=("handlers.custom_script",))
+    for name, chosen in (("light zygote", light), ("pandas zygote", policy)):
+        async with _pool(chosen, host, template, 2) as pool:
+            progress(f"ready child, {name}")
+            seconds = await _time_ready(pool, _request(_TRIVIAL), 300)
+            rows.append(_row(f"ready child, trivial script, {name}", seconds, bare))
+            if chosen is policy:
+                seconds = await _time_ready(pool, _request(_CORRELATION, _ROWS), 100)
+                rows.append(_row("ready child, import pandas + correlation", seconds, with_pandas))
+            rows.append(_weigh(pool, name))
+        async with _pool(chosen, host, template, 0) as pool:
+            for concurrency in (1, 2, 4, 8):
+                progress(f"turnover, {name}, {concurrency} at once")
+                seconds, rate_s = await _time_turnover(pool, concurrency, 400)
+                what = f"fork + lock down + run + reap, {name}, {concurrency} at once"
+                rows.append(_row(what, seconds, bare, rate_s=rate_s))
+    return rows
+
+
+def _weigh(pool: Pool, name: str) -> Row:
+    """Proportional set size of the idle children, proc_pid_smaps(5)."""
+    sizes_mib = []
+    for pid in pool.ready_pids():
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
+        sizes_mib.append(next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")) / 1024)
+    note = f"PSS {statistics.mean(sizes_mib):.1f} MiB an idle child"
+    return Row(what=f"memory of a ready child, {name}", samples=len(sizes_mib), p50_ms=0, p95_ms=0, note=note)
+
+
+# -- the service
+
+
+@contextlib.contextmanager
+def _service() -> Iterator[str]:
+    """The whole service on embedded servers, in processes of its own; yields its URL."""
+    command = [sys.executable, "-m", "engine", "up", "--port", "0"]
+    environment = {**os.environ, "LOG_LEVEL": "WARNING"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:  # noqa: S603 ours
+        try:
+            if process.stdout is None or not (line := process.stdout.readline()).startswith("ready "):
+                raise RuntimeError("the service did not start; see its messages above")
+            yield line.removeprefix("ready ").strip()
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+async def _time_posts(url: str, concurrency: int, count: int) -> tuple[list[float], float]:
+    seconds: list[float] = []
+    body = _request(_TRIVIAL)
+    headers = {"content-type": "application/json"}
+
+    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60, trust_env=False) as client:
+
+        async def work(share: int) -> None:
+            for _ in range(share):
+                started = time.perf_counter()
+                answer = await client.post("/execute", params={"wait": 30}, content=body)
+                seconds.append(time.perf_counter() - started)
+                if answer.json().get("exit_reason") != "ok":
+                    raise RuntimeError(f"a benchmark task ended with {answer.text}")
+
+        await asyncio.gather(*(work(5) for _ in range(concurrency)))  # what is slow only once
+        seconds.clear()
+        started = time.perf_counter()
+        await asyncio.gather(*(work(count // concurrency) for _ in range(concurrency)))
+        return seconds, len(seconds) / (time.perf_counter() - started)
+
+
+async def measure_service(progress: Progress) -> list[Row]:
+    """``POST /execute?wait`` end to end: HTTP, PostgreSQL, Redis, sandbox and back."""
+    rows = []
+    progress("plain python")
+    bare = _row("python -I", await asyncio.to_thread(_time_commands, [sys.executable, "-I", "-c", "pass"], 30))
+    rows.append(bare)
+    progress("starting the service")
+    with _service() as url:
+        for concurrency, count in ((1, 200), (16, 800)):
+            progress(f"POST /execute?wait, {concurrency} at once")
+            seconds, rate_s = await _time_posts(url, concurrency, count)
+            rows.append(_row(f"POST /execute?wait, {concurrency} at once", seconds, bare, rate_s=rate_s))
+    return rows
+
+
+# -- the table
+
+
+def show(rows: list[Row], console: Console) -> None:
+    """Print the rows for people."""
+    table = Table(title=f"{os.cpu_count()} cores, Python {sys.version.split()[0]}, Linux {os.uname().release}")
+    for name in ("what", "n", "p50 ms", "p95 ms", "per s", "times faster than"):
+        table.add_column(name, justify="left" if name in ("what", "times faster than") else "right")
+    for row in rows:
+        times = f"{row.ratio:g} x {row.baseline}" if row.ratio is not None else row.note
+        numbers = (f"{row.p50_ms:.2f}", f"{row.p95_ms:.2f}") if row.p50_ms else ("", "")
+        table.add_row(row.what, str(row.samples), *numbers, f"{row.rate_s:.0f}" if row.rate_s else "", times)
+    console.print(table)
+
+
+async def measure(
+    parts: list[str], policy: Policy, template: Template, progress: Progress
+) -> list[Row]:
+    """All rows of the parts asked for, of ``sandbox`` and ``service``."""
+    measures: dict[str, Callable[[], Awaitable[list[Row]]]] = {
+        "sandbox": lambda: measure_sandbox(policy, template, progress),
+        "service": lambda: measure_service(progress),
+    }
+    rows: list[Row] = []
+    for part in parts:
+        rows += await measures[part]()
+    return rows

@@ -1,0 +1,120 @@
+"""Structured logs: one event a line on stderr, JSON by default.
+
+A value can never forge a line or drive a terminal: JSON is written in pure ASCII, and the console form shows control
+characters as escapes. Passwords in URLs are cut out of every value, tracebacks included. Local variables never reach
+a traceback, for they may hold what a client sent.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
+import msgspec
+import structlog
+from structlog.tracebacks import ExceptionDictTransformer
+from structlog.typing import FilteringBoundLogger, Processor
+
+_PASSWORD = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)[^\s/@'\"]*@", re.IGNORECASE)
+_PASSWORD_OPTION = re.compile(r"(?P<name>password=)[^&\s'\"]+", re.IGNORECASE)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_QUIET_LIBRARIES = ("arq", "asyncio", "httpx", "httpcore", "litestar", "uvicorn", "uvicorn.error", "redis")
+
+
+def configure_logs(*, level: str, log_format: str) -> None:
+    """Send every log line of this process, those of libraries included, to stderr.
+
+    Args:
+        level: lines below it are dropped, e.g. ``"INFO"``.
+        log_format: ``"json"`` or ``"console"``.
+    """
+    number = logging.getLevelNamesMapping()[level]
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    ending: list[Processor] = [_structured_traceback, _redacted]
+    ending += [_console_line] if log_format == "console" else [_json_line]
+    structlog.configure(
+        processors=[*shared, *ending],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *ending],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(number)
+    for name in _QUIET_LIBRARIES:
+        logging.getLogger(name).setLevel(max(number, logging.WARNING))
+
+
+def get_logger(**bound: Any) -> FilteringBoundLogger:
+    """A logger with ``bound`` on each of its lines. Use it after ``configure_logs``."""
+    logger: FilteringBoundLogger = structlog.get_logger(**bound)
+    return logger
+
+
+def redact(text: str) -> str:
+    """The text without the user and password of any URL in it."""
+    return _PASSWORD_OPTION.sub(r"\g<name>***", _PASSWORD.sub(r"\g<scheme>***@", text))
+
+
+def escape_controls(text: str) -> str:
+    """The text on one line, safe for a terminal: control and bidirectional characters as ``\\x..`` escapes."""
+    return _CONTROL.sub(lambda found: found.group().encode("unicode_escape").decode("ascii"), text)
+
+
+def _structured_traceback(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    given = event.pop("exc_info", None)
+    if given:
+        raised = given if isinstance(given, BaseException) else sys.exc_info()[1] if given is True else given[1]
+        if raised is not None:
+            shape = ExceptionDictTransformer(show_locals=False, max_frames=20)
+            event["exception"] = shape((type(raised), raised, raised.__traceback__))
+    return event
+
+
+def _redacted(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    return {str(key): _plain(value) for key, value in event.items()}
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON types, every text in it redacted."""
+    if isinstance(value, str):
+        return redact(value) if "://" in value else value
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(item) for item in value]
+    return redact(str(value))
+
+
+def _json_line(_: Any, __: str, event: MutableMapping[str, Any]) -> str:
+    head = {key: event.pop(key) for key in ("timestamp", "level", "event") if key in event}
+    line = msgspec.json.encode(head | dict(event))
+    return line.decode("ascii") if line.isascii() else json.dumps(msgspec.json.decode(line), ensure_ascii=True)
+
+
+def _console_line(_: Any, __: str, event: MutableMapping[str, Any]) -> str:
+    head = [str(event.pop("timestamp", ""))[11:23], f"{event.pop('level', ''):<8}", str(event.pop("event", ""))]
+    exception = event.pop("exception", None)
+    rest = [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in event.items()]
+    lines = [escape_controls(" ".join([*head, *rest]))]
+    for raised in exception or ():
+        lines.append(escape_controls(f"    {raised['exc_type']}: {raised['exc_value']}"))
+        lines += [escape_controls(f"      {at['filename']}:{at['lineno']} {at['name']}") for at in raised["frames"]]
+    return "\n".join(lines)

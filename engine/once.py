@@ -1,0 +1,92 @@
+"""What the command line does without any server: run one task, and look at the host."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from uuid import UUID
+
+import msgspec
+
+from engine.api.checks import check as check_body
+from engine.policies import Policies, effective_limits
+from engine.scripts import list_scripts, read_script
+from engine.service import build_request
+from engine.settings import Settings
+from engine.task import Claim, Outcome, outcome_of
+from engine.worker import open_pools
+from sandbox import Host, Policy, PolicyError, load_policies, probe_host
+
+
+class PolicyCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether this host has what a policy requires."""
+
+    policy: str
+    met: bool
+    missing: tuple[str, ...]
+
+
+class HostCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """What this host offers, and which policies that meets."""
+
+    host: Host
+    policies: tuple[PolicyCheck, ...]
+    fault: str | None = None
+    """Why the policies cannot be read at all."""
+
+    @property
+    def met(self) -> bool:
+        """Whether a worker would start here."""
+        return self.fault is None and all(policy.met for policy in self.policies)
+
+
+async def run_once(settings: Settings, body: bytes) -> Outcome:
+    """Run one task, given as the body of ``POST /execute``, in its sandbox.
+
+    Raises:
+        InvalidRequestError: the body is not a task.
+        ScriptError: it names a script that cannot be read.
+        PolicyError: its task type has no policy.
+        SandboxError: the sandbox itself failed.
+    """
+    checked = check_body(body)
+    policies = Policies.load(settings.policies_dir)
+    if checked.task_type not in policies.task_types:
+        raise PolicyError(f"{checked.task_type} has no policy in {settings.policies_dir}")
+    policy = policies.default(checked.task_type)
+    claim = Claim(
+        task_id=UUID(int=0), attempt=1, task_type=checked.task_type, policy=policy.name,
+        parameters=body[checked.start : checked.end], timeout_s=checked.timeout_s, script_name=checked.script_name,
+        queue_s=0.0,
+    )  # fmt: skip
+    script = read_script(settings.scripts_dir, claim.script_name) if claim.script_name else None
+    host = probe_host(settings.sandbox_uid, settings.sandbox_gid)
+    async with open_pools(settings, host, (policy,), ready=0) as pools:
+        limits = effective_limits(policy, settings, claim.timeout_s)
+        result = await pools[policy.name].run(build_request(claim, script), limits=limits)
+    return outcome_of(result, queue_s=0.0, script=script.script if script else None)
+
+
+def check_host(settings: Settings) -> HostCheck:
+    """Probe the host and hold every policy against it."""
+    host = probe_host(settings.sandbox_uid, settings.sandbox_gid)
+    try:
+        policies = load_policies(settings.policies_dir)
+    except PolicyError as error:
+        return HostCheck(host=host, policies=(), fault=str(error))
+    return HostCheck(host=host, policies=tuple(_check_policy(host, policy) for policy in policies.values()))
+
+
+def known_scripts(folder: Path) -> str:
+    """The names of the scripts, for people."""
+    return ", ".join(list_scripts(folder)) or "none"
+
+
+def read_task(path: str) -> bytes:
+    """The bytes of a file, or of stdin for ``-``."""
+    return sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+
+
+def _check_policy(host: Host, policy: Policy) -> PolicyCheck:
+    missing = tuple(layer.name for layer in host.missing(policy))
+    return PolicyCheck(policy=policy.name, met=not missing, missing=missing)

@@ -1,0 +1,327 @@
+"""The queue: arq on Redis. Every fact about arq lives in this file.
+
+What Redis holds can be lost at any time without a task being lost, for PostgreSQL has the truth: an entry of the
+queue is only a task's id. Hence the few places where we leave arq's own way (0.28), each for a reason:
+
+- arq pickles by default, so whoever can write to Redis runs code in its worker. Entries here are JSON of one fixed
+  shape; anything else is a ``QueueEntryError`` and is dropped.
+- arq polls twice a second. Here a worker with a free slot blocks in BZPOPMIN on arq's own sorted set: it wakes at
+  once, costs nothing while it waits, and never takes what it has no slot for.
+- arq guards a job with a key that outlives a killed worker by the longest timeout. Taking an entry removes it here;
+  the lease in PostgreSQL guards the task, and the sweeper queues again what was lost.
+- arq's loop ends on a Redis error. Here it waits and tries again.
+- arq keeps results, counts retries and looks for aborts around every job, in two transactions of eleven commands.
+  All of that is PostgreSQL's here, so one GETDEL of the entry is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import Annotated, Any, Literal, cast
+from uuid import UUID
+
+import msgspec
+from arq.connections import ArqRedis
+from arq.constants import job_key_prefix
+from arq.jobs import SerializationError, deserialize_job_raw, serialize_job
+from arq.typing import WorkerCoroutine
+from arq.worker import Worker as ArqWorker
+from arq.worker import func as arq_function
+from msgspec import Meta
+from redis.asyncio import ConnectionPool
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+
+from engine.logs import get_logger
+
+FUNCTION = "run_task"
+ENTRY_BYTES = 1024
+ENTRY_TTL_S = 7 * 86400
+CONNECT_TIMEOUT_S = 1.0
+COMMAND_TIMEOUT_S = 1.0
+CONNECTIONS = 16
+POP_TIMEOUT_S = 5.0
+POP_GRACE_S = 10.0
+AWAY_PAUSE_S = 1.0
+BACKOFF_S = (0.05, 2.0)
+
+_AWAY = (RedisError, OSError, TimeoutError)
+
+
+class QueueUnavailableError(Exception):
+    """Redis cannot be asked just now. Tasks are safe in PostgreSQL and are queued when it is back."""
+
+
+class QueueEntryError(Exception):
+    """What Redis holds under a task's id is not an entry that we wrote."""
+
+
+class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The only shape that an entry may have; the names are arq's."""
+
+    f: Literal["run_task"]
+    a: tuple[Annotated[str, Meta(pattern=r"\A[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")]]
+    k: Annotated[dict[str, None], Meta(max_length=0)]
+    t: int | None
+    et: int
+
+
+def encode_entry(entry: dict[str, Any]) -> bytes:
+    """arq's serializer: JSON instead of pickle."""
+    return msgspec.json.encode(entry, enc_hook=repr)
+
+
+def decode_entry(data: bytes) -> dict[str, Any]:
+    """arq's deserializer: JSON of one shape instead of pickle.
+
+    Raises:
+        QueueEntryError: anything else.
+    """
+    if len(data) > ENTRY_BYTES:
+        raise QueueEntryError(f"an entry of {len(data)} bytes is none of ours")
+    try:
+        return msgspec.structs.asdict(msgspec.json.decode(data, type=Entry))
+    except (ValueError, RecursionError) as error:
+        raise QueueEntryError(f"not an entry of ours: {error}") from error
+
+
+class Queue:
+    """Puts tasks in line and tells who waits that one has ended."""
+
+    def __init__(self, url: str, name: str) -> None:
+        """
+        Args:
+            url: Redis' URL; nothing is connected yet.
+            name: prefix of our keys.
+        """
+        self._url = url
+        self._name = name
+        self._channel = f"{name}:finished"
+        self._redis = _client(url, COMMAND_TIMEOUT_S, connections=CONNECTIONS)
+        self._turns = asyncio.Semaphore(CONNECTIONS)
+        self._away_until = 0.0
+        self.listening = False
+        """Whether ``listen`` hears of every task that ends."""
+
+    async def put(self, task_ids: Iterable[UUID]) -> None:
+        """Put tasks at the end of the line; one that stands there already keeps its place.
+
+        Raises:
+            QueueUnavailableError: Redis is away. It is not asked again for a second, so that nobody waits in vain.
+        """
+        now_ms = int(time.time() * 1000)
+        async with self._reachable(), self._redis.pipeline(transaction=False) as pipe:
+            for task_id in map(str, task_ids):
+                entry = serialize_job(FUNCTION, (task_id,), {}, None, now_ms, serializer=encode_entry)
+                pipe.psetex(job_key_prefix + task_id, ENTRY_TTL_S * 1000, entry)
+                pipe.zadd(self._name, {task_id: now_ms}, nx=True)
+            await pipe.execute()
+
+    async def missing(self, task_ids: list[UUID]) -> list[UUID]:
+        """Which of these tasks do not stand in line."""
+        async with self._reachable():
+            scores = await self._redis.zmscore(self._name, [str(task_id) for task_id in task_ids])
+        return [task_id for task_id, score in zip(task_ids, scores, strict=True) if score is None]
+
+    async def announce(self, task_id: UUID) -> None:
+        """Wake everybody who waits for this task; who does not hear it looks again within a second."""
+        with contextlib.suppress(QueueUnavailableError):
+            async with self._reachable():
+                await self._redis.publish(self._channel, str(task_id))
+
+    async def ping(self) -> None:
+        """Ask for nothing.
+
+        Raises:
+            QueueUnavailableError: no answer.
+        """
+        async with self._reachable():
+            await self._redis.ping()
+
+    async def listen(self, heard: Callable[[str], None], reconnected: Callable[[], None]) -> None:
+        """Call ``heard`` with the id of each task that ends, until cancelled. Reconnects by itself.
+
+        Args:
+            heard: is given the text that was announced, which may be anything.
+            reconnected: called each time that listening begins, for what was missed before.
+        """
+        pause = BACKOFF_S[0]
+        while True:
+            client = _client(self._url, None, connections=1)
+            try:
+                async with client.pubsub() as subscription:
+                    await subscription.subscribe(self._channel)
+                    self.listening, pause = True, BACKOFF_S[0]
+                    reconnected()
+                    async for message in subscription.listen():
+                        if message["type"] == "message":
+                            heard(message["data"].decode("ascii", "replace"))
+            except _AWAY:
+                pause = min(pause * 2, BACKOFF_S[1])
+            finally:
+                self.listening = False
+                await _close(client)
+            await asyncio.sleep(pause)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await _close(self._redis)
+
+    @contextlib.asynccontextmanager
+    async def _reachable(self) -> AsyncIterator[None]:
+        if time.monotonic() < self._away_until:
+            raise QueueUnavailableError("Redis was away a moment ago")
+        try:
+            async with self._turns:
+                yield
+        except _AWAY as error:
+            self._away_until = time.monotonic() + AWAY_PAUSE_S
+            raise QueueUnavailableError(f"Redis cannot be asked: {error or type(error).__name__}") from error
+
+
+class QueueWorker(ArqWorker):
+    """arq's worker with our own loop: it takes an entry when it has a slot for it, and survives Redis' absence."""
+
+    def __init__(self, url: str, name: str, run_task: Callable[[UUID], Awaitable[None]], *, slots: int) -> None:
+        """
+        Args:
+            url: Redis' URL.
+            name: prefix of our keys.
+            run_task: runs one task; every way in which a task can end is its business, so it should not raise.
+            slots: tasks that run at the same time.
+        """
+        self._run_task = run_task
+        self._free = asyncio.Semaphore(slots)
+        self._running: set[asyncio.Task[None]] = set()
+        self._log = get_logger()
+        super().__init__(
+            functions=[arq_function(cast(WorkerCoroutine, self._run), name=FUNCTION)],
+            queue_name=name,
+            redis_pool=_client(url, POP_TIMEOUT_S + POP_GRACE_S, connections=2 * slots + 2),
+            handle_signals=False,
+            max_jobs=slots,
+            job_timeout=10 * 86400,  # the sandbox keeps the deadline, not arq
+            keep_result=0,
+            retry_jobs=False,
+            log_results=False,
+            job_serializer=encode_entry,
+            job_deserializer=decode_entry,
+        )
+
+    async def main(self) -> None:
+        """Take tasks and run them, until cancelled."""
+        pause = BACKOFF_S[0]
+        while True:
+            await self._free.acquire()
+            taken: tuple[bytes, float] | None = None
+            try:
+                taken = await self._take()
+                pause = BACKOFF_S[0]
+            except _AWAY as error:
+                self._log.warning("redis away", reason=str(error) or type(error).__name__, retry_s=pause)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, BACKOFF_S[1])
+            finally:
+                if taken is None:
+                    self._free.release()
+            if taken is not None:
+                self._start(*taken)
+
+    async def idle(self) -> None:
+        """Wait until nothing runs here any more."""
+        while self._running:
+            await asyncio.wait(self._running)
+
+    async def disconnect(self) -> None:
+        """Close every connection."""
+        await _close(self.pool)
+
+    async def run_job(self, job_id: str, score: int) -> None:
+        """Fetch an entry and run what it names.
+
+        Raises:
+            QueueEntryError: none of ours, or gone; the sweeper queues the task again if it still waits.
+        """
+        data = await self.pool.getdel(job_key_prefix + job_id)
+        if data is None:
+            raise QueueEntryError("the entry has gone")
+        try:
+            name, arguments, _, _, _ = deserialize_job_raw(data, deserializer=self.job_deserializer)
+        except SerializationError as error:
+            raise QueueEntryError(str(error.__cause__)) from error
+        if arguments != (job_id,):
+            raise QueueEntryError("the entry names another task")
+        function = self.functions[name]
+        await function.coroutine({**self.ctx, "job_id": job_id, "score": score}, *arguments)
+
+    async def _take(self) -> tuple[bytes, float] | None:
+        popped = await self.pool.bzpopmin(self.queue_name, timeout=POP_TIMEOUT_S)
+        return (popped[1], popped[2]) if popped else None
+
+    def _start(self, name: bytes, score: float) -> None:
+        task = asyncio.create_task(self._run_entry(name, int(score)))
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._free.release()
+        if not task.cancelled() and (error := task.exception()):
+            self._log.error("queue entry failed", exc_info=error)
+
+    async def _run_entry(self, name: bytes, score: int) -> None:
+        try:
+            await self.run_job(_job_id(name), score)
+        except QueueEntryError as error:
+            self._log.error("queue entry dropped", entry=repr(name[:80]), reason=str(error))
+        except _AWAY as error:  # before the task ran: the sweeper queues it again
+            self._log.warning("redis away", reason=str(error) or type(error).__name__, entry=repr(name[:80]))
+
+    async def _run(self, _: dict[Any, Any], task_id: str) -> None:
+        await self._run_task(UUID(task_id))
+
+
+class _Connections(ConnectionPool):
+    """Hands out connections without asking the event loop first whether something can be read from them.
+
+    redis-py asks before every command, to find connections that the server has closed meanwhile. That costs as much as
+    a command; here a command that meets such a connection is simply sent again on a new one. Each of ours may be.
+    """
+
+    async def ensure_connection(self, connection: AbstractConnection) -> None:
+        await connection.connect()  # type: ignore[no-untyped-call]
+
+
+def _job_id(name: bytes) -> str:
+    try:
+        job_id = str(UUID(name.decode("ascii")))
+    except ValueError:
+        job_id = ""
+    if job_id.encode() != name:
+        raise QueueEntryError("not a task's id")
+    return job_id
+
+
+def _client(url: str, timeout_s: float | None, *, connections: int) -> ArqRedis:
+    pool = _Connections.from_url(
+        url,
+        max_connections=connections,
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+        socket_timeout=timeout_s,
+        retry=Retry(NoBackoff(), 1),
+        retry_on_error=[RedisConnectionError],
+        **({} if url.startswith("unix:") else {"socket_keepalive": True}),
+    )
+    return ArqRedis(pool, job_serializer=encode_entry, job_deserializer=decode_entry)
+
+
+async def _close(client: ArqRedis) -> None:
+    with contextlib.suppress(*_AWAY):
+        await client.aclose()
+        await client.connection_pool.disconnect()

@@ -1,0 +1,76 @@
+"""The named scripts: which exist, and what is in one. A client's text never becomes a path.
+
+A name is looked up in a listing of the scripts folder; the file is then opened by that name within the opened folder,
+without following links, and its bytes are read once. Whoever swaps the file meanwhile changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+import msgspec
+
+from engine.task import Script
+from handlers.parameters import SCRIPT_NAME
+
+SCRIPT_BYTES = 1 << 20
+
+
+class ScriptError(Exception):
+    """A named script that cannot be run; the message is for the client."""
+
+
+class NamedScript(msgspec.Struct, frozen=True, kw_only=True):
+    """A named script as read."""
+
+    source: str
+    script: Script
+
+
+def list_scripts(folder: Path) -> list[str]:
+    """The names of the scripts in a folder: regular files only, no links."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(
+                entry.name
+                for entry in entries
+                if SCRIPT_NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
+            )
+    except OSError:
+        return []
+
+
+def read_script(folder: Path, name: str) -> NamedScript:
+    """Read a named script.
+
+    Raises:
+        ScriptError: there is none of this name, or it is not a regular UTF-8 file of at most 1 MiB.
+    """
+    if name not in list_scripts(folder):
+        raise ScriptError(f"there is no script {name}")
+    try:
+        source = _read(folder, name)
+        text = source.decode("utf-8")
+    except OSError as error:
+        raise ScriptError(f"the script {name} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ScriptError(f"the script {name} is not UTF-8") from error
+    return NamedScript(source=text, script=Script(name=name, sha256=hashlib.sha256(source).hexdigest()))
+
+
+def _read(folder: Path, name: str) -> bytes:
+    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+    finally:
+        os.close(directory)
+    with open(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise ScriptError(f"the script {name} is not a regular file")
+        source = file.read(SCRIPT_BYTES + 1)
+    if len(source) > SCRIPT_BYTES:
+        raise ScriptError(f"the script {name} is longer than {SCRIPT_BYTES} bytes")
+    return source

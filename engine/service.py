@@ -1,0 +1,271 @@
+"""What the API and the worker both mean by a task: how one is accepted, looked up, waited for and handed to a sandbox.
+
+Insert first, then queue: a task whose id was given out exists in PostgreSQL, whatever happens to Redis.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from engine.logs import get_logger
+from engine.policies import Policies
+from engine.queue import Queue, QueueUnavailableError
+from engine.scripts import NamedScript, list_scripts
+from engine.settings import Settings
+from engine.store import SchemaError, Store, StoreUnavailableError
+from engine.task import Claim, NewTask, Status, StoredTask, WorkerState
+
+MAX_WAIT_S = 300.0
+POLL_LISTENING_S = 5.0
+POLL_DEAF_S = 0.25
+RECONNECT_S = (0.1, 2.0)
+ALIVE_WITHIN_S = 15.0
+
+
+class TaskError(Exception):
+    """A task that cannot be accepted. ``path`` names the part of the request that is at fault."""
+
+    def __init__(self, path: str, message: str) -> None:
+        super().__init__(f"{path}: {message}")
+        self.path = path
+        self.message = message
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client asks for, with its syntax and types checked."""
+
+    task_type: str
+    parameters: bytes | memoryview
+    """JSON text as the client sent it."""
+    timeout_s: float | None = None
+    labels: dict[str, str] = {}
+    script_name: str | None = None
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """How the service is, as found just now."""
+
+    database: str
+    """``"ok"`` or why not."""
+    redis: str
+    workers: tuple[WorkerState, ...]
+    queued: int | None
+    running: int | None
+    oldest_wait_s: float | None
+
+    @property
+    def accepts(self) -> bool:
+        """Tasks can be accepted: only PostgreSQL is needed for that."""
+        return self.database == "ok"
+
+    @property
+    def serves(self) -> bool:
+        """Tasks are accepted and run."""
+        return self.accepts and self.redis == "ok" and bool(self.workers)
+
+
+class Waiter(msgspec.Struct, frozen=True):
+    """Somebody who waits for one task."""
+
+    task_id: UUID
+    ended: asyncio.Event
+    """Set when the task may have ended, and never too late."""
+
+
+class Waiters:
+    """Who waits for which task, within this process."""
+
+    def __init__(self) -> None:
+        self._events: dict[str, set[asyncio.Event]] = {}
+        self.closing = False
+        """Whether nobody should wait any longer, because this process stops."""
+
+    @contextlib.contextmanager
+    def waiting(self, task_id: UUID) -> Iterator[Waiter]:
+        """A waiter for a task. Enter this before the task can end."""
+        key, event = str(task_id), asyncio.Event()
+        self._events.setdefault(key, set()).add(event)
+        try:
+            yield Waiter(task_id, event)
+        finally:
+            self._events[key].discard(event)
+            if not self._events[key]:
+                del self._events[key]
+
+    def wake(self, task_id: str) -> None:
+        """The task has ended."""
+        for event in self._events.get(task_id, ()):
+            event.set()
+
+    def wake_all(self) -> None:
+        """Everybody looks again: something may have been missed."""
+        for events in self._events.values():
+            for event in events:
+                event.set()
+
+    def close(self) -> None:
+        """Nobody waits any longer."""
+        self.closing = True
+        self.wake_all()
+
+
+class Service:
+    """Accepts tasks and answers for them."""
+
+    def __init__(self, settings: Settings, store: Store, queue: Queue, policies: Policies) -> None:
+        self.settings = settings
+        self.policies = policies
+        self.waiters = Waiters()
+        self._store = store
+        self._queue = queue
+        self._log = get_logger()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Keeps connecting to PostgreSQL until it answers, and listens for tasks that end."""
+        background = [
+            asyncio.create_task(self._open_store()),
+            asyncio.create_task(self._queue.listen(self.waiters.wake, self.waiters.wake_all)),
+        ]
+        try:
+            yield
+        finally:
+            self.waiters.close()
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
+            await self._queue.close()
+            await self._store.close()
+
+    async def submit(self, ask: Ask, task_id: UUID) -> StoredTask:
+        """Accept a task under an id that was made for it (random, so that nobody guesses it).
+
+        Raises:
+            TaskError: it cannot be accepted, and why.
+            StoreUnavailableError: PostgreSQL is away; nothing was accepted.
+        """
+        task = self._new_task(ask, task_id)
+        created_at = await self._store.insert(task)
+        await self._enqueue(task_id)
+        return StoredTask(
+            task_id=task_id, task_type=task.task_type, status=Status.QUEUED, policy=task.policy, labels=task.labels,
+            attempts=0, created_at=created_at, started_at=None, finished_at=None, outcome=None,
+        )
+
+    async def get(self, task_id: UUID, *, wait_s: float = 0.0) -> StoredTask | None:
+        """A task as it stands, or, within ``wait_s`` seconds, as it ended; ``None`` when there is none.
+
+        Raises:
+            StoreUnavailableError: PostgreSQL is away.
+        """
+        with self.waiters.waiting(task_id) as waiter:
+            found = await self._store.get(task_id)
+            if found is None or found.status.final or wait_s <= 0:
+                return found
+            return await self.wait(waiter, wait_s)
+
+    async def wait(self, waiter: Waiter, wait_s: float) -> StoredTask | None:
+        """A task as it ended within ``wait_s`` seconds, else as it stands then.
+
+        Looks whenever somebody says that it has ended, and now and then in case nobody could say it.
+
+        Raises:
+            StoreUnavailableError: PostgreSQL is away.
+        """
+        deadline = time.monotonic() + min(wait_s, MAX_WAIT_S)
+        while True:
+            left_s = deadline - time.monotonic()
+            poll_s = POLL_LISTENING_S if self._queue.listening else POLL_DEAF_S
+            if not self.waiters.closing:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(waiter.ended.wait(), max(0.0, min(poll_s, left_s)))
+            waiter.ended.clear()
+            found = await self._store.get(waiter.task_id)
+            if found is None or found.status.final or self.waiters.closing or time.monotonic() >= deadline:
+                return found
+
+    async def health(self) -> Health:
+        """Ask every dependency."""
+        database, redis = await asyncio.gather(self._asked(self._store.ping()), self._asked(self._queue.ping()))
+        workers: tuple[WorkerState, ...] = ()
+        depth: tuple[int, float, int] | tuple[None, None, None] = (None, None, None)
+        if database == "ok":
+            try:
+                workers = tuple(await self._store.live_workers(ALIVE_WITHIN_S))
+                depth = await self._store.queue_depth()
+            except StoreUnavailableError as error:
+                database = str(error)
+        return Health(
+            database=database, redis=redis, workers=workers, queued=depth[0], oldest_wait_s=depth[1], running=depth[2]
+        )
+
+    def _new_task(self, ask: Ask, task_id: UUID) -> NewTask:
+        if ask.task_type not in self.policies.task_types:
+            available = ", ".join(self.policies.task_types)
+            raise TaskError("$.task_type", f"{ask.task_type} is not available here; available are: {available}")
+        if ask.timeout_s is not None and ask.timeout_s > self.settings.max_task_timeout_s:
+            raise TaskError("$.timeout_s", f"at most {self.settings.max_task_timeout_s:g} s (MAX_TASK_TIMEOUT)")
+        if ask.script_name is not None:
+            self._check_script(ask.script_name)
+        return NewTask(
+            task_id=task_id,
+            task_type=ask.task_type,
+            parameters=ask.parameters,
+            policy=self.policies.default(ask.task_type).name,
+            timeout_s=ask.timeout_s,
+            labels=ask.labels,
+            script_name=ask.script_name,
+            max_attempts=self.settings.max_attempts,
+        )
+
+    def _check_script(self, name: str) -> None:
+        known = list_scripts(self.settings.scripts_dir)
+        if name not in known:
+            raise TaskError(
+                "$.parameters.script",
+                f"there is no script {name}; there are: {', '.join(known) or 'none'}. (Source text must not look like "
+                "a file's name: add a line break.)",
+            )
+
+    async def _enqueue(self, task_id: UUID) -> None:
+        try:
+            await self._queue.put([task_id])
+        except QueueUnavailableError as error:
+            self._log.warning("task accepted but not queued yet", task_id=str(task_id), reason=str(error))
+
+    async def _open_store(self) -> None:
+        pause = RECONNECT_S[0]
+        while True:
+            try:
+                await self._store.open()
+            except StoreUnavailableError as error:
+                self._log.warning("database away", reason=str(error), retry_s=pause)
+            except SchemaError as error:
+                self._log.error("database not usable", reason=str(error), retry_s=pause)
+            else:
+                return
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, RECONNECT_S[1])
+
+    async def _asked(self, question: Any) -> str:
+        try:
+            await question
+        except (StoreUnavailableError, QueueUnavailableError) as error:
+            return str(error)
+        return "ok"
+
+
+def build_request(claim: Claim, script: NamedScript | None) -> bytes:
+    """What a sandbox reads on stdin: one JSON object around the client's own text, which is not decoded here."""
+    parts = [b'{"task_type":', msgspec.json.encode(claim.task_type), b',"parameters":', claim.parameters]
+    if script is not None:
+        parts += [b',"source":', msgspec.json.encode(script.source)]
+        parts += [b',"source_name":', msgspec.json.encode(script.script.name)]
+    return b"".join([*parts, b"}"])

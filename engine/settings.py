@@ -1,0 +1,334 @@
+"""Every environment variable, in one typed place.
+
+The fields of ``Settings`` are the single list: type, range, default, unit and effect of a variable stand on its
+field, and the table of ``python -m engine settings`` and the README are printed from them. Nothing is read when
+this module is imported; ``load_settings`` is handed the environment and reports every fault at once.
+"""
+
+from __future__ import annotations
+
+import math
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta
+
+PROJECT_DIR = Path(__file__).resolve().parent.parent
+DATABASE_SCHEMES = ("postgresql", "postgres")
+REDIS_SCHEMES = ("redis", "rediss", "unix")
+HTTP_SCHEMES = ("http", "https")
+
+
+class SettingsError(Exception):
+    """The environment cannot be used. ``faults`` has one sentence for each variable that is at fault."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = faults
+
+
+def _about(env: str, effect: str, *, unit: str = "", default: str = "", **facts: Any) -> Meta:
+    """What the table prints of a field, beside its type and range."""
+    return Meta(description=effect, extra={"env": env, "unit": unit, "default": default, **facts})
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings of one process."""
+
+    environment: Annotated[
+        Literal["development", "production"],
+        _about("ENVIRONMENT", "production requires the four URLs, listens on all addresses and never starts "
+               "embedded servers."),
+    ] = "development"
+    database_url: Annotated[
+        str | None,
+        _about("DATABASE_URL", "PostgreSQL, where tasks and results live.", unit="URL", schemes=DATABASE_SCHEMES,
+               secret=True, required=True, default="embedded server in development"),
+    ] = None
+    redis_url: Annotated[
+        str | None,
+        _about("REDIS_URL", "Redis (or Valkey), which orders and wakes; losing its data loses no task.", unit="URL",
+               schemes=REDIS_SCHEMES, secret=True, required=True, default="embedded server in development"),
+    ] = None
+    n8n_webhook_url: Annotated[
+        str | None,
+        _about("N8N_WEBHOOK_URL", "Base URL of n8n's webhooks, one of the two places that callbacks may go to.",
+               unit="URL", schemes=HTTP_SCHEMES, secret=True, required=True,
+               default="no callbacks to n8n in development"),
+    ] = None
+    fastapi_url: Annotated[
+        str | None,
+        _about("FASTAPI_URL", "Base URL of the main app, the other place that callbacks may go to.", unit="URL",
+               schemes=HTTP_SCHEMES, secret=True, required=True, default="no callbacks to the main app in development"),
+    ] = None
+    log_level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"],
+        _about("LOG_LEVEL", "Log lines below this level are dropped.", upper=True),
+    ] = "INFO"
+    log_format: Annotated[
+        Literal["json", "console"],
+        _about("LOG_FORMAT", "json: one object a line. console: for a person's eyes."),
+    ] = "json"
+    max_task_timeout_s: Annotated[
+        float, Meta(ge=0.1, le=86400),
+        _about("MAX_TASK_TIMEOUT", "Longest wall time of a run; a policy or a request may only be shorter.",
+               unit="seconds"),
+    ] = 300.0
+    max_concurrent_tasks: Annotated[
+        int, Meta(ge=1, le=1000),
+        _about("MAX_CONCURRENT_TASKS", "Tasks that one worker runs at the same time.", unit="tasks"),
+    ] = 10
+    cleanup_interval_s: Annotated[
+        float, Meta(ge=1, le=604800),
+        _about("CLEANUP_INTERVAL", "Time between two clean-ups, which delete what is older than RETENTION_DAYS.",
+               unit="seconds"),
+    ] = 3600.0
+    retention_days: Annotated[
+        float, Meta(gt=0, le=36500),
+        _about("RETENTION_DAYS", "How long a finished task and its result are kept.", unit="days"),
+    ] = 30.0
+    host: Annotated[
+        str | None,
+        _about("HOST", "Address that the API listens on.", unit="address",
+               default="127.0.0.1 in development, 0.0.0.0 in production"),
+    ] = None
+    port: Annotated[
+        int, Meta(ge=1, le=65535), _about("PORT", "TCP port that the API listens on.", unit="port")
+    ] = 8001
+    max_body_mib: Annotated[
+        int, Meta(ge=1, le=1024),
+        _about("MAX_BODY_MIB", "Longest request body; a longer one is answered with 413.", unit="MiB"),
+    ] = 64
+    policies_dir: Annotated[
+        Path, _about("POLICIES_DIR", "Folder of the policy files.", unit="folder", default="policies/ beside engine/"),
+    ] = PROJECT_DIR / "policies"
+    scripts_dir: Annotated[
+        Path,
+        _about("SCRIPTS_DIR", "Folder of the named scripts that custom_script may run.", unit="folder",
+               default="scripts/ beside engine/"),
+    ] = PROJECT_DIR / "scripts"
+    data_dir: Annotated[
+        Path | None,
+        _about("DATA_DIR", "Folder in which the embedded servers keep their data between two starts.", unit="folder",
+               default=".data/ beside engine/; as root /var/lib/unityai-python-worker when the server's user cannot "
+               "reach it"),
+    ] = None
+    sandbox_isolation: Annotated[
+        Literal["full", "auto"] | None,
+        _about("SANDBOX_ISOLATION", "full: every layer that a policy requires, or the worker does not start. auto: "
+               "the strongest profile that the host offers, named in the log and in every result.",
+               default="auto in development, full in production",
+               note="a profile for hosts without user namespaces does not exist yet"),
+    ] = None
+    sandbox_uid: Annotated[
+        int, Meta(ge=1, le=4294967293),
+        _about("SANDBOX_UID", "User id that sandboxes run as when the worker is root; unused otherwise.", unit="uid"),
+    ] = 60999
+    sandbox_gid: Annotated[
+        int, Meta(ge=1, le=4294967293),
+        _about("SANDBOX_GID", "Group id that sandboxes run as when the worker is root; unused otherwise.", unit="gid"),
+    ] = 60999
+    pool_ready: Annotated[
+        int, Meta(ge=1, le=256),
+        _about("POOL_READY", "Ready sandboxes that a worker keeps at hand for each policy.", unit="sandboxes"),
+    ] = 2
+    queue_name: Annotated[
+        str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9:._-]{0,99}\Z"),
+        _about("QUEUE_NAME", "Prefix of our keys in Redis; workers and APIs that share it share the queue."),
+    ] = "unityai:tasks"
+    lease_s: Annotated[
+        float, Meta(ge=2, le=300),
+        _about("LEASE_S", "How long a task belongs to a worker that is silent; then it runs again elsewhere.",
+               unit="seconds"),
+    ] = 12.0
+    max_attempts: Annotated[
+        int, Meta(ge=1, le=100),
+        _about("MAX_ATTEMPTS", "How often a task is started before a lost worker makes it fail.", unit="attempts"),
+    ] = 3
+    drain_s: Annotated[
+        float, Meta(ge=0, le=86400),
+        _about("DRAIN_S", "How long a worker that is told to stop lets running tasks go on; then they are given back "
+               "to the queue, without an attempt being spent.", unit="seconds"),
+    ] = 20.0
+    database_connections: Annotated[
+        int, Meta(ge=2, le=200),
+        _about("DATABASE_CONNECTIONS", "Most connections to PostgreSQL that one process opens.", unit="connections"),
+    ] = 8
+
+    @property
+    def listen_host(self) -> str:
+        """The address to listen on: loopback unless someone, or production, says otherwise."""
+        everywhere = "0.0.0.0"  # noqa: S104  in a container, in front of which somebody else decides who gets in
+        return self.host or (everywhere if self.environment == "production" else "127.0.0.1")
+
+    @property
+    def servers(self) -> tuple[str, str]:
+        """``DATABASE_URL`` and ``REDIS_URL``.
+
+        Raises:
+            SettingsError: one of them is not set.
+        """
+        if self.database_url and self.redis_url:
+            return self.database_url, self.redis_url
+        urls = {"DATABASE_URL": self.database_url, "REDIS_URL": self.redis_url}
+        raise SettingsError([
+            f"{name} is not set. (`python -m engine up` starts servers of its own.)" for name in urls if not urls[name]
+        ])
+
+    @property
+    def isolation(self) -> str:
+        """``"full"`` or ``"auto"``."""
+        return self.sandbox_isolation or ("full" if self.environment == "production" else "auto")
+
+    @property
+    def callback_urls(self) -> tuple[str, ...]:
+        """The base URLs that callbacks may go to."""
+        return tuple(url for url in (self.n8n_webhook_url, self.fastapi_url) if url)
+
+
+class Variable(msgspec.Struct, frozen=True, kw_only=True):
+    """One environment variable as the table shows it."""
+
+    env: str
+    field: str
+    unit: str
+    default: str
+    allowed: str
+    effect: str
+    secret: bool
+    required: bool
+    """Required in production."""
+    annotation: Any
+    facts: dict[str, Any]
+
+
+def variables() -> tuple[Variable, ...]:
+    """Every environment variable, in the order of ``Settings``."""
+    hints = typing.get_type_hints(Settings, include_extras=True)
+    return tuple(_variable(field, hints[field.name]) for field in msgspec.structs.fields(Settings))
+
+
+def load_settings(environ: Mapping[str, str]) -> Settings:
+    """Build the settings from an environment; an empty value counts as not set.
+
+    Raises:
+        SettingsError: at least one variable is missing or cannot be; all of them are named.
+    """
+    values: dict[str, Any] = {}
+    faults: list[str] = []
+    for variable in variables():
+        text = environ.get(variable.env, "").strip()
+        if not text:
+            continue
+        try:
+            values[variable.field] = _parse(variable, text)
+        except (ValueError, msgspec.ValidationError):
+            shown = "(value not shown)" if variable.secret else repr(text)
+            note = f" ({variable.facts['note']})" if "note" in variable.facts else ""
+            faults.append(f"{variable.env} {shown}: must be {variable.allowed}{note}")
+    if environ.get("ENVIRONMENT", "").strip() == "production":
+        faults += [
+            f"{variable.env} is not set: production requires it ({variable.allowed}). {variable.effect}"
+            for variable in variables()
+            if variable.required and not environ.get(variable.env, "").strip()
+        ]
+    if faults:
+        raise SettingsError(faults)
+    return Settings(**values)
+
+
+def _variable(field: msgspec.structs.FieldInfo, annotation: Any) -> Variable:
+    facts: dict[str, Any] = {}
+    effect = ""
+    for meta in annotation.__metadata__:
+        effect = meta.description or effect
+        facts |= meta.extra or {}
+    return Variable(
+        env=facts["env"],
+        field=field.name,
+        unit=facts["unit"],
+        default=facts["default"] or _plain(field.default),
+        allowed=_allowed(annotation, facts),
+        effect=effect,
+        secret=facts.get("secret", False),
+        required=facts.get("required", False),
+        annotation=annotation,
+        facts=facts,
+    )
+
+
+def _allowed(annotation: Any, facts: dict[str, Any]) -> str:
+    """What a value may be, in words, from the very type and range that check it."""
+    if schemes := facts.get("schemes"):
+        return "a URL that starts with " + " or ".join(f"{scheme}://" for scheme in schemes)
+    kind = typing.get_args(annotation)[0]
+    choices = [choice for part in (kind, *typing.get_args(kind)) for choice in _choices(part)]
+    if choices:
+        return "one of " + ", ".join(choices)
+    lowest, highest, pattern = _range(annotation)
+    if kind in (int, float):
+        noun = "a whole number" if kind is int else "a number"
+        unit = f" of {facts['unit']}" if facts["unit"] not in ("", "uid", "gid", "port") else ""
+        return f"{noun}{unit}, {lowest} to {highest}"
+    if pattern:
+        return "1 to 100 letters, digits and : . _ - that start with a letter or digit"
+    return "a path of a folder" if facts["unit"] == "folder" else "a host name or address"
+
+
+def _choices(part: Any) -> list[str]:
+    return [str(choice) for choice in typing.get_args(part)] if typing.get_origin(part) is Literal else []
+
+
+def _range(annotation: Any) -> tuple[str, str, str]:
+    lowest = highest = pattern = ""
+    for meta in annotation.__metadata__:
+        if meta.ge is not None:
+            lowest = _plain(meta.ge)
+        if meta.gt is not None:
+            lowest = f"more than {_plain(meta.gt)}"
+        if meta.le is not None:
+            highest = _plain(meta.le)
+        pattern = meta.pattern or pattern
+    return lowest, highest, pattern
+
+
+def _plain(value: Any) -> str:
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _parse(variable: Variable, text: str) -> Any:
+    if schemes := variable.facts.get("schemes"):
+        return _parse_url(text, schemes)
+    kind = typing.get_args(variable.annotation)[0]
+    if kind is Path or Path in typing.get_args(kind):
+        return Path(text).expanduser().absolute()
+    if kind is str or str in typing.get_args(kind):
+        return _checked_text(text, variable)
+    if variable.facts.get("upper"):
+        text = text.upper()
+    value = msgspec.convert(text, variable.annotation, strict=False)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(text)
+    return value
+
+
+def _checked_text(text: str, variable: Variable) -> str:
+    if not text.isprintable() or " " in text:
+        raise ValueError(text)
+    checked: str = msgspec.convert(text, variable.annotation)
+    return checked
+
+
+def _parse_url(text: str, schemes: tuple[str, ...]) -> str:
+    parts = urlsplit(text)
+    reachable = parts.hostname or "host=" in parts.query or (parts.scheme == "unix" and parts.path)
+    if parts.scheme not in schemes or not reachable or not text.isprintable():
+        raise ValueError(text)
+    _ = parts.port  # raises ValueError when it is no port
+    return text
+
+

@@ -1,0 +1,107 @@
+-- Every statement that the engine sends, by name. The line under a name says what it is for.
+
+-- name: insert_task
+-- Remember a task before anybody is told of it. $4 is the parameters' JSON text.
+INSERT INTO tasks (task_id, task_type, policy, parameters, timeout_s, labels, script_name, max_attempts)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+RETURNING created_at
+
+-- name: get_task
+-- One task as clients see it, without its parameters.
+SELECT task_id, task_type, status, policy, labels, attempts, created_at, started_at, finished_at, outcome
+FROM tasks WHERE task_id = $1
+
+-- name: claim_task
+-- Take the lease of a queued task for worker $2, for $3 seconds. No row: somebody else has it, or it is done.
+UPDATE tasks
+SET status = 'running', attempts = attempts + 1, worker_id = $2, lease_until = now() + make_interval(secs => $3),
+    started_at = now()
+WHERE task_id = $1 AND status = 'queued'
+RETURNING attempts, task_type, policy, parameters, timeout_s, script_name,
+    extract(epoch FROM now() - greatest(created_at, due_at))::float8 AS queue_s
+
+-- name: renew_leases
+-- Renew the leases of worker $1 on the tasks $2 for $3 seconds. A task that does not come back is no longer its own.
+UPDATE tasks SET lease_until = now() + make_interval(secs => $3)
+WHERE task_id = ANY($2::uuid[]) AND status = 'running' AND worker_id = $1
+RETURNING task_id
+
+-- name: finish_task
+-- Store how attempt $2 of worker $3 ended. No row: the lease was lost meanwhile and the result is not wanted.
+WITH done AS (
+    UPDATE tasks
+    SET status = $4, exit_reason = $5, outcome = $6, finished_at = now(), worker_id = NULL, lease_until = NULL
+    WHERE task_id = $1 AND attempts = $2 AND worker_id = $3 AND status = 'running'
+    RETURNING task_id, started_at
+)
+INSERT INTO attempts (task_id, attempt, worker_id, started_at, ended, exit_reason)
+SELECT task_id, $2, $3, started_at, 'finished', $5 FROM done
+RETURNING task_id
+
+-- name: give_back_task
+-- End attempt $2 of worker $3 without a result and queue the task again, due in $4 seconds, with $5 more attempts
+-- allowed (1 when the attempt is not to be counted). $6 is how it ended, $7 why.
+WITH given AS (
+    UPDATE tasks
+    SET status = 'queued', worker_id = NULL, lease_until = NULL, max_attempts = max_attempts + $5,
+        due_at = now() + make_interval(secs => $4)
+    WHERE task_id = $1 AND attempts = $2 AND worker_id = $3 AND status = 'running' AND attempts < max_attempts + $5
+    RETURNING task_id, started_at
+)
+INSERT INTO attempts (task_id, attempt, worker_id, started_at, ended, message)
+SELECT task_id, $2, $3, started_at, $6, $7 FROM given
+RETURNING task_id
+
+-- name: sweep_lost_tasks
+-- Tasks whose lease ran out: queued again while attempts are left, else failed with the outcome $1.
+WITH lost AS (
+    SELECT task_id, attempts, worker_id, started_at FROM tasks
+    WHERE status = 'running' AND lease_until < now()
+    ORDER BY lease_until LIMIT 500 FOR UPDATE SKIP LOCKED
+), noted AS (
+    INSERT INTO attempts (task_id, attempt, worker_id, started_at, ended, message)
+    SELECT task_id, attempts, worker_id, started_at, 'worker_lost', 'the lease ran out' FROM lost
+)
+UPDATE tasks
+SET worker_id = NULL, lease_until = NULL, due_at = now(),
+    status = (CASE WHEN tasks.attempts < max_attempts THEN 'queued' ELSE 'failed' END)::task_status,
+    exit_reason = (CASE WHEN tasks.attempts < max_attempts THEN NULL ELSE 'worker_lost' END)::exit_reason,
+    finished_at = CASE WHEN tasks.attempts < max_attempts THEN NULL ELSE now() END,
+    outcome = CASE WHEN tasks.attempts < max_attempts THEN NULL ELSE $1::bytea END
+FROM lost WHERE tasks.task_id = lost.task_id
+RETURNING tasks.task_id, tasks.status
+
+-- name: overdue_tasks
+-- The $2 oldest tasks after ($3, $4) that have been waiting for more than $1 seconds: Redis may have lost them.
+SELECT task_id, due_at FROM tasks
+WHERE status = 'queued' AND due_at < now() - make_interval(secs => $1) AND (due_at, task_id) > ($3, $4)
+ORDER BY due_at, task_id LIMIT $2
+
+-- name: delete_old_tasks
+-- Delete up to $2 tasks that ended more than $1 days ago.
+DELETE FROM tasks WHERE task_id IN (
+    SELECT task_id FROM tasks WHERE finished_at < now() - make_interval(secs => $1 * 86400) LIMIT $2
+)
+
+-- name: beat
+-- Worker $1 is alive and in state $2.
+INSERT INTO workers (worker_id, state) VALUES ($1, $2)
+ON CONFLICT (worker_id) DO UPDATE SET seen_at = now(), state = excluded.state
+
+-- name: forget_worker
+-- Worker $1 has stopped.
+DELETE FROM workers WHERE worker_id = $1
+
+-- name: forget_lost_workers
+-- Workers that have been silent for a minute.
+DELETE FROM workers WHERE seen_at < now() - interval '60 s'
+
+-- name: live_workers
+-- Workers heard of in the last $1 seconds.
+SELECT state FROM workers WHERE seen_at > now() - make_interval(secs => $1) ORDER BY started_at
+
+-- name: queue_depth
+-- How many tasks wait, how long the oldest has been waiting, and how many run.
+SELECT (SELECT count(*) FROM tasks WHERE status = 'queued') AS queued,
+    (SELECT extract(epoch FROM now() - min(due_at)) FROM tasks WHERE status = 'queued')::float8 AS oldest_wait_s,
+    (SELECT count(*) FROM tasks WHERE status = 'running') AS running

@@ -1,0 +1,317 @@
+"""PostgreSQL, the truth about every task. All SQL lies in ``sql/``; each statement has a name and a sentence there.
+
+A task is ``queued`` until one worker's conditional UPDATE claims it. The claim carries a lease, which the worker
+renews, and an attempt number, without which no result can be stored: a worker that lost its lease writes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import re
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from engine.logs import redact
+from engine.task import Claim, NewTask, Outcome, Status, StoredTask, Swept, WorkerState
+
+SQL_DIR = Path(__file__).resolve().parent / "sql"
+MIGRATION_LOCK = 0x756E697479  # any number that every version of the engine agrees on
+CONNECT_TIMEOUT_S = 3.0
+ACQUIRE_TIMEOUT_S = 4.0
+COMMAND_TIMEOUT_S = 5.0
+BULK_TIMEOUT_S = 60.0
+BULK_BYTES = 1 << 20
+NO_UUID = UUID(int=0)
+NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
+
+# What says that the database is away or too busy, rather than that our statement is wrong.
+_AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+
+
+class StoreUnavailableError(Exception):
+    """PostgreSQL cannot be asked just now. Nothing was decided; the same call may succeed later."""
+
+
+class SchemaError(Exception):
+    """The database holds a schema that this engine must not touch."""
+
+
+class Store:
+    """Remembers tasks. Opened lazily: a database that is away makes calls fail, never the constructor."""
+
+    def __init__(self, dsn: str, *, connections: int) -> None:
+        """
+        Args:
+            dsn: PostgreSQL's URL.
+            connections: most connections that are opened.
+        """
+        self._dsn = dsn
+        self._sql = load_queries(SQL_DIR / "queries.sql")
+        self.opened = asyncio.Event()
+        """Set once `open` has succeeded. The database may be away again since."""
+        self._schema = [(path.name, path.read_text()) for path in sorted(SQL_DIR.glob("[0-9]*.sql"))]
+        self._idle: list[Any] = []
+        self._turns = asyncio.Semaphore(connections)
+        self._outcomes = msgspec.json.Decoder(Outcome)
+
+    async def open(self) -> None:
+        """Bring the schema up to date and be ready for calls.
+
+        Raises:
+            StoreUnavailableError: the database is away.
+            SchemaError: its schema is newer than this engine, or was changed by hand.
+        """
+        if self.opened.is_set():
+            return
+        with _away():
+            connection = await asyncpg.connect(self._dsn, timeout=CONNECT_TIMEOUT_S)
+            try:
+                await _migrate(connection, self._schema)
+            finally:
+                await connection.close(timeout=CONNECT_TIMEOUT_S)
+            self.opened.set()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        self.opened.clear()
+        while self._idle:
+            with contextlib.suppress(*_AWAY):
+                await self._idle.pop().close(timeout=CONNECT_TIMEOUT_S)
+
+    async def ping(self) -> None:
+        """Ask for nothing.
+
+        Raises:
+            StoreUnavailableError: no answer.
+        """
+        async with self._connection() as connection:
+            await connection.fetchval("SELECT 1", timeout=CONNECT_TIMEOUT_S)
+
+    async def insert(self, task: NewTask) -> datetime:
+        """Remember a new task; when this returns, the task survives any crash. Returns when it was accepted."""
+        created_at: datetime = await self._value(
+            "insert_task", task.task_id, task.task_type, task.policy, task.parameters, task.timeout_s,
+            msgspec.json.encode(task.labels).decode(), task.script_name, task.max_attempts,
+        )
+        return created_at
+
+    async def get(self, task_id: UUID) -> StoredTask | None:
+        """One task, or ``None`` when there is none with this id."""
+        rows = await self._rows("get_task", task_id)
+        return self._stored_task(rows[0]) if rows else None
+
+    async def claim(self, task_id: UUID, worker_id: UUID, lease_s: float) -> Claim | None:
+        """Take a queued task for ``lease_s`` seconds; ``None`` when it is not there to be taken."""
+        rows = await self._rows("claim_task", task_id, worker_id, lease_s)
+        if not rows:
+            return None
+        row = rows[0]
+        return Claim(
+            task_id=task_id, attempt=row["attempts"], task_type=row["task_type"], policy=row["policy"],
+            parameters=row["parameters"], timeout_s=row["timeout_s"], script_name=row["script_name"],
+            queue_s=max(0.0, row["queue_s"]),
+        )
+
+    async def renew(self, worker_id: UUID, task_ids: Sequence[UUID], lease_s: float) -> set[UUID]:
+        """Renew the leases of a worker's tasks; returns those that are still its own."""
+        rows = await self._rows("renew_leases", worker_id, list(task_ids), lease_s)
+        return {UUID(bytes=row["task_id"].bytes) for row in rows}
+
+    async def finish(self, claim: Claim, worker_id: UUID, outcome: Outcome) -> bool:
+        """Store how an attempt ended; ``False`` when its lease was lost meanwhile and nothing was stored."""
+        rows = await self._rows(
+            "finish_task", claim.task_id, claim.attempt, worker_id, outcome.status.value, outcome.exit_reason.value,
+            msgspec.json.encode(outcome),
+        )
+        return bool(rows)
+
+    async def release(self, claim: Claim, worker_id: UUID) -> bool:
+        """Give a task back without spending an attempt, because this worker stops."""
+        return bool(await self._rows(
+            "give_back_task", claim.task_id, claim.attempt, worker_id, 0.0, 1, "released", "the worker stopped"
+        ))
+
+    async def retry(self, claim: Claim, worker_id: UUID, message: str, *, delay_s: float) -> bool:
+        """Queue a task again after our own failure; ``False`` when no attempt is left (or the lease was lost)."""
+        text = message.replace("\x00", "\\x00")
+        return bool(await self._rows(
+            "give_back_task", claim.task_id, claim.attempt, worker_id, delay_s, 0, "sandbox_failed", text
+        ))
+
+    async def sweep_lost(self, outcome: Outcome) -> list[Swept]:
+        """Take back the tasks of lost workers; those without an attempt left fail with ``outcome``."""
+        rows = await self._rows("sweep_lost_tasks", msgspec.json.encode(outcome))
+        return [Swept(task_id=UUID(bytes=row["task_id"].bytes), status=Status(row["status"])) for row in rows]
+
+    async def overdue(self, older_than_s: float, page: int) -> AsyncIterator[list[UUID]]:
+        """Pages of the tasks that have waited longer than ``older_than_s`` seconds, the oldest first."""
+        after = (NO_TIME, NO_UUID)
+        while rows := await self._rows("overdue_tasks", older_than_s, page, *after):
+            yield [UUID(bytes=row["task_id"].bytes) for row in rows]
+            if len(rows) < page:
+                return
+            after = (rows[-1]["due_at"], rows[-1]["task_id"])
+
+    async def delete_old(self, retention_days: float) -> int:
+        """Delete finished tasks beyond their retention; returns how many."""
+        deleted = 0
+        while count := int((await self._execute("delete_old_tasks", retention_days, 500)).rpartition(" ")[2]):
+            deleted += count
+        return deleted
+
+    async def beat(self, state: WorkerState) -> None:
+        """Say that a worker is alive."""
+        await self._execute("beat", state.worker_id, msgspec.json.encode(state).decode())
+
+    async def forget_worker(self, worker_id: UUID) -> None:
+        """Say that a worker has stopped."""
+        await self._execute("forget_worker", worker_id)
+
+    async def forget_lost_workers(self) -> None:
+        """Drop workers that have been silent for a minute."""
+        await self._execute("forget_lost_workers")
+
+    async def live_workers(self, within_s: float) -> list[WorkerState]:
+        """The workers heard of in the last ``within_s`` seconds."""
+        rows = await self._rows("live_workers", within_s)
+        return [msgspec.json.decode(row["state"], type=WorkerState) for row in rows]
+
+    async def queue_depth(self) -> tuple[int, float, int]:
+        """How many tasks wait, the longest wait in seconds, how many run."""
+        row = (await self._rows("queue_depth"))[0]
+        return row["queued"], max(0.0, row["oldest_wait_s"] or 0.0), row["running"]
+
+    def _stored_task(self, row: asyncpg.Record) -> StoredTask:
+        return StoredTask(
+            task_id=UUID(bytes=row["task_id"].bytes), task_type=row["task_type"], status=Status(row["status"]),
+            policy=row["policy"], labels=msgspec.json.decode(row["labels"]), attempts=row["attempts"],
+            created_at=row["created_at"], started_at=row["started_at"], finished_at=row["finished_at"],
+            outcome=self._outcomes.decode(row["outcome"]) if row["outcome"] is not None else None,
+        )
+
+    @contextlib.asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Any]:
+        """A connection for one statement.
+
+        asyncpg's own pool tidies a connection after each use, for more than what most of our statements cost. Ours
+        leave nothing to tidy: each is one statement, and a connection on which one was broken off is not used again.
+        """
+        with _away():
+            if not self.opened.is_set():
+                raise StoreUnavailableError("the database has not been reached yet")
+            async with asyncio.timeout(ACQUIRE_TIMEOUT_S):
+                await self._turns.acquire()
+            try:
+                connection = await self._take_connection()
+                try:
+                    yield connection
+                except asyncpg.PostgresError:
+                    self._idle.append(connection)
+                    raise
+                except BaseException:
+                    connection.terminate()
+                    raise
+                self._idle.append(connection)
+            finally:
+                self._turns.release()
+
+    async def _take_connection(self) -> Any:
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.is_closed():
+                return connection
+        return await asyncpg.connect(
+            self._dsn,
+            timeout=CONNECT_TIMEOUT_S,
+            server_settings={"application_name": "unityai-engine", "jit": "off"},
+        )
+
+    async def _rows(self, name: str, *arguments: Any) -> list[asyncpg.Record]:
+        async with self._connection() as connection:
+            timeout = BULK_TIMEOUT_S if name == "claim_task" or _is_bulky(arguments) else COMMAND_TIMEOUT_S
+            rows: list[asyncpg.Record] = await connection.fetch(self._sql[name], *arguments, timeout=timeout)
+            return rows
+
+    async def _value(self, name: str, *arguments: Any) -> Any:
+        async with self._connection() as connection:
+            timeout = BULK_TIMEOUT_S if _is_bulky(arguments) else COMMAND_TIMEOUT_S
+            return await connection.fetchval(self._sql[name], *arguments, timeout=timeout)
+
+    async def _execute(self, name: str, *arguments: Any) -> str:
+        async with self._connection() as connection:
+            done: str = await connection.execute(self._sql[name], *arguments, timeout=BULK_TIMEOUT_S)
+            return done
+
+
+def load_queries(path: Path) -> dict[str, str]:
+    """Name → statement of a file in which each statement follows ``-- name: NAME`` and a describing comment.
+
+    Raises:
+        ValueError: a statement without a description, or two of one name.
+    """
+    queries: dict[str, str] = {}
+    for part in re.split(r"^-- name: ", path.read_text(), flags=re.MULTILINE)[1:]:
+        name, _, body = part.partition("\n")
+        if name in queries or not body.startswith("-- "):
+            raise ValueError(f"{path}: {name}: given twice, or without a description")
+        queries[name] = "\n".join(line for line in body.splitlines() if not line.startswith("--")).strip()
+    return queries
+
+
+def _is_bulky(arguments: tuple[Any, ...]) -> bool:
+    """Whether megabytes are sent, which take their time on a healthy database too."""
+    return any(isinstance(value, bytes | memoryview) and len(value) > BULK_BYTES for value in arguments)
+
+
+@contextlib.contextmanager
+def _away() -> Any:
+    """Turn what says "the database is away" into ``StoreUnavailableError``."""
+    try:
+        yield
+    except _AWAY as error:
+        reason = redact(str(error)).strip() or type(error).__name__
+        raise StoreUnavailableError(f"PostgreSQL cannot be asked: {reason}") from error
+
+
+async def _migrate(connection: asyncpg.Connection, schema: list[tuple[str, str]]) -> None:
+    """Apply the schema files that this database has not seen, one process at a time, all or nothing."""
+    async with connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", MIGRATION_LOCK)
+        await connection.execute(
+            "CREATE TABLE IF NOT EXISTS schema_versions (version integer PRIMARY KEY, name text NOT NULL,"
+            " sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
+        )
+        applied = {row["version"]: row for row in await connection.fetch("SELECT * FROM schema_versions")}
+        for name, text in schema:
+            await _apply(connection, name, text, applied.pop(int(name[:4]), None))
+    if applied:
+        raise SchemaError(f"the database has schema version {max(applied)}, which this engine does not know: "
+                          "start the newer engine that made it")
+
+
+async def _apply(connection: asyncpg.Connection, name: str, text: str, seen: asyncpg.Record | None) -> None:
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    if seen is None:
+        await connection.execute(text)
+        statement = "INSERT INTO schema_versions (version, name, sha256) VALUES ($1, $2, $3)"
+        await connection.execute(statement, int(name[:4]), name, sha256)
+    elif seen["sha256"] != sha256:
+        raise SchemaError(f"{name} was changed after it had been applied: undo that, and add a new file instead")

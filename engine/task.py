@@ -1,0 +1,169 @@
+"""The words of the engine as types: a task, its attempts, and how they end. Nothing here does anything."""
+
+from __future__ import annotations
+
+import enum
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+import msgspec
+
+from sandbox import ExitReason, Isolation, Limits, Logs, Result, RunError, Usage, Violation
+
+TASK_TYPES = (
+    "data_processing",
+    "ml_inference",
+    "web_scraping",
+    "document_processing",
+    "image_processing",
+    "custom_script",
+)
+
+NULL = msgspec.Raw(b"null")
+
+
+class Status(enum.StrEnum):
+    """Where a task stands."""
+
+    QUEUED = "queued"
+    """Accepted and stored; waits for a worker."""
+    RUNNING = "running"
+    """An attempt is under way on a worker that renews its lease."""
+    SUCCEEDED = "succeeded"
+    """Final: ``exit_reason`` is ``ok`` and ``result`` holds the answer."""
+    FAILED = "failed"
+    """Final: ``exit_reason`` says why."""
+    CANCELLED = "cancelled"
+    """Final: somebody asked for it."""
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing will change any more."""
+        return self not in (Status.QUEUED, Status.RUNNING)
+
+
+class NewTask(msgspec.Struct, frozen=True, kw_only=True):
+    """A task that was checked and is about to be stored."""
+
+    task_id: UUID
+    task_type: str
+    parameters: bytes | memoryview
+    """The client's own JSON text; it is never decoded again outside a sandbox."""
+    policy: str
+    timeout_s: float | None
+    labels: dict[str, str]
+    script_name: str | None
+    """Name of the file in the scripts folder, when the script is a name and not source."""
+    max_attempts: int
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt that this worker may make. ``attempt`` is the fencing token: only its holder can store a result."""
+
+    task_id: UUID
+    attempt: int
+    task_type: str
+    policy: str
+    parameters: bytes
+    timeout_s: float | None
+    script_name: str | None
+    queue_s: float
+    """How long the task waited for this attempt, since it was accepted or given back."""
+
+
+class Script(msgspec.Struct, frozen=True, kw_only=True):
+    """Which named script ran."""
+
+    name: str
+    sha256: str
+    """Of the very bytes that ran, in hex."""
+
+
+class TaskUsage(Usage, frozen=True, kw_only=True):
+    """What the last attempt used."""
+
+    queue_s: float = 0.0
+    """How long the task waited for a worker before that."""
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What is remembered of the attempt that ended a task. Stored as one JSON document of bytes."""
+
+    exit_reason: ExitReason
+    message: str
+    result: msgspec.Raw = NULL
+    """JSON text, or ``null`` when there is none."""
+    error: RunError | None = None
+    exit_code: int | None = None
+    signal: str | None = None
+    logs: Logs | None = None
+    usage: TaskUsage | None = None
+    isolation: Isolation | None = None
+    violations: tuple[Violation, ...] = ()
+    policy_digest: str | None = None
+    limits: Limits | None = None
+    script: Script | None = None
+
+    @property
+    def status(self) -> Status:
+        """The final status that follows from ``exit_reason``."""
+        if self.exit_reason is ExitReason.OK:
+            return Status.SUCCEEDED
+        return Status.CANCELLED if self.exit_reason is ExitReason.CANCELLED else Status.FAILED
+
+
+class StoredTask(msgspec.Struct, frozen=True, kw_only=True):
+    """A task as PostgreSQL has it."""
+
+    task_id: UUID
+    task_type: str
+    status: Status
+    policy: str
+    labels: dict[str, str]
+    attempts: int
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    outcome: Outcome | None
+
+
+class Swept(msgspec.Struct, frozen=True, kw_only=True):
+    """A task whose worker was lost, and where it stands now."""
+
+    task_id: UUID
+    status: Status
+
+
+class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker says of itself every few seconds."""
+
+    worker_id: UUID
+    host: str
+    pid: int
+    slots: int
+    """Tasks that it can run at the same time."""
+    running: int
+    ready: dict[str, int]
+    """Policy → sandboxes that stand ready."""
+    isolation: Isolation
+    state: Literal["working", "draining"]
+
+
+def outcome_of(result: Result, *, queue_s: float, script: Script | None) -> Outcome:
+    """The part of a sandbox's answer that is remembered; the bytes of artifacts are not."""
+    return Outcome(
+        exit_reason=result.exit_reason,
+        message=result.message,
+        result=NULL if result.value is None else result.value,
+        error=result.error,
+        exit_code=result.exit_code,
+        signal=result.signal,
+        logs=result.logs,
+        usage=TaskUsage(queue_s=queue_s, **msgspec.structs.asdict(result.usage)),
+        isolation=result.isolation,
+        violations=result.violations,
+        policy_digest=result.policy_digest,
+        limits=result.limits,
+        script=script,
+    )

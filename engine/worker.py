@@ -1,0 +1,351 @@
+"""The worker: takes tasks from the queue and runs each in a sandbox of its policy.
+
+Order matters at the start: the host is probed, the policies are read and every pool with its zygote is up before the
+first connection to PostgreSQL or Redis exists, so that no socket and no secret can be inherited by what runs scripts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from uuid import UUID, uuid4
+
+import msgspec
+import structlog
+
+from engine.logs import get_logger
+from engine.policies import Policies, effective_limits
+from engine.queue import Queue, QueueUnavailableError, QueueWorker
+from engine.scripts import NamedScript, ScriptError, read_script
+from engine.service import build_request
+from engine.settings import PROJECT_DIR, Settings
+from engine.store import Store, StoreUnavailableError
+from engine.task import Claim, Outcome, Status, TaskUsage, WorkerState, outcome_of
+from sandbox import ExitReason, Host, Isolation, Policy, Pool, Result, RunError, SandboxError, Template, probe_host
+
+ENTRY = "handlers.entry:main"
+SWEEP_S = 1.0
+OVERDUE_S = 2.0
+OVERDUE_PAGE = 500
+RETRY_DELAY_S = 1.0
+CLAIM_PAUSE_S = 1.0
+AWAY_PAUSE_S = 1.0
+STORE_PAUSE_S = (0.1, 2.0)
+STORE_PATIENCE_S = 60.0
+KILL_S = 5.0
+
+LOST = Outcome(
+    exit_reason=ExitReason.WORKER_LOST,
+    message="Each worker that ran this task was lost before it could store a result, and no attempt is left.",
+)
+
+
+class Attempt(msgspec.Struct, kw_only=True):
+    """An attempt under way here."""
+
+    claim: Claim
+    stop: asyncio.Event
+    """Set to have the run killed: the lease was lost, or this worker stops."""
+
+
+def template(settings: Settings) -> Template:
+    """What the zygotes of a process with these settings are made of."""
+    return Template(
+        code=PROJECT_DIR, entry=ENTRY, places={"scripts": settings.scripts_dir}, uid=settings.sandbox_uid,
+        gid=settings.sandbox_gid,
+    )
+
+
+@contextlib.asynccontextmanager
+async def open_pools(settings: Settings, host: Host, policies: tuple[Policy, ...], *,
+                     ready: int) -> AsyncIterator[dict[str, Pool]]:
+    """A started pool for each policy, by policy name; closed at the end.
+
+    Raises:
+        HostError: a policy requires a layer that this host lacks.
+        SandboxError: a zygote did not come up.
+    """
+    pools = {policy.name: Pool(policy, host, template(settings), ready=ready) for policy in policies}
+    try:
+        await asyncio.gather(*(pool.start() for pool in pools.values()))
+        yield pools
+    finally:
+        await asyncio.gather(*(pool.close() for pool in pools.values()), return_exceptions=True)
+
+
+async def run_worker(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT, then drain.
+
+    Raises:
+        PolicyError: a policy file that cannot be.
+        HostError: this host lacks a layer that a policy requires.
+        SandboxError: a zygote did not come up.
+    """
+    stop = asyncio.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    policies = Policies.load(settings.policies_dir)
+    host = probe_host(settings.sandbox_uid, settings.sandbox_gid)
+    async with open_pools(settings, host, policies.all, ready=settings.pool_ready) as pools:
+        await Worker(settings, policies, pools).run(stop)
+
+
+class Worker:
+    """Runs the tasks of the queue, ``MAX_CONCURRENT_TASKS`` at a time."""
+
+    def __init__(self, settings: Settings, policies: Policies, pools: dict[str, Pool]) -> None:
+        database_url, redis_url = settings.servers
+        self.worker_id = uuid4()
+        self._settings = settings
+        self._policies = policies
+        self._pools = pools
+        self._store = Store(database_url, connections=settings.database_connections)
+        self._queue = Queue(redis_url, settings.queue_name)
+        self._entries = QueueWorker(
+            redis_url, settings.queue_name, self.run_task, slots=settings.max_concurrent_tasks
+        )
+        self._attempts: dict[UUID, Attempt] = {}
+        self._draining = False
+        self._log = get_logger(worker_id=str(self.worker_id))
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until ``stop``, then drain and leave nothing behind."""
+        loops = [
+            asyncio.create_task(loop)
+            for loop in (self._take(), self._beat(), self._sweep(), self._clean_up())
+        ]
+        isolation = self._isolation()
+        self._log.info("worker started", profile=isolation.profile, asked=self._settings.isolation,
+                       layers=isolation.layers, policies=sorted(self._pools), slots=self._settings.max_concurrent_tasks)
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            done, _ = await asyncio.wait([stopped, *loops], return_when=asyncio.FIRST_COMPLETED)
+            for loop in done - {stopped}:
+                loop.result()  # a loop never ends by itself: raise what ended it
+            await self._drain(loops[0])
+        finally:
+            for task in (stopped, *loops):
+                task.cancel()
+            await asyncio.gather(stopped, *loops, return_exceptions=True)
+            await self._leave()
+
+    async def run_task(self, task_id: UUID) -> None:
+        """One attempt at one task: claim, run, store, tell."""
+        claim = await self._claim(task_id)
+        if claim is None:
+            return
+        with self._attempt(claim) as attempt, structlog.contextvars.bound_contextvars(
+            task_id=str(task_id), attempt=claim.attempt
+        ):
+            outcome = await self._outcome(attempt)
+            if outcome is None or not await self._conclude(attempt, outcome):
+                return
+        await self._queue.announce(task_id)
+
+    async def _take(self) -> None:
+        """Take tasks from the queue, once PostgreSQL can be asked what they are."""
+        await self._store.opened.wait()
+        await self._entries.main()
+
+    async def _claim(self, task_id: UUID) -> Claim | None:
+        try:
+            return await self._store.claim(task_id, self.worker_id, self._settings.lease_s)
+        except StoreUnavailableError as error:
+            self._log.warning("task not claimed", task_id=str(task_id), reason=str(error))
+            await asyncio.sleep(CLAIM_PAUSE_S)  # keeps the slot, so that we do not empty the queue for nothing
+            return None  # it is still queued, and the sweeper puts it in line again
+
+    @contextlib.contextmanager
+    def _attempt(self, claim: Claim) -> Iterator[Attempt]:
+        attempt = Attempt(claim=claim, stop=asyncio.Event())
+        self._attempts[claim.task_id] = attempt
+        try:
+            yield attempt
+        finally:
+            del self._attempts[claim.task_id]
+
+    async def _outcome(self, attempt: Attempt) -> Outcome | None:
+        """How an attempt ended; ``None`` when it ended by our own fault and the task is queued again."""
+        try:
+            return await self._execute(attempt)
+        except SandboxError as error:
+            return await self._try_again(attempt.claim, error)
+        except Exception as error:  # a fault in our own code must not cost the task its lease's time
+            self._log.exception("attempt broken off")
+            return await self._try_again(attempt.claim, SandboxError("worker", f"{type(error).__name__}: {error}"))
+
+    async def _execute(self, attempt: Attempt) -> Outcome:
+        """Run an attempt in its sandbox and say how it ended.
+
+        Raises:
+            SandboxError: our own failure; the task may be tried again.
+        """
+        claim = attempt.claim
+        policy = self._policies.named(claim.policy)
+        if policy is None:
+            raise SandboxError("policy", f"this worker has no policy {claim.policy}")
+        try:
+            script = self._read_script(claim)
+        except ScriptError as error:
+            return _unreadable(claim, error)
+        limits = effective_limits(policy, self._settings, claim.timeout_s)
+        result = await self._pools[policy.name].run(build_request(claim, script), limits=limits, cancel=attempt.stop)
+        self._log_result(claim, result)
+        return outcome_of(result, queue_s=claim.queue_s, script=script.script if script else None)
+
+    def _read_script(self, claim: Claim) -> NamedScript | None:
+        return read_script(self._settings.scripts_dir, claim.script_name) if claim.script_name else None
+
+    async def _try_again(self, claim: Claim, error: SandboxError) -> Outcome | None:
+        """Queue a task again after our own failure; the outcome that it fails with when no attempt is left."""
+        self._log.error("sandbox failed", stage=error.stage, reason=error.message)
+        try:
+            if await self._store.retry(claim, self.worker_id, str(error), delay_s=RETRY_DELAY_S):
+                return None
+        except StoreUnavailableError:
+            return None  # the lease runs out, which comes to the same
+        return msgspec.structs.replace(LOST, message=f"The sandbox failed and no attempt is left: {error}")
+
+    async def _conclude(self, attempt: Attempt, outcome: Outcome) -> bool:
+        """Store an outcome, patiently, or give the task back when we were the ones who stopped it."""
+        claim, pause = attempt.claim, STORE_PAUSE_S[0]
+        stopped_by_us = attempt.stop.is_set() and outcome.exit_reason is ExitReason.CANCELLED
+        deadline = asyncio.get_running_loop().time() + STORE_PATIENCE_S
+        while True:
+            try:
+                if stopped_by_us:
+                    await self._store.release(claim, self.worker_id)
+                    return False
+                stored = await self._store.finish(claim, self.worker_id, outcome)
+            except StoreUnavailableError as error:
+                self._log.warning("result not stored yet", reason=str(error), retry_s=pause)
+                if asyncio.get_running_loop().time() > deadline:
+                    return False  # the lease runs out and the task runs again
+            else:
+                if not stored:
+                    self._log.warning("result not stored: the lease was lost")
+                return stored
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, STORE_PAUSE_S[1])
+
+    def _log_result(self, claim: Claim, result: Result) -> None:
+        self._log.info(
+            "attempt ended", task_type=claim.task_type, policy=claim.policy, exit_reason=result.exit_reason.value,
+            exit_code=result.exit_code, signal=result.signal, queue_s=round(claim.queue_s, 4),
+            wall_s=round(result.usage.wall_s, 4), cpu_s=round(result.usage.cpu_s, 4),
+            memory_peak_mib=round(result.usage.memory_peak_mib, 1), violations=len(result.violations),
+            error_type=result.error.type if result.error else None,
+        )
+
+    async def _beat(self) -> None:
+        """Renew the leases and say that we are alive, well before either would be doubted."""
+        while True:
+            try:
+                await self._store.open()
+                await self._renew()
+                await self._store.beat(self._state())
+            except StoreUnavailableError as error:
+                self._log.warning("database away", reason=str(error))
+                await asyncio.sleep(AWAY_PAUSE_S)
+                continue
+            await asyncio.sleep(min(self._settings.lease_s / 4, 5.0))
+
+    async def _renew(self) -> None:
+        held = list(self._attempts)
+        if not held:
+            return
+        kept = await self._store.renew(self.worker_id, held, self._settings.lease_s)
+        for task_id in set(held) - kept:
+            if attempt := self._attempts.get(task_id):
+                self._log.warning("lease lost", task_id=str(task_id), attempt=attempt.claim.attempt)
+                attempt.stop.set()
+
+    async def _sweep(self) -> None:
+        """Queue again what lost workers or a forgetful Redis left behind."""
+        while True:
+            await asyncio.sleep(SWEEP_S * random.uniform(0.8, 1.2))  # noqa: S311  only so that workers take turns
+            with contextlib.suppress(StoreUnavailableError, QueueUnavailableError):
+                await self._sweep_lost()
+                await self._sweep_overdue()
+
+    async def _sweep_lost(self) -> None:
+        swept = await self._store.sweep_lost(LOST)
+        for task in swept:
+            self._log.warning("worker lost", task_id=str(task.task_id), status=task.status.value)
+            if task.status.final:
+                await self._queue.announce(task.task_id)
+        if again := [task.task_id for task in swept if task.status is Status.QUEUED]:
+            await self._queue.put(again)
+
+    async def _sweep_overdue(self) -> None:
+        async for task_ids in self._store.overdue(OVERDUE_S, OVERDUE_PAGE):
+            missing = await self._queue.missing(task_ids)
+            if not missing:
+                return
+            await self._queue.put(missing)
+            self._log.warning("tasks queued again", count=len(missing))
+
+    async def _clean_up(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.cleanup_interval_s * random.uniform(0.9, 1.0))  # noqa: S311  as above
+            with contextlib.suppress(StoreUnavailableError):
+                await self._store.forget_lost_workers()
+                deleted = await self._store.delete_old(self._settings.retention_days)
+                self._log.info("clean-up done", tasks_deleted=deleted)
+
+    async def _drain(self, picking: asyncio.Task[None]) -> None:
+        """Take nothing more; let what runs go on for ``DRAIN_S``; then kill it and give it back."""
+        self._draining = True
+        picking.cancel()
+        self._log.info("draining", running=len(self._attempts), drain_s=self._settings.drain_s)
+        if await _within(self._settings.drain_s, self._entries.idle()):
+            return
+        for attempt in self._attempts.values():
+            attempt.stop.set()
+        await _within(KILL_S, self._entries.idle())
+
+    async def _leave(self) -> None:
+        with contextlib.suppress(StoreUnavailableError):
+            await self._store.forget_worker(self.worker_id)
+        await self._entries.disconnect()
+        await self._queue.close()
+        await self._store.close()
+        self._log.info("worker stopped")
+
+    def _isolation(self) -> Isolation:
+        return next(iter(self._pools.values())).isolation
+
+    def _state(self) -> WorkerState:
+        return WorkerState(
+            worker_id=self.worker_id,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            slots=self._settings.max_concurrent_tasks,
+            running=len(self._attempts),
+            ready={name: pool.stats().ready for name, pool in self._pools.items()},
+            isolation=self._isolation(),
+            state="draining" if self._draining else "working",
+        )
+
+
+def _unreadable(claim: Claim, error: ScriptError) -> Outcome:
+    """The named script has gone since the task was accepted, or cannot be read on this worker."""
+    return Outcome(
+        exit_reason=ExitReason.ERROR,
+        message=f"The named script could not be read: {error}",
+        error=RunError(type="ScriptError", message=str(error), code="script_unavailable"),
+        usage=TaskUsage(queue_s=claim.queue_s),
+    )
+
+
+async def _within(seconds: float, awaitable: Awaitable[None]) -> bool:
+    """Whether it ended in time."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(awaitable, seconds)
+        return True
+    return False

@@ -1,0 +1,38 @@
+"""The field on which the attacks are run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+pytest.register_assert_rewrite("attack", "field")
+
+from field import Field, Secrets
+
+from sandbox import Template
+from synchronous import Sandbox
+
+
+@pytest.fixture(scope="session")
+def planted() -> Iterator[Secrets]:
+    """Secrets in place before the zygote starts: in a file, in the environment, behind an open descriptor."""
+    secrets = Secrets()
+    yield secrets
+    secrets.close()
+
+
+@pytest.fixture(scope="session")
+def field(planted: Secrets, attacked_box: Sandbox, template: Template) -> Iterator[Field]:
+    """Listeners and victims around a pool that was started beside the secrets."""
+    field = Field(attacked_box, template, planted)
+    yield field
+    field.close()
+
+
+@pytest.fixture(scope="session")
+def attacked_box(planted: Secrets, policy, host, template: Template) -> Iterator[Sandbox]:  # noqa: ANN001 see above
+    """A pool of the attacks' own."""
+    box = Sandbox(policy, host, template)
+    yield box
+    box.close()

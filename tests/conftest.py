@@ -1,0 +1,88 @@
+"""Fixtures that the sandbox's tests and the attacks share."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+import sandbox  # noqa: E402 found by the line above
+from synchronous import Sandbox  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def host() -> sandbox.Host:
+    """What this host really offers."""
+    return sandbox.probe_host()
+
+
+@pytest.fixture(scope="session")
+def policy() -> sandbox.Policy:
+    """The policy as it is delivered."""
+    return sandbox.load_policies(ROOT / "policies")["custom_script"]
+
+
+@pytest.fixture(scope="session")
+def light_policy(policy: sandbox.Policy) -> sandbox.Policy:
+    """The same grant with little loaded beforehand, for tests that start zygotes."""
+    import msgspec  # noqa: PLC0415 of the sandbox's own imports, so surely there
+
+    return msgspec.structs.replace(policy, preload=("handlers.custom_script",))
+
+
+@pytest.fixture(scope="session")
+def template() -> Iterator[sandbox.Template]:
+    """A copy of the code, so that a test may compare it before and after."""
+    folder = Path(tempfile.mkdtemp(prefix="code-"))
+    folder.chmod(0o755)
+    for name in ("handlers", "sandbox", "scripts"):
+        shutil.copytree(ROOT / name, folder / name)
+    places = {"scripts": folder / "scripts"}
+    yield sandbox.Template(code=folder, entry="handlers.entry:main", places=places, uid=60999, gid=60999)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def shared_box(policy: sandbox.Policy, host: sandbox.Host, template: sandbox.Template) -> Iterator[Sandbox]:
+    """One pool for all tests that do not break it."""
+    box = Sandbox(policy, host, template)
+    yield box
+    box.close()
+
+
+@pytest.fixture
+def box(shared_box: Sandbox) -> Sandbox:
+    """The shared pool, full and at rest."""
+    assert shared_box.settle()
+    return shared_box
+
+
+@pytest.fixture
+def make_box(
+    light_policy: sandbox.Policy, host: sandbox.Host, template: sandbox.Template
+) -> Iterator[Callable[..., Sandbox]]:
+    """Makes pools of a test's own, and ends them."""
+    made: list[Sandbox] = []
+
+    def make(policy: sandbox.Policy = light_policy, **arguments: object) -> Sandbox:
+        made.append(Sandbox(policy, host, template, **arguments))
+        return made[-1]
+
+    yield make
+    for box in made:
+        box.close()
+
+
+@pytest.fixture(scope="session")
+def is_root() -> bool:
+    """Whether the tests run with root's privileges; tests adapt to it, none is left out."""
+    return os.geteuid() == 0

@@ -1,0 +1,47 @@
+"""One whole service for the tests that only use it, and one that tests may break."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from stack import Stack, whole_service  # noqa: E402  found by the line above
+
+from engine.embedded import Embedded  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def url() -> Iterator[str]:
+    """The URL of ``python -m engine up`` on embedded servers."""
+    with whole_service() as (address, process):
+        yield address
+        process.terminate()
+        assert process.wait(60) == 0
+
+
+@pytest.fixture(scope="session")
+def client(url: str) -> Iterator[httpx.Client]:
+    """Asks that service."""
+    with httpx.Client(base_url=url, timeout=90) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Embedded]:
+    """PostgreSQL and Valkey for tests of the parts that talk to them."""
+    with Embedded(None) as found:
+        yield found
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[Stack]:
+    """Servers and an API, without a worker, with short leases. A test may break all of it."""
+    found = Stack(tmp_path, LEASE_S="3", MAX_ATTEMPTS="2", DRAIN_S="0.3")
+    yield found
+    found.close()

@@ -1,0 +1,124 @@
+"""The commands that need no server, and the demo that starts all of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from stack import FOREIGN, ROOT, free_port
+
+from engine.settings import variables
+
+
+def engine(*command: str, stdin: bytes = b"", **environ: str) -> subprocess.CompletedProcess[bytes]:
+    inherited = {name: value for name, value in os.environ.items() if name not in FOREIGN}
+    return subprocess.run(
+        [sys.executable, "-m", "engine", *command],
+        cwd=ROOT,
+        env=inherited | environ,
+        input=stdin,
+        capture_output=True,
+        timeout=100,
+        check=False,
+    )
+
+
+def test_run_prints_how_a_task_ended() -> None:
+    """``run -`` takes the body of ``POST /execute`` on stdin and needs no server."""
+    done = engine("run", "-", stdin=b'{"task_type":"custom_script","parameters":{"script":"result = 1 + 1"}}')
+    answer = json.loads(done.stdout)
+    assert (0, "ok", 2) == (done.returncode, answer["exit_reason"], answer["result"])
+
+
+def test_run_of_a_failing_task_is_exit_code_1(tmp_path: Path) -> None:
+    """``run FILE`` says by its exit code whether the task was ok."""
+    path = tmp_path / "task.json"
+    path.write_text('{"task_type":"custom_script","parameters":{"script":"1/0"}}')
+    done = engine("run", str(path))
+    assert (1, "ZeroDivisionError") == (done.returncode, json.loads(done.stdout)["error"]["type"])
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        (b"{}", b"error: $: Object missing required field `task_type`\n"),
+        (b'{"task_type":"custom_script","parameters":{"script":"none.py"}}', b"error: there is no script none.py"),
+    ],
+)
+def test_run_of_nonsense_is_a_sentence(body: bytes, sentence: bytes) -> None:
+    """What cannot be run is a sentence on stderr, not a traceback."""
+    done = engine("run", "-", stdin=body)
+    assert (1, b"") == (done.returncode, done.stdout)
+    assert sentence in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_check_lists_layers_and_policies() -> None:
+    """``check --json`` says what the host offers and whether the policies are met."""
+    done = engine("check", "--json")
+    found = json.loads(done.stdout)
+    assert 0 == done.returncode
+    assert {"namespaces", "landlock", "seccomp", "rlimits"} == {layer["name"] for layer in found["host"]["layers"]}
+    assert {"custom_script": True, "data_processing": True} == {
+        policy["policy"]: policy["met"] for policy in found["policies"]
+    }
+
+
+def test_settings_prints_each_variable() -> None:
+    """``settings --markdown`` is the table of the README: a line for each variable."""
+    lines = engine("settings", "--markdown").stdout.decode().splitlines()
+    assert [variable.env for variable in variables()] == [line.split(" | ")[0].strip("| ") for line in lines[2:]]
+
+
+def test_bad_settings_are_named_at_once() -> None:
+    """Production without its URLs, and a bad number: all of it in one go, nothing started, no secret shown."""
+    done = engine(
+        "api", ENVIRONMENT="production", MAX_CONCURRENT_TASKS="many", DATABASE_URL="mysql://user:secret@host"
+    )
+    words = done.stderr.decode()
+    assert 1 == done.returncode
+    for name in ("DATABASE_URL", "REDIS_URL", "N8N_WEBHOOK_URL", "FASTAPI_URL", "MAX_CONCURRENT_TASKS"):
+        assert f"error: {name}" in words
+    assert "secret" not in words
+    assert "Traceback" not in words
+
+
+def test_port_that_is_taken_is_a_sentence() -> None:
+    """``up`` on a port that somebody has says so and leaves nothing behind."""
+    import socket  # noqa: PLC0415  only here
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", free_port()))
+        taken.listen()
+        done = engine("up", "--port", str(taken.getsockname()[1]))
+    assert 1 == done.returncode
+    assert b"cannot listen on 127.0.0.1" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["api", "worker"])
+@pytest.mark.parametrize("missing", ["DATABASE_URL", "REDIS_URL"])
+def test_part_without_its_servers_says_so(command: str, missing: str) -> None:
+    """A part that cannot run says which variable is missing, in a sentence."""
+    urls = {"DATABASE_URL": "postgresql://h/d", "REDIS_URL": "redis://h"}
+    done = engine(command, **urls | {missing: ""})
+    assert (1, b"") == (done.returncode, done.stdout)
+    assert f"error: {missing} is not set".encode() in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_demo_shows_the_examples_and_leaves_nothing_running() -> None:
+    """``demo`` starts everything, runs the examples, stops everything and exits 0."""
+    before = set(psutil.pids())
+    done = engine("demo")
+    out = done.stdout.decode()
+    assert 0 == done.returncode, done.stderr.decode()
+    for word in ("data_analysis.py", '"exit_reason": "ok"', "wall_limit", '"isolation"', '"usage"', "nothing is left"):
+        assert word in out
+    left = [process for process in psutil.process_iter(["cmdline"]) if process.pid not in before]
+    assert [] == [process for process in left if "engine" in " ".join(process.info["cmdline"] or [])]

@@ -1,0 +1,181 @@
+"""A 202 is a promise: what happens to tasks when something dies."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import signal
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+import redis
+from stack import Stack, task, until, whole_service
+
+SLEEP = "import time\ntime.sleep({})\nresult = 'slept'"
+
+
+def running(stack: Stack, task_id: str) -> bool:
+    return bool(stack.get(task_id)["status"] == "running")
+
+
+def test_task_of_a_killed_worker_runs_again(stack: Stack) -> None:
+    """kill -9 of the worker: another one runs the task again when the lease is over."""
+    first = stack.worker()
+    task_id = stack.submit(SLEEP.format(2))["task_id"]
+    until(lambda: running(stack, task_id), "the task runs")
+    first.stop(signal.SIGKILL)
+    started = time.monotonic()
+    stack.worker()
+    answer = stack.get(task_id, wait_s=30)
+    assert ("succeeded", "slept", 2) == (answer["status"], answer["result"], answer["attempts"])
+    assert time.monotonic() - started < 20
+
+
+def test_task_that_loses_every_worker_fails_as_our_fault(stack: Stack) -> None:
+    """When no attempt is left the task fails with ``worker_lost``, which never reads as its own fault."""
+    task_id = stack.submit(SLEEP.format(30))["task_id"]
+    for attempt in (1, 2):
+        worker = stack.worker()
+        until(lambda number=attempt: stack.get(task_id)["attempts"] == number, f"attempt {attempt} runs")
+        worker.stop(signal.SIGKILL)
+    stack.worker()
+    answer = stack.get(task_id, wait_s=30)
+    assert ("failed", "worker_lost", 2, None) == (
+        answer["status"],
+        answer["exit_reason"],
+        answer["attempts"],
+        answer["error"],
+    )
+
+
+def test_sigterm_lets_a_short_task_end(stack: Stack) -> None:
+    """A worker that is told to stop finishes what it can within DRAIN_S, and takes nothing more."""
+    worker = stack.worker(DRAIN_S="20")
+    task_id = stack.submit(SLEEP.format(1.5))["task_id"]
+    until(lambda: running(stack, task_id), "the task runs")
+    worker.process.send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    later = stack.submit("result = 1")["task_id"]
+    assert 0 == worker.stop()
+    answer = stack.get(task_id)
+    assert ("succeeded", 1) == (answer["status"], answer["attempts"])
+    assert "queued" == stack.get(later)["status"]
+    assert [] == stack.worker_pids()
+
+
+def test_sigterm_gives_a_long_task_back(stack: Stack) -> None:
+    """What does not end within DRAIN_S is killed and queued again, and no attempt is spent on it."""
+    task_id = stack.submit(SLEEP.format(3))["task_id"]
+    for _ in range(3):  # more often than MAX_ATTEMPTS
+        worker = stack.worker()
+        until(lambda: running(stack, task_id), "the task runs")
+        assert 0 == worker.stop()
+        assert "queued" == stack.get(task_id)["status"]
+    stack.worker()
+    assert "succeeded" == stack.get(task_id, wait_s=30)["status"]
+
+
+def test_redis_away_tasks_are_accepted_and_run_later(stack: Stack) -> None:
+    """Without Redis a task is still accepted; it runs when Redis is back, empty as it is then."""
+    stack.worker()
+    assert stack.servers.redis
+    stack.servers.redis.stop()
+    task_id = stack.submit("result = 1")["task_id"]
+    health = stack.client.get("/health").json()
+    assert ("degraded", "away", "ok") == (health["status"], health["redis"]["status"], health["database"]["status"])
+    assert 503 == stack.client.get("/health/ready").status_code
+    stack.servers.start_redis()
+    assert "succeeded" == stack.get(task_id, wait_s=30)["status"]
+
+
+def test_tasks_that_redis_forgot_are_queued_again(stack: Stack) -> None:
+    """What Redis loses is found in PostgreSQL."""
+    ids = [stack.submit(f"result = {number}")["task_id"] for number in range(5)]
+    with redis.Redis.from_url(stack.environ["REDIS_URL"]) as connection:
+        connection.flushall()
+    stack.worker()
+    assert ["succeeded"] * 5 == [stack.get(task_id, wait_s=30)["status"] for task_id in ids]
+
+
+def test_postgres_away_is_503_at_once(stack: Stack) -> None:
+    """Without PostgreSQL nothing is accepted, and the client is told when to try again."""
+    task_id = stack.submit("result = 1")["task_id"]
+    assert stack.servers.database
+    stack.servers.database.stop()
+    started = time.monotonic()
+    refused = stack.client.post("/execute", json=task("result = 1"))
+    unknown = stack.client.get(f"/task/{task_id}")
+    health = stack.client.get("/health")
+    assert time.monotonic() - started < 5
+    assert [503] * 3 == [response.status_code for response in (refused, unknown, health)]
+    assert ("2", "application/problem+json") == (refused.headers["retry-after"], refused.headers["content-type"])
+    assert "down" == health.json()["status"]
+    stack.servers.start_database()
+    until(lambda: stack.get(task_id)["status"] == "queued", "the task is still there")
+    stack.worker()
+    assert "succeeded" == stack.get(task_id, wait_s=30)["status"]
+
+
+def test_api_that_stops_answers_those_who_wait(stack: Stack) -> None:
+    """SIGTERM: a client that waits gets its task as it stands, not a broken connection."""
+
+    async def ask() -> httpx.Response:
+        async with httpx.AsyncClient(base_url=stack.client.base_url, timeout=30) as client:
+            waiting = asyncio.create_task(client.post("/execute", params={"wait": 30}, json=task("result = 1")))
+            await asyncio.sleep(0.5)
+            stack.api.process.send_signal(signal.SIGTERM)
+            return await waiting
+
+    response = asyncio.run(ask())
+    assert (202, "queued") == (response.status_code, response.json()["status"])
+    assert 0 == stack.api.stop()
+
+
+class Touch:
+    """Unpickling this makes a file: what a poisoned queue would do to a worker that unpickles."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return (Path.touch, (self.path,))
+
+
+def test_poisoned_queue_runs_nothing(stack: Stack, tmp_path: Path) -> None:
+    """Who can write to Redis can delay tasks, but run nothing: entries are JSON of one shape, never pickles."""
+    trap = tmp_path / "trap"
+    victim = stack.submit("result = 1")["task_id"]
+    poison = pickle.dumps({"f": "run_task", "a": (Touch(trap),), "k": {}, "t": 1, "et": 1})
+    pickle.loads(poison)
+    assert trap.exists()  # the trap works
+    trap.unlink()
+    with redis.Redis.from_url(stack.environ["REDIS_URL"]) as connection:
+        connection.set(f"arq:job:{victim}", poison)
+        strange = {b"\xff\xfe": 1, b"*": 1, b"": 1, b"00000000-0000-4000-8000-000000000000": 1}
+        connection.zadd("unityai:tasks", strange)
+        connection.set("arq:job:00000000-0000-4000-8000-000000000000", poison)
+    worker = stack.worker()
+    assert "succeeded" == stack.get(victim, wait_s=30)["status"]
+    assert not trap.exists()
+    assert worker.process.poll() is None
+
+
+def test_killed_service_leaves_nothing_running() -> None:
+    """kill -9 of ``up``: the kernel ends its parts and the embedded servers too."""
+    with whole_service() as (_, process):
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert len(family) > 4
+        process.kill()
+        _, left = psutil.wait_procs(family, timeout=20)
+        assert [] == [part for part in left if part.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_worker_that_dies_is_started_again() -> None:
+    """``up`` keeps its parts running."""
+    with whole_service() as (url, _), httpx.Client(base_url=url, timeout=60) as client:
+        [before] = client.get("/health").json()["workers"]
+        psutil.Process(before["pid"]).kill()
+        answer = client.post("/execute", params={"wait": 30}, json=task("result = 1")).json()
+        assert "succeeded" == answer["status"]

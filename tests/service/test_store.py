@@ -1,0 +1,221 @@
+"""The store's own promises, on a real PostgreSQL: one claim, one result, whatever a stale worker tries."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+
+from engine.embedded import Embedded
+from engine.store import SchemaError, Store, load_queries
+from engine.task import NewTask, Outcome, Status
+from sandbox import ExitReason
+
+OK = Outcome(exit_reason=ExitReason.OK, message="done")
+LOST = Outcome(exit_reason=ExitReason.WORKER_LOST, message="lost")
+
+
+@pytest.fixture
+def dsn(servers: Embedded) -> Iterator[str]:
+    """A database of its own for each test."""
+    name = f"test_{uuid4().hex}"
+    url = str(servers.urls.database)
+
+    async def create() -> None:
+        connection = await asyncpg.connect(url)
+        await connection.execute(f"CREATE DATABASE {name}")
+        await connection.close()
+
+    asyncio.run(create())
+    yield url.replace("/postgres?", f"/{name}?")
+
+
+def with_store(dsn: str, do: Callable[[Store], Awaitable[Any]]) -> Any:
+    async def run() -> Any:
+        store = Store(dsn, connections=4)
+        await store.open()
+        try:
+            return await do(store)
+        finally:
+            await store.close()
+
+    return asyncio.run(run())
+
+
+def new_task(**changes: Any) -> NewTask:
+    fields: dict[str, Any] = {
+        "task_id": uuid4(),
+        "task_type": "custom_script",
+        "parameters": b'{"script":"\x00"}',
+        "policy": "custom_script",
+        "timeout_s": None,
+        "labels": {"a": "b"},
+        "script_name": None,
+        "max_attempts": 2,
+    }
+    return NewTask(**fields | changes)
+
+
+async def expire(dsn: str, task_id: UUID) -> None:
+    connection = await asyncpg.connect(dsn)
+    await connection.execute("UPDATE tasks SET lease_until = now() - interval '1 s' WHERE task_id = $1", task_id)
+    await connection.close()
+
+
+def test_one_of_many_workers_gets_a_task(dsn: str) -> None:
+    """Ten workers that claim one task at once: one has it."""
+
+    async def do(store: Store) -> list[Any]:
+        task = new_task()
+        await store.insert(task)
+        return await asyncio.gather(*(store.claim(task.task_id, uuid4(), 10) for _ in range(10)))
+
+    assert 1 == sum(claim is not None for claim in with_store(dsn, do))
+
+
+def test_parameters_come_back_as_they_were(dsn: str) -> None:
+    """Parameters are bytes: NUL, broken UTF-8 and all."""
+    parameters = bytes(range(256)) * 100
+
+    async def do(store: Store) -> Any:
+        task = new_task(parameters=memoryview(parameters))
+        await store.insert(task)
+        return await store.claim(task.task_id, uuid4(), 10)
+
+    assert parameters == with_store(dsn, do).parameters
+
+
+def test_stale_worker_cannot_store_a_result(dsn: str) -> None:
+    """A worker whose lease ran out writes nothing, whether or not the task has been claimed again."""
+
+    async def do(store: Store) -> tuple[bool, bool, bool, Any]:
+        task, first, second = new_task(), uuid4(), uuid4()
+        await store.insert(task)
+        stale = await store.claim(task.task_id, first, 10)
+        assert stale is not None
+        await expire(dsn, task.task_id)
+        swept = await store.sweep_lost(LOST)
+        assert [Status.QUEUED] == [found.status for found in swept]
+        between = await store.finish(stale, first, OK)
+        fresh = await store.claim(task.task_id, second, 10)
+        assert fresh is not None
+        after = await store.finish(stale, first, OK)
+        return between, after, await store.finish(fresh, second, OK), await store.get(task.task_id)
+
+    between, after, real, task = with_store(dsn, do)
+    assert (False, False, True) == (between, after, real)
+    assert (Status.SUCCEEDED, 2) == (task.status, task.attempts)
+
+
+def test_lease_that_was_lost_is_not_renewed(dsn: str) -> None:
+    """Renewing tells a worker which of its tasks are no longer its own."""
+
+    async def do(store: Store) -> tuple[set[UUID], UUID]:
+        kept, lost, worker = new_task(), new_task(), uuid4()
+        for task in (kept, lost):
+            await store.insert(task)
+            await store.claim(task.task_id, worker, 10)
+        await expire(dsn, lost.task_id)
+        await store.sweep_lost(LOST)
+        return await store.renew(worker, [kept.task_id, lost.task_id], 10), kept.task_id
+
+    renewed, kept = with_store(dsn, do)
+    assert {kept} == renewed
+
+
+def test_attempts_end_in_worker_lost(dsn: str) -> None:
+    """After the last attempt a lost worker makes the task fail, once and for all."""
+
+    async def do(store: Store) -> Any:
+        task = new_task()
+        await store.insert(task)
+        for _ in range(2):
+            assert await store.claim(task.task_id, uuid4(), 10)
+            await expire(dsn, task.task_id)
+            await store.sweep_lost(LOST)
+        assert await store.claim(task.task_id, uuid4(), 10) is None
+        return await store.get(task.task_id)
+
+    task = with_store(dsn, do)
+    assert (Status.FAILED, ExitReason.WORKER_LOST) == (task.status, task.outcome.exit_reason)
+
+
+def test_our_own_failure_is_retried_and_counted(dsn: str) -> None:
+    """A failure of the sandbox queues the task again until no attempt is left; giving back costs none."""
+
+    async def do(store: Store) -> list[bool]:
+        task, worker, done = new_task(), uuid4(), []
+        await store.insert(task)
+        for give_back in (store.release, None, None):
+            claim = await store.claim(task.task_id, worker, 10)
+            assert claim is not None
+            if give_back:
+                done.append(await give_back(claim, worker))
+            else:
+                done.append(await store.retry(claim, worker, "spawn: \x00", delay_s=0))
+        return done
+
+    assert [True, True, False] == with_store(dsn, do)
+
+
+def test_old_tasks_are_deleted_and_young_ones_kept(dsn: str) -> None:
+    """Retention counts from a task's end; what has not ended stays."""
+
+    async def do(store: Store) -> tuple[int, list[bool]]:
+        tasks, worker = [new_task() for _ in range(3)], uuid4()
+        for task in tasks:
+            await store.insert(task)
+        for task in tasks[:2]:
+            claim = await store.claim(task.task_id, worker, 10)
+            assert claim is not None
+            await store.finish(claim, worker, OK)
+        connection = await asyncpg.connect(dsn)
+        old = "UPDATE tasks SET finished_at = now() - interval '31 days' WHERE task_id = $1"
+        await connection.execute(old, tasks[0].task_id)
+        await connection.close()
+        deleted = await store.delete_old(30)
+        return deleted, [await store.get(task.task_id) is not None for task in tasks]
+
+    assert (1, [False, True, True]) == with_store(dsn, do)
+
+
+def test_schema_is_applied_once_by_many(dsn: str) -> None:
+    """Processes that start together agree on one schema."""
+
+    async def run() -> list[Any]:
+        stores = [Store(dsn, connections=2) for _ in range(5)]
+        await asyncio.gather(*(store.open() for store in stores))
+        for store in stores:
+            await store.close()
+        connection = await asyncpg.connect(dsn)
+        rows = await connection.fetch("SELECT version FROM schema_versions")
+        await connection.close()
+        return [row["version"] for row in rows]
+
+    assert [1] == asyncio.run(run())
+
+
+def test_schema_of_a_newer_engine_is_left_alone(dsn: str) -> None:
+    """An older engine refuses a newer database instead of damaging it."""
+
+    async def do(_: Store) -> None:
+        connection = await asyncpg.connect(dsn)
+        await connection.execute("INSERT INTO schema_versions VALUES (9999, 'later', 'x')")
+        await connection.close()
+        older = Store(dsn, connections=1)
+        with pytest.raises(SchemaError, match="9999"):
+            await older.open()
+
+    with_store(dsn, do)
+
+
+def test_each_statement_has_a_name_and_a_sentence(tmp_path: Any) -> None:
+    """A statement without a description is refused."""
+    path = tmp_path / "queries.sql"
+    path.write_text("-- name: bare\nSELECT 1\n")
+    with pytest.raises(ValueError, match="bare"):
+        load_queries(path)

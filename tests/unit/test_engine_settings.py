@@ -1,0 +1,113 @@
+"""Settings: every fault at once, no secret shown, nothing guessed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engine.settings import Settings, SettingsError, load_settings, variables
+
+URLS = {
+    "DATABASE_URL": "postgresql://user:pw@db/app",
+    "REDIS_URL": "redis://cache:6379/0",
+    "N8N_WEBHOOK_URL": "https://n8n.example/webhook",
+    "FASTAPI_URL": "http://app:8000",
+}
+
+
+def faults(environ: dict[str, str]) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(environ)
+    return caught.value.faults
+
+
+def test_empty_environment_is_a_development_service_on_loopback() -> None:
+    """Without any variable the service runs for its developer only."""
+    settings = load_settings({})
+    assert ("development", "127.0.0.1", 8001, "auto") == (
+        settings.environment,
+        settings.listen_host,
+        settings.port,
+        settings.isolation,
+    )
+
+
+def test_production_listens_everywhere_and_never_falls_back() -> None:
+    """Production has its four URLs and the full isolation."""
+    settings = load_settings(URLS | {"ENVIRONMENT": "production"})
+    assert ("0.0.0.0", "full") == (settings.listen_host, settings.isolation)
+    assert (URLS["N8N_WEBHOOK_URL"], URLS["FASTAPI_URL"]) == settings.callback_urls
+    assert (URLS["DATABASE_URL"], URLS["REDIS_URL"]) == settings.servers
+
+
+def test_production_names_all_missing_urls() -> None:
+    """Each of the four missing URLs has its sentence."""
+    assert list(URLS) == [fault.split()[0] for fault in faults({"ENVIRONMENT": "production"})]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ENVIRONMENT", "prod"),
+        ("LOG_LEVEL", "loud"),
+        ("LOG_FORMAT", "xml"),
+        ("MAX_TASK_TIMEOUT", "0"),
+        ("MAX_TASK_TIMEOUT", "nan"),
+        ("MAX_TASK_TIMEOUT", "1e9"),
+        ("MAX_CONCURRENT_TASKS", "2.5"),
+        ("MAX_CONCURRENT_TASKS", "-1"),
+        ("CLEANUP_INTERVAL", "hourly"),
+        ("PORT", "65536"),
+        ("HOST", "my host"),
+        ("DATABASE_URL", "mysql://h/db"),
+        ("DATABASE_URL", "postgresql://"),
+        ("REDIS_URL", "http://h"),
+        ("REDIS_URL", "redis://h:port"),
+        ("N8N_WEBHOOK_URL", "ftp://h"),
+        ("FASTAPI_URL", "app:8000"),
+        ("SANDBOX_ISOLATION", "none"),
+        ("SANDBOX_UID", "0"),
+        ("QUEUE_NAME", "a b"),
+    ],
+)
+def test_value_that_cannot_be_is_named_with_what_may(name: str, value: str) -> None:
+    """A bad value is an error with its name and what is allowed."""
+    [fault] = faults({name: value})
+    assert fault.startswith(name)
+    assert "must be" in fault
+
+
+def test_all_faults_come_at_once_and_secrets_stay_secret() -> None:
+    """Two bad values, two sentences; a password in neither."""
+    found = faults({"DATABASE_URL": "mysql://u:hunter2@h/db", "PORT": "x"})
+    assert ["DATABASE_URL", "PORT"] == [fault.split()[0] for fault in found]
+    assert "hunter2" not in "".join(found)
+
+
+def test_isolation_that_does_not_exist_yet_says_so() -> None:
+    """``unprivileged`` is known, and not there yet."""
+    [fault] = faults({"SANDBOX_ISOLATION": "unprivileged"})
+    assert "does not exist yet" in fault
+
+
+def test_empty_value_counts_as_not_set() -> None:
+    """Compose files set variables to nothing."""
+    assert Settings() == load_settings({"DATABASE_URL": "", "PORT": " ", "LOG_LEVEL": ""})
+
+
+def test_values_are_typed() -> None:
+    """Numbers, paths and levels come as such."""
+    settings = load_settings({"MAX_TASK_TIMEOUT": "12.5", "LOG_LEVEL": "debug", "SCRIPTS_DIR": "/srv/scripts"})
+    assert (12.5, "DEBUG", Path("/srv/scripts")) == (
+        settings.max_task_timeout_s,
+        settings.log_level,
+        settings.scripts_dir,
+    )
+
+
+def test_each_variable_says_what_it_does() -> None:
+    """The table has no empty effect, range or default."""
+    assert [] == [variable.env for variable in variables() if not (variable.effect and variable.allowed)]
+    assert [] == [variable.env for variable in variables() if not variable.default]
+    assert len(variables()) == len({variable.env for variable in variables()})
