@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import os
 import resource
-import signal
 import socket
 import struct
 import sys
@@ -116,11 +115,9 @@ def take_descriptors(descriptors: list[int]) -> None:
 
 
 def reset_process() -> None:
-    """Own session, private files, signals as a new process has them."""
+    """Own session, private files."""
     os.setsid()
     os.umask(0o077)
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def enter_namespaces(inheritance: Inheritance) -> None:
@@ -169,8 +166,9 @@ def limit_resources(inheritance: Inheritance) -> None:
 
 def renew_randomness() -> None:
     """Reseed what would repeat in every child. ``random`` reseeds itself at fork; these do not."""
-    if (numpy_random := sys.modules.get("numpy.random")) is not None:
-        numpy_random.seed()
+    if (numpy := sys.modules.get("numpy")) is not None:
+        # with entropy of our own: seed() without any takes milliseconds to find some
+        numpy.random.seed(numpy.frombuffer(os.urandom(32), dtype=numpy.uint32))
     if (ssl := sys.modules.get("ssl")) is not None:
         # OpenSSL notices a fork by the process id, and zygote and child are both pid 1 of their namespaces
         ssl.RAND_add(os.urandom(48), 48.0)

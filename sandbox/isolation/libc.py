@@ -11,6 +11,7 @@ import os
 import platform
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
+_LIBC.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
 _X86 = platform.machine() == "x86_64"
 
 # Same number on every architecture since Linux 5.0.
@@ -83,9 +84,7 @@ def setns(fd: int, flags: int) -> None:
 
 def prctl(option: int, argument: int = 0, argument3: int = 0) -> int:
     """See prctl(2)."""
-    zero = ctypes.c_ulong(0)
-    values = (ctypes.c_ulong(argument), ctypes.c_ulong(argument3))
-    return _checked(_LIBC.prctl(option, *values, zero, zero), f"prctl({option})")
+    return _checked(_LIBC.prctl(option, argument, argument3, 0, 0), "prctl")
 
 
 def sethostname(name: bytes) -> None:

@@ -35,6 +35,8 @@ class Control:
     """The same program outside the sandbox, where it must succeed; else its failure inside would prove nothing."""
 
     outcomes: Outcomes = dataclasses.field(default_factory=dict)
+    program: str = ""
+    """Instead of the attack's own."""
     args: Args | None = None
     """Where it may aim outside; as inside unless given. Bounded: a few MiB, a few processes, the loopback, temp files."""
     seconds: float = 10.0
@@ -64,6 +66,8 @@ class Attack:
     """``None`` only where ``no_control`` says why."""
     no_control: str = ""
     args: Args = lambda field: None
+    bare: bool = False
+    """The program is given as it is, without the prelude."""
     limits: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     runs: int = 1
     """How often, one after the other; what is expected is expected of the last."""
@@ -178,7 +182,12 @@ def outside(program: str, args: Any, control: Control, folder: Path) -> Outside:
         if exit_code == 1 and not text and b"Traceback" in complaint and control.exit_code is None:
             raise AssertionError(complaint.decode(errors="replace"))
         wrote = frame.read_bytes() if frame.exists() else b""
-        return Outside(exit_code, json.loads(text) if text else None, printed + complaint, wrote)
+        return Outside(exit_code, json.loads(text, parse_int=_short_integer) if text else None, printed + complaint, wrote)
+
+
+def _short_integer(digits: str) -> int | str:
+    """Python refuses to read longer ones."""
+    return int(digits) if len(digits) < 4000 else digits
 
 
 def compare(expected: Outcomes, seen: Any) -> None:

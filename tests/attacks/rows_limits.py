@@ -347,7 +347,7 @@ attempt("MADV_SOFT_OFFLINE", page.madvise, 101)
             args=lambda field: 8 << 30,
             reasons=(ExitReason.MEMORY_LIMIT,),
             check=_stayed_below,
-            control=Control(args=lambda field: 550 << 20),
+            control=Control(args=lambda field, library=library: 300 << 20 if library == "pandas" else 550 << 20),
         )
         for library, program in {
             "numpy": "import numpy\nx = numpy.ones(args // 8)",

@@ -92,9 +92,9 @@ def _marker_is_absent(field: Field, result: Result) -> None:
 
 
 def _assert_is_read_fast() -> None:
-    """A second is far more than a scan of 80 KB takes; one run must not hold up all others for longer."""
+    """A second is far more than a scan of 20 KB takes; one run must not hold up all others for longer."""
     started_s = time.monotonic()
-    response.json_fault(b"[" * 65 + b'"' + b'\\"' * 40_000)
+    response.json_fault(b"[" * 65 + b'"' + b'\\"' * 10_000)
     assert time.monotonic() - started_s < 1.0
 
 
@@ -301,9 +301,9 @@ os._exit(0)
             control=Control(outcomes={}),
         )
         for title, program in {
-            "an integer of a million digits": "sys.set_int_max_str_digits(0)\nresult = 10 ** (10**6)",
+            "an integer of 100000 digits": "sys.set_int_max_str_digits(0)\nresult = 10**100_000",
             "integers past 64 bits and booleans": "result = [2**64 + 1, -2**63 - 1, 2**53 + 1, True, 1, 1.0]",
-            "a forged integer of a million digits": "os.write(3, frame(b'1' * 60000))\nresult = None",
+            "a forged integer of 60000 digits": "os.write(3, frame(b'1' * 60000))\nresult = None",
         }.items()
     ),
     Attack(
@@ -392,6 +392,7 @@ raise type("Bad\\u2028Name", (Exception,), {})("\\ud800 \\x00 \\x1b[31m")
             title=title,
             severity="H",
             program=program,
+            limits={"wall_s": 1.0},
             reasons=reasons,
             control=None,
             no_control="outside it breaks the very means by which its success would be seen; the rows above have it",
