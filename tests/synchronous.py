@@ -23,7 +23,7 @@ class Sandbox:
     """Runs scripts under one policy, one call after the other or many at once."""
 
     def __init__(
-        self, policy: Policy, host: Host, template: Template, *, ready: int = 2, ablated: tuple[str, ...] = ()
+        self, policy: Policy, host: Host, template: Template, *, ready: int = 2, **options: Any
     ) -> None:
         self.policy = policy
         self.ready = ready
@@ -31,7 +31,7 @@ class Sandbox:
         self._thread = threading.Thread(target=self._loop.run_forever, name="sandbox loop")
         self._thread.start()
         try:
-            self.pool: Pool = self.do(_make_pool(policy, host, template, ready, ablated))
+            self.pool: Pool = self.do(_make_pool(policy, host, template, ready=ready, **options))
         except BaseException:
             self._stop()
             raise
@@ -120,8 +120,8 @@ class Sandbox:
         return await self.pool.run(request(script, args), limits=in_force, cancel=cancel)
 
 
-async def _make_pool(policy: Policy, host: Host, template: Template, ready: int, ablated: tuple[str, ...]) -> Pool:
-    pool = Pool(policy, host, template, ready=ready, ablated=ablated)
+async def _make_pool(policy: Policy, host: Host, template: Template, **options: Any) -> Pool:
+    pool = Pool(policy, host, template, **options)
     await pool.start()
     return pool
 
@@ -208,6 +208,21 @@ def descriptors() -> list[str]:
             continue
         found.append(re.sub(r"\d+", "N", target))
     return sorted(found)
+
+
+def difference(before: dict[str, Any]) -> dict[str, Any]:
+    """What is more (or, negative, less) now than in an earlier ``inventory``; empty when all is as it was."""
+    now = inventory()
+    sorts = before["descriptors"].keys() | now["descriptors"].keys()
+    changes = {sort: now["descriptors"][sort] - before["descriptors"][sort] for sort in sorts}
+    changes |= {name: now[name] - before[name] for name in ("processes", "mounts")}
+    return {name: change for name, change in changes.items() if change}
+
+
+def as_before(before: dict[str, Any], within_s: float = 2.0) -> dict[str, Any]:
+    """The difference that is left when all has had time to go."""
+    eventually(lambda: not difference(before), within_s)
+    return difference(before)
 
 
 def inventory() -> dict[str, Any]:

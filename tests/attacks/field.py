@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from sandbox import Result, Template
-from synchronous import Sandbox, eventually, inventory
+from synchronous import Sandbox, as_before, eventually, inventory
 
 
 class Secrets:
@@ -161,7 +161,8 @@ class Field:
         assert self.victim.poll() is None, "a process of the host was killed"
         benign = self.box.run("result = sorted(args)", [2, 1])
         assert (benign.exit_reason.value, bytes(benign.value or b"")) == ("ok", b"[1,2]"), benign
-        assert eventually(lambda: self.box.at_rest() and inventory() == before), (before, inventory())
+        assert self.box.settle()
+        assert {} == as_before(before)
 
     def assert_secret(self, result: Result) -> None:
         """The secret is nowhere in the whole answer."""

@@ -1,0 +1,257 @@
+"""The pool: single use, refill, and what happens when something of ours dies."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from sandbox import ExitReason, SandboxError, Template
+from synchronous import BUSY, Sandbox, as_before, descendants, eventually, inventory, status_of, value_of
+
+MakeBox = Callable[..., Sandbox]
+SLEEP = BUSY + "import time\ntime.sleep(args)\nresult = 1"
+
+
+def alive(pid: int) -> bool:
+    """Whether there is such a process, zombies not counted."""
+    try:
+        return not status_of(pid)["State"].startswith(("Z", "X"))
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_each_child_serves_one_request(make_box: MakeBox) -> None:
+    """As many were forked as requests were served and children are ready; the used ones are gone."""
+    box = make_box(ready=2)
+    first = set(box.pool.ready_pids())
+    for _ in range(6):
+        assert 1 == value_of(box.run("result = 1"))
+    assert box.settle()
+    assert 8 == box.pool.stats().spawned
+    assert set() == first & set(box.pool.ready_pids())
+    assert eventually(lambda: not any(map(alive, first)))
+
+
+def test_two_hundred_at_once_get_their_own_answers(make_box: MakeBox) -> None:
+    """No answer, no print and no file goes to another's result."""
+    box = make_box(ready=4)
+    nonces = [secrets.token_hex(16) for _ in range(200)]
+    script = "import sys\nprint(args)\nprint(args, file=sys.stderr)\nopen('artifacts/n', 'w').write(args)\nresult = args"
+    results = box.run_many([(script, nonce) for nonce in nonces])
+    assert nonces == [value_of(result) for result in results]
+    assert [f"{nonce}\n" for nonce in nonces] == [result.logs.stdout for result in results]
+    assert [f"{nonce}\n" for nonce in nonces] == [result.logs.stderr for result in results]
+    assert [nonce.encode() for nonce in nonces] == [result.artifacts[0].content for result in results]
+    assert box.settle()
+
+
+def test_a_pool_without_ready_children_forks_when_asked(make_box: MakeBox) -> None:
+    """Ready 0 is slower, not different."""
+    box = make_box(ready=0)
+    assert [1, 2, 3] == [value_of(box.run("result = args", number)) for number in (1, 2, 3)]
+    assert 3 == box.pool.stats().spawned
+
+
+def test_a_killed_ready_child_is_replaced(make_box: MakeBox) -> None:
+    """Death before use is no request's failure."""
+    box = make_box(ready=2)
+    for pid in box.pool.ready_pids():
+        os.kill(pid, signal.SIGKILL)
+    assert eventually(lambda: not any(map(alive, box.pool.ready_pids())))
+    assert [1, 1, 1] == [value_of(box.run("result = 1")) for _ in range(3)]
+    assert box.settle()
+    assert all(map(alive, box.pool.ready_pids()))
+
+
+def test_a_child_killed_by_another_while_it_runs(make_box: MakeBox) -> None:
+    """SIGKILL that we did not send is told as such, not as a limit."""
+    box = make_box()
+    _, result = box.while_running(SLEEP, lambda pid: os.kill(pid, signal.SIGKILL), 30)
+    assert (ExitReason.SIGNALED, "SIGKILL") == (result.exit_reason, result.signal)
+
+
+@pytest.mark.parametrize("stage", [0, 1], ids=["launcher", "inner"])
+def test_killed_zygote_is_our_failure_and_the_pool_heals(make_box: MakeBox, stage: int) -> None:
+    """The run in flight may be tried again; everything below the zygote is dead; the next run is served, nothing leaks."""
+    box = make_box(ready=2)
+    assert box.settle()
+    before, pids = inventory(), box.zygote_pids()
+    children = box.pool.ready_pids()
+    _, ended = box.while_running(SLEEP, lambda pid: os.kill(pids[stage], signal.SIGKILL), 30)
+    assert isinstance(ended, SandboxError)
+    assert ("zygote", True) == (ended.stage, "custom_script" in ended.message)
+    assert eventually(lambda: not any(map(alive, (*pids, *children))))
+    assert 1 == value_of(box.run("result = 1"))
+    assert box.settle()
+    assert 1 == box.pool.stats().zygote_restarts
+    assert {} == as_before(before)
+
+
+def test_a_burst_during_which_the_zygote_is_killed(make_box: MakeBox) -> None:
+    """Each request is either served or our failure; none hangs, none gets a wrong answer, and afterwards all is well."""
+    box = make_box(ready=2)
+    assert box.settle()
+    before = inventory()
+
+    async def burst() -> list[object]:
+        import asyncio  # noqa: PLC0415 only here
+
+        runs = [asyncio.ensure_future(box._run("result = args", number, None, {})) for number in range(40)]
+        await asyncio.sleep(0.05)
+        os.kill(box.zygote_pids()[1], signal.SIGKILL)
+        return await asyncio.gather(*runs, return_exceptions=True)
+
+    for number, ended in enumerate(box.do(burst())):
+        if not isinstance(ended, SandboxError):
+            assert number == value_of(ended)  # type: ignore[arg-type]
+    assert 1 == value_of(box.run("result = 1"))
+    assert box.settle()
+    assert {} == as_before(before)
+
+
+def test_a_child_that_cannot_be_locked_is_our_failure(
+    template: Template, light_policy, host, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The step is named, no request reaches it, and failing again and again leaks nothing."""
+    code = _copy(template, tmp_path_factory)
+    with (code / "sandbox/isolation/landlock.py").open("a", encoding="utf-8") as file:
+        file.write("\n\ndef restrict(abi, rules):\n    raise OSError(1, 'refused for the test')\n")
+    box = Sandbox(light_policy, host, msgspec.structs.replace(template, code=code), ready=0)
+    try:
+        with pytest.raises(SandboxError, match="restrict_by_landlock: .*refused for the test"):
+            box.run("result = 1")
+        before = inventory()
+        for _ in range(20):
+            with pytest.raises(SandboxError):
+                box.run("result = 1")
+        assert {} == as_before(before)
+    finally:
+        box.close()
+
+
+def test_a_zygote_with_a_thread_does_not_start(
+    template: Template, light_policy, host, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A fork would copy one thread only, with whatever lock another held."""
+    code = _copy(template, tmp_path_factory)
+    (code / "threaded").mkdir()
+    text = "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()\nmain = print\n"
+    (code / "threaded/__init__.py").write_text(text, encoding="utf-8")
+    policy = msgspec.structs.replace(light_policy, preload=("threaded",))
+    with pytest.raises(SandboxError):
+        Sandbox(policy, host, msgspec.structs.replace(template, code=code, entry="threaded:main"))
+
+
+def _copy(template: Template, factory: pytest.TempPathFactory) -> Path:
+    code = factory.mktemp("code") / "code"
+    subprocess.run(["cp", "-r", str(template.code), str(code)], check=True)
+    for folder in (code, *code.parents[:3]):
+        if os.stat(folder).st_uid == os.geteuid() and folder != Path("/tmp"):
+            folder.chmod(0o755)
+    return code
+
+
+def test_close_leaves_nothing(light_policy, host, template: Template) -> None:
+    """No process, no descriptor, and a closed pool says so."""
+    before = inventory()
+    box = Sandbox(light_policy, host, template, ready=3)
+    pids = descendants()
+    box.run("result = 1")
+    box.do(box.pool.close())
+    with pytest.raises(SandboxError, match="closed"):
+        box.run("result = 1")
+    box._stop()
+    assert {} == as_before(before)
+    assert not any(map(alive, set(pids) - set(descendants())))
+
+
+def test_close_during_a_run(light_policy, host, template: Template) -> None:
+    """The run in flight ends as our failure, not never."""
+    before = inventory()
+    box = Sandbox(light_policy, host, template)
+
+    def close(pid: int) -> None:
+        box.do(box.pool.close())
+
+    _, ended = box.while_running(SLEEP, close, 30)
+    assert isinstance(ended, SandboxError)
+    box._stop()
+    assert {} == as_before(before)
+
+
+def test_a_killed_worker_takes_all_with_it(tmp_path: Path, template: Template, light_policy) -> None:
+    """No zygote and no child outlives the process that started them, busy or not."""
+    tests = Path(__file__).parents[1]
+    program = f"""
+import sys, threading, time
+sys.path[:0] = [{str(tests.parent)!r}, {str(tests)!r}]
+from pathlib import Path
+import msgspec, sandbox
+from synchronous import BUSY, Sandbox, as_before, descendants, name_of
+policy = msgspec.json.decode({msgspec.json.encode(light_policy)!r}, type=sandbox.Policy)
+template = sandbox.Template(code=Path({str(template.code)!r}), entry="handlers.entry:main",
+                            places={{"scripts": Path({str(template.places["scripts"])!r})}}, uid=60999, gid=60999)
+box = Sandbox(policy, sandbox.probe_host(), template, ready=2)
+threading.Thread(target=box.run, args=(BUSY + "while True: pass",)).start()
+while "busy" not in map(name_of, descendants()):
+    time.sleep(0.01)
+print(*descendants(), flush=True)
+time.sleep(60)
+"""
+    worker = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert worker.stdout is not None
+    pids = [int(number) for number in worker.stdout.readline().split()]
+    worker.kill()
+    worker.communicate()
+    assert len(pids) >= 4
+    assert eventually(lambda: not any(map(alive, pids)))
+
+
+def test_a_thousand_runs_leave_nothing(make_box: MakeBox) -> None:
+    """Two tenants in turn: no mark of the other, no hang, no descriptor, process or mount more, no growth of the zygote."""
+    box = make_box(ready=2, rotate_after=10**6)
+    script = """
+import os, builtins
+seen = sorted(os.listdir(".")) + sorted(os.listdir("/tmp")) + [name for name in vars(builtins) if name.startswith("left")]
+open("left-by-" + args, "w").close()
+open("/tmp/left-by-" + args, "w").close()
+setattr(builtins, "left_by_" + args, 1)
+result = seen
+"""
+    assert box.settle()
+    assert ["artifacts", "tmp"] == value_of(box.run(script, "nobody"))
+    for _ in range(50):
+        box.run("result = 1")
+    assert box.settle()
+    before, memory_kib = inventory(), _zygote_kib(box)
+    for start in range(0, 1000, 4):
+        tenants = ["a" if number % 2 else "b" for number in range(start, start + 4)]
+        for result in box.run_many([(script, tenant) for tenant in tenants]):
+            assert ["artifacts", "tmp"] == value_of(result)
+    assert box.settle()
+    assert {} == as_before(before)
+    assert _zygote_kib(box) - memory_kib < 1024
+
+
+def _zygote_kib(box: Sandbox) -> int:
+    return int(status_of(box.zygote_pids()[1])["RssAnon"].split()[0])
+
+
+def test_everything_is_dead_soon_after_the_end(make_box: MakeBox) -> None:
+    """Killed with threads that hold on, the child is gone when the answer is there, or a moment later."""
+    box = make_box()
+    script = BUSY + "import threading, time\nfor _ in range(20): threading.Thread(target=time.sleep, args=(60,)).start()\nwhile True: pass"
+    pid, result = box.while_running(script, lambda pid: pid, wall_s=0.5)
+    ended_s = time.monotonic()
+    assert ExitReason.WALL_LIMIT == result.exit_reason
+    assert eventually(lambda: not alive(pid), within_s=1.0)
+    assert time.monotonic() - ended_s < 1.0

@@ -1,0 +1,156 @@
+"""The only parser of untrusted bytes in the worker: it never raises, and takes nothing that is not JSON."""
+
+from __future__ import annotations
+
+import json
+import struct
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sandbox import response
+
+RESULT_BYTES = 1 << 16
+QUICK = settings(max_examples=200, deadline=None)
+
+
+def frame(payload: bytes, kind: bytes = b"R") -> bytes:
+    """As ``sandbox.child`` writes it."""
+    return kind + struct.pack(">Q", len(payload)) + payload
+
+
+def parse(text: bytes) -> response.Response | None:
+    """With one limit for all tests."""
+    return response.parse(text, result_bytes=RESULT_BYTES)
+
+
+def is_strict_json(payload: bytes) -> bool:
+    """The reference: Python's own parser, made as strict as RFC 8259."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(constant)
+
+    try:
+        json.loads(payload.decode("utf-8"), parse_constant=refuse, parse_int=str, parse_float=str)
+    except (ValueError, RecursionError):
+        return False
+    return not payload.startswith(b"\xef\xbb\xbf")
+
+
+def depth(value: Any) -> int:
+    """Levels of arrays and objects."""
+    if isinstance(value, dict):
+        return 1 + max((depth(one) for one in value.values()), default=0)
+    if isinstance(value, list):
+        return 1 + max((depth(one) for one in value), default=0)
+    return 0
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+def test_nothing_is_none() -> None:
+    """No byte, no response."""
+    assert parse(b"") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        (frame(b'{"a":1}'), "result"),
+        (frame(b'{"type":"T","message":"m"}', b"E"), "error"),
+        (frame(b'{"type":"T","message":"m"}', b"I"), "invalid"),
+    ],
+)
+def test_each_sort_is_read(text: bytes, kind: str) -> None:
+    """Result, error, and a result without a JSON form."""
+    parsed = parse(text)
+    assert parsed is not None
+    assert kind == parsed.kind
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"R", b"X" + bytes(8), frame(b"1") + b"x", frame(b"1")[:-1], frame(b"1") * 2, frame(b""), frame(b"NaN"),
+        frame(b"Infinity"), frame(b"01"), frame(b"1."), frame(b"'a'"), frame(b'"\x00"'), frame(b'"\\x"'), frame(b"[1,]"),
+        frame(b"{1:2}"), frame(b'{"a":1,}'), frame(b"tru"), frame(b"\xef\xbb\xbf1"), frame(b'"\xed\xa0\x80"'), frame(b"[" * 100),
+        frame(b"1 // x"), frame(b"\xff"), frame(b"[}"), frame(b'"'), frame(b"-"), frame(b"1e"), frame(b"1" * (RESULT_BYTES + 1)),
+        frame(b"{}", b"E"), frame(b"[]", b"E"), frame(b'{"type":1,"message":"m"}', b"E"), frame(b" " * (300 << 10), b"E"),
+        b"R" + b"\xff" * 8 + b"1",
+    ],
+    ids=lambda text: ascii(text[:1] + text[9:24]),
+)  # fmt: skip
+def test_what_is_not_right_is_invalid_with_a_reason(text: bytes) -> None:
+    """Never an exception, never a result."""
+    parsed = parse(text)
+    assert parsed is not None
+    assert ("invalid", None) == (parsed.kind, parsed.value)
+    assert parsed.fault
+
+
+@QUICK
+@given(st.binary(max_size=200))
+def test_any_bytes_are_read_without_raising(text: bytes) -> None:
+    """Whatever a child writes."""
+    parsed = parse(text)
+    assert parsed is None or parsed.kind in ("result", "error", "invalid")
+
+
+@QUICK
+@given(st.sampled_from([b"R", b"E", b"I"]), st.binary(max_size=200) | st.text('[]{}",:\\ \n01eE.-tfnul', max_size=40).map(str.encode))
+def test_any_payload_that_is_taken_is_json(kind: bytes, payload: bytes) -> None:
+    """What passes as a result, Python's own strict parser takes as well."""
+    parsed = parse(frame(payload, kind))
+    assert parsed is not None
+    if parsed.kind == "result":
+        assert is_strict_json(payload)
+        assert payload == bytes(parsed.value or b"")
+
+
+@QUICK
+@given(VALUES, st.booleans())
+def test_all_json_is_taken_as_it_is(value: Any, ascii_only: bool) -> None:
+    """Nothing that is JSON, and not too deep, is refused or changed."""
+    payload = json.dumps(value, ensure_ascii=ascii_only).encode("utf-8", "replace")
+    parsed = parse(frame(payload))
+    assert parsed is not None
+    assert ("result", payload) == (parsed.kind, bytes(parsed.value or b""))
+
+
+@QUICK
+@given(VALUES, st.integers(0, 140), st.booleans())
+def test_depth_agrees_with_the_reference(value: Any, levels: int, objects: bool) -> None:
+    """Taken up to the last level, refused from the next on; brackets within strings do not count."""
+    for _ in range(levels):
+        value = {'[{"\\': value} if objects else [value, "]]]"]
+    payload = json.dumps(value).encode()
+    parsed = parse(frame(payload))
+    assert parsed is not None
+    assert (depth(value) > response.MAX_DEPTH) == (parsed.kind == "invalid")
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"[" * 65 + b'"' + b'\\"' * 10_000,
+        b'"' * 20_000 + b"[" * 65,
+        b"[" * 65 + b"\\" * 20_000,
+        (b"[" * 64 + b"]" * 64) * 1000,
+        b'["' * 10_000,
+        b"[" * 65 + b'"\\' * 10_000,
+    ],
+    ids=["escaped quotes", "quotes", "backslashes", "mountains", "open strings", "quote and backslash"],
+)
+def test_no_payload_holds_the_worker_up(payload: bytes) -> None:
+    """The time is that of a few passes: everything else in the worker waits meanwhile. 128 KB take far less than a second."""
+    started_s = time.monotonic()
+    assert response.json_fault(payload) is not None
+    assert time.monotonic() - started_s < 0.5

@@ -1,0 +1,129 @@
+"""Usage tells the truth; each denied call has its name and its count."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from sandbox import ExitReason, Violation
+from synchronous import BUSY, Sandbox, value_of
+
+
+def test_cpu_is_what_was_burned(box: Sandbox) -> None:
+    """Half a second of work is about half a second; sleep is none."""
+    burned = box.run("import time\nwhile time.process_time() < args: pass\nresult = 1", 0.5)
+    assert 0.4 <= burned.usage.cpu_s <= 1.0
+    slept = box.run("import time; time.sleep(0.3)")
+    assert slept.usage.cpu_s < 0.2
+    assert 0.3 <= slept.usage.wall_s < 1.3
+
+
+def test_cpu_counts_all_threads(box: Sandbox) -> None:
+    """What several threads burn is added up, though the main thread only waits."""
+    script = """
+import hashlib, threading, time
+def burn():
+    ends = time.thread_time() + 0.3
+    while time.thread_time() < ends:
+        hashlib.sha256(bytes(1 << 20)).digest()
+threads = [threading.Thread(target=burn) for _ in range(3)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+"""
+    result = box.run(script)
+    assert 0.8 <= result.usage.cpu_s <= 1.6
+    assert 4 == result.usage.processes_peak
+
+
+def test_memory_peak_is_what_was_held(box: Sandbox) -> None:
+    """A hundred MiB more than an empty run."""
+    empty = box.run("import time; time.sleep(0.2)").usage.memory_peak_mib
+    held = box.run("import time\nx = bytearray(b'x' * (100 << 20))\ntime.sleep(0.3)").usage.memory_peak_mib
+    assert 0 < empty < 120
+    assert 90 <= held - empty <= 220
+
+
+def test_a_quick_run_has_a_memory_peak(box: Sandbox) -> None:
+    """However short it was, it had memory."""
+    for script in ("result = 1", "1 / 0", "import os; os._exit(0)"):
+        assert box.run(script).usage.memory_peak_mib > 1, script
+
+
+def test_output_and_workspace_are_counted(box: Sandbox) -> None:
+    """In the units that they say."""
+    script = "import os\nprint('x' * 10239)\nfor i in range(5): open(f'f{i}', 'wb').write(bytes(1 << 20))"
+    usage = box.run(script).usage
+    assert (10.0, 5) == (usage.output_kib, usage.workspace_files)
+    assert 5.0 <= usage.workspace_mib < 5.5
+
+
+def test_isolation_and_limits_are_in_the_result(box: Sandbox) -> None:
+    """What was in force, not what was asked for."""
+    result = box.run("result = 1", wall_s=3.0, memory_mib=128)
+    assert (3.0, 128, box.policy.limits.cpu_s) == (result.limits.wall_s, result.limits.memory_mib, result.limits.cpu_s)
+    assert ("full", "warm") == (result.isolation.profile, result.isolation.start)
+    assert {"namespaces", "landlock", "seccomp", "rlimits"} <= set(result.isolation.layers)
+    assert (box.policy.name, box.policy.digest) == (result.policy, result.policy_digest)
+
+
+def test_narrowing_never_widens(box: Sandbox) -> None:
+    """A caller may ask for less, never for more."""
+    limits = box.policy.limits
+    assert limits == limits.narrowed(timeout_s=1e6, memory_mib=1 << 19)
+    assert (1.0, 64) == (limits.narrowed(timeout_s=1.0).wall_s, limits.narrowed(memory_mib=64).memory_mib)
+
+
+@pytest.mark.parametrize(("mib", "reason"), [(192, ExitReason.MEMORY_LIMIT), (512, ExitReason.OK)])
+def test_narrowed_memory_holds(box: Sandbox, mib: int, reason: ExitReason) -> None:
+    """The same script, ended by the lower limit, lives with the policy's."""
+    assert reason == box.run("x = bytearray(b'x' * (200 << 20))", memory_mib=mib).exit_reason
+
+
+def test_each_denied_call_has_its_name_and_count(box: Sandbox) -> None:
+    """Names as in the manual, counts as tried, sorted by name; what is allowed is not there."""
+    script = """
+import os, socket
+def often(number, act, *arguments):
+    for _ in range(number):
+        try:
+            act(*arguments)
+        except OSError:
+            pass
+often(3, socket.socket)
+often(2, os.fork)
+often(5, os.kill, 1, 0)
+open("fine", "w").close()
+"""
+    expected = (Violation(syscall="clone", count=2), Violation(syscall="kill", count=5), Violation(syscall="socket", count=3))
+    assert expected == box.run(script).violations
+
+
+def test_denials_are_survived_and_change_no_reason(box: Sandbox) -> None:
+    """A denied call is an errno to the script, nothing more."""
+    script = "import os\ntry:\n    os.fork()\nexcept PermissionError as error:\n    result = error.errno"
+    result = box.run(script)
+    assert (1, ExitReason.OK) == (value_of(result), result.exit_reason)
+
+
+FLOOD = BUSY + "import os\nfor _ in range(args):\n    try:\n        os.kill(1, 0)\n    except OSError as e:\n        last = e.errno\nresult = last"
+
+
+def test_a_flood_of_denials_is_capped(box: Sandbox) -> None:
+    """A thousand are counted; the kernel refuses the rest without asking anybody."""
+    result = box.run(FLOOD, 20_000)
+    assert ExitReason.OK == result.exit_reason
+    assert 1000 == sum(violation.count for violation in result.violations)
+
+
+def test_a_flood_of_denials_holds_up_nobody(box: Sandbox) -> None:
+    """Beside it another run is served at once."""
+
+    def beside(pid: int) -> float:
+        started_s = time.monotonic()
+        box.do(box._run("result = 1", None, None, {}))
+        return time.monotonic() - started_s
+
+    took_s, result = box.while_running(FLOOD, beside, 1_000_000, wall_s=2.0)
+    assert took_s < 1.0
+    assert result.exit_reason in (ExitReason.OK, ExitReason.WALL_LIMIT)

@@ -1,0 +1,125 @@
+"""The worker with a sandbox that fails on our side: the task is tried again and never blamed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+from uuid import UUID, uuid4
+
+import msgspec
+import pytest
+from stack import ROOT
+
+from engine.embedded import Embedded
+from engine.policies import Policies
+from engine.queue import Queue
+from engine.settings import load_settings
+from engine.store import Store
+from engine.task import NewTask, Status, StoredTask
+from engine.worker import Worker
+from sandbox import (
+    ExitReason,
+    Isolation,
+    Limits,
+    Logs,
+    Pool,
+    PoolStats,
+    Result,
+    SandboxError,
+    Usage,
+)
+
+ISOLATION = Isolation(profile="full", start="warm", layers={})
+
+
+class BrokenPool:
+    """Stands in for a pool whose sandbox fails the given number of times before it works."""
+
+    def __init__(self, failures: list[Exception]) -> None:
+        self.failures = failures
+        self.isolation = ISOLATION
+
+    def stats(self) -> PoolStats:
+        return PoolStats(ready=1, wanted=1, running=0, spawned=0, zygote_restarts=0)
+
+    async def run(self, request: bytes, *, limits: Limits, cancel: asyncio.Event) -> Result:
+        if self.failures:
+            raise self.failures.pop()
+        return Result(
+            exit_reason=ExitReason.OK,
+            message="done",
+            value=msgspec.Raw(b"1"),
+            usage=Usage(),
+            logs=Logs(),
+            isolation=ISOLATION,
+            policy="custom_script",
+            policy_digest="sha256:0",
+            limits=limits,
+        )
+
+
+def attempt(servers: Embedded, failures: list[Exception], script_name: str | None = None) -> StoredTask:
+    """How a task ends on a worker whose sandbox fails so."""
+    settings = load_settings(
+        {
+            "DATABASE_URL": str(servers.urls.database),
+            "REDIS_URL": str(servers.urls.redis),
+            "QUEUE_NAME": f"test:{uuid4().hex}",
+            "MAX_ATTEMPTS": "2",
+        }
+    )
+
+    async def run() -> StoredTask:
+        policies = Policies.load(ROOT / "policies")
+        pools = {"custom_script": cast(Pool, BrokenPool(failures))}
+        stop = asyncio.Event()
+        working = asyncio.create_task(Worker(settings, policies, pools).run(stop))
+        store, queue = Store(settings.servers[0], connections=2), Queue(settings.servers[1], settings.queue_name)
+        await store.open()
+        task_id = uuid4()
+        await store.insert(_task(task_id, script_name))
+        await queue.put([task_id])
+        while not (found := await store.get(task_id)) or not found.status.final:
+            await asyncio.sleep(0.05)
+        stop.set()
+        await working
+        await queue.close()
+        await store.close()
+        return found
+
+    return asyncio.run(run())
+
+
+def _task(task_id: UUID, script_name: str | None) -> NewTask:
+    return NewTask(
+        task_id=task_id,
+        task_type="custom_script",
+        parameters=b'{"script":"x"}',
+        policy="custom_script",
+        timeout_s=None,
+        labels={},
+        script_name=script_name,
+        max_attempts=2,
+    )
+
+
+@pytest.mark.parametrize("failure", [SandboxError("spawn", "no memory"), RuntimeError("a fault of ours")])
+def test_our_failure_is_tried_again(servers: Embedded, failure: Exception) -> None:
+    """A sandbox that fails once costs an attempt, not the task."""
+    task = attempt(servers, [failure])
+    assert (Status.SUCCEEDED, 2) == (task.status, task.attempts)
+
+
+def test_our_failure_is_never_the_tasks(servers: Embedded) -> None:
+    """A sandbox that fails at each attempt ends as ``worker_lost``, with the stage in its message and no error."""
+    task = attempt(servers, [SandboxError("spawn", "no memory")] * 2)
+    outcome: Any = task.outcome
+    assert (Status.FAILED, ExitReason.WORKER_LOST, None) == (task.status, outcome.exit_reason, outcome.error)
+    assert "spawn: no memory" in outcome.message
+
+
+def test_named_script_that_has_gone_is_said_so(servers: Embedded) -> None:
+    """A script that is removed after its task was accepted ends the task with a word for programs."""
+    task = attempt(servers, [], script_name="gone_meanwhile.py")
+    outcome: Any = task.outcome
+    assert (Status.FAILED, "script_unavailable") == (task.status, outcome.error.code)
