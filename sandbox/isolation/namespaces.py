@@ -5,6 +5,7 @@ Sources: namespaces(7), user_namespaces(7), pid_namespaces(7).
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from sandbox.isolation import libc
@@ -12,6 +13,7 @@ from sandbox.isolation import libc
 ZYGOTE = libc.CLONE_NEWUSER | libc.CLONE_NEWNS | libc.CLONE_NEWPID | libc.CLONE_NEWIPC | libc.CLONE_NEWUTS
 CHILD = libc.CLONE_NEWUSER | libc.CLONE_NEWNS | libc.CLONE_NEWNET | libc.CLONE_NEWIPC | libc.CLONE_NEWUTS
 INNER_UID = 1000
+_KINDS = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup", "time")
 HOSTNAME = b"sandbox"
 
 
@@ -32,6 +34,16 @@ def enter(flags: int, *, proc_fd: int, inner_uid: int) -> None:
     _write(proc_fd, "self/setgroups", "deny")
     _write(proc_fd, "self/gid_map", f"{inner_uid} {gid} 1")
     _write(proc_fd, "self/uid_map", f"{inner_uid} {uid} 1")
+
+
+def forbid_further(proc_fd: int) -> None:
+    """No namespace of any sort can be made in the caller's user namespace, see namespaces(7) on /proc/sys/user.
+
+    The second layer behind the system call filter. Where /proc/sys is read-only, as in most containers, it stays away.
+    """
+    for kind in _KINDS:
+        with contextlib.suppress(OSError):
+            _write(proc_fd, f"sys/user/max_{kind}_namespaces", "0")
 
 
 def next_child_gets_own_pid_namespace() -> None:

@@ -1,0 +1,1 @@
+/tmp/field-82qyon0f/secret.txt
