@@ -174,7 +174,7 @@ def _names_the_unknown(field: Field, result: Result) -> None:
     assert "syscall_9999" in {violation.syscall for violation in result.violations}
 
 
-_NUMBERS = [*range(463, 1000, 7), 9999, 99999]
+_NUMBERS = [9999, 99999, *range(463, 1000, 11)]
 
 _OTHER_CONVENTION = """
 import mmap
@@ -203,8 +203,8 @@ print("end", flush=True)
 
 
 def _kernel_is_well(field: Field, result: Result) -> None:
-    """The kernel complained of nothing, as far as its log may be read; and denials past the cap were not counted."""
-    assert sum(violation.count for violation in result.violations) <= 1000
+    """The kernel complained of nothing, as far as its log may be read; and denials past the first thousand had to wait."""
+    assert sum(violation.count for violation in result.violations) <= 1500
     if os.geteuid() == 0:
         log = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
         try:

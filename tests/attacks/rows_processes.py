@@ -177,8 +177,9 @@ attempt("pid", lambda: open("daemon.pid").read())
 
 def _nothing_is_left(field: Field, result: Result) -> None:
     """Only the ready children are left below the zygote."""
+    assert field.box.settle()
     _, inner = field.box.zygote_pids()
-    assert eventually(lambda: len(children_of(inner)) <= field.box.ready + 1, within_s=1)
+    assert eventually(lambda: len(children_of(inner)) == field.box.ready)
     assert result.usage.wall_s < 5
 
 

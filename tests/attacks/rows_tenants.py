@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
+import time
 from pathlib import Path
 
 from attack import ABSENT, ANY, DENIED, DONE, Attack, Control, Outside
@@ -12,6 +14,8 @@ from syscall_numbers import NUMBERS
 
 from sandbox import ExitReason, Result
 from synchronous import descendants, status_of, value_of
+
+ROOT = Path(__file__).resolve().parents[2]
 
 _CHANNELS = f"""
 import fcntl
@@ -32,7 +36,7 @@ attempt("abstract", lambda: socket.socket(socket.AF_UNIX).bind(chr(0) + args["na
 """
 
 _CHANNEL_VIOLATIONS = (
-    "fcntl", "flock", "keyctl", "mq_open", "msgget", "request_key", "semget", "shmget", "socket",
+    "fcntl", "keyctl", "mq_open", "msgget", "request_key", "semget", "shmget", "socket",
 )  # fmt: skip
 
 _LEAVE_EVERYWHERE = """
@@ -77,6 +81,15 @@ def _other_finds_nothing(field: Field, pid: int) -> None:
     other = field.box.do(field.box._run(script, ["/work/mine", "mine", "/tmp/mine"], None, {}))
     assert [False, False, False] == value_of(other)[:3]
     assert "mine" not in str(value_of(other)[3:])
+
+
+def _nothing_is_locked(field: Field, pid: int) -> None:
+    """The lock that was granted inside is none: another can have it."""
+    del pid
+    time.sleep(0.1)
+    with (field.template.places["scripts"] / "data_analysis.py").open("rb+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 _RESET = f"""
@@ -141,9 +154,9 @@ def _has_no_capability(field: Field, pid: int) -> None:
 
 
 def _linked_script(field: Field) -> Path:
-    """A link that leads out of the scripts' folder to the secret; taken away with the folder."""
+    """A link that leads out of the scripts' folder to the secret; only ever made in a copy of that folder."""
     path = field.template.places["scripts"] / "linked.py"
-    if not path.is_symlink():
+    if path.parent.parent != ROOT and not path.is_symlink():
         path.symlink_to(field.planted.file)
     return path
 
@@ -194,7 +207,7 @@ ROWS = (
         severity="H",
         program=_CHANNELS,
         args=lambda field: {"shared": "/scripts/data_analysis.py", "name": "channel-" + field.canary[-8:]},
-        outcomes={"*": DENIED},
+        outcomes={"flock": ("done",), "*": DENIED},  # what is granted is no lock, see the next row
         violations=_CHANNEL_VIOLATIONS,
         control=Control(
             args=lambda field: {"shared": str(field.throw_away() / "file.py"), "name": "channel-" + field.canary[-8:]},
@@ -202,6 +215,22 @@ ROWS = (
                       "*": ANY},
             check=lambda field, outside: _remove_ipc(outside),
         ),
+    ),
+    Attack(
+        id="XT-02",
+        title="locks on what all runs can read",
+        severity="H",
+        program="""
+import fcntl
+kept = os.open(args[0], os.O_RDONLY)
+attempt("flock", fcntl.flock, kept, fcntl.LOCK_EX | fcntl.LOCK_NB)
+attempt("lockf", fcntl.fcntl, kept, fcntl.F_SETLK, struct.pack("hhqqi4x", fcntl.F_RDLCK, 0, 0, 0, 0))
+time.sleep(args[1])
+""",
+        args=lambda field: ["/scripts/data_analysis.py", 0.3],
+        meanwhile=_nothing_is_locked,
+        outcomes={"*": ("done", "EPERM")},
+        control=Control(args=lambda field: [str(field.throw_away() / "file.py"), 0], outcomes=DONE),
     ),
     Attack(
         id="XT-04",

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import random
+from signal import Signals
 from typing import Any
 
 import pytest
 
 from sandbox import ExitReason, Result
+from sandbox.zygote_client import ZygoteClient
 from synchronous import Sandbox, value_of
 
 FRAME = "import os, struct, sys\ndef send(text, kind=b'R'):\n    os.write(3, kind + struct.pack('>Q', len(text)) + text)\n"
@@ -218,3 +222,50 @@ def test_exit_code_is_right_five_hundred_times(make_box: Any) -> None:
         part = cases[start : start + 10]
         results = box.run_many([(script, None) for script, _ in part])
         assert [expected for _, expected in part] == [reason(result) for result in results]
+
+
+RACES = {
+    "two threads leave": """
+threading.Thread(target=lambda: (wait(), libc.syscall(EXIT_GROUP, 3))).start()
+libc.syscall(EXIT_GROUP, 0)
+""",
+    "killed while it leaves": """
+libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
+libc.signal(14, 0x10)  # SIGALRM jumps to where nothing is
+threading.Thread(target=lambda: (wait(), libc.syscall(TGKILL, os.getpid(), os.getpid(), 14))).start()
+libc.syscall(EXIT_GROUP, 0)
+""",
+}
+
+
+@pytest.mark.parametrize("race", RACES)
+def test_the_reason_is_what_the_kernel_says(make_box: Any, monkeypatch: pytest.MonkeyPatch, race: str) -> None:
+    """However its threads race to end it, what is told is what wait4 tells afterwards; a result does not hide a crash."""
+    truth: dict[int, int] = {}
+    settle_death = ZygoteClient._settle_death
+
+    def note(self: ZygoteClient, number: int, facts: Any) -> None:
+        truth[number] = os.waitstatus_to_exitcode(facts[0])
+        settle_death(self, number, facts)
+
+    monkeypatch.setattr(ZygoteClient, "_settle_death", note)
+    x86 = platform.machine() == "x86_64"
+    numbers = f"EXIT_GROUP, TGKILL = {(231, 234) if x86 else (94, 131)}\n"
+    script = FRAME + numbers + """
+import ctypes, threading, time
+libc = ctypes.CDLL(None)
+def wait():
+    ends = time.perf_counter() + args / 1e6
+    while time.perf_counter() < ends:
+        pass
+send(b"1")
+""" + RACES[race]  # fmt: skip
+    box = make_box(ready=0)
+    wrong = []
+    for number in range(1, 151):
+        result = box.run(script, number * 2)
+        assert box.settle()
+        told = result.exit_code if result.signal is None else -Signals[result.signal]
+        if told != truth[number]:
+            wrong.append((result.exit_reason.value, told, truth[number]))
+    assert [] == wrong

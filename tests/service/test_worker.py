@@ -40,7 +40,7 @@ class BrokenPool:
         self.isolation = ISOLATION
 
     def stats(self) -> PoolStats:
-        return PoolStats(ready=1, wanted=1, running=0, spawned=0, zygote_restarts=0)
+        return PoolStats(ready=1, wanted=1, running=0, spawned=0, zygote_restarts=0, zygote_rotations=0)
 
     async def run(self, request: bytes, *, limits: Limits, cancel: asyncio.Event) -> Result:
         if self.failures:
@@ -80,6 +80,7 @@ def attempt(servers: Embedded, failures: list[Exception], script_name: str | Non
         await store.insert(_task(task_id, script_name))
         await queue.put([task_id])
         while not (found := await store.get(task_id)) or not found.status.final:
+            assert not working.done(), working.exception()
             await asyncio.sleep(0.05)
         stop.set()
         await working

@@ -1,1 +1,0 @@
-/tmp/field-82qyon0f/secret.txt
