@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 import os
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,15 @@ import typer
 
 from engine.logs import configure_logs
 from engine.settings import Settings, SettingsError, load_settings, variables
+
+
+class BenchPart(enum.StrEnum):
+    """What ``bench`` can measure."""
+
+    ALL = "all"
+    SANDBOX = "sandbox"
+    SERVICE = "service"
+
 
 app = typer.Typer(
     help="Runs code that nobody has read: an HTTP service with a durable queue and a single-use sandbox per task.",
@@ -108,6 +118,25 @@ def settings(
         print("\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows]))
     else:
         _print_table(head, rows)
+
+
+@app.command()
+def bench(
+    part: Annotated[BenchPart, typer.Argument(help="What to measure.")] = BenchPart.ALL,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure, always beside a baseline of the same run: plain python, and bwrap where it is installed.
+
+    Takes about a minute for the sandbox and half a minute for the service, which it starts on embedded servers.
+    """
+    with _sentences():
+        settings = _settings()
+        from engine import bench as benchmarks
+
+        parts = ["sandbox", "service"] if part is BenchPart.ALL else [part.value]
+        rows = benchmarks.run(settings, parts, json=json)
+        if json:
+            _print_json(rows)
 
 
 @app.command()

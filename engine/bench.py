@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import httpx
@@ -23,6 +23,10 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from engine.demo import own_service
+from engine.policies import Policies
+from engine.settings import Settings
+from engine.worker import template
 from sandbox import ExitReason, Host, Policy, Pool, Template, probe_host
 
 Progress = Callable[[str], None]
@@ -99,7 +103,7 @@ def _request(script: str, args: object = None) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def _pool(policy: Policy, host: Host, template: Template, ready: int) -> Iterator[Pool]:  # type: ignore[misc]
+async def _pool(policy: Policy, host: Host, template: Template, ready: int) -> AsyncIterator[Pool]:
     pool = Pool(policy, host, template, ready=ready)
     await pool.start()
     try:
@@ -118,7 +122,7 @@ async def _run_once(pool: Pool, request: bytes) -> float:
 
 
 async def _until_full(pool: Pool) -> None:
-    while (stats := pool.stats()).ready < stats.wanted:
+    while (stats := pool.stats()).ready < stats.wanted:  # noqa: ASYNC110 the pool has no event for it but this
         await asyncio.sleep(0.002)
     await asyncio.sleep(0.01)  # let the refill's last traces pass
 
@@ -160,6 +164,7 @@ async def measure_sandbox(policy: Policy, template: Template, progress: Progress
             if chosen is policy:
                 seconds = await _time_ready(pool, _request(_CORRELATION, _ROWS), 100)
                 rows.append(_row("ready child, import pandas + correlation", seconds, with_pandas))
+        async with _pool(chosen, host, template, 10) as pool:
             rows.append(_weigh(pool, name))
         async with _pool(chosen, host, template, 0) as pool:
             for concurrency in (1, 2, 4, 8):
@@ -176,26 +181,11 @@ def _weigh(pool: Pool, name: str) -> Row:
     for pid in pool.ready_pids():
         text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
         sizes_mib.append(next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")) / 1024)
-    note = f"PSS {statistics.mean(sizes_mib):.1f} MiB an idle child"
+    note = f"PSS {statistics.mean(sizes_mib):.1f} MiB an idle child, with {len(sizes_mib)} ready"
     return Row(what=f"memory of a ready child, {name}", samples=len(sizes_mib), p50_ms=0, p95_ms=0, note=note)
 
 
 # -- the service
-
-
-@contextlib.contextmanager
-def _service() -> Iterator[str]:
-    """The whole service on embedded servers, in processes of its own; yields its URL."""
-    command = [sys.executable, "-m", "engine", "up", "--port", "0"]
-    environment = {**os.environ, "LOG_LEVEL": "WARNING"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:  # noqa: S603 ours
-        try:
-            if process.stdout is None or not (line := process.stdout.readline()).startswith("ready "):
-                raise RuntimeError("the service did not start; see its messages above")
-            yield line.removeprefix("ready ").strip()
-        finally:
-            process.terminate()
-            process.wait(30)
 
 
 async def _time_posts(url: str, concurrency: int, count: int) -> tuple[list[float], float]:
@@ -226,8 +216,7 @@ async def measure_service(progress: Progress) -> list[Row]:
     progress("plain python")
     bare = _row("python -I", await asyncio.to_thread(_time_commands, [sys.executable, "-I", "-c", "pass"], 30))
     rows.append(bare)
-    progress("starting the service")
-    with _service() as url:
+    with own_service() as url:
         for concurrency, count in ((1, 200), (16, 800)):
             progress(f"POST /execute?wait, {concurrency} at once")
             seconds, rate_s = await _time_posts(url, concurrency, count)
@@ -250,15 +239,21 @@ def show(rows: list[Row], console: Console) -> None:
     console.print(table)
 
 
-async def measure(
-    parts: list[str], policy: Policy, template: Template, progress: Progress
-) -> list[Row]:
+async def measure(parts: list[str], settings: Settings, progress: Progress) -> list[Row]:
     """All rows of the parts asked for, of ``sandbox`` and ``service``."""
-    measures: dict[str, Callable[[], Awaitable[list[Row]]]] = {
-        "sandbox": lambda: measure_sandbox(policy, template, progress),
-        "service": lambda: measure_service(progress),
-    }
     rows: list[Row] = []
-    for part in parts:
-        rows += await measures[part]()
+    if "sandbox" in parts:
+        policy = Policies.load(settings.policies_dir).default("custom_script")
+        rows += await measure_sandbox(policy, template(settings), progress)
+    if "service" in parts:
+        rows += await measure_service(progress)
+    return rows
+
+
+def run(settings: Settings, parts: list[str], *, json: bool) -> list[Row]:
+    """Measure with a progress line on stderr, and show the table unless it is to be JSON."""
+    with Console(stderr=True).status("starting") as status:
+        rows = asyncio.run(measure(parts, settings, lambda what: status.update(f"measuring: {what}")))
+    if not json:
+        show(rows, Console(width=None if sys.stdout.isatty() else 150))
     return rows

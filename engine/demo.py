@@ -104,21 +104,32 @@ def run_demo() -> None:
         DemoError: something was not as it should be.
     """
     out = Console(soft_wrap=True)
+    with own_service() as url:
+        out.print(f"The service is up at {url} (its documentation: {url}/docs)\n")
+        for number, example in enumerate(EXAMPLES, 1):
+            with _saying(f"task {number} of {len(EXAMPLES)}: {example.about}"):
+                answer = _submit(url, example.request)
+            _show(out, number, example, answer)
+    out.print("Everything is stopped; nothing is left running.")
+
+
+@contextlib.contextmanager
+def own_service() -> Iterator[str]:
+    """The whole service on embedded servers, with its data in a temporary folder; yields its URL.
+
+    Raises:
+        DemoError: it did not start, or did not stop.
+    """
     folder = Path(tempfile.mkdtemp(prefix="unityai-demo-"))
     folder.chmod(0o755)  # the embedded servers have another user when we are root
     try:
         with _saying("starting the service on embedded servers"):
             service, url = _start(folder)
         try:
-            out.print(f"The service is up at {url} (its documentation: {url}/docs)\n")
-            for number, example in enumerate(EXAMPLES, 1):
-                with _saying(f"task {number} of {len(EXAMPLES)}: {example.about}"):
-                    answer = _submit(url, example.request)
-                _show(out, number, example, answer)
+            yield url
         finally:
             with _saying("stopping the service"):
                 _stop(service)
-        out.print("Everything is stopped; nothing is left running.")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -67,8 +67,16 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
 class Server:
     """One embedded server: a child process that dies with us."""
 
-    def __init__(self, name: str, argv: list[str], *, account: Account, log: Path, stop_signal: signal.Signals,
-                 stdin: bytes = b"") -> None:
+    def __init__(
+        self,
+        name: str,
+        argv: list[str],
+        *,
+        account: Account,
+        log: Path,
+        stop_signal: signal.Signals,
+        stdin: bytes = b"",
+    ) -> None:
         self.name = name
         self._argv = argv
         self._account = account
@@ -90,8 +98,14 @@ class Server:
         """
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603  a program of the wheel
-                self._argv, stdin=subprocess.PIPE, stdout=log, stderr=log, env=_ENVIRON, cwd="/",
-                user=self._account.uid, group=self._account.gid,
+                self._argv,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=_ENVIRON,
+                cwd="/",
+                user=self._account.uid,
+                group=self._account.gid,
                 extra_groups=[] if self._account.uid is not None else None,
                 start_new_session=True,
                 preexec_fn=die_with(os.getpid(), self._stop_signal),  # noqa: PLW1509  two system calls, no lock
@@ -170,7 +184,9 @@ class Embedded:
         self.database = Server(
             "PostgreSQL",
             [str(programs / "bin" / "postgres"), "-D", str(data), "-k", str(sockets), *_postgres_options()],
-            account=self._account, log=self._run_dir / "postgresql.log", stop_signal=signal.SIGINT,
+            account=self._account,
+            log=self._run_dir / "postgresql.log",
+            stop_signal=signal.SIGINT,
         )
         self.database.start(lambda: _postgres_answers(sockets / SOCKET_NAME))
         self._cleanup.callback(self.database.stop)
@@ -185,8 +201,12 @@ class Embedded:
         path = self._run_dir / "valkey.sock"
         config = f'port 0\nunixsocket "{path}"\nunixsocketperm 700\nsave ""\nappendonly no\ndir "{self._run_dir}"\n'
         self.redis = Server(
-            "Valkey", [str(program), "-"], account=self._account, log=self._run_dir / "valkey.log",
-            stop_signal=signal.SIGTERM, stdin=config.encode(),
+            "Valkey",
+            [str(program), "-"],
+            account=self._account,
+            log=self._run_dir / "valkey.log",
+            stop_signal=signal.SIGTERM,
+            stdin=config.encode(),
         )
         self.redis.start(lambda: _valkey_answers(path))
         self._cleanup.callback(self.redis.stop)
@@ -197,8 +217,10 @@ class Embedded:
         folder = Path(tempfile.mkdtemp(prefix=f"unityai-{purpose}-"))
         self._cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
         if not self._account.can_reach(folder.parent):
-            raise EmbeddedError(f"{folder.parent}: the user that the embedded servers run as cannot enter it; "
-                                "set TMPDIR to a folder that every user may enter, e.g. /tmp")
+            raise EmbeddedError(
+                f"{folder.parent}: the user that the embedded servers run as cannot enter it; "
+                "set TMPDIR to a folder that every user may enter, e.g. /tmp"
+            )
         self._give(folder)
         return folder
 
@@ -242,8 +264,10 @@ class Embedded:
         """
         spec = importlib.util.find_spec(module)
         if spec is None or spec.origin is None or not (source := Path(spec.origin).parent.parent / inside).is_dir():
-            raise EmbeddedError(f"the package {module} has no programs for this machine ({platform.machine()}): set "
-                                "DATABASE_URL and REDIS_URL to servers of your own")
+            raise EmbeddedError(
+                f"the package {module} has no programs for this machine ({platform.machine()}): set "
+                "DATABASE_URL and REDIS_URL to servers of your own"
+            )
         if self._account.can_reach(source):
             return source
         copies = self._private_folder("programs")
@@ -265,10 +289,25 @@ class Embedded:
         shutil.rmtree(fresh, ignore_errors=True)
         # Nothing but the socket folder's mode guards the server, hence "trust"; no TCP port exists.
         done = subprocess.run(  # noqa: S603  a program of the wheel
-            [str(program), "-D", str(fresh), "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C",
-             "--no-sync", "--no-instructions"],
-            check=False, capture_output=True, text=True, cwd="/", env=_ENVIRON,
-            user=self._account.uid, group=self._account.gid,
+            [
+                str(program),
+                "-D",
+                str(fresh),
+                "-U",
+                "postgres",
+                "--auth=trust",
+                "--encoding=UTF8",
+                "--locale=C",
+                "--no-sync",
+                "--no-instructions",
+            ],
+            check=False,
+            capture_output=True,
+            text=True,
+            cwd="/",
+            env=_ENVIRON,
+            user=self._account.uid,
+            group=self._account.gid,
             extra_groups=[] if self._account.uid is not None else None,
         )
         if done.returncode != 0:
@@ -285,9 +324,17 @@ def default_data_dir() -> Path:
 
 def _postgres_options() -> Iterator[str]:
     """Settings of a small server that is asked by a few processes of one host. Durability stays on."""
-    for option in ("listen_addresses=", "max_connections=60", "shared_buffers=64MB", "unix_socket_permissions=0700",
-                   "jit=off", "wal_level=minimal", "max_wal_senders=0", "autovacuum_naptime=20s",
-                   "log_checkpoints=off"):
+    for option in (
+        "listen_addresses=",
+        "max_connections=60",
+        "shared_buffers=64MB",
+        "unix_socket_permissions=0700",
+        "jit=off",
+        "wal_level=minimal",
+        "max_wal_senders=0",
+        "autovacuum_naptime=20s",
+        "log_checkpoints=off",
+    ):
         yield from ("-c", option)
 
 
@@ -297,8 +344,10 @@ def _server_account() -> Account:
     try:
         nobody = pwd.getpwnam("nobody")
     except KeyError:
-        raise EmbeddedError("we are root, PostgreSQL refuses to run as root, and this host has no user nobody to run "
-                            "it as: start as another user, or set DATABASE_URL and REDIS_URL") from None
+        raise EmbeddedError(
+            "we are root, PostgreSQL refuses to run as root, and this host has no user nobody to run "
+            "it as: start as another user, or set DATABASE_URL and REDIS_URL"
+        ) from None
     return Account(uid=nobody.pw_uid, gid=nobody.pw_gid)
 
 

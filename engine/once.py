@@ -14,8 +14,8 @@ from engine.scripts import list_scripts, read_script
 from engine.service import build_request
 from engine.settings import Settings
 from engine.task import Claim, Outcome, outcome_of
-from engine.worker import open_pools
-from sandbox import Host, Policy, PolicyError, load_policies, probe_host
+from engine.worker import open_pools, probe
+from sandbox import Host, Policy, PolicyError, load_policies
 
 
 class PolicyCheck(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +60,7 @@ async def run_once(settings: Settings, body: bytes) -> Outcome:
         queue_s=0.0,
     )  # fmt: skip
     script = read_script(settings.scripts_dir, claim.script_name) if claim.script_name else None
-    host = probe_host(settings.sandbox_uid, settings.sandbox_gid)
+    host = probe(settings)
     async with open_pools(settings, host, (policy,), ready=0) as pools:
         limits = effective_limits(policy, settings, claim.timeout_s)
         result = await pools[policy.name].run(build_request(claim, script), limits=limits)
@@ -69,7 +69,7 @@ async def run_once(settings: Settings, body: bytes) -> Outcome:
 
 def check_host(settings: Settings) -> HostCheck:
     """Probe the host and hold every policy against it."""
-    host = probe_host(settings.sandbox_uid, settings.sandbox_gid)
+    host = probe(settings)
     try:
         policies = load_policies(settings.policies_dir)
     except PolicyError as error:

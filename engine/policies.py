@@ -22,8 +22,10 @@ class Policies:
         self._policies = policies
         for policy in policies.values():
             if policy.task_type not in policies:
-                raise PolicyError(f"{policy.name}: no policy is named {policy.task_type}, which would be the default "
-                                  "of that task type")
+                raise PolicyError(
+                    f"{policy.name}: no policy is named {policy.task_type}, which would be the default "
+                    "of that task type"
+                )
             if policies[policy.task_type].task_type != policy.task_type:
                 raise PolicyError(f"{policy.task_type}: a policy named after a task type must be of that type")
 

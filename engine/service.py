@@ -155,8 +155,16 @@ class Service:
         created_at = await self._store.insert(task)
         await self._enqueue(task_id)
         return StoredTask(
-            task_id=task_id, task_type=task.task_type, status=Status.QUEUED, policy=task.policy, labels=task.labels,
-            attempts=0, created_at=created_at, started_at=None, finished_at=None, outcome=None,
+            task_id=task_id,
+            task_type=task.task_type,
+            status=Status.QUEUED,
+            policy=task.policy,
+            labels=task.labels,
+            attempts=0,
+            created_at=created_at,
+            started_at=None,
+            finished_at=None,
+            outcome=None,
         )
 
     async def get(self, task_id: UUID, *, wait_s: float = 0.0) -> StoredTask | None:

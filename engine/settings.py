@@ -41,29 +41,58 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     environment: Annotated[
         Literal["development", "production"],
-        _about("ENVIRONMENT", "production requires the four URLs, listens on all addresses and never starts "
-               "embedded servers."),
+        _about(
+            "ENVIRONMENT",
+            "production requires the four URLs, listens on all addresses and never starts embedded servers.",
+        ),
     ] = "development"
     database_url: Annotated[
         str | None,
-        _about("DATABASE_URL", "PostgreSQL, where tasks and results live.", unit="URL", schemes=DATABASE_SCHEMES,
-               secret=True, required=True, default="embedded server in development"),
+        _about(
+            "DATABASE_URL",
+            "PostgreSQL, where tasks and results live.",
+            unit="URL",
+            schemes=DATABASE_SCHEMES,
+            secret=True,
+            required=True,
+            default="embedded server in development",
+        ),
     ] = None
     redis_url: Annotated[
         str | None,
-        _about("REDIS_URL", "Redis (or Valkey), which orders and wakes; losing its data loses no task.", unit="URL",
-               schemes=REDIS_SCHEMES, secret=True, required=True, default="embedded server in development"),
+        _about(
+            "REDIS_URL",
+            "Redis (or Valkey), which orders and wakes; losing its data loses no task.",
+            unit="URL",
+            schemes=REDIS_SCHEMES,
+            secret=True,
+            required=True,
+            default="embedded server in development",
+        ),
     ] = None
     n8n_webhook_url: Annotated[
         str | None,
-        _about("N8N_WEBHOOK_URL", "Base URL of n8n's webhooks, one of the two places that callbacks may go to.",
-               unit="URL", schemes=HTTP_SCHEMES, secret=True, required=True,
-               default="no callbacks to n8n in development"),
+        _about(
+            "N8N_WEBHOOK_URL",
+            "Base URL of n8n's webhooks, one of the two places that callbacks may go to.",
+            unit="URL",
+            schemes=HTTP_SCHEMES,
+            secret=True,
+            required=True,
+            default="no callbacks to n8n in development",
+        ),
     ] = None
     fastapi_url: Annotated[
         str | None,
-        _about("FASTAPI_URL", "Base URL of the main app, the other place that callbacks may go to.", unit="URL",
-               schemes=HTTP_SCHEMES, secret=True, required=True, default="no callbacks to the main app in development"),
+        _about(
+            "FASTAPI_URL",
+            "Base URL of the main app, the other place that callbacks may go to.",
+            unit="URL",
+            schemes=HTTP_SCHEMES,
+            secret=True,
+            required=True,
+            default="no callbacks to the main app in development",
+        ),
     ] = None
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"],
@@ -74,88 +103,145 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         _about("LOG_FORMAT", "json: one object a line. console: for a person's eyes."),
     ] = "json"
     max_task_timeout_s: Annotated[
-        float, Meta(ge=0.1, le=86400),
-        _about("MAX_TASK_TIMEOUT", "Longest wall time of a run; a policy or a request may only be shorter.",
-               unit="seconds"),
+        float,
+        Meta(ge=0.1, le=86400),
+        _about(
+            "MAX_TASK_TIMEOUT", "Longest wall time of a run; a policy or a request may only be shorter.", unit="seconds"
+        ),
     ] = 300.0
     max_concurrent_tasks: Annotated[
-        int, Meta(ge=1, le=1000),
+        int,
+        Meta(ge=1, le=1000),
         _about("MAX_CONCURRENT_TASKS", "Tasks that one worker runs at the same time.", unit="tasks"),
     ] = 10
     cleanup_interval_s: Annotated[
-        float, Meta(ge=1, le=604800),
-        _about("CLEANUP_INTERVAL", "Time between two clean-ups, which delete what is older than RETENTION_DAYS.",
-               unit="seconds"),
+        float,
+        Meta(ge=1, le=604800),
+        _about(
+            "CLEANUP_INTERVAL",
+            "Time between two clean-ups, which delete what is older than RETENTION_DAYS.",
+            unit="seconds",
+        ),
     ] = 3600.0
     retention_days: Annotated[
-        float, Meta(gt=0, le=36500),
+        float,
+        Meta(gt=0, le=36500),
         _about("RETENTION_DAYS", "How long a finished task and its result are kept.", unit="days"),
     ] = 30.0
     host: Annotated[
         str | None,
-        _about("HOST", "Address that the API listens on.", unit="address",
-               default="127.0.0.1 in development, 0.0.0.0 in production"),
+        _about(
+            "HOST",
+            "Address that the API listens on.",
+            unit="address",
+            default="127.0.0.1 in development, 0.0.0.0 in production",
+        ),
     ] = None
-    port: Annotated[
-        int, Meta(ge=1, le=65535), _about("PORT", "TCP port that the API listens on.", unit="port")
-    ] = 8001
+    port: Annotated[int, Meta(ge=1, le=65535), _about("PORT", "TCP port that the API listens on.", unit="port")] = 8001
     max_body_mib: Annotated[
-        int, Meta(ge=1, le=1024),
+        int,
+        Meta(ge=1, le=1024),
         _about("MAX_BODY_MIB", "Longest request body; a longer one is answered with 413.", unit="MiB"),
     ] = 64
     policies_dir: Annotated[
-        Path, _about("POLICIES_DIR", "Folder of the policy files.", unit="folder", default="policies/ beside engine/"),
+        Path,
+        _about("POLICIES_DIR", "Folder of the policy files.", unit="folder", default="policies/ beside engine/"),
     ] = PROJECT_DIR / "policies"
     scripts_dir: Annotated[
         Path,
-        _about("SCRIPTS_DIR", "Folder of the named scripts that custom_script may run.", unit="folder",
-               default="scripts/ beside engine/"),
+        _about(
+            "SCRIPTS_DIR",
+            "Folder of the named scripts that custom_script may run.",
+            unit="folder",
+            default="scripts/ beside engine/",
+        ),
     ] = PROJECT_DIR / "scripts"
     data_dir: Annotated[
         Path | None,
-        _about("DATA_DIR", "Folder in which the embedded servers keep their data between two starts.", unit="folder",
-               default=".data/ beside engine/; as root /var/lib/unityai-python-worker when the server's user cannot "
-               "reach it"),
+        _about(
+            "DATA_DIR",
+            "Folder in which the embedded servers keep their data between two starts.",
+            unit="folder",
+            default=".data/ beside engine/; as root /var/lib/unityai-python-worker when the server's user cannot "
+            "reach it",
+        ),
     ] = None
     sandbox_isolation: Annotated[
-        Literal["full", "auto"] | None,
-        _about("SANDBOX_ISOLATION", "full: every layer that a policy requires, or the worker does not start. auto: "
-               "the strongest profile that the host offers, named in the log and in every result.",
-               default="auto in development, full in production",
-               note="a profile for hosts without user namespaces does not exist yet"),
+        Literal["full", "unprivileged", "auto"] | None,
+        _about(
+            "SANDBOX_ISOLATION",
+            "full: every layer that a policy requires, or the worker does not start. "
+            "unprivileged: without namespaces, for hosts that refuse them; weaker, see sandbox/README.md. auto: the "
+            "stronger of the two that the host offers. What was chosen is in the log and in every result.",
+            default="auto in development, full in production",
+        ),
+    ] = None
+    sandbox_landlock_abi_max: Annotated[
+        int | None,
+        Meta(ge=1, le=7),
+        _about(
+            "SANDBOX_LANDLOCK_ABI_MAX",
+            "Use no later Landlock ABI than this: to try what an older kernel would do.",
+            default="the kernel's",
+        ),
     ] = None
     sandbox_uid: Annotated[
-        int, Meta(ge=1, le=4294967293),
+        int,
+        Meta(ge=1, le=4294967293),
         _about("SANDBOX_UID", "User id that sandboxes run as when the worker is root; unused otherwise.", unit="uid"),
     ] = 60999
     sandbox_gid: Annotated[
-        int, Meta(ge=1, le=4294967293),
+        int,
+        Meta(ge=1, le=4294967293),
         _about("SANDBOX_GID", "Group id that sandboxes run as when the worker is root; unused otherwise.", unit="gid"),
     ] = 60999
     pool_ready: Annotated[
-        int, Meta(ge=1, le=256),
+        int,
+        Meta(ge=1, le=256),
         _about("POOL_READY", "Ready sandboxes that a worker keeps at hand for each policy.", unit="sandboxes"),
     ] = 2
+    rotate_after: Annotated[
+        int,
+        Meta(ge=1, le=10_000_000),
+        _about(
+            "ROTATE_AFTER",
+            "Sandboxes that one zygote forks before a new one, with another address layout and hash "
+            "seed, takes its place.",
+            unit="sandboxes",
+        ),
+    ] = 1000
     queue_name: Annotated[
-        str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9:._-]{0,99}\Z"),
+        str,
+        Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9:._-]{0,99}\Z"),
         _about("QUEUE_NAME", "Prefix of our keys in Redis; workers and APIs that share it share the queue."),
     ] = "unityai:tasks"
     lease_s: Annotated[
-        float, Meta(ge=2, le=300),
-        _about("LEASE_S", "How long a task belongs to a worker that is silent; then it runs again elsewhere.",
-               unit="seconds"),
+        float,
+        Meta(ge=2, le=300),
+        _about(
+            "LEASE_S",
+            "How long a task belongs to a worker that is silent; then it runs again elsewhere.",
+            unit="seconds",
+        ),
     ] = 12.0
     max_attempts: Annotated[
-        int, Meta(ge=1, le=100),
+        int,
+        Meta(ge=1, le=100),
         _about("MAX_ATTEMPTS", "How often a task is started before a lost worker makes it fail.", unit="attempts"),
     ] = 3
     drain_s: Annotated[
-        float, Meta(ge=0, le=86400),
-        _about("DRAIN_S", "How long a worker that is told to stop lets running tasks go on; then they are given back "
-               "to the queue, without an attempt being spent.", unit="seconds"),
+        float,
+        Meta(ge=0, le=86400),
+        _about(
+            "DRAIN_S",
+            "How long a worker that is told to stop lets running tasks go on; then they are given back "
+            "to the queue, without an attempt being spent.",
+            unit="seconds",
+        ),
     ] = 20.0
     database_connections: Annotated[
-        int, Meta(ge=2, le=200),
+        int,
+        Meta(ge=2, le=200),
         _about("DATABASE_CONNECTIONS", "Most connections to PostgreSQL that one process opens.", unit="connections"),
     ] = 8
 
@@ -175,13 +261,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if self.database_url and self.redis_url:
             return self.database_url, self.redis_url
         urls = {"DATABASE_URL": self.database_url, "REDIS_URL": self.redis_url}
-        raise SettingsError([
-            f"{name} is not set. (`python -m engine up` starts servers of its own.)" for name in urls if not urls[name]
-        ])
+        raise SettingsError(
+            [
+                f"{name} is not set. (`python -m engine up` starts servers of its own.)"
+                for name in urls
+                if not urls[name]
+            ]
+        )
 
     @property
-    def isolation(self) -> str:
-        """``"full"`` or ``"auto"``."""
+    def isolation(self) -> Literal["full", "unprivileged", "auto"]:
+        """The profile asked for."""
         return self.sandbox_isolation or ("full" if self.environment == "production" else "auto")
 
     @property
@@ -330,5 +420,3 @@ def _parse_url(text: str, schemes: tuple[str, ...]) -> str:
         raise ValueError(text)
     _ = parts.port  # raises ValueError when it is no port
     return text
-
-

@@ -197,4 +197,3 @@ def _reachable(host: str) -> str:
 def _url(settings: Settings) -> str:
     host = settings.listen_host
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
-

@@ -108,8 +108,15 @@ class Store:
     async def insert(self, task: NewTask) -> datetime:
         """Remember a new task; when this returns, the task survives any crash. Returns when it was accepted."""
         created_at: datetime = await self._value(
-            "insert_task", task.task_id, task.task_type, task.policy, task.parameters, task.timeout_s,
-            msgspec.json.encode(task.labels).decode(), task.script_name, task.max_attempts,
+            "insert_task",
+            task.task_id,
+            task.task_type,
+            task.policy,
+            task.parameters,
+            task.timeout_s,
+            msgspec.json.encode(task.labels).decode(),
+            task.script_name,
+            task.max_attempts,
         )
         return created_at
 
@@ -125,8 +132,13 @@ class Store:
             return None
         row = rows[0]
         return Claim(
-            task_id=task_id, attempt=row["attempts"], task_type=row["task_type"], policy=row["policy"],
-            parameters=row["parameters"], timeout_s=row["timeout_s"], script_name=row["script_name"],
+            task_id=task_id,
+            attempt=row["attempts"],
+            task_type=row["task_type"],
+            policy=row["policy"],
+            parameters=row["parameters"],
+            timeout_s=row["timeout_s"],
+            script_name=row["script_name"],
             queue_s=max(0.0, row["queue_s"]),
         )
 
@@ -138,23 +150,32 @@ class Store:
     async def finish(self, claim: Claim, worker_id: UUID, outcome: Outcome) -> bool:
         """Store how an attempt ended; ``False`` when its lease was lost meanwhile and nothing was stored."""
         rows = await self._rows(
-            "finish_task", claim.task_id, claim.attempt, worker_id, outcome.status.value, outcome.exit_reason.value,
+            "finish_task",
+            claim.task_id,
+            claim.attempt,
+            worker_id,
+            outcome.status.value,
+            outcome.exit_reason.value,
             msgspec.json.encode(outcome),
         )
         return bool(rows)
 
     async def release(self, claim: Claim, worker_id: UUID) -> bool:
         """Give a task back without spending an attempt, because this worker stops."""
-        return bool(await self._rows(
-            "give_back_task", claim.task_id, claim.attempt, worker_id, 0.0, 1, "released", "the worker stopped"
-        ))
+        return bool(
+            await self._rows(
+                "give_back_task", claim.task_id, claim.attempt, worker_id, 0.0, 1, "released", "the worker stopped"
+            )
+        )
 
     async def retry(self, claim: Claim, worker_id: UUID, message: str, *, delay_s: float) -> bool:
         """Queue a task again after our own failure; ``False`` when no attempt is left (or the lease was lost)."""
         text = message.replace("\x00", "\\x00")
-        return bool(await self._rows(
-            "give_back_task", claim.task_id, claim.attempt, worker_id, delay_s, 0, "sandbox_failed", text
-        ))
+        return bool(
+            await self._rows(
+                "give_back_task", claim.task_id, claim.attempt, worker_id, delay_s, 0, "sandbox_failed", text
+            )
+        )
 
     async def sweep_lost(self, outcome: Outcome) -> list[Swept]:
         """Take back the tasks of lost workers; those without an attempt left fail with ``outcome``."""
@@ -201,9 +222,15 @@ class Store:
 
     def _stored_task(self, row: asyncpg.Record) -> StoredTask:
         return StoredTask(
-            task_id=UUID(bytes=row["task_id"].bytes), task_type=row["task_type"], status=Status(row["status"]),
-            policy=row["policy"], labels=msgspec.json.decode(row["labels"]), attempts=row["attempts"],
-            created_at=row["created_at"], started_at=row["started_at"], finished_at=row["finished_at"],
+            task_id=UUID(bytes=row["task_id"].bytes),
+            task_type=row["task_type"],
+            status=Status(row["status"]),
+            policy=row["policy"],
+            labels=msgspec.json.decode(row["labels"]),
+            attempts=row["attempts"],
+            created_at=row["created_at"],
+            started_at=row["started_at"],
+            finished_at=row["finished_at"],
             outcome=self._outcomes.decode(row["outcome"]) if row["outcome"] is not None else None,
         )
 
@@ -303,8 +330,10 @@ async def _migrate(connection: asyncpg.Connection, schema: list[tuple[str, str]]
         for name, text in schema:
             await _apply(connection, name, text, applied.pop(int(name[:4]), None))
     if applied:
-        raise SchemaError(f"the database has schema version {max(applied)}, which this engine does not know: "
-                          "start the newer engine that made it")
+        raise SchemaError(
+            f"the database has schema version {max(applied)}, which this engine does not know: "
+            "start the newer engine that made it"
+        )
 
 
 async def _apply(connection: asyncpg.Connection, name: str, text: str, seen: asyncpg.Record | None) -> None:

@@ -56,26 +56,43 @@ class Attempt(msgspec.Struct, kw_only=True):
 def template(settings: Settings) -> Template:
     """What the zygotes of a process with these settings are made of."""
     return Template(
-        code=PROJECT_DIR, entry=ENTRY, places={"scripts": settings.scripts_dir}, uid=settings.sandbox_uid,
+        code=PROJECT_DIR,
+        entry=ENTRY,
+        places={"scripts": settings.scripts_dir},
+        uid=settings.sandbox_uid,
         gid=settings.sandbox_gid,
     )
 
 
 @contextlib.asynccontextmanager
-async def open_pools(settings: Settings, host: Host, policies: tuple[Policy, ...], *,
-                     ready: int) -> AsyncIterator[dict[str, Pool]]:
+async def open_pools(
+    settings: Settings, host: Host, policies: tuple[Policy, ...], *, ready: int
+) -> AsyncIterator[dict[str, Pool]]:
     """A started pool for each policy, by policy name; closed at the end.
 
     Raises:
         HostError: a policy requires a layer that this host lacks.
         SandboxError: a zygote did not come up.
     """
-    pools = {policy.name: Pool(policy, host, template(settings), ready=ready) for policy in policies}
+    pools = {
+        policy.name: Pool(policy, host, template(settings), ready=ready, rotate_after=settings.rotate_after)
+        for policy in policies
+    }
     try:
         await asyncio.gather(*(pool.start() for pool in pools.values()))
         yield pools
     finally:
         await asyncio.gather(*(pool.close() for pool in pools.values()), return_exceptions=True)
+
+
+def probe(settings: Settings) -> Host:
+    """What this host offers, under the profile that the settings ask for."""
+    return probe_host(
+        settings.sandbox_uid,
+        settings.sandbox_gid,
+        isolation=settings.isolation,
+        landlock_abi_max=settings.sandbox_landlock_abi_max,
+    )
 
 
 async def run_worker(settings: Settings) -> None:
@@ -90,7 +107,7 @@ async def run_worker(settings: Settings) -> None:
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
     policies = Policies.load(settings.policies_dir)
-    host = probe_host(settings.sandbox_uid, settings.sandbox_gid)
+    host = probe(settings)
     async with open_pools(settings, host, policies.all, ready=settings.pool_ready) as pools:
         await Worker(settings, policies, pools).run(stop)
 
@@ -106,22 +123,23 @@ class Worker:
         self._pools = pools
         self._store = Store(database_url, connections=settings.database_connections)
         self._queue = Queue(redis_url, settings.queue_name)
-        self._entries = QueueWorker(
-            redis_url, settings.queue_name, self.run_task, slots=settings.max_concurrent_tasks
-        )
+        self._entries = QueueWorker(redis_url, settings.queue_name, self.run_task, slots=settings.max_concurrent_tasks)
         self._attempts: dict[UUID, Attempt] = {}
         self._draining = False
         self._log = get_logger(worker_id=str(self.worker_id))
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop``, then drain and leave nothing behind."""
-        loops = [
-            asyncio.create_task(loop)
-            for loop in (self._take(), self._beat(), self._sweep(), self._clean_up())
-        ]
+        loops = [asyncio.create_task(loop) for loop in (self._take(), self._beat(), self._sweep(), self._clean_up())]
         isolation = self._isolation()
-        self._log.info("worker started", profile=isolation.profile, asked=self._settings.isolation,
-                       layers=isolation.layers, policies=sorted(self._pools), slots=self._settings.max_concurrent_tasks)
+        self._log.info(
+            "worker started",
+            profile=isolation.profile,
+            asked=self._settings.isolation,
+            layers=isolation.layers,
+            policies=sorted(self._pools),
+            slots=self._settings.max_concurrent_tasks,
+        )
         stopped = asyncio.create_task(stop.wait())
         try:
             done, _ = await asyncio.wait([stopped, *loops], return_when=asyncio.FIRST_COMPLETED)
@@ -139,8 +157,9 @@ class Worker:
         claim = await self._claim(task_id)
         if claim is None:
             return
-        with self._attempt(claim) as attempt, structlog.contextvars.bound_contextvars(
-            task_id=str(task_id), attempt=claim.attempt
+        with (
+            self._attempt(claim) as attempt,
+            structlog.contextvars.bound_contextvars(task_id=str(task_id), attempt=claim.attempt),
         ):
             outcome = await self._outcome(attempt)
             if outcome is None or not await self._conclude(attempt, outcome):
@@ -205,10 +224,14 @@ class Worker:
         """Queue a task again after our own failure; the outcome that it fails with when no attempt is left."""
         self._log.error("sandbox failed", stage=error.stage, reason=error.message)
         try:
-            if await self._store.retry(claim, self.worker_id, str(error), delay_s=RETRY_DELAY_S):
-                return None
+            again = await self._store.retry(claim, self.worker_id, str(error), delay_s=RETRY_DELAY_S)
         except StoreUnavailableError:
             return None  # the lease runs out, which comes to the same
+        if again:
+            await asyncio.sleep(RETRY_DELAY_S)  # keeps the slot: a sandbox that fails is not asked any faster
+            with contextlib.suppress(QueueUnavailableError):
+                await self._queue.put([claim.task_id])
+            return None
         return msgspec.structs.replace(LOST, message=f"The sandbox failed and no attempt is left: {error}")
 
     async def _conclude(self, attempt: Attempt, outcome: Outcome) -> bool:
@@ -235,10 +258,17 @@ class Worker:
 
     def _log_result(self, claim: Claim, result: Result) -> None:
         self._log.info(
-            "attempt ended", task_type=claim.task_type, policy=claim.policy, exit_reason=result.exit_reason.value,
-            exit_code=result.exit_code, signal=result.signal, queue_s=round(claim.queue_s, 4),
-            wall_s=round(result.usage.wall_s, 4), cpu_s=round(result.usage.cpu_s, 4),
-            memory_peak_mib=round(result.usage.memory_peak_mib, 1), violations=len(result.violations),
+            "attempt ended",
+            task_type=claim.task_type,
+            policy=claim.policy,
+            exit_reason=result.exit_reason.value,
+            exit_code=result.exit_code,
+            signal=result.signal,
+            queue_s=round(claim.queue_s, 4),
+            wall_s=round(result.usage.wall_s, 4),
+            cpu_s=round(result.usage.cpu_s, 4),
+            memory_peak_mib=round(result.usage.memory_peak_mib, 1),
+            violations=len(result.violations),
             error_type=result.error.type if result.error else None,
         )
 

@@ -53,7 +53,12 @@ class Sandbox:
         """Run (script, args) pairs all at the same time; results in their order."""
 
         async def together() -> list[Result]:
-            return await asyncio.gather(*(self._run(script, args, None, limits) for script, args in scripts))
+            runs = [self._run(script, args, None, limits) for script, args in scripts]
+            ended = await asyncio.gather(*runs, return_exceptions=True)
+            for failure in ended:
+                if isinstance(failure, BaseException):
+                    raise failure
+            return ended  # type: ignore[return-value]
 
         return self.do(together())
 
@@ -67,9 +72,12 @@ class Sandbox:
 
         async def both() -> tuple[Any, Any]:
             run = asyncio.ensure_future(self._run(script, args, None, limits))
-            child = await asyncio.to_thread(self._busy_child, before)
-            seen = await asyncio.to_thread(act, child)
-            return seen, (await asyncio.gather(run, return_exceptions=True))[0]
+            try:
+                child = await asyncio.to_thread(self._busy_child, before)
+                seen = await asyncio.to_thread(act, child)
+            finally:
+                (ended,) = await asyncio.gather(run, return_exceptions=True)
+            return seen, ended
 
         return self.do(both())
 

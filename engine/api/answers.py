@@ -98,12 +98,24 @@ def task_answer(task: StoredTask) -> Task:
     outcome = task.outcome
     if outcome is None:
         return Task(
-            task_id=task.task_id, task_type=task.task_type, status=task.status, policy=task.policy,
-            attempts=task.attempts, labels=task.labels, created_at=task.created_at, started_at=task.started_at,
+            task_id=task.task_id,
+            task_type=task.task_type,
+            status=task.status,
+            policy=task.policy,
+            attempts=task.attempts,
+            labels=task.labels,
+            created_at=task.created_at,
+            started_at=task.started_at,
         )
     return Task(
-        task_id=task.task_id, task_type=task.task_type, status=task.status, policy=task.policy,
-        attempts=task.attempts, labels=task.labels, created_at=task.created_at, started_at=task.started_at,
+        task_id=task.task_id,
+        task_type=task.task_type,
+        status=task.status,
+        policy=task.policy,
+        attempts=task.attempts,
+        labels=task.labels,
+        created_at=task.created_at,
+        started_at=task.started_at,
         finished_at=task.finished_at,
         **{name: getattr(outcome, name) for name in outcome.__struct_fields__},
     )

@@ -34,8 +34,11 @@ def create_app(service: Service, *, version: str) -> Shell:
     """The application around a service, which it runs while it is up."""
     document = build_openapi(ROUTES, service.policies.task_types, version)
     parts = State(
-        service=service, checker=Checker(), big_bodies=asyncio.Semaphore(BIG_BODIES),
-        openapi=msgspec.json.encode(document), docs=build_docs(document).encode(),
+        service=service,
+        checker=Checker(),
+        big_bodies=asyncio.Semaphore(BIG_BODIES),
+        openapi=msgspec.json.encode(document),
+        docs=build_docs(document).encode(),
     )
 
     @contextlib.asynccontextmanager
@@ -112,8 +115,14 @@ class Shell:
 
     def _log_request(self, scope: Scope, status: int, duration_s: float) -> None:
         say = self._log.debug if scope["path"].startswith("/health") else self._log.info
-        say("request", method=scope["method"], path=scope["path"][:200], status=status,
-            duration_ms=round(duration_s * 1000, 2), task_id=scope.get("task_id"))
+        say(
+            "request",
+            method=scope["method"],
+            path=scope["path"][:200],
+            status=status,
+            duration_ms=round(duration_s * 1000, 2),
+            task_id=scope.get("task_id"),
+        )
 
 
 def _security_headers(content_policy: str) -> list[tuple[bytes, bytes]]:

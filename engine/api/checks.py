@@ -47,11 +47,18 @@ class ExecuteRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     task_type: Annotated[str, Meta(description="Which sort of task; it says what `parameters` may be.")]
     parameters: Annotated[msgspec.Raw, Meta(description="What the task type takes.")]
-    timeout_s: Annotated[
-        float,
-        Meta(gt=0, le=86400, description="Longest wall time in seconds. It can only shorten what the policy allows.",
-             examples=[10]),
-    ] | None = None
+    timeout_s: (
+        Annotated[
+            float,
+            Meta(
+                gt=0,
+                le=86400,
+                description="Longest wall time in seconds. It can only shorten what the policy allows.",
+                examples=[10],
+            ),
+        ]
+        | None
+    ) = None
     labels: Annotated[
         dict[LabelName, Label],
         Meta(max_length=32, description="Your own marks, given back with the task.", examples=[{"tenant": "acme"}]),
@@ -104,7 +111,11 @@ def _check(body: bytes) -> tuple[Checked, msgspec.Struct]:
     start, end = _find(body, bytes(request.parameters))
     script = getattr(parameters, "script", None) if request.task_type == "custom_script" else None
     checked = Checked(
-        task_type=request.task_type, start=start, end=end, timeout_s=request.timeout_s, labels=request.labels,
+        task_type=request.task_type,
+        start=start,
+        end=end,
+        timeout_s=request.timeout_s,
+        labels=request.labels,
         script_name=script if script and SCRIPT_NAME.fullmatch(script) else None,
     )
     return checked, parameters

@@ -162,8 +162,9 @@ def _documented(kind: type[msgspec.Struct]) -> type[msgspec.Struct]:
             fields.append((field.name, field.type, field.default))
         else:
             fields.append((field.name, field.type, msgspec.field(default_factory=field.default_factory)))
-    return msgspec.defstruct(kind.__name__, fields, kw_only=True, forbid_unknown_fields=True,
-                             namespace={"__doc__": kind.__doc__})
+    return msgspec.defstruct(
+        kind.__name__, fields, kw_only=True, forbid_unknown_fields=True, namespace={"__doc__": kind.__doc__}
+    )
 
 
 def _any_request(requests: dict[str, Any], available: list[str]) -> dict[str, Any]:

@@ -23,8 +23,9 @@ RETRY_AFTER_S = 2
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What went wrong (RFC 9457)."""
 
-    type: Annotated[str, Meta(description="Stable word for programs, as a URN.",
-                              examples=["urn:unityai:problem:invalid-request"])]
+    type: Annotated[
+        str, Meta(description="Stable word for programs, as a URN.", examples=["urn:unityai:problem:invalid-request"])
+    ]
     title: str
     status: int
     detail: Annotated[str, Meta(description="What is wrong this time, in a sentence.")]

@@ -102,8 +102,11 @@ async def _accept(request: Connection, state: State, task_id: UUID) -> StoredTas
         body = await _body(request)
         checked = await state.checker.check(body)
         ask = Ask(
-            task_type=checked.task_type, parameters=memoryview(body)[checked.start : checked.end],
-            timeout_s=checked.timeout_s, labels=checked.labels, script_name=checked.script_name,
+            task_type=checked.task_type,
+            parameters=memoryview(body)[checked.start : checked.end],
+            timeout_s=checked.timeout_s,
+            labels=checked.labels,
+            script_name=checked.script_name,
         )
         return await state.service.submit(ask, task_id)
 

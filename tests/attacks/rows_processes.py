@@ -179,7 +179,7 @@ def _nothing_is_left(field: Field, result: Result) -> None:
     """Only the ready children are left below the zygote."""
     assert field.box.settle()
     _, inner = field.box.zygote_pids()
-    assert eventually(lambda: len(children_of(inner)) == field.box.ready)
+    assert eventually(lambda: len(children_of(inner)) == field.box.ready), children_of(inner)
     assert result.usage.wall_s < 5
 
 

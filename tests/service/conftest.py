@@ -11,9 +11,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from stack import Stack, whole_service  # noqa: E402  found by the line above
+from stack import Stack, whole_service
 
-from engine.embedded import Embedded  # noqa: E402
+from engine.embedded import Embedded
 
 
 @pytest.fixture(scope="session")

@@ -70,9 +70,7 @@ class Stack:
             "POLICIES_DIR": str(policies),
             **environ,
         }
-        self.client = self._cleanup.enter_context(
-            httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60)
-        )
+        self.client = self._cleanup.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60))
         self.api = self.start("api")
         until(lambda: answers(self.client, "/health"), "the API accepts tasks")
 

@@ -77,9 +77,7 @@ def test_settings_prints_each_variable() -> None:
 
 def test_bad_settings_are_named_at_once() -> None:
     """Production without its URLs, and a bad number: all of it in one go, nothing started, no secret shown."""
-    done = engine(
-        "api", ENVIRONMENT="production", MAX_CONCURRENT_TASKS="many", DATABASE_URL="mysql://user:secret@host"
-    )
+    done = engine("api", ENVIRONMENT="production", MAX_CONCURRENT_TASKS="many", DATABASE_URL="mysql://user:secret@host")
     words = done.stderr.decode()
     assert 1 == done.returncode
     for name in ("DATABASE_URL", "REDIS_URL", "N8N_WEBHOOK_URL", "FASTAPI_URL", "MAX_CONCURRENT_TASKS"):
