@@ -360,6 +360,7 @@ def _allowed(annotation: Any, facts: dict[str, Any]) -> str:
     if choices:
         return "one of " + ", ".join(choices)
     lowest, highest, pattern = _range(annotation)
+    kind = next((part for part in typing.get_args(kind) if part in (int, float)), kind)  # of an optional number
     if kind in (int, float):
         noun = "a whole number" if kind is int else "a number"
         unit = f" of {facts['unit']}" if facts["unit"] not in ("", "uid", "gid", "port") else ""

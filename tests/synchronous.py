@@ -130,7 +130,11 @@ class Sandbox:
 
 async def _make_pool(policy: Policy, host: Host, template: Template, **options: Any) -> Pool:
     pool = Pool(policy, host, template, **options)
-    await pool.start()
+    try:
+        await pool.start()
+    except BaseException:
+        await pool.close()
+        raise
     return pool
 
 

@@ -76,7 +76,8 @@ def test_error_of_a_script_is_the_tasks_not_the_services(client: httpx.Client) -
         error["type"],  # type: ignore[index]
         error["message"],  # type: ignore[index]
     )
-    assert "/work" not in str(error) and "site-packages" not in str(error)
+    assert "/work" not in str(error)
+    assert "site-packages" not in str(error)
 
 
 @pytest.mark.parametrize("args", [None, [1, 2], {"operation": "no such thing"}])

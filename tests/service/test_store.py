@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -20,7 +20,7 @@ LOST = Outcome(exit_reason=ExitReason.WORKER_LOST, message="lost")
 
 
 @pytest.fixture
-def dsn(servers: Embedded) -> Iterator[str]:
+def dsn(servers: Embedded) -> str:
     """A database of its own for each test."""
     name = f"test_{uuid4().hex}"
     url = str(servers.urls.database)
@@ -31,7 +31,7 @@ def dsn(servers: Embedded) -> Iterator[str]:
         await connection.close()
 
     asyncio.run(create())
-    yield url.replace("/postgres?", f"/{name}?")
+    return url.replace("/postgres?", f"/{name}?")
 
 
 def with_store(dsn: str, do: Callable[[Store], Awaitable[Any]]) -> Any:

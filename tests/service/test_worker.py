@@ -42,7 +42,7 @@ class BrokenPool:
     def stats(self) -> PoolStats:
         return PoolStats(ready=1, wanted=1, running=0, spawned=0, zygote_restarts=0, zygote_rotations=0)
 
-    async def run(self, request: bytes, *, limits: Limits, cancel: asyncio.Event) -> Result:
+    async def run(self, _: bytes, *, limits: Limits, cancel: asyncio.Event) -> Result:  # noqa: ARG002  Pool's name
         if self.failures:
             raise self.failures.pop()
         return Result(
@@ -75,18 +75,20 @@ def attempt(servers: Embedded, failures: list[Exception], script_name: str | Non
         stop = asyncio.Event()
         working = asyncio.create_task(Worker(settings, policies, pools).run(stop))
         store, queue = Store(settings.servers[0], connections=2), Queue(settings.servers[1], settings.queue_name)
-        await store.open()
         task_id = uuid4()
-        await store.insert(_task(task_id, script_name))
-        await queue.put([task_id])
-        while not (found := await store.get(task_id)) or not found.status.final:
-            assert not working.done(), working.exception()
-            await asyncio.sleep(0.05)
-        stop.set()
-        await working
-        await queue.close()
-        await store.close()
-        return found
+        try:
+            await store.open()
+            await store.insert(_task(task_id, script_name))
+            await queue.put([task_id])
+            while not (found := await store.get(task_id)) or not found.status.final:
+                assert not working.done(), working.exception()
+                await asyncio.sleep(0.05)
+            return found
+        finally:
+            stop.set()
+            await working
+            await queue.close()
+            await store.close()
 
     return asyncio.run(run())
 
