@@ -177,14 +177,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = None
     sandbox_landlock_abi_max: Annotated[
-        int | None,
-        Meta(ge=1, le=7),
+        int,
+        Meta(ge=1, le=99),
         _about(
-            "SANDBOX_LANDLOCK_ABI_MAX",
-            "Use no later Landlock ABI than this: to try what an older kernel would do.",
-            default="the kernel's",
+            "SANDBOX_LANDLOCK_ABI_MAX", "Use no later Landlock ABI than this: to try what an older kernel would do."
         ),
-    ] = None
+    ] = 99
     sandbox_uid: Annotated[
         int,
         Meta(ge=1, le=4294967293),
@@ -360,7 +358,6 @@ def _allowed(annotation: Any, facts: dict[str, Any]) -> str:
     if choices:
         return "one of " + ", ".join(choices)
     lowest, highest, pattern = _range(annotation)
-    kind = next((part for part in typing.get_args(kind) if part in (int, float)), kind)  # of an optional number
     if kind in (int, float):
         noun = "a whole number" if kind is int else "a number"
         unit = f" of {facts['unit']}" if facts["unit"] not in ("", "uid", "gid", "port") else ""

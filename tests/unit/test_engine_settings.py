@@ -85,10 +85,16 @@ def test_all_faults_come_at_once_and_secrets_stay_secret() -> None:
     assert "hunter2" not in "".join(found)
 
 
-def test_isolation_that_does_not_exist_yet_says_so() -> None:
-    """``unprivileged`` is known, and not there yet."""
-    [fault] = faults({"SANDBOX_ISOLATION": "unprivileged"})
-    assert "does not exist yet" in fault
+@pytest.mark.parametrize("chosen", ["full", "unprivileged", "auto"])
+def test_isolation_is_what_the_operator_says(chosen: str) -> None:
+    """SANDBOX_ISOLATION overrules what the environment would choose."""
+    assert chosen == load_settings(URLS | {"ENVIRONMENT": "production", "SANDBOX_ISOLATION": chosen}).isolation
+
+
+def test_number_that_may_be_left_out_has_its_range() -> None:
+    """An optional number is described as a number."""
+    [fault] = faults({"SANDBOX_LANDLOCK_ABI_MAX": "99"})
+    assert "a whole number, 1 to 7" in fault
 
 
 def test_empty_value_counts_as_not_set() -> None:
