@@ -91,12 +91,6 @@ def test_isolation_is_what_the_operator_says(chosen: str) -> None:
     assert chosen == load_settings(URLS | {"ENVIRONMENT": "production", "SANDBOX_ISOLATION": chosen}).isolation
 
 
-def test_number_that_may_be_left_out_has_its_range() -> None:
-    """An optional number is described as a number."""
-    [fault] = faults({"SANDBOX_LANDLOCK_ABI_MAX": "99"})
-    assert "a whole number, 1 to 7" in fault
-
-
 def test_empty_value_counts_as_not_set() -> None:
     """Compose files set variables to nothing."""
     assert Settings() == load_settings({"DATABASE_URL": "", "PORT": " ", "LOG_LEVEL": ""})
