@@ -51,6 +51,12 @@ class Plan:
         """The seccomp filter as BPF."""
         return base64.b64decode(self.filter_base64)
 
+    def without_host_paths(self) -> Plan:
+        """For the second stage, whose memory every child inherits. Without a root of our own they are needed there."""
+        if self.profile == "unprivileged":
+            return self
+        return dataclasses.replace(self, binds=[["", target] for _, target in self.binds])
+
     def encode(self) -> bytes:
         """As one message."""
         return json.dumps(dataclasses.asdict(self)).encode()

@@ -155,7 +155,7 @@ class Watch:
         self._threads_peak = child.at_rest.threads
         self._end_known: asyncio.Future[ExitFacts] = self._loop.create_future()
         self._started_s = self._cpu_before_s = self._cpu_peak_s = 0.0
-        self._timers: list[asyncio.TimerHandle] = []
+        self._timers: dict[str, asyncio.TimerHandle] = {}
 
     async def run(self, request: bytes, cancel: asyncio.Event | None) -> Outcome:
         """Send the request, watch until the child is dead, say what happened."""
@@ -165,7 +165,7 @@ class Watch:
         self._listen_to_everything()
         self._send(memoryview(request))
         self._keep_the_deadline()
-        self._timers.append(self._loop.call_later(_TICK_S[0], self._watch))
+        self._timers["watch"] = self._loop.call_later(_TICK_S[0], self._watch)
         stop_waiting = self._obey(cancel)
         self._child.death.add_done_callback(self._learn_of_death)
         try:
@@ -213,7 +213,7 @@ class Watch:
         self._listen_for_calls()
 
     def _stop_listening(self) -> None:
-        for timer in self._timers:
+        for timer in self._timers.values():
             timer.cancel()
         child = self._child
         for fd in (child.stdout, child.stderr, child.response, child.listener):
@@ -278,7 +278,7 @@ class Watch:
         if self._violations.total() > _FREE_VIOLATIONS:
             # each costs us a wake-up and the script nothing: from now on it waits, not we
             self._loop.remove_reader(self._child.listener)
-            self._timers.append(self._loop.call_later(_DENIAL_PAUSE_S, self._listen_for_calls))
+            self._timers["deny"] = self._loop.call_later(_DENIAL_PAUSE_S, self._listen_for_calls)
 
     def _listen_for_calls(self) -> None:
         self._loop.add_reader(self._child.listener, self._hear_call)
@@ -318,7 +318,7 @@ class Watch:
         self._child.kill()
 
     def _keep_the_deadline(self) -> None:
-        self._timers.append(self._loop.call_later(self._limits.wall_s, self._end, ExitReason.WALL_LIMIT))
+        self._timers["deadline"] = self._loop.call_later(self._limits.wall_s, self._end, ExitReason.WALL_LIMIT)
 
     def _obey(self, cancel: asyncio.Event | None) -> Callable[[], None]:
         if cancel is None:
@@ -353,7 +353,7 @@ class Watch:
             self._end(ExitReason.MEMORY_LIMIT if left_bytes < 0 else ExitReason.CPU_LIMIT)
             return
         pause_s = min(max(left_bytes / _FASTEST_GROWTH_BYTES_S / 4, _TICK_S[0]), _TICK_S[1])
-        self._timers.append(self._loop.call_later(pause_s, self._watch))
+        self._timers["watch"] = self._loop.call_later(pause_s, self._watch)
 
     def _limit_met_without_kernel(self, measured: Measure) -> ExitReason | None:
         """Limits that the kernel itself refuses to pass where there are namespaces, and we must end where not."""

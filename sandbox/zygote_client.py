@@ -49,9 +49,8 @@ class ZygoteClient:
         self._control.setblocking(False)
         with theirs:
             self._process = self._exec(theirs.fileno())
-        message = self._plan.encode()
-        self._control.send(message)  # one for each stage
-        self._control.send(message)
+        self._control.send(self._plan.encode())  # one for each stage
+        self._control.send(self._plan.without_host_paths().encode())
         self._loop.add_reader(self._control, self._hear)
         try:
             await asyncio.wait_for(asyncio.shield(self._ready), START_TIMEOUT_S)
