@@ -51,6 +51,8 @@ class Attempt(msgspec.Struct, kw_only=True):
     claim: Claim
     stop: asyncio.Event
     """Set to have the run killed: the lease was lost, or this worker stops."""
+    ended: bool = False
+    """The run is over: how it ended is being stored, or is, and a lease that has gone is no surprise."""
 
 
 def template(settings: Settings) -> Template:
@@ -193,10 +195,13 @@ class Worker:
         try:
             return await self._execute(attempt)
         except SandboxError as error:
-            return await self._try_again(attempt.claim, error)
+            failure = error
         except Exception as error:  # a fault in our own code must not cost the task its lease's time
             self._log.exception("attempt broken off")
-            return await self._try_again(attempt.claim, SandboxError("worker", f"{type(error).__name__}: {error}"))
+            failure = SandboxError("worker", f"{type(error).__name__}: {error}")
+        finally:
+            attempt.ended = True
+        return await self._try_again(attempt.claim, failure)
 
     async def _execute(self, attempt: Attempt) -> Outcome:
         """Run an attempt in its sandbox and say how it ended.
@@ -291,7 +296,8 @@ class Worker:
             return
         kept = await self._store.renew(self.worker_id, held, self._settings.lease_s)
         for task_id in set(held) - kept:
-            if attempt := self._attempts.get(task_id):
+            attempt = self._attempts.get(task_id)
+            if attempt and not attempt.ended:
                 self._log.warning("lease lost", task_id=str(task_id), attempt=attempt.claim.attempt)
                 attempt.stop.set()
 

@@ -65,6 +65,8 @@ def _limit_met(error: BaseException) -> str | None:
     """Which limit stands behind an error that is the kernel's refusal; the supervisor reads it."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryException":  # the latter is DuckDB's
         return "memory_limit"
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return "memory_limit"
     if isinstance(error, OSError) and error.errno in _NO_SPACE:
         return "workspace_limit"
     if isinstance(error, RuntimeError) and error.args == ("can't start new thread",):

@@ -53,6 +53,7 @@ class Inheritance:
     rules: list[tuple[int, int]]
     """(descriptor, access rights) of the Landlock rules, without the workspace's."""
     filter: bytes
+    last_filter: bytes
     zygote_pid: int
 
 
@@ -160,7 +161,6 @@ def limit_resources(inheritance: Inheritance) -> None:
         address_space_bytes=baseline.address_space + headroom + rlimits.ADDRESS_SLACK_MIB * rlimits.MIB,
         # without a user namespace of its own a run would be counted together with everything else of its user
         tasks=plan.threads + plan.processes if plan.profile == "full" else None,
-        open_files=plan.open_files,
         file_bytes=plan.workspace_bytes,
     )
 
@@ -212,6 +212,9 @@ def filter_syscalls_and_report_ready(inheritance: Inheritance) -> None:
     control.close()
     for fd in fds:
         os.close(fd)
+    rlimits.limit_open_files(inheritance.plan.open_files)
+    if "filter_syscalls" not in inheritance.plan.ablated:
+        seccomp.install_last(inheritance.last_filter)
 
 
 def report_failure(step: str, error: BaseException) -> NoReturn:

@@ -43,6 +43,7 @@ class Plan:
     landlock_abi: int
     filter_base64: str
     """Compiled seccomp filter."""
+    last_filter_base64: str
     ablated: list[str]
     """Layers left out, for the ablation tests only; empty in every worker."""
 
@@ -50,6 +51,11 @@ class Plan:
     def filter(self) -> bytes:
         """The seccomp filter as BPF."""
         return base64.b64decode(self.filter_base64)
+
+    @property
+    def last_filter(self) -> bytes:
+        """The filter that goes on top once the child is ready, as BPF."""
+        return base64.b64decode(self.last_filter_base64)
 
     def without_host_paths(self) -> Plan:
         """For the second stage, whose memory every child inherits. Without a root of our own they are needed there."""

@@ -104,9 +104,13 @@ class Pool:
         for layer in self._host.missing(self._policy):
             wanted = f"policy {self._policy.name} requires {layer.name}"
             raise HostError(f"{wanted}, and this host lacks it: {layer.detail}. {layer.mend}")
-        await self._living_zygote()
-        for _ in range(self._wanted):
-            self._ready.append(await self._spawn())
+        try:
+            await self._living_zygote()
+            for _ in range(self._wanted):
+                self._ready.append(await self._spawn())
+        except BaseException:
+            await self.close()
+            raise
 
     async def run(self, request: bytes, *, limits: Limits | None = None, cancel: asyncio.Event | None = None) -> Result:
         """Run one request in a fresh child and say how it ended.
@@ -287,6 +291,7 @@ class Pool:
             workspace_files=limits.workspace_files,
             landlock_abi=self._host.landlock_abi,
             filter_base64=base64.b64encode(self._compile_filter()).decode(),
+            last_filter_base64=base64.b64encode(seccomp.compile_last_filter()).decode(),
             ablated=list(self._ablated),
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import itertools
 import struct
 from typing import Literal
 
@@ -14,8 +14,10 @@ MAX_DEPTH = 64
 MAX_ERROR_BYTES = 256 << 10
 HEADER_BYTES = 9
 
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+"""Brackets → +1 and -1 as signed bytes."""
+_STEPS_AT_ONCE = 1 << 14
 _KINDS: dict[bytes, Literal["result", "error", "invalid"]] = {b"R": "result", b"E": "error", b"I": "invalid"}
 
 
@@ -83,13 +85,16 @@ def json_fault(payload: bytes) -> str | None:
 
 
 def _deeper_than(payload: bytes, levels: int) -> bool:
-    """Peel the brackets off level by level: each round is one pass in C, whatever the payload."""
+    """Whether brackets that stand outside of strings are nested deeper; linear in time, whatever the payload."""
     if payload.count(b"[") + payload.count(b"{") <= levels:
         return False
-    brackets = _STRING.sub(b"", payload).translate(None, _NOT_BRACKETS)
-    for _ in range(levels):
-        peeled = brackets.replace(b"[]", b"").replace(b"{}", b"")
-        if len(peeled) == len(brackets):
-            break
-        brackets = peeled
-    return bool(brackets)
+    # without escapes every quote begins or ends a string; what follows an unclosed one is inside it
+    outside = payload.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2]
+    steps = memoryview(b"".join(outside).translate(_STEPS, _NOT_BRACKETS)).cast("b")
+    depth = 0
+    for start in range(0, len(steps), _STEPS_AT_ONCE):
+        depths = list(itertools.accumulate(steps[start : start + _STEPS_AT_ONCE], initial=depth))
+        if max(depths) > levels:
+            return True
+        depth = depths[-1]
+    return False

@@ -46,6 +46,7 @@ _BIG_PIPE_BYTES = 1 << 20
 _FREE_VIOLATIONS = 1000
 """Denied calls that are answered at once; each further one waits for ``_DENIAL_PAUSE_S``."""
 _DENIAL_PAUSE_S = 0.01
+_LARGE_RESPONSE_BYTES = 1 << 17
 _MAX_VIOLATION_NAMES = 64
 _FASTEST_GROWTH_BYTES_S = 2 << 30
 """Memory that a run can touch in a second here; sets how long the watchdog may look away."""
@@ -108,6 +109,10 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
+    def holds(self, fd: int) -> bool:
+        """Whether one of its descriptors is still open."""
+        return fd in self._open
+
     def shut(self, fd: int) -> None:
         """Close one of its descriptors, once."""
         if fd in self._open:
@@ -150,7 +155,7 @@ class Watch:
         self._response = bytearray()
         self._output_bytes = 0
         self._violations: Counter[str] = Counter()
-        self._exit_codes: set[int] = set()
+        self._exit_code: int | None = None
         self._memory_peak_bytes = child.at_rest.memory_bytes
         self._threads_peak = child.at_rest.threads
         self._end_known: asyncio.Future[ExitFacts] = self._loop.create_future()
@@ -176,7 +181,15 @@ class Watch:
             self._stop_listening()
         wall_s = time.monotonic() - self._started_s
         self._drain_the_rest()
-        return self._conclude(facts, wall_s, await self._harvest())
+        answer = await self._parse_response()
+        return self._conclude(facts, wall_s, answer, await self._harvest())
+
+    async def _parse_response(self) -> response.Response | None:
+        """Off the loop when it is large: checking it takes up to a tenth of a second a MiB."""
+        result_bytes = self._limits.result_kib << 10
+        if len(self._response) < _LARGE_RESPONSE_BYTES:
+            return response.parse(bytes(self._response), result_bytes=result_bytes)
+        return await asyncio.to_thread(response.parse, bytes(self._response), result_bytes=result_bytes)
 
     async def _harvest(self) -> Harvest:
         if self._child.workspace.usage()[1] == 0:
@@ -218,7 +231,8 @@ class Watch:
         child = self._child
         for fd in (child.stdout, child.stderr, child.response, child.listener):
             self._loop.remove_reader(fd)
-        self._loop.remove_writer(child.stdin)
+        if child.holds(child.stdin):  # else its number may be somebody else's by now
+            self._loop.remove_writer(child.stdin)
 
     def _read_prints(self, fd: int, kept: bytearray) -> bool:
         part = _read(fd)
@@ -266,9 +280,10 @@ class Watch:
             self._deny(call)
 
     def _let_leave(self, call: seccomp.Call) -> None:
-        self._note_measure()
-        if call.pid == self._child.pid:
-            self._exit_codes.add(call.argument & 0xFF)
+        measured = self._note_measure()
+        # beside another thread the call may yet lose against that one's exit or crash: then only wait4 knows
+        if measured is not None and measured.threads == 1 and call.pid == self._child.pid:
+            self._exit_code = call.argument & 0xFF
         seccomp.let_through(self._child.listener, call)
 
     def _deny(self, call: seccomp.Call) -> None:
@@ -303,11 +318,10 @@ class Watch:
             self._end_known.set_result(death.result())
 
     def _learn_of_last_thread(self) -> None:
-        # two threads that left with different codes: which was first, only wait4 can say
-        if self._whole_tree or len(self._exit_codes) != 1 or self._end_known.done():
+        if self._whole_tree or self._exit_code is None or self._end_known.done():
             return
         with contextlib.suppress(OSError):
-            self._end_known.set_result((next(iter(self._exit_codes)) << 8, self._child.cpu_s()))
+            self._end_known.set_result((self._exit_code << 8, self._child.cpu_s()))
 
     # -- what ends it
 
@@ -377,10 +391,11 @@ class Watch:
 
     # -- what is said of it
 
-    def _conclude(self, facts: ExitFacts, wall_s: float, harvested: Harvest) -> Outcome:
+    def _conclude(
+        self, facts: ExitFacts, wall_s: float, answer: response.Response | None, harvested: Harvest
+    ) -> Outcome:
         status, cpu_s = facts[0], max(facts[1], self._cpu_peak_s)
         exit_code = os.waitstatus_to_exitcode(status)
-        answer = response.parse(bytes(self._response), result_bytes=self._limits.result_kib << 10)
         full = self._child.workspace.is_full()
         reason, message = decide(exit_code, self._ended_by, answer, cpu_s, self._limits, workspace_full=full)
         workspace_bytes, workspace_files = self._child.workspace.usage()

@@ -81,7 +81,8 @@ def _shared_libraries() -> list[tuple[str, str]]:
     found = [
         (folder, folder)
         for folder in sorted(folders)
-        if not folder.startswith(tuple(own)) and folder != sysconfig.get_path("stdlib") + "/lib-dynload"
+        # what lies with Python packages is shown with them, and may lie anywhere on the host
+        if not folder.startswith(tuple(own)) and "-packages" not in folder and "lib-dynload" not in folder
     ]
     return found + [(loader, loader) for loader in _LOADERS if os.path.exists(loader)]
 

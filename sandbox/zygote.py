@@ -158,6 +158,7 @@ def prepare(plan: Plan, proc_fd: int) -> child.Inheritance:
         proc_fd=proc_fd,
         rules=landlock_rules(plan),
         filter=plan.filter,
+        last_filter=plan.last_filter,
         zygote_pid=os.getpid(),
     )
 

@@ -6,6 +6,7 @@ import array
 import asyncio
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -108,9 +109,12 @@ class ZygoteClient:
                 os.close(fd)
         pidfd = await forked
         keep.callback(os.close, pidfd)
+        keep.callback(_kill, pidfd)  # half locked down it might wait for an answer that nobody gives
         workspace, listener = await asyncio.wait_for(self._hear_ready(control), READY_TIMEOUT_S)
         keep.callback(os.close, listener)
         keep.callback(workspace.close)
+        if self.gone.done():  # its death would never be heard of
+            raise SandboxError("zygote", f"the zygote of {self._plan.policy} is gone")
         child = self._children[number] = Child(number, pidfd, ours, workspace, listener)
         keep.pop_all()
         return child
@@ -215,6 +219,11 @@ class ZygoteClient:
             await asyncio.wait_for(asyncio.shield(self.gone), READY_TIMEOUT_S)
         self._loop.remove_reader(self._control)
         self._control.close()
+
+
+def _kill(pidfd: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
 
 def _settle(future: asyncio.Future[None]) -> None:

@@ -1,4 +1,4 @@
-"""Runs the sandbox's tests and the attacks as a user without any privilege: ``python tests/as_user.py [pytest options]``.
+"""Runs the sandbox's tests and the attacks without any privilege: ``python tests/as_user.py [pytest options]``.
 
 Started as root it gives root up first. In a mount namespace of its own it makes reachable what that user needs (the
 interpreter may lie in a closed home folder), then drops groups, ids and with them every capability. Started as an
@@ -10,7 +10,9 @@ Sources: mount_namespaces(7), capabilities(7) on what a change of user ids takes
 from __future__ import annotations
 
 import os
+import shutil
 import stat
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -24,8 +26,8 @@ UID = 61234
 TESTS = ("tests/sandbox", "tests/attacks")
 
 
-def main(options: list[str]) -> None:
-    """Become the user, then become pytest."""
+def main(options: list[str]) -> int:
+    """Become the user, then run pytest; its exit code."""
     home = tempfile.mkdtemp(prefix="home-")
     if os.geteuid() == 0:
         make_reachable([Path(sys.base_prefix).resolve(), Path(sys.prefix).resolve(), ROOT])
@@ -35,8 +37,14 @@ def main(options: list[str]) -> None:
         os.setresuid(UID, UID, UID)
     print(f"running as uid {os.geteuid()}, gid {os.getegid()}, capabilities {capabilities()}", flush=True)
     os.chdir(ROOT)
-    os.environ.update(HOME=home, TMPDIR=home, PYTHONDONTWRITEBYTECODE="1", HYPOTHESIS_STORAGE_DIRECTORY=f"{home}/examples")
-    os.execv(sys.executable, [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *(TESTS + tuple(options))])
+    os.environ.update(
+        HOME=home, TMPDIR=home, PYTHONDONTWRITEBYTECODE="1", HYPOTHESIS_STORAGE_DIRECTORY=f"{home}/examples"
+    )
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *TESTS, *options]
+    try:
+        return subprocess.call(command)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
 
 
 def make_reachable(places: list[Path]) -> None:
@@ -72,4 +80,4 @@ def capabilities() -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

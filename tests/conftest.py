@@ -15,8 +15,9 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-import sandbox  # noqa: E402 found by the line above
 from synchronous import Sandbox  # noqa: E402
+
+import sandbox  # noqa: E402 found by the line above
 
 
 @pytest.fixture(scope="session")

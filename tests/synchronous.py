@@ -22,9 +22,7 @@ _ANSWER_WITHIN_S = 100.0
 class Sandbox:
     """Runs scripts under one policy, one call after the other or many at once."""
 
-    def __init__(
-        self, policy: Policy, host: Host, template: Template, *, ready: int = 2, **options: Any
-    ) -> None:
+    def __init__(self, policy: Policy, host: Host, template: Template, *, ready: int = 2, **options: Any) -> None:
         self.policy = policy
         self.ready = ready
         self._loop = asyncio.new_event_loop()
@@ -83,7 +81,7 @@ class Sandbox:
 
     def settle(self, within_s: float = 5.0) -> bool:
         """Wait until the pool is full again and nothing runs."""
-        return eventually(lambda: self.at_rest(), within_s)
+        return eventually(self.at_rest, within_s)
 
     def at_rest(self) -> bool:
         """Whether the pool is full and nothing runs."""

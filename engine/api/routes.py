@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 from litestar import MediaType, Request, Response, get, post
+from litestar.exceptions import InternalServerException
 
 from engine.api.answers import Live, health_answer, task_answer
 from engine.api.checker import INLINE_BYTES, Checker
@@ -160,6 +161,8 @@ async def _body(request: Connection) -> bytes:
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
             return await request.body()
+    except InternalServerException:  # Litestar's word for a client that has gone
+        raise RequestError(400, "The body broke off.") from None
     except TimeoutError:
         raise RequestError(408, f"The body did not arrive within {BODY_TIMEOUT_S:g} s.") from None
 

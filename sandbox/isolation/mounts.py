@@ -41,7 +41,7 @@ def build_root(binds: Sequence[tuple[str, str]], links: Sequence[tuple[str, str]
     for source, target in binds:
         _bind(_OLD + source, target)
     _make_devices()
-    os.mkdir("/work")
+    os.makedirs("/work", exist_ok=True)
     for goal, path in links:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         os.symlink(goal, path)

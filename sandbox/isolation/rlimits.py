@@ -15,7 +15,7 @@ ADDRESS_SLACK_MIB = 1024
 
 
 def limit_resources(
-    *, cpu_s: int, data_bytes: int, address_space_bytes: int, tasks: int | None, open_files: int, file_bytes: int
+    *, cpu_s: int, data_bytes: int, address_space_bytes: int, tasks: int | None, file_bytes: int
 ) -> None:
     """Apply every limit to the calling process.
 
@@ -24,14 +24,12 @@ def limit_resources(
         data_bytes: private writable memory (``RLIMIT_DATA``); past it allocations fail with ENOMEM.
         address_space_bytes: all mappings (``RLIMIT_AS``), the backstop for shared ones.
         tasks: threads and processes together; ``None`` leaves them to the supervisor.
-        open_files: descriptors.
         file_bytes: size of any file written.
     """
     limits = [
         (resource.RLIMIT_CPU, cpu_s),
         (resource.RLIMIT_DATA, data_bytes),
         (resource.RLIMIT_AS, address_space_bytes),
-        (resource.RLIMIT_NOFILE, open_files),
         (resource.RLIMIT_FSIZE, file_bytes),
         (resource.RLIMIT_STACK, STACK_BYTES),
         (resource.RLIMIT_CORE, 0),
@@ -45,3 +43,8 @@ def limit_resources(
         limits.append((resource.RLIMIT_NPROC, tasks))
     for kind, value in limits:
         resource.setrlimit(kind, (value, value))
+
+
+def limit_open_files(count: int) -> None:
+    """The last limit: the kernel also counts by it the descriptors of a user that are on their way over sockets."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (count, count))

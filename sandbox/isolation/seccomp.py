@@ -92,6 +92,21 @@ def compile_filter(
     return _export(rules)
 
 
+def compile_last_filter() -> bytes:
+    """The filter that goes on top when the child is ready: it closes the two ways that its lock-down still needed.
+
+    Descriptors that are being passed count against a limit that all runs of one user share: one run could keep all
+    others from starting.
+    """
+    import pyseccomp  # noqa: PLC0415 as above
+
+    rules = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
+    rules.set_attr(pyseccomp.Attr.ACT_BADARCH, pyseccomp.KILL_PROCESS)
+    for name in ("sendmsg", "seccomp"):
+        rules.add_rule(pyseccomp.ERRNO(errno.EPERM), name)
+    return _export(rules)
+
+
 def _conditions(pyseccomp: Any, *, processes: bool) -> list[tuple[str, list[Any]]]:
     """Calls that are allowed for some arguments only."""
 
@@ -106,7 +121,9 @@ def _conditions(pyseccomp: Any, *, processes: bool) -> list[tuple[str, list[Any]
         *[("ioctl", [arg(1, request)]) for request in _IOCTL_REQUESTS],
         *[("prctl", [arg(0, option)]) for option in (_PR_SET_NAME, _PR_GET_NAME)],
         ("socketpair", [arg(0, _AF_UNIX)]),
+        # these two until the last filter is on top
         ("sendmsg", [arg(0, CONTROL_FD)]),
+        ("seccomp", [arg(0, _SET_MODE_FILTER), arg(1, 0)]),
         # one's own limits, which without privilege can only be lowered
         ("prlimit64", [arg(0, 0)]),
     ]
@@ -157,9 +174,18 @@ def install(program: bytes) -> int:
     Raises:
         OSError: the kernel refuses (no_new_privs not set, another listener above).
     """
+    return _set_mode_filter(program, _FLAG_NEW_LISTENER)
+
+
+def install_last(program: bytes) -> None:
+    """Put one more filter on top; of two answers the kernel takes the stricter."""
+    _set_mode_filter(program, 0)
+
+
+def _set_mode_filter(program: bytes, flags: int) -> int:
     buffer = ctypes.create_string_buffer(program, len(program))
     prog = _SockFprog(len(program) // 8, ctypes.addressof(buffer))
-    return libc.syscall("seccomp", libc.SYS_SECCOMP, _SET_MODE_FILTER, _FLAG_NEW_LISTENER, ctypes.byref(prog))
+    return libc.syscall("seccomp", libc.SYS_SECCOMP, _SET_MODE_FILTER, flags, ctypes.byref(prog))
 
 
 def has_call(listener: int) -> bool | None:

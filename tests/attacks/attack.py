@@ -38,7 +38,7 @@ class Control:
     program: str = ""
     """Instead of the attack's own."""
     args: Args | None = None
-    """Where it may aim outside; as inside unless given. Bounded: a few MiB, a few processes, the loopback, temp files."""
+    """Where it may aim outside; as inside unless given. Bounded: few MiB, few processes, the loopback, temp files."""
     seconds: float = 10.0
     still_running: bool = False
     """Success is that nothing had stopped it when ``seconds`` were over."""
@@ -65,7 +65,7 @@ class Attack:
     control: Control | None
     """``None`` only where ``no_control`` says why."""
     no_control: str = ""
-    args: Args = lambda field: None
+    args: Args = lambda _field: None
     bare: bool = False
     """The program is given as it is, without the prelude."""
     limits: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -156,7 +156,7 @@ answer.close()
 
 
 def outside(program: str, args: Any, control: Control, folder: Path) -> Outside:
-    """Run a program in a plain interpreter that starts in ``folder``, killed with all that it started in its session."""
+    """Run a program in a plain interpreter that starts in ``folder``; in time it is killed with its whole session."""
     with tempfile.TemporaryDirectory() as notes:
         answer, frame = Path(notes, "answer"), Path(notes, "frame")
         given = {
@@ -182,7 +182,9 @@ def outside(program: str, args: Any, control: Control, folder: Path) -> Outside:
         if exit_code == 1 and not text and b"Traceback" in complaint and control.exit_code is None:
             raise AssertionError(complaint.decode(errors="replace"))
         wrote = frame.read_bytes() if frame.exists() else b""
-        return Outside(exit_code, json.loads(text, parse_int=_short_integer) if text else None, printed + complaint, wrote)
+        return Outside(
+            exit_code, json.loads(text, parse_int=_short_integer) if text else None, printed + complaint, wrote
+        )
 
 
 def _short_integer(digits: str) -> int | str:

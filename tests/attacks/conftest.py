@@ -8,10 +8,10 @@ import pytest
 
 pytest.register_assert_rewrite("attack", "field")
 
-from field import Field, Secrets
+from field import Field, Secrets  # noqa: E402 after the line above
+from synchronous import Sandbox  # noqa: E402 after the line above
 
-from sandbox import Template
-from synchronous import Sandbox
+from sandbox import Template  # noqa: E402 after the line above
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +31,7 @@ def field(planted: Secrets, attacked_box: Sandbox, template: Template) -> Iterat
 
 
 @pytest.fixture(scope="session")
-def attacked_box(planted: Secrets, policy, host, template: Template) -> Iterator[Sandbox]:  # noqa: ANN001 see above
+def attacked_box(planted: Secrets, policy, host, template: Template) -> Iterator[Sandbox]:
     """A pool of the attacks' own."""
     box = Sandbox(policy, host, template)
     yield box

@@ -215,9 +215,16 @@ ROWS = (
         program=_READ_ALL,
         args=lambda field: {
             "paths": [
-                str(field.planted.file), *(str(field.folder / "home" / name) for name in (".ssh/id_rsa", ".env")),
-                "/etc/passwd", "/etc/shadow", "/root/.ssh/id_rsa", "/root/.aws/credentials", "/proc/self/environ",
-                "/proc/1/environ", "/var/run/secrets/kubernetes.io/serviceaccount/token", "/sys/class/dmi/id/product_uuid",
+                str(field.planted.file),
+                *(str(field.folder / "home" / name) for name in (".ssh/id_rsa", ".env")),
+                "/etc/passwd",
+                "/etc/shadow",
+                "/root/.ssh/id_rsa",
+                "/root/.aws/credentials",
+                "/proc/self/environ",
+                "/proc/1/environ",
+                "/var/run/secrets/kubernetes.io/serviceaccount/token",
+                "/sys/class/dmi/id/product_uuid",
             ]
         },
         outcomes={"*": ABSENT},
@@ -234,9 +241,15 @@ ROWS = (
         program=_READ_ALL,
         args=lambda field: {
             "paths": [
-                str(field.folder / "home/.env"), *(str(ROOT / name) for name in ("pyproject.toml", ".env", "engine")),
-                str(field.template.code / "handlers/entry.py"), "/app/engine/__init__.py", "/app/engine/settings.py",
-                "/app/.env", "/app/pyproject.toml", "/app/policies/custom_script.toml", "/app/tests/conftest.py",
+                str(field.folder / "home/.env"),
+                *(str(ROOT / name) for name in ("pyproject.toml", ".env", "engine")),
+                str(field.template.code / "handlers/entry.py"),
+                "/app/engine/__init__.py",
+                "/app/engine/settings.py",
+                "/app/.env",
+                "/app/pyproject.toml",
+                "/app/policies/custom_script.toml",
+                "/app/tests/conftest.py",
             ]
         },
         outcomes={"*": ABSENT},
@@ -260,7 +273,7 @@ ROWS = (
         title="write in the workspace works",
         severity="-",
         program=_SPOIL,
-        args=lambda field: {"folders": ["/work", "/work/tmp", "/work/artifacts"], "files": []},
+        args=lambda _field: {"folders": ["/work", "/work/tmp", "/work/artifacts"], "files": []},
         outcomes=DONE,
         control=Control(args=_throw_away_tree, outcomes=DONE),
     ),
@@ -320,7 +333,7 @@ attempt("the folder itself", lambda: (os.rename("artifacts", "gone"), os.symlink
 """,
         args=lambda field: ["/etc/passwd", str(field.planted.file), str(field.folder / "home")],
         outcomes=DONE,
-        check=lambda field, result: _assert_no_artifacts(result),
+        check=lambda _field, result: _assert_no_artifacts(result),
         control=Control(outcomes=DONE),
     ),
     Attack(
@@ -334,7 +347,7 @@ for name in ("a\\nb", b"\\xff", "a\\\\b", "\\x1b[31m", "..."):
 attempt("sparse", lambda: os.truncate(os.open("sparse", os.O_CREAT | os.O_WRONLY), 60 << 20))
 """.replace("\\\\", "\\"),
         outcomes=DONE,
-        check=lambda field, result: _assert_hostile_names_are_refused(result),
+        check=lambda _field, result: _assert_hostile_names_are_refused(result),
         control=Control(outcomes=DONE),
     ),
     Attack(
@@ -383,7 +396,7 @@ for fd in range(1024):
         outcomes={f"descriptor {fd}": ("ENOTDIR",) for fd in range(4)},
         control=Control(
             inherit=True,
-            args=lambda field: _with_folder_descriptor(field),
+            args=_with_folder_descriptor,
             outcomes={"*": ("done", "ENOTDIR", "ENOENT")},
             check=_brings_the_secret,
         ),
@@ -410,7 +423,11 @@ for fd in range(1024):
         control=Control(
             user_namespace=True,
             outcomes={
-                "tmpfs": ("done",), "bind": ("done",), "umount": ("done",), "open_tree": ("done",), "fsopen": ("done",),
+                "tmpfs": ("done",),
+                "bind": ("done",),
+                "umount": ("done",),
+                "open_tree": ("done",),
+                "fsopen": ("done",),
                 "*": ("done", "EPERM", "EINVAL", "ELOOP"),
             },
         ),
@@ -420,12 +437,18 @@ for fd in range(1024):
         title="write to files of proc",
         severity="C",
         program=_PROC_WRITES,
-        args=lambda field: [
-            "/proc/self/oom_score_adj", "/proc/self/mem", "/proc/self/uid_map", "/proc/sys/kernel/core_pattern",
-            "/proc/sys/vm/drop_caches", "/proc/sysrq-trigger", "/sys/power/state", "/sys/kernel/mm/ksm/run",
+        args=lambda _field: [
+            "/proc/self/oom_score_adj",
+            "/proc/self/mem",
+            "/proc/self/uid_map",
+            "/proc/sys/kernel/core_pattern",
+            "/proc/sys/vm/drop_caches",
+            "/proc/sysrq-trigger",
+            "/sys/power/state",
+            "/sys/kernel/mm/ksm/run",
         ],
         outcomes={"*": ("ENOENT",)},
-        control=Control(args=lambda field: ["/proc/self/oom_score_adj"], outcomes=DONE),
+        control=Control(args=lambda _field: ["/proc/self/oom_score_adj"], outcomes=DONE),
     ),
     Attack(
         id="FS-25",
@@ -442,7 +465,7 @@ for fd in range(1024):
             runs=2,
             args=lambda field: "left-" + field.canary[-8:],
             outcomes={". look": ("done",), "artifacts look": ("done",), "/tmp look": ("done",), "*": ("done", *ABSENT)},
-            check=lambda field, outside: _remove_left(field),
+            check=lambda field, _outside: _remove_left(field),
         ),
     ),
     Attack(
@@ -450,13 +473,13 @@ for fd in range(1024):
         title="hostile names and a tree 10000 deep",
         severity="M",
         program=_HOSTILE_NAMES,
-        args=lambda field: 10_000,
+        args=lambda _field: 10_000,
         outcomes={"NUL": ("ValueError",), "too long": ("ENAMETOOLONG",), "*": ("done",)},
         check=_is_full_of_folders,
         control=Control(
-            args=lambda field: 5000,
+            args=lambda _field: 5000,
             outcomes={"NUL": ("ValueError",), "too long": ("ENAMETOOLONG",), "*": ("done",)},
-            check=lambda field, outside: _assert_deeper(outside, 4096),
+            check=lambda _field, outside: _assert_deeper(outside, 4096),
         ),
     ),
 )

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from attack import ANY, DENIED, DONE, Attack, Control, Outside
 from field import Field
+from synchronous import eventually, value_of
 from syscall_numbers import NUMBERS
 
 from sandbox import ExitReason, Result
-from synchronous import eventually, value_of
 
 MIB = 1 << 20
 _HARD_BY = 1.1
@@ -141,20 +141,20 @@ attempt("bytes", lambda: len(b"a" * args))
 attempt("list", lambda: len([0] * (args // 8)))
 attempt("integer", lambda: (1 << (args * 8)).bit_length())
 """,
-        args=lambda field: 8 << 30,
+        args=lambda _field: 8 << 30,
         outcomes={"*": ("MemoryError", "OverflowError")},
         check=_stayed_below,
-        control=Control(args=lambda field: 550 << 20, outcomes=DONE),
+        control=Control(args=lambda _field: 550 << 20, outcomes=DONE),
     ),
     Attack(
         id="MEM-01",
         title="one huge allocation",
         severity="H",
         program="x = b'a' * args",
-        args=lambda field: 8 << 30,
+        args=lambda _field: 8 << 30,
         reasons=(ExitReason.MEMORY_LIMIT,),
         check=_stayed_below,
-        control=Control(args=lambda field: 550 << 20),
+        control=Control(args=lambda _field: 550 << 20),
     ),
     Attack(
         id="MEM-02",
@@ -166,10 +166,10 @@ while len(kept) < args:
     kept.append(bytearray(b"x" * 65536))
 attempt("kept", lambda: len(kept))
 """,
-        args=lambda field: 1 << 20,
+        args=lambda _field: 1 << 20,
         reasons=(ExitReason.MEMORY_LIMIT,),
         check=_stayed_below,
-        control=Control(args=lambda field: (550 << 20) // 65536, outcomes=DONE),
+        control=Control(args=lambda _field: (550 << 20) // 65536, outcomes=DONE),
     ),
     Attack(
         id="MEM-02",
@@ -185,10 +185,10 @@ while len(kept) < args:
     time.sleep(0.001)
 attempt("kept", lambda: len(kept))
 """,
-        args=lambda field: 10_000,
+        args=lambda _field: 10_000,
         reasons=(ExitReason.MEMORY_LIMIT,),
         check=_stayed_below,
-        control=Control(args=lambda field: 90, outcomes=DONE),
+        control=Control(args=lambda _field: 90, outcomes=DONE),
     ),
     Attack(
         id="MEM-04",
@@ -213,13 +213,13 @@ for folder in ("/dev/shm", "/tmp", ".", "artifacts"):
 """,
         args=lambda field: [100 << 20, "big-" + field.canary[-8:]],
         outcomes={"*": ("ENOSPC", "EFBIG", "ENOENT", "EACCES", "EROFS")},
-        check=lambda field, result: _assert_equal(
+        check=lambda _field, result: _assert_equal(
             True, result.limits.workspace_mib - 2 <= result.usage.workspace_mib <= result.usage.memory_peak_mib + 2
         ),
         control=Control(
             args=lambda field: [4 << 20, "big-" + field.canary[-8:]],
             outcomes={".": ("done",), "/tmp": ("done",), "*": ANY},
-            check=lambda field, outside: _remove("big-" + field.canary[-8:]),
+            check=lambda field, _outside: _remove("big-" + field.canary[-8:]),
         ),
     ),
     Attack(
@@ -231,7 +231,7 @@ for folder in ("/dev/shm", "/tmp", ".", "artifacts"):
 attempt("fill", fill, "big", 60 << 20)
 kept = [bytearray(b"x" * (1 << 20)) for _ in range(args)]
 """,
-        args=lambda field: 440,
+        args=lambda _field: 440,
         reasons=(ExitReason.MEMORY_LIMIT,),
         check=_stayed_below,
         control=Control(outcomes={"fill": ("done",)}),
@@ -249,7 +249,7 @@ def keep():
 for number in range(4):
     attempt(str(number), keep)
 """,
-        args=lambda field: 64 << 20,
+        args=lambda _field: 64 << 20,
         outcomes={"*": DENIED},
         violations=("clone",),
         control=Control(outcomes=DONE),
@@ -278,7 +278,7 @@ attempt("held", lambda: held)
 """,
         outcomes={"enlarge": DENIED, "open all": ("EMFILE",), "held": ("done",)},
         violations=("fcntl",),
-        check=lambda field, result: _assert_equal(
+        check=lambda _field, result: _assert_equal(
             True, _number(value_of(result), "held") <= result.limits.open_files // 2 * 65536
         ),
         control=Control(outcomes={"enlarge": ("done",), "open all": ("done",), "held": ("done",)}),
@@ -305,11 +305,11 @@ while True:
         title="deep recursion in C",
         severity="M",
         program=_RECURSE,
-        args=lambda field: 100_000,
+        args=lambda _field: 100_000,
         reasons=(ExitReason.OK, ExitReason.SIGNALED),
         outcomes={},
         control=Control(
-            args=lambda field: 100_000,
+            args=lambda _field: 100_000,
             outcomes={"json.loads": ("RecursionError",), "repr": ("RecursionError",), "*": ANY},
         ),
     ),
@@ -319,7 +319,7 @@ while True:
         severity="M",
         program=_CRASH_C_STACK,
         reasons=(ExitReason.SIGNALED, ExitReason.MEMORY_LIMIT),
-        check=lambda field, result: _assert_equal("SIGSEGV", result.signal or "SIGSEGV"),
+        check=lambda _field, result: _assert_equal("SIGSEGV", result.signal or "SIGSEGV"),
         control=Control(exit_code=-11),
     ),
     Attack(
@@ -344,10 +344,10 @@ attempt("MADV_SOFT_OFFLINE", page.madvise, 101)
             title=f"{library} above the limit",
             severity="M",
             program=program,
-            args=lambda field: 8 << 30,
+            args=lambda _field: 8 << 30,
             reasons=(ExitReason.MEMORY_LIMIT,),
             check=_stayed_below,
-            control=Control(args=lambda field, library=library: 300 << 20 if library == "pandas" else 550 << 20),
+            control=Control(args=lambda _field, library=library: 300 << 20 if library == "pandas" else 550 << 20),
         )
         for library, program in {
             "numpy": "import numpy\nx = numpy.ones(args // 8)",
@@ -437,7 +437,7 @@ time.sleep(1e6)
             title=title,
             severity="M",
             program=program,
-            check=lambda field, result: _assert_equal(True, result.usage.wall_s < 1.0),
+            check=lambda _field, result: _assert_equal(True, result.usage.wall_s < 1.0),
             control=Control(still_running=True, seconds=1.2),
         )
         for title, program in {
@@ -480,10 +480,13 @@ while True:
 """,
         limits={"wall_s": 0.5},
         reasons=(ExitReason.WALL_LIMIT,),
-        check=lambda field, result: _assert_equal((4, 1), (
-            result.logs.stdout.count("ValueError") + result.logs.stdout.count("EPERM") - 1,
-            result.logs.stdout.count("'settime': 'EPERM'"),
-        )),
+        check=lambda _field, result: _assert_equal(
+            (4, 1),
+            (
+                result.logs.stdout.count("ValueError") + result.logs.stdout.count("EPERM") - 1,
+                result.logs.stdout.count("'settime': 'EPERM'"),
+            ),
+        ),
         control=None,
         no_control="outside it would set the host's clock; CPU-01 is the proof that such a loop goes on",
     ),
@@ -495,10 +498,10 @@ DISK = (
         title="a file of 100 GiB",
         severity="H",
         program=_FILL + 'attempt("fill", fill, "big", args)\nattempt("sparse", os.truncate, "big", args)',
-        args=lambda field: 100 << 30,
+        args=lambda _field: 100 << 30,
         outcomes={"fill": ("ENOSPC", "EFBIG"), "sparse": ("EFBIG",)},
         check=_disk_is_given_back,
-        control=Control(args=lambda field: 80 << 20, outcomes=DONE),
+        control=Control(args=lambda _field: 80 << 20, outcomes=DONE),
     ),
     Attack(
         id="DISK-01",
@@ -524,12 +527,12 @@ def make_all():
 attempt("make", make_all)
 attempt("made", lambda: count)
 """,
-        args=lambda field: 1_000_000,
+        args=lambda _field: 1_000_000,
         outcomes={"make": ("ENOSPC",), "made": ("done",)},
-        check=lambda field, result: _assert_equal(
+        check=lambda _field, result: _assert_equal(
             True, _number(value_of(result), "made") <= result.limits.workspace_files
         ),
-        control=Control(args=lambda field: 4200, outcomes=DONE),
+        control=Control(args=lambda _field: 4200, outcomes=DONE),
     ),
     Attack(
         id="DISK-04",
@@ -544,10 +547,10 @@ attempt("fallocate", os.posix_fallocate, target, 0, args)
 attempt("copy_file_range", os.copy_file_range, source, target, 1 << 20, 0, 0)
 attempt("clone", fcntl.ioctl, target, 0x40049409, source)  # FICLONE
 """,
-        args=lambda field: 1 << 30,
+        args=lambda _field: 1 << 30,
         outcomes={"fill": ("done",), "fallocate": ("ENOSPC", "EFBIG"), "copy_file_range": ("ENOSYS",), "clone": DENIED},
         violations=("ioctl",),
-        control=Control(args=lambda field: 80 << 20, outcomes={"fallocate": ("done",), "*": ANY}),
+        control=Control(args=lambda _field: 80 << 20, outcomes={"fallocate": ("done",), "*": ANY}),
     ),
     Attack(
         id="DISK-05",
@@ -569,16 +572,20 @@ os.unlink("big")
         title="use up descriptors",
         severity="M",
         program=_OPEN_EVERYTHING,
-        args=lambda field: 400,
+        args=lambda _field: 400,
         outcomes={
-            "pipe": ("EMFILE",), "eventfd": ("EMFILE", "done"), "open": ("EMFILE", "done"), "epoll": ("EMFILE", "done"),
-            "inotify": DENIED, "timerfd": DENIED, "signalfd": DENIED, "opened": ("done",),
+            "pipe": ("EMFILE",),
+            "eventfd": ("EMFILE", "done"),
+            "open": ("EMFILE", "done"),
+            "epoll": ("EMFILE", "done"),
+            "inotify": DENIED,
+            "timerfd": DENIED,
+            "signalfd": DENIED,
+            "opened": ("done",),
         },
         violations=("inotify_init1", "signalfd4", "timerfd_create"),
         check=_assert_opened(64, 128),
-        control=Control(
-            outcomes={"signalfd": ANY, "*": ("done",)}, check=_assert_opened(400, 401)
-        ),
+        control=Control(outcomes={"signalfd": ANY, "*": ("done",)}, check=_assert_opened(400, 401)),
     ),
     Attack(
         id="DISK-08",
@@ -594,9 +601,13 @@ except (ValueError, OSError) as error:
 ctypes.string_at(0)
 """,
         reasons=(ExitReason.SIGNALED,),
-        check=lambda field, result: _assert_equal(
+        check=lambda _field, result: _assert_equal(
             ("SIGSEGV", ["(0, 0)", "ValueError"], ()),
-            (result.signal, result.logs.stdout.replace("PermissionError", "ValueError").split("\n")[:2], result.artifacts),
+            (
+                result.signal,
+                result.logs.stdout.replace("PermissionError", "ValueError").split("\n")[:2],
+                result.artifacts,
+            ),
         ),
         control=Control(exit_code=-11),
     ),

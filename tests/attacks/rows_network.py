@@ -73,7 +73,12 @@ for address in args["logs"]:
 def _unix(*names: str) -> Callable[[Field], Any]:
     def args(field: Field) -> Any:
         known = field.addresses()
-        listed = ["/var/run/docker.sock", "/run/redis/redis.sock", "/run/systemd/private", "/run/dbus/system_bus_socket"]
+        listed = [
+            "/var/run/docker.sock",
+            "/run/redis/redis.sock",
+            "/run/systemd/private",
+            "/run/dbus/system_bus_socket",
+        ]
         streams = [known[name] for name in names if not name.endswith("log")]
         return {"paths": streams + listed, "logs": [known[name] for name in names if name.endswith("log")]}
 
@@ -82,7 +87,10 @@ def _unix(*names: str) -> Callable[[Field], Any]:
 
 def _unix_here(*names: str) -> Callable[[Field], Any]:
     def args(field: Field) -> Any:
-        return {key: [one for one in value if one in field.addresses().values()] for key, value in _unix(*names)(field).items()}
+        return {
+            key: [one for one in value if one in field.addresses().values()]
+            for key, value in _unix(*names)(field).items()
+        }
 
     return args
 
@@ -127,7 +135,9 @@ attempt("interfaces", socket.if_nameindex)
 
 _PROXY = """
 import urllib.request
-os.environ.update(HTTP_PROXY=args["url"], http_proxy=args["url"], https_proxy=args["url"], ALL_PROXY=args["url"], NO_PROXY="*")
+for name in ("HTTP_PROXY", "http_proxy", "https_proxy", "ALL_PROXY"):
+    os.environ[name] = args["url"]
+os.environ["NO_PROXY"] = "*"
 def fetch(url, proxies):
     opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
     try:
@@ -157,7 +167,12 @@ ROWS = (
         severity="C",
         program=_TCP,
         args=lambda field: {
-            "targets": [["127.0.0.1", field.tcp_port], ["1.1.1.1", 443], ["93.184.216.34", 80], [_own_address(), field.tcp_port]]
+            "targets": [
+                ["127.0.0.1", field.tcp_port],
+                ["1.1.1.1", 443],
+                ["93.184.216.34", 80],
+                [_own_address(), field.tcp_port],
+            ]
         },
         outcomes={"*": DENIED},
         violations=("socket",),
@@ -181,7 +196,12 @@ ROWS = (
         severity="C",
         program=_DNS,
         args=_addresses,
-        outcomes={"getaddrinfo": ("gaierror",), "gethostbyname": ("gaierror",), "resolv.conf": ("ENOENT",), "*": DENIED},
+        outcomes={
+            "getaddrinfo": ("gaierror",),
+            "gethostbyname": ("gaierror",),
+            "resolv.conf": ("ENOENT",),
+            "*": DENIED,
+        },
         violations=("socket",),
         check=_quick,
         control=Control(outcomes={"own query": ("done",), "*": ANY}, check=_arrived, seconds=30),
@@ -193,17 +213,27 @@ ROWS = (
         program=_TCP,
         args=lambda field: {
             "targets": [
-                ["127.0.0.1", field.tcp_port], ["127.0.0.1", 6379], ["127.0.0.1", 5432], ["::1", 6379], ["0.0.0.0", field.tcp_port],
-                ["172.17.0.1", 6379], ["localhost", 6379], ["redis", 6379],
+                ["127.0.0.1", field.tcp_port],
+                ["127.0.0.1", 6379],
+                ["127.0.0.1", 5432],
+                ["::1", 6379],
+                ["0.0.0.0", field.tcp_port],
+                ["172.17.0.1", 6379],
+                ["localhost", 6379],
+                ["redis", 6379],
             ]
         },
         outcomes={
-            "create_connection localhost:6379": ("gaierror", *DENIED), "create_connection redis:6379": ("gaierror",), "*": DENIED,
+            "create_connection localhost:6379": ("gaierror", *DENIED),
+            "create_connection redis:6379": ("gaierror",),
+            "*": DENIED,
         },
         violations=("socket",),
         check=_quick,
         control=Control(
-            args=lambda field: {"targets": [["127.0.0.1", field.tcp_port], ["0.0.0.0", field.tcp_port]]}, outcomes=DONE, check=_arrived
+            args=lambda field: {"targets": [["127.0.0.1", field.tcp_port], ["0.0.0.0", field.tcp_port]]},
+            outcomes=DONE,
+            check=_arrived,
         ),
     ),
     Attack(
@@ -211,7 +241,9 @@ ROWS = (
         title="ask the metadata service",
         severity="C",
         program=_TCP,
-        args=lambda field: {"targets": [["169.254.169.254", 80], ["fd00:ec2::254", 80], ["metadata.google.internal", 80]]},
+        args=lambda _field: {
+            "targets": [["169.254.169.254", 80], ["fd00:ec2::254", 80], ["metadata.google.internal", 80]]
+        },
         outcomes={"create_connection metadata.google.internal:80": ("gaierror",), "*": DENIED},
         check=_quick,
         control=None,
@@ -260,7 +292,10 @@ ROWS = (
         severity="H",
         program=_FASTOPEN,
         args=_addresses,
-        outcomes={"fast open": DENIED, "through a socket pair": ("TypeError", "EOPNOTSUPP", "ENOTSUP", "EINVAL", "EISCONN")},
+        outcomes={
+            "fast open": DENIED,
+            "through a socket pair": ("TypeError", "EOPNOTSUPP", "ENOTSUP", "EINVAL", "EISCONN"),
+        },
         control=Control(outcomes={"fast open": ("done", "EINPROGRESS"), "*": ANY}, check=_arrived),
     ),
     Attack(

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from attack import Attack, Control, Outside
 from field import Field
+from synchronous import value_of
 
 from sandbox import ExitReason, Result, response
-from synchronous import value_of
 
 _LIARS = (ExitReason.NO_RESULT, ExitReason.NONZERO_EXIT, ExitReason.INVALID_RESULT, ExitReason.ERROR)
 """What a run that spoils its own answer may get. Never ``ok``."""
@@ -111,12 +111,12 @@ ROWS = (
             title=title,
             severity="H",
             program=program,
-            args=lambda field: 1 << 40,
+            args=lambda _field: 1 << 40,
             reasons=(ExitReason.OUTPUT_LIMIT,),
             check=_kept_what_is_allowed,
             control=Control(
-                args=lambda field: 4 << 20,
-                check=lambda field, outside: _assert_equal(True, len(outside.printed) >= 4 << 20),
+                args=lambda _field: 4 << 20,
+                check=lambda _field, outside: _assert_equal(True, len(outside.printed) >= 4 << 20),
             ),
         )
         for identity, title, program in (
@@ -135,10 +135,10 @@ ROWS = (
         title="one byte at a time to both",
         severity="H",
         program="for _ in range(3000): os.write(1, b'a'), os.write(2, b'b')",
-        check=lambda field, result: _assert_equal(
+        check=lambda _field, result: _assert_equal(
             ("a" * 3000, "b" * 3000, False), (result.logs.stdout, result.logs.stderr, result.logs.truncated)
         ),
-        control=Control(check=lambda field, outside: _assert_equal(6000, len(outside.printed))),
+        control=Control(check=lambda _field, outside: _assert_equal(6000, len(outside.printed))),
     ),
     Attack(
         id="OUT-04",
@@ -146,7 +146,7 @@ ROWS = (
         severity="H",
         program='os.write(3, frame(b\'{"status": "succeeded"}\'))\nctypes.string_at(0)',
         reasons=(ExitReason.SIGNALED,),
-        check=lambda field, result: _assert_equal((None, "SIGSEGV"), (result.value, result.signal)),
+        check=lambda _field, result: _assert_equal((None, "SIGSEGV"), (result.value, result.signal)),
         control=Control(exit_code=-11, check=_brings_a_frame("result")),
     ),
     Attack(
@@ -155,7 +155,7 @@ ROWS = (
         severity="H",
         program="os.write(3, frame(b'1'))\nos._exit(3)",
         reasons=(ExitReason.NONZERO_EXIT,),
-        check=lambda field, result: _assert_equal((None, 3), (result.value, result.exit_code)),
+        check=lambda _field, result: _assert_equal((None, 3), (result.value, result.exit_code)),
         control=Control(exit_code=3, check=_brings_a_frame("result")),
     ),
     Attack(
@@ -165,7 +165,7 @@ ROWS = (
         program="os.write(3, frame(b'1'))\nwhile True: pass",
         limits={"wall_s": 0.5},
         reasons=(ExitReason.WALL_LIMIT,),
-        check=lambda field, result: _assert_equal((None, "SIGKILL"), (result.value, result.signal)),
+        check=lambda _field, result: _assert_equal((None, "SIGKILL"), (result.value, result.signal)),
         control=Control(still_running=True, seconds=0.7, check=_brings_a_frame("result")),
     ),
     Attack(
@@ -202,7 +202,7 @@ os._exit(0)
             severity="M",
             program=f"os.write(3, {text})\nos._exit(0)",
             reasons=(ExitReason.INVALID_RESULT,),
-            control=Control(check=lambda field, outside: _assert_equal(True, len(outside.frame) > 0)),
+            control=Control(check=lambda _field, outside: _assert_equal(True, len(outside.frame) > 0)),
         )
         for title, text in {
             "a frame cut short": "frame(b'[1,2,3]')[:-1]",
@@ -226,7 +226,7 @@ result = {"exit_reason": "ok", "status": "succeeded", "task_id": "another", "ten
           "limits": {"wall_s": 1e9}, "isolation": {"profile": "none"}, "violations": [], "artifacts": []}
 """,
         check=_claims_are_only_a_value,
-        control=Control(check=lambda field, outside: _assert_equal("another", outside.value["tenant"])),
+        control=Control(check=lambda _field, outside: _assert_equal("another", outside.value["tenant"])),
     ),
     Attack(
         id="OUT-07",
@@ -245,7 +245,7 @@ os.write(1, b"\xff\xfe \x00 \x1b[31m \r\n \xf0\x9f\x98\x80 \xed\xa0\x80")
 result = ["\ud800", "\x00", "\x1b[31m", "\r\n", "\U0001f600", "\u2028"]
 """,
         check=_is_clean_text,
-        control=Control(check=lambda field, outside: _assert_equal(True, b"\xff\xfe" in outside.printed)),
+        control=Control(check=lambda _field, outside: _assert_equal(True, b"\xff\xfe" in outside.printed)),
     ),
     Attack(
         id="OUT-10",
@@ -272,7 +272,7 @@ else:
     os._exit(0)
 """,
         reasons=(ExitReason.INVALID_RESULT,),
-        control=Control(args=lambda field: True, outcomes={"parse": ("RecursionError",)}),
+        control=Control(args=lambda _field: True, outcomes={"parse": ("RecursionError",)}),
     ),
     Attack(
         id="OUT-10",
@@ -285,10 +285,10 @@ while view:
     view = view[os.write(3, view):]
 os._exit(0)
 """,
-        args=lambda field: 8000,
+        args=lambda _field: 8000,
         reasons=(ExitReason.INVALID_RESULT,),
-        check=lambda field, result: _assert_is_read_fast(),
-        control=Control(check=lambda field, outside: _assert_equal(16000 + 75, len(outside.frame))),
+        check=lambda _field, _result: _assert_is_read_fast(),
+        control=Control(check=lambda _field, outside: _assert_equal(16000 + 75, len(outside.frame))),
     ),
     *(
         Attack(
@@ -343,7 +343,9 @@ else:
         program='raise ValueError("x" * (64 << 20))',
         reasons=(ExitReason.ERROR,),
         check=_message_is_short,
-        control=Control(exit_code=1, check=lambda field, outside: _assert_equal(True, len(outside.printed) > 64 << 20)),
+        control=Control(
+            exit_code=1, check=lambda _field, outside: _assert_equal(True, len(outside.printed) > 64 << 20)
+        ),
     ),
     Attack(
         id="OUT-14",
@@ -406,8 +408,12 @@ raise type("Bad\\u2028Name", (Exception,), {})("\\ud800 \\x00 \\x1b[31m")
             ),
             (
                 "empty the builtins",
-                "import builtins\nfor name in ('print', 'len', 'isinstance', 'open', 'type', 'bytes'):\n"
-                "    setattr(builtins, name, None)\nresult = 1",
+                """
+import builtins
+for name in ("print", "len", "isinstance", "open", "type", "bytes"):
+    setattr(builtins, name, None)
+result = 1
+""",
                 (*_LIARS, ExitReason.OK),
             ),
         )

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from attack import ABSENT, ANY, DENIED, DONE, READ_ONLY, Attack, Control, Outside
 from field import Field
+from synchronous import children_of, eventually, status_of, value_of
 from syscall_numbers import NUMBERS, X86
 
 from sandbox import ExitReason, Result
-from synchronous import children_of, eventually, status_of, value_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -294,7 +294,7 @@ ROWS = (
         severity="C",
         program=_READ_DESCRIPTORS,
         outcomes={"list": ("ENOENT",), "open descriptors": ("done",)},
-        check=lambda field, result: _assert_equal("done: [0, 1, 2, 3]", value_of(result)["open descriptors"]),
+        check=lambda _field, result: _assert_equal("done: [0, 1, 2, 3]", value_of(result)["open descriptors"]),
         control=Control(inherit=True, outcomes={"list": ("done",), "*": ANY}, check=_names_the_secret),
     ),
     Attack(
@@ -307,7 +307,7 @@ attempt("readlink", os.readlink, "/proc/self/cwd")
 attempt("parent", lambda: os.stat("..").st_ino == os.stat("/").st_ino)
 """,
         outcomes={"readlink": ("ENOENT",), "*": ("done",)},
-        check=lambda field, result: _assert_equal("done: '/work'", value_of(result)["getcwd"]),
+        check=lambda _field, result: _assert_equal("done: '/work'", value_of(result)["getcwd"]),
         control=Control(outcomes=DONE),
     ),
     Attack(
@@ -323,9 +323,9 @@ for pid in (os.getppid(), *args["pids"]):
         args=lambda field: {"pids": [1, 2, os.getpid(), *field.box.zygote_pids()]},
         outcomes={"*": ("ENOENT",)},
         control=Control(
-            args=lambda field: {"pids": []},
+            args=lambda _field: {"pids": []},
             outcomes={"*": ("done", "EIO", "EACCES")},
-            check=lambda field, outside: _assert_some_done(outside, 4),
+            check=lambda _field, outside: _assert_some_done(outside, 4),
         ),
     ),
     Attack(
@@ -334,11 +334,11 @@ for pid in (os.getppid(), *args["pids"]):
         severity="C",
         program=_USE_SOCKETS,
         outcomes={"sockets": ("done",)},
-        check=lambda field, result: _assert_equal("done: []", value_of(result)["sockets"]),
+        check=lambda _field, result: _assert_equal("done: []", value_of(result)["sockets"]),
         control=Control(
             inherit=True,
             outcomes={"sockets": ("done",)},
-            check=lambda field, outside: _assert_differs("done: []", outside.value["sockets"]),
+            check=lambda _field, outside: _assert_differs("done: []", outside.value["sockets"]),
         ),
     ),
     Attack(
@@ -361,12 +361,12 @@ attempt("between own sockets", lambda: (
         title="descriptors in flight starve the neighbours",
         severity="H",
         program=_FLIGHT,
-        args=lambda field: 2,
+        args=lambda _field: 2,
         meanwhile=_neighbours_are_served,
         control=Control(
-            args=lambda field: 0,
+            args=lambda _field: 0,
             outcomes={"*": ("done", "ETOOMANYREFS")},
-            check=lambda field, outside: _assert_differs("done: 0", outside.value["sent"]),
+            check=lambda _field, outside: _assert_differs("done: 0", outside.value["sent"]),
         ),
     ),
     Attack(
@@ -407,21 +407,21 @@ if args:
         title="thread bomb",
         severity="H",
         program=_THREADS,
-        args=lambda field: 10_000,
+        args=lambda _field: 10_000,
         outcomes=DONE,
         check=_assert_capped,
-        control=Control(args=lambda field: 300, outcomes=DONE, check=_assert_not_capped),
+        control=Control(args=lambda _field: 300, outcomes=DONE, check=_assert_not_capped),
     ),
     Attack(
         id="PROC-04",
         title="execute a program",
         severity="H",
         program=_EXECUTE,
-        args=lambda field: {"paths": ["/bin/sh", "/python/bin/python3", "/work/script"], "command": "1"},
+        args=lambda _field: {"paths": ["/bin/sh", "/python/bin/python3", "/work/script"], "command": "1"},
         outcomes={"*": (*DENIED, "ENOENT")},
         violations=("execve", "execveat"),
         control=Control(
-            args=lambda field: {"paths": ["/bin/sh"], "command": "exit 42"},
+            args=lambda _field: {"paths": ["/bin/sh"], "command": "exit 42"},
             exit_code=42,
         ),
     ),
@@ -435,7 +435,7 @@ if args:
         control=Control(
             still_running=True,  # for its other thread sleeps
             seconds=1.0,
-            check=lambda field, outside: _daemon_outlived_its_group(field),
+            check=lambda field, _outside: _daemon_outlived_its_group(field),
         ),
     ),
     Attack(
@@ -444,15 +444,18 @@ if args:
         severity="C",
         program=_KILL,
         args=lambda field: {
-            "pids": [field.new_victim(), os.getpid(), *field.box.zygote_pids(), 1, -1, 0, 2], "more": True,
+            "pids": [field.new_victim(), os.getpid(), *field.box.zygote_pids(), 1, -1, 0, 2],
+            "more": True,
         },
         outcomes={"tgkill": ("ESRCH",), "*": ("EPERM", "ESRCH")},
         violations=("kill", "tkill", "rt_sigqueueinfo"),
         control=Control(
             args=lambda field: {"pids": [field.new_victim()], "more": False},
             outcomes={"*": ("done", "EPERM", "EINVAL")},
-            check=lambda field, outside: _assert_equal(True, eventually(lambda: field.victim.poll() is not None))
-            or _assert_equal(True, field.new_victim() > 0),
+            check=lambda field, _outside: (
+                _assert_equal(True, eventually(lambda: field.victim.poll() is not None))
+                or _assert_equal(True, field.new_victim() > 0)
+            ),
         ),
     ),
     Attack(
@@ -463,7 +466,7 @@ if args:
         args=lambda field: [1, field.new_victim(), *field.box.zygote_pids()],
         outcomes={"*": DENIED},
         violations=("process_vm_readv", "process_vm_writev", "ptrace"),
-        control=Control(args=lambda field: [], outcomes=DONE),
+        control=Control(args=lambda _field: [], outcomes=DONE),
     ),
     Attack(
         id="PROC-10",
@@ -473,12 +476,13 @@ if args:
 attempt("setuid", os.setuid, 0)
 attempt("setgid", os.setgid, 0)
 attempt("setgroups", os.setgroups, [0])
-attempt("capset", call, {NUMBERS["capset"]}, (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)(*[0xFFFFFFFF] * 6))
+header, all_of_them = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)(*[0xFFFFFFFF] * 6)
+attempt("capset", call, {NUMBERS["capset"]}, header, all_of_them)
 for path in ("/usr/bin/su", "/usr/bin/sudo", "/usr/bin/mount", "/usr/bin/passwd"):
     attempt(path, os.execv, path, [path])
 time.sleep(args)
 """,
-        args=lambda field: 0.3,
+        args=lambda _field: 0.3,
         outcomes={"*": (*DENIED, *ABSENT)},
         violations=("capset", "setgroups", "setuid"),
         meanwhile=_is_locked,
@@ -490,14 +494,18 @@ time.sleep(args)
         title="weaken itself by prctl",
         severity="H",
         program=_PRCTL,
-        args=lambda field: 0.3,
+        args=lambda _field: 0.3,
         outcomes={"*": DENIED},
         violations=("prctl",),
         meanwhile=_is_locked,
         control=Control(
-            args=lambda field: 0,
-            outcomes={"SET_DUMPABLE": ("done",), "SET_PDEATHSIG": ("done",), "SET_CHILD_SUBREAPER": ("done",),
-                      "*": ANY},
+            args=lambda _field: 0,
+            outcomes={
+                "SET_DUMPABLE": ("done",),
+                "SET_PDEATHSIG": ("done",),
+                "SET_CHILD_SUBREAPER": ("done",),
+                "*": ANY,
+            },
         ),
     ),
     Attack(
@@ -515,6 +523,6 @@ time.sleep(args)
         severity="H",
         program="os._exit(0)",
         reasons=(ExitReason.NO_RESULT,),
-        control=Control(check=lambda field, outside: _assert_equal((0, None), (outside.exit_code, outside.value))),
+        control=Control(check=lambda _field, outside: _assert_equal((0, None), (outside.exit_code, outside.value))),
     ),
 )

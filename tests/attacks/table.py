@@ -1,4 +1,4 @@
-"""The whole table: every case that concerns the sandbox is a row here, a test elsewhere, or named as not yet to be had."""
+"""The whole table: every case that concerns the sandbox is a row, a test elsewhere, or named as not yet to be had."""
 
 from __future__ import annotations
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from attack import PRELUDE, Attack, compare, outside
 from field import Field
+from synchronous import BUSY, value_of
 from table import CATALOGUE, ELSEWHERE, LATER, MUST_HAVE_CONTROL, ROWS
 
 from sandbox import Result, SandboxError
-from synchronous import BUSY, value_of
 
 WITH_CONTROL = [row for row in ROWS if row.control is not None]
 
@@ -22,9 +22,7 @@ def run(field: Field, row: Attack) -> Result:
     args = row.args(field)
     assert field.box.settle()
     if row.meanwhile is not None:
-        _, result = field.box.while_running(
-            BUSY + program, lambda pid: row.meanwhile(field, pid), args, **row.limits
-        )
+        _, result = field.box.while_running(BUSY + program, lambda pid: row.meanwhile(field, pid), args, **row.limits)
         if isinstance(result, SandboxError):
             raise result
         return result

@@ -9,12 +9,14 @@ from signal import Signals
 from typing import Any
 
 import pytest
+from synchronous import Sandbox, value_of
 
 from sandbox import ExitReason, Result
 from sandbox.zygote_client import ZygoteClient
-from synchronous import Sandbox, value_of
 
-FRAME = "import os, struct, sys\ndef send(text, kind=b'R'):\n    os.write(3, kind + struct.pack('>Q', len(text)) + text)\n"
+FRAME = (
+    "import os, struct, sys\ndef send(text, kind=b'R'):\n    os.write(3, kind + struct.pack('>Q', len(text)) + text)\n"
+)
 
 
 def reason(result: Result) -> tuple[str, int | None, str | None]:
@@ -55,7 +57,12 @@ def test_error_has_type_message_and_a_traceback_of_the_sandbox(box: Sandbox) -> 
 
 @pytest.mark.parametrize(
     ("script", "exit_code"),
-    [("import os; os._exit(7)", 7), ("raise SystemExit(3)", 3), ("import sys; sys.exit('words')", 1), ("exit(255)", 255)],
+    [
+        ("import os; os._exit(7)", 7),
+        ("raise SystemExit(3)", 3),
+        ("import sys; sys.exit('words')", 1),
+        ("exit(255)", 255),
+    ],
 )
 def test_nonzero_exit(box: Sandbox, script: str, exit_code: int) -> None:
     """It left by itself, with another code than 0."""
@@ -137,7 +144,7 @@ burn()
         "x = bytes(8 << 30)",
         "x = []\nwhile True: x.append(b'x' * 65536 + str(len(x)).encode())",
         "import numpy; x = numpy.ones(1 << 30)",
-        "import mmap\nx = mmap.mmap(-1, 400 << 20)\nfor i in range(0, 400 << 20, 4096): x[i] = 1\nimport time; time.sleep(9)",
+        "import mmap, time\nx = mmap.mmap(-1, 400 << 20)\nfor i in range(0, 400 << 20, 4096): x[i] = 1\ntime.sleep(9)",
     ],
     ids=["8 GiB", "slow growth", "numpy", "shared anonymous"],
 )
@@ -180,7 +187,11 @@ def test_output_up_to_the_limit_is_whole(box: Sandbox) -> None:
 
 @pytest.mark.parametrize(
     ("script", "signal"),
-    [("import ctypes; ctypes.string_at(0)", "SIGSEGV"), ("import os; os.abort()", "SIGSEGV"), ("import faulthandler; faulthandler._sigfpe()", "SIGFPE")],
+    [
+        ("import ctypes; ctypes.string_at(0)", "SIGSEGV"),
+        ("import os; os.abort()", "SIGSEGV"),
+        ("import faulthandler; faulthandler._sigfpe()", "SIGFPE"),
+    ],
 )
 def test_signaled(box: Sandbox, script: str, signal: str) -> None:
     """A crash in native code has its signal's name. For pid 1 an abort ends as a fault, see abort(3)."""
@@ -198,7 +209,7 @@ def test_cancelled(box: Sandbox, after_s: float) -> None:
 
 
 def test_the_first_reason_stands(box: Sandbox) -> None:
-    """A result that was there before the limit does not make it ``ok``, and a later limit does not replace the first."""
+    """A result that was there before the limit does not make it ``ok``."""
     result = box.run(FRAME + "send(b'1')\nimport time; time.sleep(60)", wall_s=0.3)
     assert ("wall_limit", None) == (result.exit_reason.value, result.value)
 
@@ -208,7 +219,10 @@ def test_exit_code_is_right_five_hundred_times(make_box: Any) -> None:
     box = make_box(ready=4)
     chance = random.Random(1)
     kinds = {
-        "leave": lambda code: (f"import os; os._exit({code})", ("no_result" if code == 0 else "nonzero_exit", code, None)),
+        "leave": lambda code: (
+            f"import os; os._exit({code})",
+            ("no_result" if code == 0 else "nonzero_exit", code, None),
+        ),
         "exit": lambda code: (f"raise SystemExit({code})", ("no_result" if code == 0 else "nonzero_exit", code, None)),
         "result": lambda code: (f"result = {code}", ("ok", 0, None)),
         "raise": lambda code: (f"raise ValueError({code})", ("error", 1, None)),
@@ -240,7 +254,7 @@ libc.syscall(EXIT_GROUP, 0)
 
 @pytest.mark.parametrize("race", RACES)
 def test_the_reason_is_what_the_kernel_says(make_box: Any, monkeypatch: pytest.MonkeyPatch, race: str) -> None:
-    """However its threads race to end it, what is told is what wait4 tells afterwards; a result does not hide a crash."""
+    """However its threads race to end it, what is told is what wait4 tells afterwards: no crash is hidden."""
     truth: dict[int, int] = {}
     settle_death = ZygoteClient._settle_death
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from synchronous import BUSY, Sandbox, status_of, value_of
+
 from sandbox import child
 from sandbox.template import environment
-from synchronous import BUSY, Sandbox, status_of, value_of
 
 WAIT = BUSY + "import time\ntime.sleep(0.4)\nresult = 1"
 
@@ -36,7 +37,8 @@ def test_identity_and_place(box: Sandbox) -> None:
     """Pid 1 of its own namespace, an ordinary user, a name that says nothing, its own folder."""
     script = """
 import os
-result = [os.getpid(), os.getppid(), os.getuid(), os.getgid(), os.getgroups(), os.uname().nodename, os.getcwd(), os.umask(0)]
+result = [os.getpid(), os.getppid(), os.getuid(), os.getgid(), os.getgroups()]
+result += [os.uname().nodename, os.getcwd(), os.umask(0)]
 """
     pid, parent, uid, gid, groups, host, folder, mask = value_of(box.run(script))
     assert (1, 0, 1000, 1000, "sandbox", "/work", 0o077) == (pid, parent, uid, gid, host, folder, mask)

@@ -60,7 +60,7 @@ def test_no_key_has_a_default(tmp_path: Path, line: str) -> None:
     """A file without any one of its lines is no policy."""
     path = tmp_path / "short.toml"
     path.write_text(GOOD.replace(line + "\n", "", 1), encoding="utf-8")
-    with pytest.raises(PolicyError, match=line.split()[0]):
+    with pytest.raises(PolicyError, match=line.split(maxsplit=1)[0]):
         sandbox.load_policy(path)
 
 

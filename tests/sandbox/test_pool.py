@@ -14,9 +14,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from synchronous import BUSY, Sandbox, as_before, children_of, descendants, eventually, inventory, status_of, value_of
 
-from sandbox import ExitReason, SandboxError, Template
-from synchronous import BUSY, Sandbox, as_before, descendants, eventually, inventory, status_of, value_of
+from sandbox import ExitReason, Host, Policy, SandboxError, Template
 
 MakeBox = Callable[..., Sandbox]
 SLEEP = BUSY + "import time\ntime.sleep(args)\nresult = 1"
@@ -46,7 +46,9 @@ def test_two_hundred_at_once_get_their_own_answers(make_box: MakeBox) -> None:
     """No answer, no print and no file goes to another's result."""
     box = make_box(ready=4)
     nonces = [secrets.token_hex(16) for _ in range(200)]
-    script = "import sys\nprint(args)\nprint(args, file=sys.stderr)\nopen('artifacts/n', 'w').write(args)\nresult = args"
+    script = (
+        "import sys\nprint(args)\nprint(args, file=sys.stderr)\nopen('artifacts/n', 'w').write(args)\nresult = args"
+    )
     results = box.run_many([(script, nonce) for nonce in nonces])
     assert nonces == [value_of(result) for result in results]
     assert [f"{nonce}\n" for nonce in nonces] == [result.logs.stdout for result in results]
@@ -82,12 +84,12 @@ def test_a_child_killed_by_another_while_it_runs(make_box: MakeBox) -> None:
 
 @pytest.mark.parametrize("stage", [0, 1], ids=["launcher", "inner"])
 def test_killed_zygote_is_our_failure_and_the_pool_heals(make_box: MakeBox, stage: int) -> None:
-    """The run in flight may be tried again; everything below the zygote is dead; the next run is served, nothing leaks."""
+    """The run in flight may be tried again, all below the zygote is dead, the next run is served, nothing leaks."""
     box = make_box(ready=2)
     assert box.settle()
     before, pids = inventory(), box.zygote_pids()
     children = box.pool.ready_pids()
-    _, ended = box.while_running(SLEEP, lambda pid: os.kill(pids[stage], signal.SIGKILL), 30)
+    _, ended = box.while_running(SLEEP, lambda _pid: os.kill(pids[stage], signal.SIGKILL), 30)
     assert isinstance(ended, SandboxError)
     assert ("zygote", True) == (ended.stage, "custom_script" in ended.message)
     assert eventually(lambda: not any(map(alive, (*pids, *children))))
@@ -121,33 +123,49 @@ def test_a_burst_during_which_the_zygote_is_killed(make_box: MakeBox, after_s: f
     assert {} == as_before(before)
 
 
+BROKEN_STEPS = {
+    "restrict_by_landlock": ("isolation/landlock.py", "def restrict(abi, rules):\n    raise OSError(1, 'refused')\n"),
+    "report_ready": (
+        "isolation/seccomp.py",
+        "_install = install\ndef install(program):\n    _install(program)\n    raise OSError(109, 'refused')\n",
+    ),
+}
+"""Step of the lock-down → file, and what breaks it. The second fails when the filter is already in force."""
+
+
+@pytest.mark.parametrize("step", BROKEN_STEPS)
 def test_a_child_that_cannot_be_locked_is_our_failure(
-    template: Template, light_policy, host, tmp_path_factory: pytest.TempPathFactory
+    template: Template, light_policy: Policy, host: Host, tmp_path_factory: pytest.TempPathFactory, step: str
 ) -> None:
-    """The step is named, no request reaches it, and failing again and again leaks nothing."""
+    """The step is named, no request reaches the child, and failing again and again leaves nothing, alive or open."""
     code = _copy(template, tmp_path_factory)
-    with (code / "sandbox/isolation/landlock.py").open("a", encoding="utf-8") as file:
-        file.write("\n\ndef restrict(abi, rules):\n    raise OSError(1, 'refused for the test')\n")
+    path, text = BROKEN_STEPS[step]
+    with (code / "sandbox" / path).open("a", encoding="utf-8") as file:
+        file.write(f"\n\n{text}")
     box = Sandbox(light_policy, host, msgspec.structs.replace(template, code=code), ready=0)
     try:
-        with pytest.raises(SandboxError, match="restrict_by_landlock: .*refused for the test"):
+        with pytest.raises(SandboxError, match=rf"{step}: .*refused"):
             box.run("result = 1")
+        assert eventually(lambda: not children_of(box.zygote_pids()[1]))
         before = inventory()
-        for _ in range(20):
+        for _ in range(10):
             with pytest.raises(SandboxError):
                 box.run("result = 1")
         assert {} == as_before(before)
+        assert 0 == len(children_of(box.zygote_pids()[1]))
     finally:
         box.close()
 
 
 def test_a_zygote_with_a_thread_does_not_start(
-    template: Template, light_policy, host, tmp_path_factory: pytest.TempPathFactory
+    template: Template, light_policy: Policy, host: Host, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """A fork would copy one thread only, with whatever lock another held."""
     code = _copy(template, tmp_path_factory)
     (code / "threaded").mkdir()
-    text = "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()\nmain = print\n"
+    text = (
+        "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()\nmain = print\n"
+    )
     (code / "threaded/__init__.py").write_text(text, encoding="utf-8")
     policy = msgspec.structs.replace(light_policy, preload=("threaded",))
     with pytest.raises(SandboxError):
@@ -163,7 +181,7 @@ def _copy(template: Template, factory: pytest.TempPathFactory) -> Path:
     return code
 
 
-def test_close_leaves_nothing(light_policy, host, template: Template) -> None:
+def test_close_leaves_nothing(light_policy: Policy, host: Host, template: Template) -> None:
     """No process, no descriptor, and a closed pool says so."""
     before = inventory()
     box = Sandbox(light_policy, host, template, ready=3)
@@ -177,7 +195,7 @@ def test_close_leaves_nothing(light_policy, host, template: Template) -> None:
     assert not any(map(alive, set(pids) - set(descendants())))
 
 
-def test_close_during_a_run(light_policy, host, template: Template) -> None:
+def test_close_during_a_run(light_policy: Policy, host: Host, template: Template) -> None:
     """The run in flight ends as our failure, not never."""
     before = inventory()
     box = Sandbox(light_policy, host, template)
@@ -199,7 +217,7 @@ import sys, threading, time
 sys.path[:0] = [{str(tests.parent)!r}, {str(tests)!r}]
 from pathlib import Path
 import msgspec, sandbox
-from synchronous import BUSY, Sandbox, as_before, descendants, name_of
+from synchronous import BUSY, Sandbox, as_before, children_of, descendants, name_of
 policy = msgspec.json.decode({msgspec.json.encode(light_policy)!r}, type=sandbox.Policy)
 template = sandbox.Template(code=Path({str(template.code)!r}), entry="handlers.entry:main",
                             places={{"scripts": Path({str(template.places["scripts"])!r})}}, uid=60999, gid=60999)
@@ -220,11 +238,12 @@ time.sleep(60)
 
 
 def test_a_thousand_runs_leave_nothing(make_box: MakeBox) -> None:
-    """Two tenants in turn: no mark of the other, no hang, no descriptor, process or mount more, no growth of the zygote."""
+    """Two tenants in turn: no mark of the other, no hang, nothing more open, running or mounted, a zygote no larger."""
     box = make_box(ready=2, rotate_after=10**6)
     script = """
 import os, builtins
-seen = sorted(os.listdir(".")) + sorted(os.listdir("/tmp")) + [name for name in vars(builtins) if name.startswith("left")]
+seen = sorted(os.listdir(".")) + sorted(os.listdir("/tmp"))
+seen += [name for name in vars(builtins) if name.startswith("left")]
 open("left-by-" + args, "w").close()
 open("/tmp/left-by-" + args, "w").close()
 setattr(builtins, "left_by_" + args, 1)
@@ -252,7 +271,11 @@ def _zygote_kib(box: Sandbox) -> int:
 def test_everything_is_dead_soon_after_the_end(make_box: MakeBox) -> None:
     """Killed with threads that hold on, the child is gone when the answer is there, or a moment later."""
     box = make_box()
-    script = BUSY + "import threading, time\nfor _ in range(20): threading.Thread(target=time.sleep, args=(60,)).start()\nwhile True: pass"
+    script = (
+        BUSY
+        + "from threading import Thread\nimport time\n"
+        + "for _ in range(20): Thread(target=time.sleep, args=(60,)).start()\nwhile True: pass"
+    )
     pid, result = box.while_running(script, lambda pid: pid, wall_s=0.5)
     ended_s = time.monotonic()
     assert ExitReason.WALL_LIMIT == result.exit_reason

@@ -9,16 +9,17 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
+from synchronous import Sandbox, value_of
 
 from sandbox import Policy
-from synchronous import Sandbox, value_of
 
 DRAW = """
 import random, secrets, ssl, tempfile, uuid, os
 import numpy
 result = {
-    "random": random.random(), "numpy": float(numpy.random.rand()), "numpy generator": float(numpy.random.default_rng().random()),
-    "uuid4": str(uuid.uuid4()), "secrets": secrets.token_hex(), "ssl": ssl.RAND_bytes(16).hex(), "urandom": os.urandom(8).hex(),
+    "random": random.random(), "numpy": float(numpy.random.rand()),
+    "numpy generator": float(numpy.random.default_rng().random()), "uuid4": str(uuid.uuid4()),
+    "secrets": secrets.token_hex(), "ssl": ssl.RAND_bytes(16).hex(), "urandom": os.urandom(8).hex(),
     "tempfile": tempfile.mktemp(), "shuffled": random.sample(range(10**9), 3),
 }
 """

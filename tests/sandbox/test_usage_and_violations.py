@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 
 import pytest
+from synchronous import BUSY, Sandbox, value_of
 
 from sandbox import ExitReason, Violation
-from synchronous import BUSY, Sandbox, value_of
 
 
 def test_cpu_is_what_was_burned(box: Sandbox) -> None:
@@ -95,7 +95,11 @@ often(2, os.fork)
 often(5, os.kill, 1, 0)
 open("fine", "w").close()
 """
-    expected = (Violation(syscall="clone", count=2), Violation(syscall="kill", count=5), Violation(syscall="socket", count=3))
+    expected = (
+        Violation(syscall="clone", count=2),
+        Violation(syscall="kill", count=5),
+        Violation(syscall="socket", count=3),
+    )
     assert expected == box.run(script).violations
 
 
@@ -106,7 +110,11 @@ def test_denials_are_survived_and_change_no_reason(box: Sandbox) -> None:
     assert (1, ExitReason.OK) == (value_of(result), result.exit_reason)
 
 
-FLOOD = BUSY + "import os\nfor _ in range(args):\n    try:\n        os.kill(1, 0)\n    except OSError as e:\n        last = e.errno\nresult = last"
+FLOOD = (
+    BUSY
+    + "import os\nfor _ in range(args):\n    try:\n        os.kill(1, 0)\n    except OSError as error:\n"
+    + "        result = error.errno"
+)
 
 
 def test_a_flood_of_denials_is_slowed(box: Sandbox) -> None:

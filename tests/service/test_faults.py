@@ -174,8 +174,8 @@ def test_killed_service_leaves_nothing_running() -> None:
 
 def test_worker_that_dies_is_started_again() -> None:
     """``up`` keeps its parts running."""
-    with whole_service() as (url, _), httpx.Client(base_url=url, timeout=60) as client:
+    with whole_service() as (url, _), httpx.Client(base_url=url, timeout=90) as client:
         [before] = client.get("/health").json()["workers"]
         psutil.Process(before["pid"]).kill()
-        answer = client.post("/execute", params={"wait": 30}, json=task("result = 1")).json()
-        assert "succeeded" == answer["status"]
+        answer = client.post("/execute", params={"wait": 60}, json=task("result = 1")).json()
+        assert "succeeded" == answer["status"], answer

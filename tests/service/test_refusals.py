@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import socket
+import time
 from collections.abc import Iterator
 
 import httpx
 import pytest
+from stack import Stack, until
 
 GOOD = {"task_type": "custom_script", "parameters": {"script": "result = 1"}}
 
@@ -177,3 +180,13 @@ def test_answers_cannot_be_taken_for_pages(client: httpx.Client) -> None:
         assert "default-src 'none'" in response.headers["content-security-policy"]
         assert "access-control-allow-origin" not in response.headers
         assert "server" not in response.headers
+
+
+def test_body_that_breaks_off_is_not_our_failure(stack: Stack) -> None:
+    """A client that leaves in the middle of its body is no error in our log."""
+    head = b"POST /execute HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
+    with socket.create_connection(("127.0.0.1", stack.port)) as connection:
+        connection.sendall(head)
+        time.sleep(0.2)
+    until(lambda: '"status":400' in stack.api.log.read_text(), "the request is over")
+    assert '"level":"error"' not in stack.api.log.read_text()
