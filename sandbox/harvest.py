@@ -44,6 +44,19 @@ def harvest(workspace: int, *, max_bytes: int) -> Harvest:
     return _Harvester(max_bytes).collect(workspace)
 
 
+def is_empty(workspace: int) -> bool:
+    """Whether there is nothing to harvest, which is nearly always so and quickly seen."""
+    try:
+        folder = os.open(FOLDER, _FOLDER_FLAGS, dir_fd=workspace)
+    except OSError:
+        return True
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is None
+    finally:
+        os.close(folder)
+
+
 class _Refused(Exception):  # noqa: N818 no error of ours
     """Why one entry is not taken."""
 
@@ -77,7 +90,9 @@ class _Harvester:
             if self._entries > MAX_ENTRIES or time.monotonic() > self._deadline_s:
                 raise _Refused(f"the rest: more than {MAX_ENTRIES} entries, or more than {MAX_S:g} s to read them")
             path = prefix + name
-            if not stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+            if (fault := _name_fault(path, name)) is not None:
+                self._refuse(path, fault)
+            elif not stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
                 yield path, folder, name
             elif depth >= MAX_DEPTH:
                 self._refuse(path, f"folders deeper than {MAX_DEPTH} levels are not read")
@@ -96,8 +111,10 @@ class _Harvester:
             os.close(inner)
 
     def _take(self, path: str, folder: int, name: str) -> None:
+        if len(self._taken) >= MAX_FILES:
+            self._refuse(path, f"more than {MAX_FILES} files")
+            return
         try:
-            self._check_name(path, name)
             content = self._read(folder, name)
         except _Refused as reason:
             self._refuse(path, str(reason))
@@ -107,14 +124,6 @@ class _Harvester:
             self._left_bytes -= len(content)
             digest = hashlib.sha256(content).hexdigest()
             self._taken.append(Artifact(name=path, size_bytes=len(content), sha256=digest, content=content))
-
-    def _check_name(self, path: str, name: str) -> None:
-        if not _GOOD_NAME.fullmatch(name):
-            raise _Refused("the name has control characters, a backslash, or is not UTF-8")
-        if len(path.encode()) > MAX_NAME_BYTES:
-            raise _Refused(f"the path is longer than {MAX_NAME_BYTES} bytes")
-        if len(self._taken) >= MAX_FILES:
-            raise _Refused(f"more than {MAX_FILES} files")
 
     def _read(self, folder: int, name: str) -> bytes:
         kind = os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -142,5 +151,13 @@ class _Harvester:
 
     def _refuse(self, path: str, reason: str) -> None:
         if len(self._refused) < MAX_REFUSALS:
-            shown = path.encode("utf-8", "backslashreplace").decode()[:MAX_NAME_BYTES]
+            shown = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in path[:MAX_NAME_BYTES])
             self._refused.append(RefusedArtifact(name=shown, reason=reason))
+
+
+def _name_fault(path: str, name: str) -> str | None:
+    if not _GOOD_NAME.fullmatch(name):
+        return "the name has control characters, a backslash, or is not UTF-8"
+    if len(path.encode()) > MAX_NAME_BYTES:
+        return f"the path is longer than {MAX_NAME_BYTES} bytes"
+    return None

@@ -139,7 +139,7 @@ class Pool:
         return self._result(outcome, limits)
 
     async def close(self) -> None:
-        """Kill every child and the zygote, and wait until they are gone."""
+        """Kill every child and the zygote, and wait until they are gone. May be called again."""
         self._closed = True
         async with self._starting:
             zygotes = [*self._retiring, *([self._zygote] if self._zygote else [])]
@@ -149,6 +149,7 @@ class Pool:
             self._ready.popleft().close()
         if self._folder is not None:
             self._folder.rmdir()
+            self._folder = None
 
     def stats(self) -> PoolStats:
         """Counts as they are now."""

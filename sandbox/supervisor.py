@@ -33,7 +33,7 @@ import msgspec
 
 from sandbox import response
 from sandbox.child import NARROWING
-from sandbox.harvest import Harvest, harvest
+from sandbox.harvest import Harvest, harvest, is_empty
 from sandbox.isolation import seccomp
 from sandbox.isolation.syscalls import LEAVING
 from sandbox.policy import Limits
@@ -192,7 +192,7 @@ class Watch:
         return await asyncio.to_thread(response.parse, bytes(self._response), result_bytes=result_bytes)
 
     async def _harvest(self) -> Harvest:
-        if self._child.workspace.usage()[1] == 0:
+        if is_empty(self._child.workspace.fd):
             return (), ()
         max_bytes = self._limits.artifacts_mib * _MIB
         return await asyncio.to_thread(harvest, self._child.workspace.fd, max_bytes=max_bytes)

@@ -36,6 +36,7 @@ class ZygoteClient:
         self._children: dict[int, Child] = {}
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._childless = asyncio.Event()
+        self._closed = False
         self.spawned = 0
         self.gone: asyncio.Future[None] = self._loop.create_future()
         """Done when the zygote is dead, and with it every child."""
@@ -212,7 +213,10 @@ class ZygoteClient:
         self._process.kill()
 
     async def close(self) -> None:
-        """Kill it and wait until it, and every child, is gone."""
+        """Kill it and wait until it, and every child, is gone. May be called again."""
+        if self._closed:
+            return
+        self._closed = True
         self.kill()
         await self._loop.run_in_executor(None, self._process.wait)
         with contextlib.suppress(asyncio.TimeoutError):

@@ -102,9 +102,20 @@ def compile_last_filter() -> bytes:
 
     rules = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
     rules.set_attr(pyseccomp.Attr.ACT_BADARCH, pyseccomp.KILL_PROCESS)
-    for name in ("sendmsg", "seccomp"):
-        rules.add_rule(pyseccomp.ERRNO(errno.EPERM), name)
+    for name, condition in _until_ready(
+        pyseccomp
+    ):  # exactly these: all else is left to the first filter, which reports
+        rules.add_rule(pyseccomp.ERRNO(errno.EPERM), name, *condition)
     return _export(rules)
+
+
+def _until_ready(pyseccomp: Any) -> list[tuple[str, list[Any]]]:
+    """The calls of the lock-down's last step: pass workspace and listener on, put the last filter on top."""
+
+    def arg(index: int, value: int) -> Any:
+        return pyseccomp.Arg(index, pyseccomp.MASKED_EQ, _LOW_32, value)
+
+    return [("sendmsg", [arg(0, CONTROL_FD)]), ("seccomp", [arg(0, _SET_MODE_FILTER), arg(1, 0)])]
 
 
 def _conditions(pyseccomp: Any, *, processes: bool) -> list[tuple[str, list[Any]]]:
@@ -121,9 +132,7 @@ def _conditions(pyseccomp: Any, *, processes: bool) -> list[tuple[str, list[Any]
         *[("ioctl", [arg(1, request)]) for request in _IOCTL_REQUESTS],
         *[("prctl", [arg(0, option)]) for option in (_PR_SET_NAME, _PR_GET_NAME)],
         ("socketpair", [arg(0, _AF_UNIX)]),
-        # these two until the last filter is on top
-        ("sendmsg", [arg(0, CONTROL_FD)]),
-        ("seccomp", [arg(0, _SET_MODE_FILTER), arg(1, 0)]),
+        *_until_ready(pyseccomp),
         # one's own limits, which without privilege can only be lowered
         ("prlimit64", [arg(0, 0)]),
     ]

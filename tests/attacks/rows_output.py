@@ -233,7 +233,9 @@ result = {"exit_reason": "ok", "status": "succeeded", "task_id": "another", "ten
         title="claim a limit that was not met",
         severity="H",
         program="raise MemoryError('I say so')",
-        reasons=(ExitReason.ERROR,),
+        # accepted, and said so in sandbox/README.md: a refused allocation leaves no trace but this, and who fakes it
+        # only worsens its own answer
+        reasons=(ExitReason.MEMORY_LIMIT,),
         control=Control(exit_code=1),
     ),
     Attack(
