@@ -206,9 +206,8 @@ class Pool:
 
     async def _rotate(self) -> None:
         """Put a new zygote in the old one's place; the old one's children live on until they are used."""
-        new = ZygoteClient(self._plan(), self._template.code)
         try:
-            await new.start()
+            new = await self._new_zygote()
         except SandboxError:
             self._rotating = False  # the old one still serves; the next spawn tries again
             return
@@ -231,9 +230,13 @@ class Pool:
             if self._zygote is not None:
                 self._restarts += 1
                 await self._zygote.close()
-            self._zygote = ZygoteClient(self._plan(), self._template.code)
-            await self._zygote.start()
+            self._zygote = await self._new_zygote()
             return self._zygote
+
+    async def _new_zygote(self) -> ZygoteClient:
+        zygote = ZygoteClient(self._plan(), self._template.code)
+        await zygote.start()
+        return zygote
 
     async def _dispose(self, child: Child) -> None:
         """Whatever happened, the child is dead and its descriptors are closed when this is done."""

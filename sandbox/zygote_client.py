@@ -56,9 +56,12 @@ class ZygoteClient:
         self._loop.add_reader(self._control, self._hear)
         try:
             await asyncio.wait_for(asyncio.shield(self._ready), START_TIMEOUT_S)
-        except TimeoutError:
-            self.kill()
-            raise SandboxError("start_zygote", f"{self._plan.policy}: not ready in {START_TIMEOUT_S:g} s") from None
+        except BaseException as error:
+            await self.close()
+            if isinstance(error, TimeoutError):
+                message = f"{self._plan.policy}: not ready in {START_TIMEOUT_S:g} s"
+                raise SandboxError("start_zygote", message) from None
+            raise
 
     def _exec(self, control_fd: int) -> subprocess.Popen[bytes]:
         start = (
@@ -137,7 +140,7 @@ class ZygoteClient:
         for fd in fds:
             os.close(fd)
         step, _, reason = packet.decode(errors="replace").partition("\0")
-        raise SandboxError(step or "spawn", reason or "the child died before it was ready")
+        raise SandboxError(step or "spawn", f"{self._plan.policy}: {reason or 'the child died before it was ready'}")
 
     def _workspace(self, fd: int, name: str) -> Workspace:
         plan = self._plan
