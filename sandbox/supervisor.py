@@ -65,6 +65,8 @@ class Measure(NamedTuple):
     """Over all processes."""
     cpu_s: float
     """Since the start of the process, over all threads."""
+    kill_pending: bool = False
+    """Whether its first thread is about to die by SIGKILL, as when another thread ends the process."""
 
 
 class Child:
@@ -98,7 +100,11 @@ class Child:
         except OSError:
             return None
         found = _MEMORY_AND_THREADS.search(status)
-        return found and Measure(int(found[1]) + int(found[2]) << 10, int(found[3]), cpu_s)
+        if found is None:
+            return None
+        pending = int(found[4], 16) | int(found[5], 16)
+        kill_pending = bool(pending & 1 << (signal.SIGKILL - 1))
+        return Measure(int(found[1]) + int(found[2]) << 10, int(found[3]), cpu_s, kill_pending)
 
     def cpu_s(self) -> float:
         """Processor seconds so far, all threads, living and dead: clock_getcpuclockid(3)."""
@@ -129,7 +135,9 @@ class Child:
 
 
 _MEMORY_AND_THREADS = re.compile(
-    rb"^RssAnon:\s+(\d+) kB\n.*?^RssShmem:\s+(\d+) kB\n.*?^Threads:\s+(\d+)", re.MULTILINE | re.DOTALL
+    rb"^RssAnon:\s+(\d+) kB\n.*?^RssShmem:\s+(\d+) kB\n.*?^Threads:\s+(\d+)\n"
+    rb".*?^SigPnd:\s+(\w+)\n.*?^ShdPnd:\s+(\w+)",
+    re.MULTILINE | re.DOTALL,
 )
 
 
@@ -280,11 +288,16 @@ class Watch:
             self._deny(call)
 
     def _let_leave(self, call: seccomp.Call) -> None:
+        """Let a process end itself; note its exit code if nothing can come in between any more.
+
+        With one thread, no kill pending, and the caller still waiting when it is answered, it is certain what follows.
+        Beside another thread the call may lose against that one's exit or crash: then only wait4 knows.
+        """
         measured = self._note_measure()
-        # beside another thread the call may yet lose against that one's exit or crash: then only wait4 knows
-        if measured is not None and measured.threads == 1 and call.pid == self._child.pid:
+        waited = seccomp.let_through(self._child.listener, call)
+        alone = measured is not None and measured.threads == 1 and not measured.kill_pending
+        if waited and alone and call.pid == self._child.pid:
             self._exit_code = call.argument & 0xFF
-        seccomp.let_through(self._child.listener, call)
 
     def _deny(self, call: seccomp.Call) -> None:
         name = seccomp.deny(self._child.listener, call)

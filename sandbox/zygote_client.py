@@ -22,6 +22,7 @@ from sandbox.zygote import EXIT, EXITED, FAILED, FORKED, HEAD, READY, SPAWN
 
 START_TIMEOUT_S = 60.0
 READY_TIMEOUT_S = 20.0
+LEAVE_TIMEOUT_S = 5.0
 _MAX_PACKET = 1 << 16
 
 
@@ -216,16 +217,19 @@ class ZygoteClient:
         self._process.kill()
 
     async def close(self) -> None:
-        """Kill it and wait until it, and every child, is gone. May be called again."""
+        """End it and wait until it, and every child, is gone. May be called again."""
         if self._closed:
             return
         self._closed = True
-        self.kill()
-        await self._loop.run_in_executor(None, self._process.wait)
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(asyncio.shield(self.gone), READY_TIMEOUT_S)
-        self._loop.remove_reader(self._control)
+        # Without us it leaves by itself, and its first stage buries it. Killed from above it would be left to whatever
+        # is process 1 here, which in a container may be the worker itself.
+        self._lose()
         self._control.close()
+        try:
+            await self._loop.run_in_executor(None, self._process.wait, LEAVE_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            await self._loop.run_in_executor(None, self._process.wait)
 
 
 def _kill(pidfd: int) -> None:

@@ -243,12 +243,15 @@ def deny(listener: int, call: Call) -> str:
     return name or f"syscall_{call.number}"
 
 
-def let_through(listener: int, call: Call) -> None:
-    """Let the kernel carry the call out. Only for calls whose meaning lies in registers, not in memory."""
-    _answer(listener, call, flags=_CONTINUE)
+def let_through(listener: int, call: Call) -> bool:
+    """Let the kernel carry the call out, and say whether its caller was still waiting for that.
+
+    Only for calls whose meaning lies in registers, not in memory.
+    """
+    return _answer(listener, call, flags=_CONTINUE)
 
 
-def _answer(listener: int, call: Call, *, error: int = 0, flags: int = 0) -> None:
+def _answer(listener: int, call: Call, *, error: int = 0, flags: int = 0) -> bool:
     # struct seccomp_notif_resp: u64 id, s64 val, s32 error, u32 flags
     answer = bytearray(struct.pack("=QqiI", call.identity, 0, -error, flags))
     try:
@@ -256,6 +259,8 @@ def _answer(listener: int, call: Call, *, error: int = 0, flags: int = 0) -> Non
     except OSError as failure:
         if failure.errno not in _CALLER_IS_GONE:
             raise
+        return False
+    return True
 
 
 def syscall_name(number: int) -> str | None:
