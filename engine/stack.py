@@ -18,6 +18,7 @@ from engine.embedded import Embedded, default_data_dir, die_with
 from engine.listening import listen
 from engine.logs import get_logger
 from engine.settings import PROJECT_DIR, Settings
+from engine.worker import probe
 
 START_TIMEOUT_S = 60.0
 READY_POLL_S = 0.05
@@ -91,6 +92,7 @@ async def run_stack(settings: Settings, *, workers: int, ready: Callable[[str], 
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    await _say_isolation(settings)
     wanted = (settings.database_url is None, settings.redis_url is None)
     listen(settings.listen_host, settings.port).close()  # better now than after all the rest has started
     data_dir = (settings.data_dir or default_data_dir()) if wanted[0] else None
@@ -100,6 +102,13 @@ async def run_stack(settings: Settings, *, workers: int, ready: Callable[[str], 
         environ = _environ(settings, embedded)
         parts = [Part("worker", environ, stop_s=settings.drain_s + WORKER_STOP_GRACE_S) for _ in range(workers)]
         await _run_parts([Part("api", environ, stop_s=API_STOP_S), *parts], embedded, settings, stop, ready)
+
+
+async def _say_isolation(settings: Settings) -> None:
+    """The first line says what will hold the runs, before anything is started on the strength of it."""
+    host = await asyncio.to_thread(probe, settings)
+    layers = {layer.name: layer.version for layer in host.layers if layer.available}
+    get_logger().info("isolation", profile=host.profile, asked=settings.isolation, layers=layers)
 
 
 async def _run_parts(
