@@ -110,9 +110,12 @@ def lock_down(inheritance: Inheritance) -> list[tuple[str, Callable[[], None]]]:
 
 
 def take_descriptors(descriptors: list[int]) -> None:
-    """Put the five descriptors at 0 to 4. They come with higher numbers, so no one overwrites another."""
+    """Put the five descriptors at 0 to 4. They come with higher numbers, so no one overwrites another.
+
+    What a run executes, where its policy lets it, gets the first three.
+    """
     for target, fd in enumerate(descriptors):
-        os.dup2(fd, target, inheritable=False)
+        os.dup2(fd, target, inheritable=target <= STDERR)
 
 
 def reset_process() -> None:

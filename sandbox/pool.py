@@ -9,10 +9,8 @@ import math
 import os
 import sys
 import sysconfig
-import tempfile
 from collections import deque
 from collections.abc import Coroutine
-from pathlib import Path
 
 import msgspec
 
@@ -74,7 +72,6 @@ class Pool:
         self._ready: deque[Child] = deque()
         self._background: set[asyncio.Task[None]] = set()
         self._zygote: ZygoteClient | None = None
-        self._folder: Path | None = None
         self._retiring: set[ZygoteClient] = set()
         self._rotating = False
         self._starting = asyncio.Lock()
@@ -147,9 +144,6 @@ class Pool:
         await asyncio.gather(*self._background, return_exceptions=True)
         while self._ready:
             self._ready.popleft().close()
-        if self._folder is not None:
-            self._folder.rmdir()
-            self._folder = None
 
     def stats(self) -> PoolStats:
         """Counts as they are now."""
@@ -168,15 +162,18 @@ class Pool:
 
     async def _take(self) -> Child:
         """A living ready child; if there is none, a new one."""
-        while self._ready:
-            child = self._ready.popleft()
-            if not child.death.done():
-                return child
+        self._discard_dead()
+        return self._ready.popleft() if self._ready else await self._spawn()
+
+    def _discard_dead(self) -> None:
+        """Ready children die with their zygote, or are killed from outside."""
+        for child in [child for child in self._ready if child.death.done()]:
+            self._ready.remove(child)
             child.close()
-        return await self._spawn()
 
     def _refill(self) -> None:
-        """Replace what was taken, in the background."""
+        """Replace what was taken or has died, in the background."""
+        self._discard_dead()
         for _ in range(self._wanted - len(self._ready) - self._coming):
             self._coming += 1
             self._in_background(self._add_ready())
@@ -283,7 +280,7 @@ class Pool:
             environment=environment(inside=inside),
             binds=[list(bind) for bind in binds(template, policy.filesystem.read)],
             links=[["/work/tmp", "/tmp"], ["/work/tmp", "/dev/shm"]],  # noqa: S108 inside the sandbox
-            workspace_base="" if inside else str(self._workspace_base()),
+            workspace_base="",  # the zygote's client makes one where it is needed
             outer_uid=template.uid,
             outer_gid=template.gid,
             cpu_s=math.ceil(limits.cpu_s),
@@ -298,11 +295,3 @@ class Pool:
             last_filter_base64=base64.b64encode(seccomp.compile_last_filter()).decode(),
             ablated=list(self._ablated),
         )
-
-    def _workspace_base(self) -> Path:
-        """The folder of this pool's workspaces on the host's disk, private to the user that the children run as."""
-        if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="sandbox-"))
-            if os.geteuid() == 0:
-                os.chown(self._folder, self._template.uid, self._template.gid)
-        return self._folder

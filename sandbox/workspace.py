@@ -128,11 +128,30 @@ class FolderWorkspace:
     def close(self) -> None:
         """See ``Workspace``. Every step is relative to a descriptor and follows no link; all writers are dead."""
         os.close(self.fd)
-        base_fd = os.open(self._base, _FOLDER_FLAGS)
+        try:
+            base_fd = os.open(self._base, _FOLDER_FLAGS)
+        except FileNotFoundError:
+            return  # removed whole, with its zygote
         try:
             remove_tree(base_fd, self._name)
         finally:
             os.close(base_fd)
+
+
+def remove_folder(path: str) -> bool:
+    """Remove a folder of workspaces and all that is left in it; whether it is gone."""
+    try:
+        base_fd = os.open(path, _FOLDER_FLAGS)
+    except FileNotFoundError:
+        return True
+    try:
+        for name in os.listdir(base_fd):
+            remove_tree(base_fd, name)
+    finally:
+        os.close(base_fd)
+    with contextlib.suppress(OSError):
+        os.rmdir(path)
+    return not os.path.exists(path)
 
 
 def remove_tree(base_fd: int, name: str) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import array
 import asyncio
 import contextlib
+import dataclasses
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,13 @@ from sandbox.child import RESPONSE
 from sandbox.errors import SandboxError
 from sandbox.plan import Plan
 from sandbox.supervisor import Child, ExitFacts
-from sandbox.workspace import FolderWorkspace, TmpfsWorkspace, Workspace
+from sandbox.workspace import FolderWorkspace, TmpfsWorkspace, Workspace, remove_folder
 from sandbox.zygote import EXIT, EXITED, FAILED, FORKED, HEAD, READY, SPAWN
 
 START_TIMEOUT_S = 60.0
 READY_TIMEOUT_S = 20.0
 LEAVE_TIMEOUT_S = 5.0
+_REMOVE_TRIES, _REMOVE_PAUSE_S = 50, 0.02
 _MAX_PACKET = 1 << 16
 
 
@@ -48,6 +51,8 @@ class ZygoteClient:
         Raises:
             SandboxError: it died before it was ready, or took too long; its own words are on the worker's stderr.
         """
+        if self._plan.profile != "full":
+            self._plan = dataclasses.replace(self._plan, workspace_base=_make_workspace_base(self._plan))
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.setblocking(False)
         with theirs:
@@ -230,6 +235,23 @@ class ZygoteClient:
         except subprocess.TimeoutExpired:
             self.kill()
             await self._loop.run_in_executor(None, self._process.wait)
+        await self._remove_workspace_base()
+
+    async def _remove_workspace_base(self) -> None:
+        """With all that children have left in it which died before they could be known or disposed of."""
+        base = self._plan.workspace_base
+        for _ in range(_REMOVE_TRIES if base else 0):
+            if await self._loop.run_in_executor(None, remove_folder, base):
+                return
+            await asyncio.sleep(_REMOVE_PAUSE_S)  # a child may still be dying of its zygote's death
+
+
+def _make_workspace_base(plan: Plan) -> str:
+    """A folder for the workspaces of one zygote's children, private to the user that they run as."""
+    base = tempfile.mkdtemp(prefix="sandbox-")
+    if os.geteuid() == 0:
+        os.chown(base, plan.outer_uid, plan.outer_gid)
+    return base
 
 
 def _kill(pidfd: int) -> None:

@@ -45,6 +45,7 @@ _FCNTL_LOCKS = (6, 7, 37, 38)
 _IOCTL_REQUESTS = (0x5401, 0x541B, 0x5421, 0x5451)
 _PR_SET_NAME, _PR_GET_NAME = 15, 16  # include/uapi/linux/prctl.h
 _AF_UNIX = 1
+_SOCK_TYPE_MASK, _PAIRS = 0xF, (1, 5)  # include/linux/net.h: SOCK_STREAM, SOCK_SEQPACKET
 _LOW_32 = 0xFFFFFFFF
 
 
@@ -131,7 +132,9 @@ def _conditions(pyseccomp: Any, *, processes: bool) -> list[tuple[str, list[Any]
         *[("fcntl", [arg(1, command)]) for command in _FCNTL_COMMANDS],
         *[("ioctl", [arg(1, request)]) for request in _IOCTL_REQUESTS],
         *[("prctl", [arg(0, option)]) for option in (_PR_SET_NAME, _PR_GET_NAME)],
-        ("socketpair", [arg(0, _AF_UNIX)]),
+        # connected pairs only: a datagram socket could send to any address that it can name
+        *[("socketpair", [arg(0, _AF_UNIX), arg(1, kind, _SOCK_TYPE_MASK)]) for kind in _PAIRS],
+        ("sendto", [pyseccomp.Arg(4, pyseccomp.EQ, 0)]),
         *_until_ready(pyseccomp),
         # one's own limits, which without privilege can only be lowered
         ("prlimit64", [arg(0, 0)]),

@@ -33,7 +33,7 @@ ALLOWED: dict[str, str] = {
         poll ppoll select pselect6 epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait eventfd2 pipe pipe2
         dup dup2 dup3""",
     "talk over socket pairs, the only sockets that this profile can make": """
-        sendto recvfrom shutdown getsockname getpeername getsockopt setsockopt""",
+        recvfrom shutdown getsockname getpeername getsockopt setsockopt""",
 }
 
 PROCESSES: dict[str, str] = {

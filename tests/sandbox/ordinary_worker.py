@@ -27,12 +27,15 @@ TESTS = Path(__file__).resolve().parent.parent
 ROOT = TESTS.parent
 sys.path[:0] = [str(ROOT), str(TESTS)]
 
-import msgspec  # noqa: E402 found by the line above
+import coverage_sandbox  # noqa: E402 found by the line above
+import msgspec  # noqa: E402
 from as_user import UID, make_reachable  # noqa: E402
 from synchronous import Sandbox, children_of, descendants, eventually, name_of, status_of  # noqa: E402
 
 import sandbox  # noqa: E402
 
+UMASK = os.umask(0o022)
+os.umask(UMASK)
 CLONE_NEWUSER = 0x10000000  # include/uapi/linux/sched.h
 
 
@@ -45,6 +48,7 @@ def become_ordinary(arguments: list[str]) -> None:
         os.setresuid(UID, UID, UID)
     home = tempfile.mkdtemp(prefix="ordinary-", dir="/tmp")
     environment = {"HOME": home, "TMPDIR": home, "PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
+    environment |= {name: value for name, value in os.environ.items() if "COVERAGE" in name}
     os.execve(sys.executable, [sys.executable, "-B", __file__, "second", *arguments], environment)
 
 
@@ -167,10 +171,6 @@ class Victims:
         self.readable.unlink(missing_ok=True)
 
 
-UMASK = os.umask(0o022)
-os.umask(UMASK)
-
-
 class Worker:
     """What the tests ask for, one method a question."""
 
@@ -179,6 +179,8 @@ class Worker:
         self.code = self.home / "code"
         for name in ("handlers", "sandbox", "scripts"):
             shutil.copytree(ROOT / name, self.code / name, ignore=shutil.ignore_patterns("__pycache__"))
+        if coverage_sandbox.FOLDER in os.environ:
+            coverage_sandbox.instrument(self.code / "sandbox", Path(os.environ[coverage_sandbox.FOLDER]))
         if options.get("refused"):
             REFUSALS[options["refused"]]()
         self.options = {name: options[name] for name in ("isolation", "landlock_abi_max") if name in options}
@@ -296,6 +298,8 @@ def serve(worker: Worker) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "second":
+        if coverage_sandbox.FOLDER in os.environ:
+            coverage_sandbox.measure_this_process()
         serve(Worker(json.loads(sys.argv[2])))
     else:
         become_ordinary(sys.argv[1:])

@@ -361,8 +361,21 @@ def test_memory_is_that_of_the_tree(box: Sandbox) -> None:
 
 def test_memory_within_the_limit_is_given(box: Sandbox) -> None:
     """Four times 80 MiB fit, and the peak is their sum."""
-    script = MEMORY.replace("time.sleep(30)", "time.sleep(1.5)")
-    result = box.run(script, 80)
+    script = """
+import os, time
+told, tell = os.pipe()
+for _ in range(4):
+    if os.fork() == 0:
+        held = bytearray(80 << 20)
+        held[::4096] = b"x" * len(held[::4096])
+        os.write(tell, b"x")
+        time.sleep(30)
+for _ in range(4):
+    os.read(told, 1)
+time.sleep(0.5)
+result = "survived"
+"""
+    result = box.run(script)
     assert "survived" == value_of(result)
     assert 320 <= result.usage.memory_peak_mib <= 512
 
@@ -371,15 +384,18 @@ def test_shared_memory_is_counted_once(box: Sandbox) -> None:
     """What four processes share is there once, and what lies in it counts."""
     script = """
 import mmap, os, time
+told, tell = os.pipe()
 shared = mmap.mmap(-1, 150 << 20)
 shared.write(b"x" * (150 << 20))
 for _ in range(4):
     if os.fork() == 0:
         for at in range(0, 150 << 20, 4096):
             shared[at]
-        time.sleep(1.5)
-        os._exit(0)
-time.sleep(1.5)
+        os.write(tell, b"x")
+        time.sleep(30)
+for _ in range(4):
+    os.read(told, 1)
+time.sleep(0.5)
 result = "survived"
 """
     result = box.run(script)

@@ -341,26 +341,33 @@ attempt("abstract", send, "datagram abstract")
     ),
     "send by a socket pair to a path": (
         """
-one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-attempt("sendto", one.sendto, b"x", place("datagram"))
+def send():
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    one.sendto(b"x", place("datagram"))
+attempt("sendto", send)
 """,
         ["datagram heard"],
     ),
     "send by a socket pair to an abstract name": (
         """
-one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-attempt("sendto", one.sendto, b"x", place("datagram abstract"))
+def send():
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    one.sendto(b"x", place("datagram abstract"))
+attempt("sendto", send)
 """,
         ["datagram abstract heard"],
     ),
     "connect a socket pair elsewhere": (
         """
-one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
 def send():
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     one.connect(place("datagram"))
     one.send(b"x")
+def send_message():
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    other.sendmsg([b"x"], [], 0, place("datagram"))
 attempt("connect, send", send)
-attempt("sendmsg", lambda: other.sendmsg([b"x"], [], 0, place("datagram")))
+attempt("sendmsg", send_message)
 """,
         ["datagram heard"],
     ),
