@@ -209,9 +209,11 @@ class Pool:
             self._rotating = False  # the old one still serves; the next spawn tries again
             return
         async with self._starting:
-            old, self._zygote = self._zygote, new
+            old = new if self._closed else self._zygote
+            if old is not new:
+                self._zygote = new
+                self._rotations += 1
         self._rotating = False
-        self._rotations += 1
         if old is not None:
             self._retiring.add(old)
             await old.retire()

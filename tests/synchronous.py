@@ -221,12 +221,12 @@ def descriptors() -> list[str]:
 
 
 def difference(before: dict[str, Any]) -> dict[str, Any]:
-    """What is more (or, negative, less) now than in an earlier ``inventory``; empty when all is as it was."""
+    """What is more now than in an earlier ``inventory``; what is less has only been late to go, then."""
     now = inventory()
     sorts = before["descriptors"].keys() | now["descriptors"].keys()
     changes = {sort: now["descriptors"][sort] - before["descriptors"][sort] for sort in sorts}
     changes |= {name: now[name] - before[name] for name in ("processes", "mounts")}
-    return {name: change for name, change in changes.items() if change}
+    return {name: change for name, change in changes.items() if change > 0}
 
 
 def as_before(before: dict[str, Any], within_s: float = 2.0) -> dict[str, Any]:

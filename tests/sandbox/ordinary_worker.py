@@ -274,9 +274,14 @@ class Worker:
         return {"folders": [str(path) for path in self.home.glob("sandbox-*")], "processes": len(descendants())}
 
     def who(self) -> Any:
-        """Ids and capabilities."""
+        """Ids, capabilities, and the folder that everything of it is in."""
         status = status_of(os.getpid())
-        return {"uid": os.geteuid(), "capabilities": status["CapEff"], "seccomp": status["Seccomp"]}
+        return {
+            "home": str(self.home),
+            "uid": os.geteuid(),
+            "capabilities": status["CapEff"],
+            "seccomp": status["Seccomp"],
+        }
 
 
 def serve(worker: Worker) -> None:

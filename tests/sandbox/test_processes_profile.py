@@ -442,16 +442,33 @@ def test_processor_time_of_orphans_counts(box: Sandbox) -> None:
     script = """
 import os, time
 while True:
-    if os.fork() == 0:
+    pid = os.fork()
+    if pid == 0:
         if os.fork() == 0:
             ends = time.process_time() + 0.2
             while time.process_time() < ends:
                 pass
         os._exit(0)
-    os.wait()
-    time.sleep(0.1)
+    os.waitpid(pid, 0)
+    os.wait()  # the orphan, which is ours by now
 """
     result = box.run(script, cpu_s=1.0, wall_s=30.0)
+    assert ExitReason.CPU_LIMIT == result.exit_reason
+
+
+def test_processor_time_of_zombies_counts(box: Sandbox) -> None:
+    """Nor does it when nobody waits for the dead: a zombie has burned what it burned."""
+    script = """
+import os, time
+for _ in range(10):
+    pid = os.fork()
+    if pid == 0:
+        while time.process_time() < 0.5:
+            pass
+        os._exit(0)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+"""
+    result = box.run(script, cpu_s=1.0, wall_s=60.0)
     assert ExitReason.CPU_LIMIT == result.exit_reason
 
 

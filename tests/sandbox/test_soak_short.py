@@ -64,13 +64,10 @@ note("shared memory by key", libc.syscall(29, 0x1EF7, 4096, 0) >= 0)
 name = ctypes.create_string_buffer(16)
 libc.prctl(16, name, 0, 0, 0)
 note("thread name", b"left" in name.value)
-one, two = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-for sender in ("\\0left-by-a", "\\0left-by-b"):
-    try:
-        one.sendto(b"x", sender)
-        note("abstract socket", sender)
-    except OSError:
-        pass
+def reach(name):
+    with socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)[0] as one:
+        return one.sendto(b"x", name)
+note("abstract sockets", [name for name in ("\\0left-by-a", "\\0left-by-b") if try_to(lambda: reach(name))])
 
 # what I leave behind
 for folder in ("/work", "/tmp", "/work/artifacts"):
@@ -95,7 +92,8 @@ tempfile.tempdir = "/work/elsewhere"
 gc.garbage.append(mark)
 libc.syscall(29, 0x1EF7, 4096, 0o1600); libc.syscall(68, 0x1EF7, 0o1600); libc.syscall(64, 0x1EF7, 1, 0o1600)
 libc.prctl(15, b"left-by-me", 0, 0, 0)
-try_to(lambda: two.bind("\\0left-by-" + me))
+pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+try_to(lambda: pair[0].bind("\\0left-by-" + me))
 signal.setitimer(signal.ITIMER_REAL, 3600)
 print(mark)
 result = found
