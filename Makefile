@@ -4,7 +4,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint ablation bench lock clean
+.PHONY: help install demo test lint ablation soak coverage bench lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,12 @@ lint: install  ## ruff, mypy --strict, import-linter
 
 ablation: install  ## Take one layer away at a time and show which attacks then get through
 	@$(PY) -m tests.ablation
+
+soak: install  ## 10,000 runs through one pool; afterwards nothing may be more than before
+	@$(PY) -m tests.soak
+
+coverage: install  ## Branch coverage of sandbox/, with what cannot be measured and why
+	@$(PY) -m tests.coverage_sandbox
 
 bench: install  ## Measure, against plain python and bwrap in the same run
 	@$(PY) -m engine bench

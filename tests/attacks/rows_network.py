@@ -61,12 +61,14 @@ def connect(address, kind=socket.SOCK_STREAM):
     with socket.socket(socket.AF_UNIX, kind) as one:
         one.connect(address)
         one.send(b"x")
+def by_a_pair(address, kind):
+    for one in socket.socketpair(socket.AF_UNIX, kind):
+        one.sendto(b"x", address)
 for address in args["paths"]:
     attempt(ascii(address), connect, address)
 for address in args["logs"]:
     attempt(ascii(address) + " datagram", connect, address, socket.SOCK_DGRAM)
-    pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-    attempt(ascii(address) + " by a socket pair", pair[0].sendto, b"x", address)
+    attempt(ascii(address) + " by a socket pair", by_a_pair, address, socket.SOCK_DGRAM)
 """
 
 

@@ -65,8 +65,9 @@ result = [ended.returncode, ended.stdout.decode(), ended.stderr.decode()]
 def test_multiprocessing_pool(box: Sandbox) -> None:
     """Four workers of the standard library divide the work."""
     script = """
-import multiprocessing, os
+import multiprocessing, time
 def square(number):
+    time.sleep(0.02)
     return number * number
 context = multiprocessing.get_context("fork")
 with context.Pool(4) as pool:
