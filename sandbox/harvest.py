@@ -92,7 +92,13 @@ class _Harvester:
             path = prefix + name
             if (fault := _name_fault(path, name)) is not None:
                 self._refuse(path, fault)
-            elif not stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+                continue
+            try:
+                is_folder = stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+            except OSError as error:  # a folder that may be listed but not entered
+                self._refuse(path, f"cannot be read: {error.strerror}")
+                continue
+            if not is_folder:
                 yield path, folder, name
             elif depth >= MAX_DEPTH:
                 self._refuse(path, f"folders deeper than {MAX_DEPTH} levels are not read")

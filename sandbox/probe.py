@@ -77,15 +77,18 @@ from sandbox.isolation import libc, namespaces, privileges
 proc_fd = namespaces.open_proc()
 if os.geteuid() == 0:
     privileges.become(int(sys.argv[2]), int(sys.argv[3]))
+original_uid, original_gid = os.geteuid(), os.getegid()
 step = "unshare"
 try:
     libc.unshare(namespaces.ZYGOTE | libc.CLONE_NEWNET)
     step = "uid_map"
     namespaces._write(proc_fd, "self/setgroups", "deny")
+    namespaces._write(proc_fd, "self/gid_map", f"0 {original_gid} 1")
+    namespaces._write(proc_fd, "self/uid_map", f"0 {original_uid} 1")
     step = "mount"
     libc.mount(b"tmpfs", b"/tmp", b"tmpfs", 0)
 except OSError as error:
-    print(step, error.strerror)
+    print(f"{step}: {os.strerror(error.errno)}")
 else:
     print("ok")
 """

@@ -440,7 +440,10 @@ class Watch:
 
 
 def measure_tree(pid: int) -> Measure | None:
-    """What a process and all its descendants take now, each page that they share counted once: proc_pid_smaps(5)."""
+    """What a process and all its descendants take now, each page that they share counted once: proc_pid_smaps(5).
+
+    A zombie has no memory left, but the processor time that it used counts until somebody waits for it.
+    """
     memory_kib = threads = cpu_ticks = 0
     waiting = [pid]
     while waiting:
@@ -449,14 +452,15 @@ def measure_tree(pid: int) -> Measure | None:
             stat = Path(f"/proc/{one}/stat").read_bytes().rpartition(b")")[2].split()
             for thread in os.listdir(f"/proc/{one}/task"):
                 waiting += map(int, Path(f"/proc/{one}/task/{thread}/children").read_bytes().split())
-            rollup = Path(f"/proc/{one}/smaps_rollup").read_bytes()
         except OSError:
             if one == pid:
                 return None
             continue
         threads += int(stat[20 - 3])
         cpu_ticks += sum(int(ticks) for ticks in stat[14 - 3 : 18 - 3])
-        memory_kib += sum(int(size) for size in _SHARED_OUT.findall(rollup))
+        with contextlib.suppress(OSError):
+            rollup = Path(f"/proc/{one}/smaps_rollup").read_bytes()
+            memory_kib += sum(int(size) for size in _SHARED_OUT.findall(rollup))
     return Measure(memory_kib << 10, threads, cpu_ticks / os.sysconf("SC_CLK_TCK"))
 
 
