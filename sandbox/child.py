@@ -47,7 +47,7 @@ class Inheritance:
     plan: Plan
     entry: Entry
     rehearse: Callable[[], None]
-    """Runs the handler once on a request of its own, see ``sandbox.zygote.find_rehearsal``."""
+    """Runs the handler once on a request of our own, see ``sandbox.zygote.find_rehearsal``."""
     baseline: Baseline
     proc_fd: int
     rules: list[tuple[int, int]]
@@ -57,14 +57,15 @@ class Inheritance:
     zygote_pid: int
 
 
-def live(inheritance: Inheritance, descriptors: list[int]) -> NoReturn:
+def live(inheritance: Inheritance, descriptors: list[int], *, rehearse: bool) -> NoReturn:
     """Lock down, report ready, serve one request, die.
 
     Args:
         descriptors: five: stdin, stdout, stderr, response, control.
+        rehearse: whether there is time to rehearse, because no request waits for this child yet.
     """
     take_descriptors(descriptors)
-    for step, act in lock_down(inheritance):
+    for step, act in lock_down(inheritance, rehearse=rehearse):
         try:
             act()
         except BaseException as error:  # whatever it is, no request may ever reach a half-locked child
@@ -74,7 +75,7 @@ def live(inheritance: Inheritance, descriptors: list[int]) -> NoReturn:
     serve(inheritance.entry, request)
 
 
-def lock_down(inheritance: Inheritance) -> list[tuple[str, Callable[[], None]]]:
+def lock_down(inheritance: Inheritance, *, rehearse: bool) -> list[tuple[str, Callable[[], None]]]:
     """The steps from a copy of the zygote to a locked child. Their order is the security argument.
 
     Namespaces first, while the process still has what it takes to enter them; then everything that needs a privilege
@@ -96,7 +97,7 @@ def lock_down(inheritance: Inheritance) -> list[tuple[str, Callable[[], None]]]:
         ("reset_process", reset_process),
         *apart,
         ("limit_resources", lambda: limit_resources(inheritance)),
-        ("rehearse", inheritance.rehearse),
+        ("rehearse", inheritance.rehearse if rehearse else lambda: None),
         ("renew_randomness", renew_randomness),
         ("be_single_threaded", lambda: be_single_threaded(inheritance.proc_fd)),
         ("drop_capabilities", privileges.drop_capabilities),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import functools
 import math
 import os
 import sys
 import sysconfig
+import time
 from collections import deque
 from collections.abc import Coroutine
 
@@ -27,6 +29,10 @@ from sandbox.zygote_client import ZygoteClient
 
 _MIB = 1 << 20
 REFILL_AFTER_S = 0.005
+REHEARSED = 2
+"""Ready children that have rehearsed. The others would each copy megabytes that they may never need."""
+_PRESSED_FOR_S = 1.0
+"""After a request has found no child ready, how long new ones are made without a rehearsal: sooner beats warmer."""
 
 
 class PoolStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +82,7 @@ class Pool:
         self._rotating = False
         self._starting = asyncio.Lock()
         self._closed = False
+        self._pressed_until_s = 0.0
         self._coming = self._running = self._spawned = self._restarts = self._rotations = 0
 
     @property
@@ -104,7 +111,7 @@ class Pool:
         try:
             await self._living_zygote()
             for _ in range(self._wanted):
-                self._ready.append(await self._spawn())
+                self._keep_ready(await self._spawn(rehearse=self._has_time_to_rehearse()))
         except BaseException:
             await self.close()
             raise
@@ -163,7 +170,10 @@ class Pool:
     async def _take(self) -> Child:
         """A living ready child; if there is none, a new one."""
         self._discard_dead()
-        return self._ready.popleft() if self._ready else await self._spawn()
+        if self._ready:
+            return self._ready.popleft()
+        self._pressed_until_s = time.monotonic() + _PRESSED_FOR_S
+        return await self._spawn(rehearse=False)
 
     def _discard_dead(self) -> None:
         """Ready children die with their zygote, or are killed from outside."""
@@ -187,14 +197,25 @@ class Pool:
         # a failure here is met again, and reported, by the next request that needs a child
         with contextlib.suppress(SandboxError):
             try:
-                child = await self._spawn()
+                child = await self._spawn(rehearse=self._has_time_to_rehearse())
             finally:
                 self._coming -= 1
+            self._keep_ready(child)
+
+    def _has_time_to_rehearse(self) -> bool:
+        rehearsed = sum(child.rehearsed for child in self._ready)
+        return rehearsed < REHEARSED and time.monotonic() > self._pressed_until_s
+
+    def _keep_ready(self, child: Child) -> None:
+        """The rehearsed ones are taken first."""
+        if child.rehearsed:
+            self._ready.appendleft(child)
+        else:
             self._ready.append(child)
 
-    async def _spawn(self) -> Child:
+    async def _spawn(self, *, rehearse: bool) -> Child:
         zygote = await self._living_zygote()
-        child = await zygote.spawn()
+        child = await zygote.spawn(rehearse=rehearse)
         self._spawned += 1
         if zygote.spawned >= self._rotate_after and not self._rotating and not self._closed:
             self._rotating = True
@@ -254,15 +275,18 @@ class Pool:
             limits=limits,
         )
 
-    def _compile_filter(self) -> bytes:
+    @functools.cached_property
+    def _filters(self) -> tuple[bytes, bytes]:
+        """The system call filter, and the last one, which goes on top of it."""
         calls, host = self._policy.syscalls, self._host
         try:
-            return seccomp.compile_filter(
+            whole = seccomp.compile_filter(
                 processes=calls.profile == "processes",
                 extra=calls.allow,
                 alone=host.profile == "full",
                 landlock_abi=host.landlock_abi,
             )
+            return whole, seccomp.compile_last_filter()
         except (ImportError, RuntimeError, OSError) as error:
             raise HostError(f"the system call filter of {self._policy.name} cannot be made: {error}") from error
 
@@ -293,7 +317,7 @@ class Pool:
             workspace_bytes=limits.workspace_mib * _MIB,
             workspace_files=limits.workspace_files,
             landlock_abi=self._host.landlock_abi,
-            filter_base64=base64.b64encode(self._compile_filter()).decode(),
-            last_filter_base64=base64.b64encode(seccomp.compile_last_filter()).decode(),
+            filter_base64=base64.b64encode(self._filters[0]).decode(),
+            last_filter_base64=base64.b64encode(self._filters[1]).decode(),
             ablated=list(self._ablated),
         )

@@ -73,15 +73,15 @@ class Child:
     """The worker's side of one ready child: its descriptors and its death."""
 
     def __init__(
-        self, number: int, pidfd: int, pipes: tuple[int, int, int, int], workspace: Workspace, listener: int
+        self, pidfd: int, pipes: tuple[int, int, int, int], workspace: Workspace, listener: int, *, rehearsed: bool
     ) -> None:
         """``pipes``: write end of stdin, read ends of stdout, stderr, response.
 
         Raises:
             OSError: it is dead already.
         """
-        self.number = number
         self.pidfd = pidfd
+        self.rehearsed = rehearsed
         self.stdin, self.stdout, self.stderr, self.response = pipes
         self.workspace, self.listener = workspace, listener
         self.death: asyncio.Future[ExitFacts] = asyncio.get_running_loop().create_future()

@@ -83,9 +83,11 @@ class ZygoteClient:
             start_new_session=True,
         )
 
-    async def spawn(self) -> Child:
+    async def spawn(self, *, rehearse: bool) -> Child:
         """Have a child forked and locked down, wait until it is ready.
 
+        Args:
+            rehearse: have it touch the memory that a request will touch, see ``sandbox.child.lock_down``.
         Raises:
             SandboxError: a step of its lock-down failed (named as the stage), or the zygote is gone.
         """
@@ -97,11 +99,13 @@ class ZygoteClient:
             undo.callback(self._note_childless)
             undo.callback(self._forking.pop, number)
             try:
-                return await self._fork_and_lock_down(number, forked, undo)
+                return await self._fork_and_lock_down(number, forked, undo, rehearse=rehearse)
             except (TimeoutError, OSError) as error:
                 raise SandboxError("spawn", f"no ready child: {error or 'it took too long'}") from error
 
-    async def _fork_and_lock_down(self, number: int, forked: asyncio.Future[int], undo: contextlib.ExitStack) -> Child:
+    async def _fork_and_lock_down(
+        self, number: int, forked: asyncio.Future[int], undo: contextlib.ExitStack, *, rehearse: bool
+    ) -> Child:
         """What ``undo`` holds at the end is undone, whether or not a child came of it."""
         theirs, ours = _make_pipes()
         keep = contextlib.ExitStack()
@@ -112,7 +116,7 @@ class ZygoteClient:
         undo.callback(control.close)
         control.setblocking(False)
         try:
-            self._ask(number, [*theirs, child_control.fileno()])
+            self._ask(number, [*theirs, child_control.fileno()], rehearse=rehearse)
         finally:
             child_control.close()
             for fd in theirs:
@@ -125,12 +129,12 @@ class ZygoteClient:
         keep.callback(workspace.close)
         if self.gone.done():  # its death would never be heard of
             raise SandboxError("zygote", f"the zygote of {self._plan.policy} is gone")
-        child = self._children[number] = Child(number, pidfd, ours, workspace, listener)
+        child = self._children[number] = Child(pidfd, ours, workspace, listener, rehearsed=rehearse)
         keep.pop_all()
         return child
 
-    def _ask(self, number: int, fds: list[int]) -> None:
-        packet = SPAWN.pack(b"S", number)
+    def _ask(self, number: int, fds: list[int], *, rehearse: bool) -> None:
+        packet = SPAWN.pack(rehearse, number)
         self._control.sendmsg([packet], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))])
 
     async def _hear_ready(self, control: socket.socket) -> tuple[Workspace, int]:

@@ -47,6 +47,11 @@ MOUNT_ATTR_NOSUID = 0x2
 MOUNT_ATTR_NODEV = 0x4
 MOUNT_ATTR_NOEXEC = 0x8
 
+# include/uapi/asm-generic/mman-common.h
+MADV_COLLAPSE = 25
+HUGE_PAGE_BYTES = 2 << 20
+"""The smallest on x86_64, and on aarch64 with pages of 4 KiB; where it is not, the kernel refuses."""
+
 # include/uapi/linux/fcntl.h
 AT_FDCWD = -100
 AT_RECURSIVE = 0x8000
@@ -117,6 +122,13 @@ def mount_setattr(target: bytes, attributes: int, *, recursive: bool) -> None:
     attr = _MountAttr(attributes, 0, 0, 0)
     flags = AT_RECURSIVE if recursive else 0
     syscall("mount_setattr", SYS_MOUNT_SETATTR, AT_FDCWD, target, flags, ctypes.byref(attr), ctypes.sizeof(attr))
+
+
+def collapse(start: int, end: int) -> None:
+    """Put what lies between two addresses into huge pages, as far as whole ones fit: madvise(2), MADV_COLLAPSE."""
+    start, end = -(-start // HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES, end // HUGE_PAGE_BYTES * HUGE_PAGE_BYTES
+    if start < end:
+        _checked(_LIBC.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), MADV_COLLAPSE), "madvise")
 
 
 def close_range(first: int, last: int = 0x7FFFFFFF) -> None:

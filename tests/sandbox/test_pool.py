@@ -57,6 +57,22 @@ def test_two_hundred_at_once_get_their_own_answers(make_box: MakeBox) -> None:
     assert box.settle()
 
 
+def test_two_ready_children_rehearse_and_are_taken_first(make_box: MakeBox) -> None:
+    """The others stay small."""
+    box = make_box(ready=5)
+    assert box.settle()
+    assert [True, True, False, False, False] == [child.rehearsed for child in box.pool._ready]
+
+
+def test_no_child_rehearses_while_requests_wait_for_one(make_box: MakeBox) -> None:
+    """Neither the one that a request waits for, nor those made right after: the next request will not wait longer."""
+    box = make_box(ready=1)
+    results = box.run_many([("result = 1", None)] * 4)
+    assert [1] * 4 == [value_of(result) for result in results]
+    assert box.settle()
+    assert [False] == [child.rehearsed for child in box.pool._ready]
+
+
 def test_a_pool_without_ready_children_forks_when_asked(make_box: MakeBox) -> None:
     """Ready 0 is slower, not different."""
     box = make_box(ready=0)
