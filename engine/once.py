@@ -50,14 +50,18 @@ async def run_once(settings: Settings, body: bytes) -> Outcome:
         SandboxError: the sandbox itself failed.
     """
     checked = check_body(body)
+    if checked.file_ids:
+        raise PolicyError("a task that names uploaded files needs a service that has them; name files by path here")
     policies = Policies.load(settings.policies_dir)
     if checked.task_type not in policies.task_types:
         raise PolicyError(f"{checked.task_type} has no policy in {settings.policies_dir}")
-    policy = policies.default(checked.task_type)
+    policy = policies.default(checked.task_type) if checked.policy is None else policies.named(checked.policy)
+    if policy is None or policy.task_type != checked.task_type:
+        raise PolicyError(f"there is no policy {checked.policy} for {checked.task_type} in {settings.policies_dir}")
     claim = Claim(
         task_id=UUID(int=0), attempt=1, task_type=checked.task_type, policy=policy.name,
         parameters=body[checked.start : checked.end], timeout_s=checked.timeout_s, script_name=checked.script_name,
-        queue_s=0.0,
+        file_ids=(), queue_s=0.0,
     )  # fmt: skip
     script = read_script(settings.scripts_dir, claim.script_name) if claim.script_name else None
     host = probe(settings)

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import secrets
 import time
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -20,7 +23,8 @@ from engine.queue import Queue, QueueUnavailableError
 from engine.scripts import NamedScript, list_scripts
 from engine.settings import Settings
 from engine.store import SchemaError, Store, StoreUnavailableError
-from engine.task import Claim, NewTask, Status, StoredTask, WorkerState
+from engine.task import Claim, NewFile, NewTask, Status, StoredArtifact, StoredTask, WorkerState
+from sandbox import Policy
 
 MAX_WAIT_S = 300.0
 POLL_LISTENING_S = 5.0
@@ -47,6 +51,17 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float | None = None
     labels: dict[str, str] = {}
     script_name: str | None = None
+    policy: str | None = None
+    """Name of the policy to run under; ``None`` for the task type's own."""
+    file_ids: tuple[str, ...] = ()
+    """The uploaded files that the parameters name."""
+
+
+class KeptFile(NamedTuple):
+    """An uploaded file, and until when it is kept."""
+
+    file: NewFile
+    expires_at: datetime
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,6 +167,7 @@ class Service:
             StoreUnavailableError: PostgreSQL is away; nothing was accepted.
         """
         task = self._new_task(ask, task_id)
+        await self._check_files(ask.file_ids)
         created_at = await self._store.insert(task)
         await self._enqueue(task_id)
         return StoredTask(
@@ -166,6 +182,30 @@ class Service:
             finished_at=None,
             outcome=None,
         )
+
+    async def keep_file(self, name: str, media_type: str, content: bytes) -> KeptFile:
+        """Keep an uploaded file for ``FILE_TTL`` seconds, under an id that nobody guesses.
+
+        Raises:
+            StoreUnavailableError: PostgreSQL is away; nothing was kept.
+        """
+        file = NewFile(
+            file_id=f"file_{secrets.token_hex(16)}",
+            name=name,
+            media_type=media_type,
+            sha256=hashlib.sha256(content).hexdigest(),
+            content=content,
+        )
+        expires_at = await self._store.insert_file(file, self.settings.file_ttl_s)
+        return KeptFile(file=file, expires_at=expires_at)
+
+    async def artifact(self, task_id: UUID, name: str) -> StoredArtifact | None:
+        """A file that a task left behind, ``None`` when there is none of this name.
+
+        Raises:
+            StoreUnavailableError: PostgreSQL is away.
+        """
+        return await self._store.artifact(task_id, name)
 
     async def get(self, task_id: UUID, *, wait_s: float = 0.0) -> StoredTask | None:
         """A task as it stands, or, within ``wait_s`` seconds, as it ended; ``None`` when there is none.
@@ -226,12 +266,28 @@ class Service:
             task_id=task_id,
             task_type=ask.task_type,
             parameters=ask.parameters,
-            policy=self.policies.default(ask.task_type).name,
+            policy=self._choose_policy(ask).name,
             timeout_s=ask.timeout_s,
             labels=ask.labels,
             script_name=ask.script_name,
             max_attempts=self.settings.max_attempts,
+            file_ids=ask.file_ids,
         )
+
+    def _choose_policy(self, ask: Ask) -> Policy:
+        if ask.policy is None:
+            return self.policies.default(ask.task_type)
+        chosen = self.policies.named(ask.policy)
+        if chosen is None or chosen.task_type != ask.task_type:
+            there_are = sorted(policy.name for policy in self.policies.all if policy.task_type == ask.task_type)
+            raise TaskError("$.policy", f"no such policy for {ask.task_type}; there are: {', '.join(there_are)}")
+        return chosen
+
+    async def _check_files(self, file_ids: tuple[str, ...]) -> None:
+        if file_ids and (missing := sorted(set(file_ids) - await self._store.known_files(file_ids))):
+            raise TaskError(
+                "$.parameters", f"there is no file {', '.join(missing)}: it was never uploaded here, or has expired"
+            )
 
     def _check_script(self, name: str) -> None:
         known = list_scripts(self.settings.scripts_dir)

@@ -156,6 +156,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             default="scripts/ beside engine/",
         ),
     ] = PROJECT_DIR / "scripts"
+    files_dir: Annotated[
+        Path | None,
+        _about(
+            "FILES_DIR",
+            "Folder of files that tasks may name by path; sandboxes whose policy grants inputs see it read-only.",
+            unit="folder",
+            default="none: tasks name no files by path",
+        ),
+    ] = None
+    file_ttl_s: Annotated[
+        float,
+        Meta(ge=1, le=31_536_000),
+        _about(
+            "FILE_TTL", "How long an uploaded file is kept; one that a task waits for is kept longer.", unit="seconds"
+        ),
+    ] = 86400.0
     data_dir: Annotated[
         Path | None,
         _about(

@@ -12,6 +12,7 @@ import hashlib
 import re
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -20,7 +21,8 @@ import asyncpg
 import msgspec
 
 from engine.logs import redact
-from engine.task import Claim, NewTask, Outcome, Status, StoredTask, Swept, WorkerState
+from engine.task import Claim, NewFile, NewTask, Outcome, Status, StoredArtifact, StoredTask, Swept, WorkerState
+from sandbox import Artifact
 
 SQL_DIR = Path(__file__).resolve().parent / "sql"
 MIGRATION_LOCK = 0x756E697479  # any number that every version of the engine agrees on
@@ -29,6 +31,7 @@ ACQUIRE_TIMEOUT_S = 4.0
 COMMAND_TIMEOUT_S = 5.0
 BULK_TIMEOUT_S = 60.0
 BULK_BYTES = 1 << 20
+_BULKY_ANSWERS = ("claim_task", "read_files", "get_artifact")
 NO_UUID = UUID(int=0)
 NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -117,6 +120,7 @@ class Store:
             msgspec.json.encode(task.labels).decode(),
             task.script_name,
             task.max_attempts,
+            list(task.file_ids),
         )
         return created_at
 
@@ -139,6 +143,7 @@ class Store:
             parameters=row["parameters"],
             timeout_s=row["timeout_s"],
             script_name=row["script_name"],
+            file_ids=tuple(row["file_ids"]),
             queue_s=max(0.0, row["queue_s"]),
         )
 
@@ -147,7 +152,7 @@ class Store:
         rows = await self._rows("renew_leases", worker_id, list(task_ids), lease_s)
         return {UUID(bytes=row["task_id"].bytes) for row in rows}
 
-    async def finish(self, claim: Claim, worker_id: UUID, outcome: Outcome) -> bool:
+    async def finish(self, claim: Claim, worker_id: UUID, outcome: Outcome, artifacts: Sequence[Artifact] = ()) -> bool:
         """Store how an attempt ended; ``False`` when its lease was lost meanwhile and nothing was stored."""
         rows = await self._rows(
             "finish_task",
@@ -157,6 +162,9 @@ class Store:
             outcome.status.value,
             outcome.exit_reason.value,
             msgspec.json.encode(outcome),
+            [artifact.name for artifact in artifacts],
+            [artifact.sha256 for artifact in artifacts],
+            [artifact.content for artifact in artifacts],
         )
         return bool(rows)
 
@@ -190,6 +198,40 @@ class Store:
             if len(rows) < page:
                 return
             after = (rows[-1]["due_at"], rows[-1]["task_id"])
+
+    async def insert_file(self, file: NewFile, ttl_s: float) -> datetime:
+        """Keep an uploaded file for ``ttl_s`` seconds; returns when it expires."""
+        expires_at: datetime = await self._value(
+            "insert_file",
+            file.file_id,
+            file.name,
+            file.media_type,
+            len(file.content),
+            file.sha256,
+            file.content,
+            ttl_s,
+        )
+        return expires_at
+
+    async def known_files(self, file_ids: Sequence[str]) -> set[str]:
+        """Those of the files that are there."""
+        return {row["file_id"] for row in await self._rows("known_files", list(file_ids))}
+
+    async def read_files(self, file_ids: Sequence[str]) -> dict[str, bytes]:
+        """File id → content, of those that are there."""
+        return {row["file_id"]: row["content"] for row in await self._rows("read_files", list(file_ids))}
+
+    async def delete_old_files(self) -> int:
+        """Delete files whose time is over; returns how many."""
+        deleted = 0
+        while count := int((await self._execute("delete_old_files", 20)).rpartition(" ")[2]):
+            deleted += count
+        return deleted
+
+    async def artifact(self, task_id: UUID, name: str) -> StoredArtifact | None:
+        """One artifact of a task, ``None`` when there is none of this name."""
+        rows = await self._rows("get_artifact", task_id, name)
+        return StoredArtifact(**dict(rows[0])) if rows else None
 
     async def delete_old(self, retention_days: float) -> int:
         """Delete finished tasks beyond their retention; returns how many."""
@@ -273,7 +315,7 @@ class Store:
 
     async def _rows(self, name: str, *arguments: Any) -> list[asyncpg.Record]:
         async with self._connection() as connection:
-            timeout = BULK_TIMEOUT_S if name == "claim_task" or _is_bulky(arguments) else COMMAND_TIMEOUT_S
+            timeout = BULK_TIMEOUT_S if name in _BULKY_ANSWERS or _is_bulky(arguments) else COMMAND_TIMEOUT_S
             rows: list[asyncpg.Record] = await connection.fetch(self._sql[name], *arguments, timeout=timeout)
             return rows
 
@@ -305,7 +347,8 @@ def load_queries(path: Path) -> dict[str, str]:
 
 def _is_bulky(arguments: tuple[Any, ...]) -> bool:
     """Whether megabytes are sent, which take their time on a healthy database too."""
-    return any(isinstance(value, bytes | memoryview) and len(value) > BULK_BYTES for value in arguments)
+    values = chain.from_iterable(value if isinstance(value, list) else (value,) for value in arguments)
+    return any(isinstance(value, bytes | memoryview) and len(value) > BULK_BYTES for value in values)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 
-from sandbox import ExitReason, Isolation, Limits, Logs, Result, RunError, Usage, Violation
+from sandbox import ExitReason, Isolation, Limits, Logs, RefusedArtifact, Result, RunError, Usage, Violation
 
 TASK_TYPES = (
     "data_processing",
@@ -56,6 +56,36 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True):
     script_name: str | None
     """Name of the file in the scripts folder, when the script is a name and not source."""
     max_attempts: int
+    file_ids: tuple[str, ...] = ()
+    """The uploaded files that its parameters name."""
+
+
+class NewFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that a client uploads."""
+
+    file_id: str
+    name: str
+    media_type: str
+    sha256: str
+    content: bytes
+
+
+class StoredArtifact(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that a task left behind."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+    content: bytes
+
+
+class ArtifactFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a task's answer says of an artifact; its bytes are to be had at ``/task/{task_id}/artifacts/{name}``."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+    """In hex."""
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +98,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     parameters: bytes
     timeout_s: float | None
     script_name: str | None
+    file_ids: tuple[str, ...]
     queue_s: float
     """How long the task waited for this attempt, since it was accepted or given back."""
 
@@ -104,6 +135,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     policy_digest: str | None = None
     limits: Limits | None = None
     script: Script | None = None
+    artifacts: tuple[ArtifactFacts, ...] = ()
+    artifacts_refused: tuple[RefusedArtifact, ...] = ()
 
     @property
     def status(self) -> Status:
@@ -151,7 +184,7 @@ class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def outcome_of(result: Result, *, queue_s: float, script: Script | None) -> Outcome:
-    """The part of a sandbox's answer that is remembered; the bytes of artifacts are not."""
+    """The part of a sandbox's answer that is one document; the bytes of artifacts are kept beside it."""
     return Outcome(
         exit_reason=result.exit_reason,
         message=result.message,
@@ -166,4 +199,9 @@ def outcome_of(result: Result, *, queue_s: float, script: Script | None) -> Outc
         policy_digest=result.policy_digest,
         limits=result.limits,
         script=script,
+        artifacts=tuple(
+            ArtifactFacts(name=artifact.name, size_bytes=artifact.size_bytes, sha256=artifact.sha256)
+            for artifact in result.artifacts
+        ),
+        artifacts_refused=result.artifacts_refused,
     )

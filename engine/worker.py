@@ -13,6 +13,7 @@ import random
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Iterator
+from typing import NamedTuple
 from uuid import UUID, uuid4
 
 import msgspec
@@ -26,7 +27,19 @@ from engine.service import build_request
 from engine.settings import PROJECT_DIR, Settings
 from engine.store import Store, StoreUnavailableError
 from engine.task import Claim, Outcome, Status, TaskUsage, WorkerState, outcome_of
-from sandbox import ExitReason, Host, Isolation, Policy, Pool, Result, RunError, SandboxError, Template, probe_host
+from sandbox import (
+    Artifact,
+    ExitReason,
+    Host,
+    Isolation,
+    Policy,
+    Pool,
+    Result,
+    RunError,
+    SandboxError,
+    Template,
+    probe_host,
+)
 
 ENTRY = "handlers.entry:main"
 SWEEP_S = 1.0
@@ -45,6 +58,17 @@ LOST = Outcome(
 )
 
 
+class Ended(NamedTuple):
+    """How an attempt ended, and the files that it left behind."""
+
+    outcome: Outcome
+    artifacts: tuple[Artifact, ...] = ()
+
+
+class UnknownFileError(Exception):
+    """Uploaded files that a task names are not there any more."""
+
+
 class Attempt(msgspec.Struct, kw_only=True):
     """An attempt under way here."""
 
@@ -60,7 +84,7 @@ def template(settings: Settings) -> Template:
     return Template(
         code=PROJECT_DIR,
         entry=ENTRY,
-        places={"scripts": settings.scripts_dir},
+        places={"scripts": settings.scripts_dir} | ({"inputs": settings.files_dir} if settings.files_dir else {}),
         uid=settings.sandbox_uid,
         gid=settings.sandbox_gid,
     )
@@ -163,8 +187,8 @@ class Worker:
             self._attempt(claim) as attempt,
             structlog.contextvars.bound_contextvars(task_id=str(task_id), attempt=claim.attempt),
         ):
-            outcome = await self._outcome(attempt)
-            if outcome is None or not await self._conclude(attempt, outcome):
+            ended = await self._end(attempt)
+            if ended is None or not await self._conclude(attempt, ended):
                 return
         await self._queue.announce(task_id)
 
@@ -190,7 +214,7 @@ class Worker:
         finally:
             del self._attempts[claim.task_id]
 
-    async def _outcome(self, attempt: Attempt) -> Outcome | None:
+    async def _end(self, attempt: Attempt) -> Ended | None:
         """How an attempt ended; ``None`` when it ended by our own fault and the task is queued again."""
         try:
             return await self._execute(attempt)
@@ -203,7 +227,7 @@ class Worker:
             attempt.ended = True
         return await self._try_again(attempt.claim, failure)
 
-    async def _execute(self, attempt: Attempt) -> Outcome:
+    async def _execute(self, attempt: Attempt) -> Ended:
         """Run an attempt in its sandbox and say how it ended.
 
         Raises:
@@ -215,17 +239,39 @@ class Worker:
             raise SandboxError("policy", f"this worker has no policy {claim.policy}")
         try:
             script = self._read_script(claim)
+            inputs = await self._read_files(claim)
         except ScriptError as error:
-            return _unreadable(claim, error)
+            return Ended(_unreadable(claim, error))
+        except UnknownFileError as error:
+            return Ended(_without_files(claim, error))
         limits = effective_limits(policy, self._settings, claim.timeout_s)
-        result = await self._pools[policy.name].run(build_request(claim, script), limits=limits, cancel=attempt.stop)
+        request = build_request(claim, script)
+        result = await self._pools[policy.name].run(request, inputs=inputs, limits=limits, cancel=attempt.stop)
         self._log_result(claim, result)
-        return outcome_of(result, queue_s=claim.queue_s, script=script.script if script else None)
+        outcome = outcome_of(result, queue_s=claim.queue_s, script=script.script if script else None)
+        return Ended(outcome, result.artifacts)
 
     def _read_script(self, claim: Claim) -> NamedScript | None:
         return read_script(self._settings.scripts_dir, claim.script_name) if claim.script_name else None
 
-    async def _try_again(self, claim: Claim, error: SandboxError) -> Outcome | None:
+    async def _read_files(self, claim: Claim) -> dict[str, bytes]:
+        """The uploaded files that a task names.
+
+        Raises:
+            UnknownFileError: one of them is no longer there.
+            SandboxError: PostgreSQL cannot be asked; the task may be tried again.
+        """
+        if not claim.file_ids:
+            return {}
+        try:
+            files = await self._store.read_files(claim.file_ids)
+        except StoreUnavailableError as error:
+            raise SandboxError("read_files", str(error)) from error
+        if missing := sorted(set(claim.file_ids) - set(files)):
+            raise UnknownFileError(", ".join(missing))
+        return files
+
+    async def _try_again(self, claim: Claim, error: SandboxError) -> Ended | None:
         """Queue a task again after our own failure; the outcome that it fails with when no attempt is left."""
         self._log.error("sandbox failed", stage=error.stage, reason=error.message)
         try:
@@ -237,19 +283,19 @@ class Worker:
             with contextlib.suppress(QueueUnavailableError):
                 await self._queue.put([claim.task_id])
             return None
-        return msgspec.structs.replace(LOST, message=f"The sandbox failed and no attempt is left: {error}")
+        return Ended(msgspec.structs.replace(LOST, message=f"The sandbox failed and no attempt is left: {error}"))
 
-    async def _conclude(self, attempt: Attempt, outcome: Outcome) -> bool:
+    async def _conclude(self, attempt: Attempt, ended: Ended) -> bool:
         """Store an outcome, patiently, or give the task back when we were the ones who stopped it."""
         claim, pause = attempt.claim, STORE_PAUSE_S[0]
-        stopped_by_us = attempt.stop.is_set() and outcome.exit_reason is ExitReason.CANCELLED
+        stopped_by_us = attempt.stop.is_set() and ended.outcome.exit_reason is ExitReason.CANCELLED
         deadline = asyncio.get_running_loop().time() + STORE_PATIENCE_S
         while True:
             try:
                 if stopped_by_us:
                     await self._store.release(claim, self.worker_id)
                     return False
-                stored = await self._store.finish(claim, self.worker_id, outcome)
+                stored = await self._store.finish(claim, self.worker_id, *ended)
             except StoreUnavailableError as error:
                 self._log.warning("result not stored yet", reason=str(error), retry_s=pause)
                 if asyncio.get_running_loop().time() > deadline:
@@ -332,7 +378,8 @@ class Worker:
             with contextlib.suppress(StoreUnavailableError):
                 await self._store.forget_lost_workers()
                 deleted = await self._store.delete_old(self._settings.retention_days)
-                self._log.info("clean-up done", tasks_deleted=deleted)
+                files = await self._store.delete_old_files()
+                self._log.info("clean-up done", tasks_deleted=deleted, files_deleted=files)
 
     async def _drain(self, picking: asyncio.Task[None]) -> None:
         """Take nothing more; let what runs go on for ``DRAIN_S``; then kill it and give it back."""
@@ -367,6 +414,17 @@ class Worker:
             isolation=self._isolation(),
             state="draining" if self._draining else "working",
         )
+
+
+def _without_files(claim: Claim, error: UnknownFileError) -> Outcome:
+    """Files that the task names have gone since it was accepted."""
+    message = f"Uploaded files that the task names are gone: {error}"
+    return Outcome(
+        exit_reason=ExitReason.ERROR,
+        message=message,
+        error=RunError(type="UnknownFileError", message=message, code="unknown_file"),
+        usage=TaskUsage(queue_s=claim.queue_s),
+    )
 
 
 def _unreadable(claim: Claim, error: ScriptError) -> Outcome:

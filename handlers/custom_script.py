@@ -10,6 +10,7 @@ import builtins
 import io
 import linecache
 import os
+import shutil
 import sys
 import traceback
 import types
@@ -17,10 +18,12 @@ from typing import Any
 
 from handlers.decoding import decode_any
 from handlers.failures import ScriptFailed
-from handlers.parameters import CustomScript, Request, decode
+from handlers.parameters import CustomScript, InputFile, Request, decode
 from handlers.text import encode_json
 
 SCRIPTS_FOLDER = "/scripts"
+MAX_INPUT_BYTES = 256 << 20
+"""Of one file; the workspace's own limits are met before."""
 INLINE_NAME = "script.py"
 _MAX_SHOWN_LINE_CHARACTERS = 1000
 
@@ -47,6 +50,8 @@ def run(request: Request) -> object:
     source = request.source if request.source is not None else parameters.script
     namespace = make_main_module(filename, decode_any(parameters.args))
     give_request_on_stdin(request)
+    if parameters.inputs:
+        put_inputs(parameters.inputs)
     try:
         try:
             return execute(source, filename, namespace)
@@ -100,6 +105,26 @@ def give_request_on_stdin(request: Request) -> None:
     """For scripts that read their input there: task_type and parameters, as submitted."""
     text = encode_json({"task_type": request.task_type, "parameters": request.parameters})
     sys.stdin = io.TextIOWrapper(io.BytesIO(text), encoding="utf-8")
+
+
+def put_inputs(files: dict[str, InputFile]) -> None:
+    """Put files where the script looks for them: ``inputs/NAME`` in its working directory.
+
+    Raises:
+        Refusal: a file cannot be had.
+        OSError: no room is left in the workspace.
+    """
+    from handlers import inputs  # noqa: PLC0415 few scripts need it
+
+    os.makedirs(inputs.UPLOADS_FOLDER, exist_ok=True)
+    for name, file in files.items():
+        target = os.path.join(inputs.UPLOADS_FOLDER, name)
+        if file.file_id is not None:
+            uploaded = os.path.join(inputs.UPLOADS_FOLDER, file.file_id)
+            shutil.copyfile(uploaded, target)
+        else:
+            with open(target, "wb") as opened:
+                opened.write(inputs.read(file, max_bytes=MAX_INPUT_BYTES))
 
 
 def show_lines(source: str, filename: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import os
 import resource
 import socket
@@ -13,11 +14,11 @@ import tempfile
 from collections.abc import Callable
 from typing import NoReturn
 
-from sandbox.isolation import landlock, libc, mounts, namespaces, privileges, rlimits, seccomp
+from sandbox.isolation import landlock, libc, mounts, namespaces, network, privileges, rlimits, seccomp
 from sandbox.plan import Plan
 
-STDIN, STDOUT, STDERR, RESPONSE, CONTROL, WORKSPACE = range(6)
-"""Descriptors of a child. From ``ready`` on only the first four are open."""
+STDIN, STDOUT, STDERR, RESPONSE, CONTROL, WORKSPACE, PROXY = range(7)
+"""Descriptors of a child. From ``ready`` on only the first four are open; the last is never opened without egress."""
 
 SETUP_FAILED = 70
 """Exit code when a step of the lock-down failed, EX_SOFTWARE of sysexits(3)."""
@@ -25,8 +26,17 @@ SETUP_FAILED = 70
 KINDS = {"result": b"R", "error": b"E", "invalid": b"I"}
 """Sort of response → first byte of its frame. Then 8 bytes of length, big-endian, then that many bytes of JSON."""
 
-NARROWING = struct.Struct(">QQ")
-"""What precedes a request on stdin: bytes of memory less, seconds of processor time at most; 0 leaves the policy's."""
+NARROWING = struct.Struct(">QQI")
+"""What comes first on stdin: bytes of memory less, seconds of processor time at most (0 leaves the policy's), and how
+many input files follow. Then each file, see ``INPUT``; what is left is the request."""
+
+INPUT = struct.Struct(">HQ")
+"""Lengths of an input file's name and content, in bytes, which follow."""
+
+INPUTS_DO_NOT_FIT = (
+    b'{"type":"OSError","message":"The input files do not fit into the workspace","code":"workspace_limit"}'
+)
+_SMALL_READ_BYTES, _LARGE_READ_BYTES = 1 << 16, 1 << 20
 
 Entry = Callable[[bytes], tuple[str, bytes]]
 
@@ -70,9 +80,9 @@ def live(inheritance: Inheritance, descriptors: list[int], *, rehearse: bool) ->
             act()
         except BaseException as error:  # whatever it is, no request may ever reach a half-locked child
             report_failure(step, error)
-    narrowing, request = read_request()
-    narrow_limits(*narrowing)
-    serve(inheritance.entry, request)
+    incoming = Incoming()
+    narrow_limits(incoming)
+    serve(inheritance.entry, incoming)
 
 
 def lock_down(inheritance: Inheritance, *, rehearse: bool) -> list[tuple[str, Callable[[], None]]]:
@@ -88,6 +98,8 @@ def lock_down(inheritance: Inheritance, *, rehearse: bool) -> list[tuple[str, Ca
         ("enter_namespaces", lambda: enter_namespaces(inheritance)),
         ("mount_workspace", lambda: mount_workspace(plan)),
     ]
+    if plan.proxy_port:
+        apart.append(("open_way_to_proxy", open_way_to_proxy))
     if plan.profile == "unprivileged":
         apart = [
             ("die_with_zygote", lambda: die_with_zygote(inheritance.zygote_pid)),
@@ -104,7 +116,7 @@ def lock_down(inheritance: Inheritance, *, rehearse: bool) -> list[tuple[str, Ca
         ("forbid_new_privileges", privileges.forbid_new_privileges),
         ("hide_from_inspection", privileges.hide_from_inspection),
         ("restrict_by_landlock", lambda: restrict_by_landlock(inheritance)),
-        ("close_descriptors", lambda: libc.close_range(WORKSPACE + 1)),
+        ("close_descriptors", lambda: libc.close_range((PROXY if plan.proxy_port else WORKSPACE) + 1)),
         ("filter_syscalls_and_report_ready", lambda: filter_syscalls_and_report_ready(inheritance)),
     ]
     return [(name, act) for name, act in steps if name not in plan.ablated]
@@ -136,6 +148,13 @@ def mount_workspace(plan: Plan) -> None:
     """A tmpfs of the child's own, kept at a known descriptor for the supervisor."""
     fd = mounts.mount_workspace(size_bytes=plan.workspace_bytes, files=plan.workspace_files)
     os.dup2(fd, WORKSPACE, inheritable=False)
+
+
+def open_way_to_proxy() -> None:
+    """A socket that listens on the child's own loopback; the proxy outside accepts from it."""
+    fd = network.listen_for_proxy()
+    os.dup2(fd, PROXY, inheritable=False)
+    os.close(fd)
 
 
 def die_with_zygote(zygote_pid: int) -> None:
@@ -199,17 +218,20 @@ def count_threads(proc_fd: int) -> int:
 def restrict_by_landlock(inheritance: Inheritance) -> None:
     """The places of the root may be read, the workspace used, nothing else."""
     rules = [*inheritance.rules, (WORKSPACE, landlock.WORKSPACE)]
-    landlock.restrict(inheritance.plan.landlock_abi, rules)
+    plan = inheritance.plan
+    landlock.restrict(plan.landlock_abi, rules, connect_port=plan.proxy_port)
 
 
 def filter_syscalls_and_report_ready(inheritance: Inheritance) -> None:
-    """Install the filter, pass workspace and listener to the supervisor, close all that is not the task's."""
+    """Install the filter, pass workspace and listeners to the supervisor, close all that is not the task's."""
     control = socket.socket(fileno=CONTROL)
     fds = [WORKSPACE]
     if "filter_syscalls" in inheritance.plan.ablated:
         fds.append(os.pipe()[0])  # hangs up at our end, as a listener would
     else:
         fds.append(seccomp.install(inheritance.filter))
+    if inheritance.plan.proxy_port:
+        fds.append(PROXY)
     # the folder's name, which the supervisor needs to remove it; with namespaces there is none
     name = os.path.basename(os.getcwd()) if inheritance.plan.profile == "unprivileged" else ""
     socket.send_fds(control, [b"ready\0" + name.encode()], fds)
@@ -229,35 +251,72 @@ def report_failure(step: str, error: BaseException) -> NoReturn:
         os._exit(SETUP_FAILED)
 
 
-def read_request() -> tuple[tuple[int, int], bytes]:
-    """Block until the supervisor has sent the whole request and closed the pipe; its own header comes first."""
-    parts = []
-    size = 1 << 16  # small at first: a large buffer costs more than most requests
-    while part := os.read(STDIN, size):
-        parts.append(part)
-        size = 1 << 20
-    if not parts:
-        os._exit(0)  # the pool was closed; nobody will read an answer
-    whole = b"".join(parts)
-    less_bytes, cpu_s = NARROWING.unpack_from(whole)
-    return (less_bytes, cpu_s), whole[NARROWING.size :]
+class Incoming:
+    """What the supervisor sends on stdin, in the order in which it comes."""
+
+    def __init__(self) -> None:
+        """Block until the first of it is there."""
+        self._pending = os.read(STDIN, _SMALL_READ_BYTES)
+        if not self._pending:
+            os._exit(0)  # the pool was closed; nobody will read an answer
+        self.less_bytes, self.cpu_s, self.files = NARROWING.unpack(self._take(NARROWING.size))
+
+    def put_files(self) -> None:
+        """Put the input files into ``inputs`` of the workspace, without holding one of them in memory.
+
+        Raises:
+            OSError: they do not fit, ENOSPC or EFBIG.
+        """
+        if self.files:
+            os.mkdir("inputs", 0o700)
+        for _ in range(self.files):
+            name_length, left = INPUT.unpack(self._take(INPUT.size))
+            name = self._take(name_length).decode()
+            fd = os.open(f"inputs/{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            while left:
+                if not self._pending:
+                    self._pending = self._read(min(left, _LARGE_READ_BYTES))
+                part = memoryview(self._pending)[:left]
+                written = os.write(fd, part)
+                self._pending = self._pending[written:]
+                left -= written
+            os.close(fd)
+
+    def request(self) -> bytes:
+        """What is left, once the supervisor has closed the pipe."""
+        parts = [self._pending]
+        # small at first: a large buffer costs more than most requests
+        size = _SMALL_READ_BYTES if len(self._pending) < _SMALL_READ_BYTES else _LARGE_READ_BYTES
+        while part := os.read(STDIN, size):
+            parts.append(part)
+            size = _LARGE_READ_BYTES
+        return b"".join(parts)
+
+    def _take(self, count: int) -> bytes:
+        while len(self._pending) < count:
+            self._pending += self._read(_SMALL_READ_BYTES)
+        taken, self._pending = self._pending[:count], self._pending[count:]
+        return taken
+
+    def _read(self, size: int) -> bytes:
+        return os.read(STDIN, size) or os._exit(0)  # it broke off: the worker is gone
 
 
-def narrow_limits(less_bytes: int, cpu_s: int) -> None:
+def narrow_limits(incoming: Incoming) -> None:
     """Lower the policy's limits, which were set when nobody knew the request, to what is in force for it."""
-    if less_bytes:
+    if incoming.less_bytes:
         for kind in (resource.RLIMIT_DATA, resource.RLIMIT_AS):
-            value = max(resource.getrlimit(kind)[0] - less_bytes, 0)
+            value = max(resource.getrlimit(kind)[0] - incoming.less_bytes, 0)
             resource.setrlimit(kind, (value, value))
-    if cpu_s:
-        resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s))
+    if incoming.cpu_s:
+        resource.setrlimit(resource.RLIMIT_CPU, (incoming.cpu_s, incoming.cpu_s))
 
 
-def serve(entry: Entry, request: bytes) -> NoReturn:
+def serve(entry: Entry, incoming: Incoming) -> NoReturn:
     """Run the handler, write one response frame, leave at once: no thread, no atexit, no finalizer is waited for."""
     exit_code = 1
     try:
-        kind, payload = entry(request)
+        kind, payload = entry(incoming.request()) if put_files(incoming) else ("error", INPUTS_DO_NOT_FIT)
         write_all(KINDS[kind] + struct.pack(">Q", len(payload)) + payload)
         exit_code = 0 if kind == "result" else 1
     except SystemExit as leaving:
@@ -267,6 +326,17 @@ def serve(entry: Entry, request: bytes) -> NoReturn:
     finally:
         flush_prints()
         os._exit(exit_code)
+
+
+def put_files(incoming: Incoming) -> bool:
+    """Whether the input files fit into the workspace, where they then are."""
+    try:
+        incoming.put_files()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EFBIG):  # the tmpfs is full, or RLIMIT_FSIZE met, which is as large
+            raise
+        return False
+    return True
 
 
 def flush_prints() -> None:

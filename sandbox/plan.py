@@ -41,6 +41,8 @@ class Plan:
     workspace_bytes: int
     workspace_files: int
     landlock_abi: int
+    proxy_port: int
+    """Port of the run's own loopback where its egress proxy listens; 0 where the policy grants no network."""
     filter_base64: str
     """Compiled seccomp filter."""
     last_filter_base64: str

@@ -12,19 +12,19 @@ import sys
 import sysconfig
 import time
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 
 import msgspec
 
 from sandbox import supervisor
 from sandbox.errors import HostError, SandboxError
-from sandbox.isolation import seccomp
+from sandbox.isolation import network, seccomp
 from sandbox.plan import Plan
 from sandbox.policy import Limits, Policy
 from sandbox.probe import Host
 from sandbox.result import Isolation, Result
 from sandbox.supervisor import Child, Watch
-from sandbox.template import CODE, INTERPRETER, SITE_PACKAGES, Template, binds, environment
+from sandbox.template import CODE, INTERPRETER, SITE_PACKAGES, Template, binds, environment, granted_places, ways_out
 from sandbox.zygote_client import ZygoteClient
 
 _MIB = 1 << 20
@@ -105,6 +105,12 @@ class Pool:
                 f"policy {self._policy.name} allows processes, which only namespaces can count and end: "
                 f"the {self._host.profile} profile cannot run it"
             )
+        if self._host.profile != "full" and self._policy.network.allow:
+            raise HostError(
+                f"policy {self._policy.name} grants network, which only a network namespace can confine to the egress "
+                f"proxy: the {self._host.profile} profile cannot run it. (Landlock's rule for TCP names a port and no "
+                "address, so that the same port of any other host would be open too.)"
+            )
         for layer in self._host.missing(self._policy):
             wanted = f"policy {self._policy.name} requires {layer.name}"
             raise HostError(f"{wanted}, and this host lacks it: {layer.detail}. {layer.mend}")
@@ -116,11 +122,20 @@ class Pool:
             await self.close()
             raise
 
-    async def run(self, request: bytes, *, limits: Limits | None = None, cancel: asyncio.Event | None = None) -> Result:
+    async def run(
+        self,
+        request: bytes,
+        *,
+        inputs: Mapping[str, bytes] | None = None,
+        limits: Limits | None = None,
+        cancel: asyncio.Event | None = None,
+    ) -> Result:
         """Run one request in a fresh child and say how it ended.
 
         Args:
             request: what the child reads on stdin, whole; not empty.
+            inputs: file name → content; the run finds them in ``inputs/`` of its workspace, whose limits they count
+                towards.
             limits: the limits in force, at most the policy's; ``None`` is the policy's own.
             cancel: set it to have the run killed; the result then says ``cancelled``.
 
@@ -133,8 +148,8 @@ class Pool:
         # a fork beside a short run would only slow it down; a long run hides it
         refill = asyncio.get_running_loop().call_later(REFILL_AFTER_S if self._ready else 0, self._refill)
         try:
-            header = supervisor.narrowing(self._policy.limits, limits)
-            outcome = await Watch(child, limits, whole_tree=limits.processes > 0).run(header + request, cancel)
+            message = supervisor.message(request, self._policy.limits, limits, inputs or {})
+            outcome = await Watch(child, limits, whole_tree=limits.processes > 0).run(message, cancel)
         finally:
             self._running -= 1
             refill.cancel()
@@ -282,6 +297,7 @@ class Pool:
         try:
             whole = seccomp.compile_filter(
                 processes=calls.profile == "processes",
+                network=bool(self._policy.network.allow),
                 extra=calls.allow,
                 alone=host.profile == "full",
                 landlock_abi=host.landlock_abi,
@@ -292,7 +308,8 @@ class Pool:
 
     def _plan(self) -> Plan:
         policy, limits, template = self._policy, self._policy.limits, self._template
-        inside = self._host.profile == "full"
+        inside, egress = self._host.profile == "full", bool(policy.network.allow)
+        places = granted_places(template, policy)
         return Plan(
             profile=self._host.profile,
             policy=policy.name,
@@ -303,8 +320,12 @@ class Pool:
             interpreter=INTERPRETER if inside else os.path.realpath(sys.executable),
             code=CODE if inside else str(template.code),
             site_packages=SITE_PACKAGES if inside else sysconfig.get_path("purelib"),
-            environment=environment(inside=inside),
-            binds=[list(bind) for bind in binds(template, policy.filesystem.read)],
+            environment=environment(
+                inside=inside,
+                places={place: f"/{place}" if inside else str(template.places[place]) for place in places},
+                ways_out=ways_out(template) if egress else {},
+            ),
+            binds=[list(bind) for bind in binds(template, places, egress=egress)],
             links=[["/work/tmp", "/tmp"], ["/work/tmp", "/dev/shm"]],  # noqa: S108 inside the sandbox
             workspace_base="",  # the zygote's client makes one where it is needed
             outer_uid=template.uid,
@@ -317,6 +338,7 @@ class Pool:
             workspace_bytes=limits.workspace_mib * _MIB,
             workspace_files=limits.workspace_files,
             landlock_abi=self._host.landlock_abi,
+            proxy_port=network.PORT if egress else 0,
             filter_base64=base64.b64encode(self._filters[0]).decode(),
             last_filter_base64=base64.b64encode(self._filters[1]).decode(),
             ablated=list(self._ablated),

@@ -24,7 +24,7 @@ import re
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -32,7 +32,7 @@ from typing import NamedTuple
 import msgspec
 
 from sandbox import response
-from sandbox.child import NARROWING
+from sandbox.child import INPUT, NARROWING
 from sandbox.harvest import Harvest, harvest, is_empty
 from sandbox.isolation import seccomp
 from sandbox.isolation.syscalls import LEAVING
@@ -73,9 +73,23 @@ class Child:
     """The worker's side of one ready child: its descriptors and its death."""
 
     def __init__(
-        self, pidfd: int, pipes: tuple[int, int, int, int], workspace: Workspace, listener: int, *, rehearsed: bool
+        self,
+        pidfd: int,
+        pipes: tuple[int, int, int, int],
+        workspace: Workspace,
+        listener: int,
+        proxy: int | None = None,
+        *,
+        rehearsed: bool = False,
     ) -> None:
-        """``pipes``: write end of stdin, read ends of stdout, stderr, response.
+        """
+        Args:
+            pidfd: refers to its process, pidfd_open(2).
+            pipes: write end of stdin, read ends of stdout, stderr, response.
+            workspace: its private directory.
+            listener: where its denied calls are heard of, seccomp_unotify(2).
+            proxy: the socket on which its egress proxy is to accept, where its policy grants one.
+            rehearsed: whether it has touched the memory that a request will touch.
 
         Raises:
             OSError: it is dead already.
@@ -83,9 +97,9 @@ class Child:
         self.pidfd = pidfd
         self.rehearsed = rehearsed
         self.stdin, self.stdout, self.stderr, self.response = pipes
-        self.workspace, self.listener = workspace, listener
+        self.workspace, self.listener, self.proxy = workspace, listener, proxy
         self.death: asyncio.Future[ExitFacts] = asyncio.get_running_loop().create_future()
-        self._open = {pidfd, *pipes, listener}
+        self._open = {pidfd, *pipes, listener} | ({proxy} if proxy is not None else set())
         self._freed = False
         self.pid = _pid_of(pidfd)
         self._status = os.open(f"/proc/{self.pid}/status", os.O_RDONLY | os.O_CLOEXEC)
@@ -587,7 +601,18 @@ def _enlarge(fd: int) -> None:
         fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _BIG_PIPE_BYTES)
 
 
-def narrowing(policy: Limits, limits: Limits) -> bytes:
-    """What tells a child by how much its policy's limits are lowered for this request, see ``child.NARROWING``."""
+def message(request: bytes, policy: Limits, limits: Limits, inputs: Mapping[str, bytes]) -> bytes:
+    """What a child reads on stdin: by how much its policy's limits are lowered, its input files, the request.
+
+    Raises:
+        ValueError: the name of an input is not that of a file.
+    """
     less_bytes = max(policy.memory_mib - limits.memory_mib, 0) * _MIB
-    return NARROWING.pack(less_bytes, math.ceil(limits.cpu_s) if limits.cpu_s < policy.cpu_s else 0)
+    cpu_s = math.ceil(limits.cpu_s) if limits.cpu_s < policy.cpu_s else 0
+    parts = [NARROWING.pack(less_bytes, cpu_s, len(inputs))]
+    for name, content in inputs.items():
+        if name in ("", ".", "..") or "/" in name or "\0" in name:
+            raise ValueError(f"{name!r} is not the name of a file")
+        encoded = name.encode()
+        parts += [INPUT.pack(len(encoded), len(content)), encoded, content]
+    return b"".join([*parts, request])

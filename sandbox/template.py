@@ -6,15 +6,22 @@ import glob
 import os
 import sys
 import sysconfig
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from sandbox.errors import HostError
+from sandbox.isolation import network
+from sandbox.policy import Policy
 
 SITE_PACKAGES = "/python/site-packages"
 CODE = "/app"
 INTERPRETER = "/python/bin/python3"
+CERTIFICATES = "/certificates.pem"
+_PROXY_VARIABLES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
+"""By these urllib, requests, httpx, curl and most others find a forward proxy."""
+_CERTIFICATE_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 _LOADERS = ("/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1", *glob.glob("/lib/ld-musl-*.so.1"))
 
 
@@ -26,15 +33,31 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
     entry: str
     """``module:function`` that answers a request, e.g. ``handlers.entry:main``."""
     places: dict[str, Path]
-    """Place name in a policy's ``filesystem.read`` → host folder, e.g. ``{"scripts": Path("scripts")}``."""
+    """Place name in a policy's ``filesystem.read`` → host folder, e.g. ``{"scripts": Path("scripts")}``; and
+    ``inputs``, the operator's files, if there are any."""
+    ca_file: Path | None = None
+    """Certificates that runs with egress trust (PEM); ``None`` for none at all."""
     uid: int
     """Outer user id of zygotes and children when the worker is root; unused otherwise."""
     gid: int
 
 
-def binds(template: Template, places: tuple[str, ...]) -> list[tuple[str, str]]:
+def granted_places(template: Template, policy: Policy) -> tuple[str, ...]:
+    """The places, beside the interpreter itself, that runs under a policy see.
+
+    Inputs are there only if the operator has set a folder of them; a place that a policy reads must be there.
+    """
+    inputs = ("inputs",) if policy.filesystem.inputs != "none" and "inputs" in template.places else ()
+    return (*(place for place in policy.filesystem.read if place != "python"), *inputs)
+
+
+def binds(template: Template, places: tuple[str, ...], *, egress: bool = False) -> list[tuple[str, str]]:
     """(host path, path inside) of everything that is shown read-only.
 
+    Args:
+        template: see there.
+        places: what ``granted_places`` says.
+        egress: whether the policy grants network, and so certificates.
     Raises:
         HostError: a granted place has no folder on this host.
     """
@@ -42,12 +65,12 @@ def binds(template: Template, places: tuple[str, ...]) -> list[tuple[str, str]]:
     found = [*_interpreter(), *_shared_libraries()]
     found += [(str(template.code / package), f"{CODE}/{package}") for package in packages]
     for place in places:
-        if place == "python":
-            continue
         folder = template.places.get(place)
         if folder is None or not folder.is_dir():
             raise HostError(f"the place {place!r} that the policy grants is not a folder on this host: {folder}")
         found.append((str(folder), f"/{place}"))
+    if egress and template.ca_file:
+        found.append((str(template.ca_file), CERTIFICATES))
     return [(os.path.realpath(source), target) for source, target in found]
 
 
@@ -87,15 +110,27 @@ def _shared_libraries() -> list[tuple[str, str]]:
     return found + [(loader, loader) for loader in _LOADERS if os.path.exists(loader)]
 
 
-def environment(*, inside: bool = True) -> dict[str, str]:
+def ways_out(template: Template) -> dict[str, str]:
+    """Variables by which programs find the egress proxy and the certificates to trust."""
+    proxy = f"http://{network.ADDRESS}:{network.PORT}"
+    found = dict.fromkeys(_PROXY_VARIABLES, proxy)
+    return found | (dict.fromkeys(_CERTIFICATE_VARIABLES, CERTIFICATES) if template.ca_file else {})
+
+
+def environment(
+    *, inside: bool = True, places: Mapping[str, str] | None = None, ways_out: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """The whole environment of zygotes and children: an allow-list with fixed values, nothing of the worker's.
 
     Args:
         inside: whether there is a root of our own; without one the paths are the host's, and the child sets HOME and
             TMPDIR to its workspace.
+        places: granted place → its path as a run sees it, which becomes e.g. ``INPUTS_DIR``.
+        ways_out: what ``ways_out()`` says, for a policy that grants network.
     """
     paths = {"PATH": "/python/bin", "LD_LIBRARY_PATH": "/python/lib"} if inside else {"PATH": ""}
-    return paths | {
+    folders = {f"{place.upper()}_DIR": path for place, path in (places or {}).items()}
+    fixed = {
         "HOME": "/work",
         "TMPDIR": "/tmp",  # noqa: S108 the run's own, see isolation/mounts.py
         "USER": "sandbox",
@@ -111,3 +146,4 @@ def environment(*, inside: bool = True) -> dict[str, str]:
         # Each further malloc arena reserves 64 MiB of address space, which RLIMIT_AS counts.
         "MALLOC_ARENA_MAX": "2",
     }
+    return paths | folders | dict(ways_out or {}) | fixed

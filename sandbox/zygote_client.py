@@ -124,12 +124,14 @@ class ZygoteClient:
         pidfd = await forked
         keep.callback(os.close, pidfd)
         keep.callback(_kill, pidfd)  # half locked down it might wait for an answer that nobody gives
-        workspace, listener = await asyncio.wait_for(self._hear_ready(control), READY_TIMEOUT_S)
+        workspace, listener, proxy = await asyncio.wait_for(self._hear_ready(control), READY_TIMEOUT_S)
         keep.callback(os.close, listener)
         keep.callback(workspace.close)
+        if proxy is not None:
+            keep.callback(os.close, proxy)
         if self.gone.done():  # its death would never be heard of
             raise SandboxError("zygote", f"the zygote of {self._plan.policy} is gone")
-        child = self._children[number] = Child(pidfd, ours, workspace, listener, rehearsed=rehearse)
+        child = self._children[number] = Child(pidfd, ours, workspace, listener, proxy, rehearsed=rehearse)
         keep.pop_all()
         return child
 
@@ -137,16 +139,18 @@ class ZygoteClient:
         packet = SPAWN.pack(rehearse, number)
         self._control.sendmsg([packet], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))])
 
-    async def _hear_ready(self, control: socket.socket) -> tuple[Workspace, int]:
+    async def _hear_ready(self, control: socket.socket) -> tuple[Workspace, int, int | None]:
+        """Workspace, seccomp listener, and the socket for the egress proxy where the policy grants one."""
         readable: asyncio.Future[None] = self._loop.create_future()
         self._loop.add_reader(control, _settle, readable)
         try:
             await readable
         finally:
             self._loop.remove_reader(control)
-        packet, fds, _, _ = socket.recv_fds(control, _MAX_PACKET, 2, socket.MSG_CMSG_CLOEXEC)
-        if packet.startswith(b"ready\0") and len(fds) == 2:
-            return self._workspace(fds[0], packet.removeprefix(b"ready\0").decode()), fds[1]
+        packet, fds, _, _ = socket.recv_fds(control, _MAX_PACKET, 3, socket.MSG_CMSG_CLOEXEC)
+        if packet.startswith(b"ready\0") and len(fds) == (3 if self._plan.proxy_port else 2):
+            workspace = self._workspace(fds[0], packet.removeprefix(b"ready\0").decode())
+            return workspace, fds[1], fds[2] if self._plan.proxy_port else None
         for fd in fds:
             os.close(fd)
         step, _, reason = packet.decode(errors="replace").partition("\0")

@@ -38,14 +38,23 @@ class Sandbox:
         """Run a coroutine on the pool's loop and wait for it."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(_ANSWER_WITHIN_S)
 
-    def run(self, script: str, args: Any = None, *, cancel_after_s: float | None = None, **limits: Any) -> Result:
+    def run(
+        self,
+        script: str,
+        args: Any = None,
+        *,
+        cancel_after_s: float | None = None,
+        inputs: dict[str, bytes] | None = None,
+        **limits: Any,
+    ) -> Result:
         """Run one script.
 
         Args:
+            inputs: files that it finds in ``inputs/``.
             cancel_after_s: ask for its end after so many seconds.
             limits: fields of ``Limits``, lower than the policy's.
         """
-        return self.do(self._run(script, args, cancel_after_s, limits))
+        return self.do(self._run(script, args, cancel_after_s, limits, inputs))
 
     def run_many(self, scripts: list[tuple[str, Any]], **limits: Any) -> list[Result]:
         """Run (script, args) pairs all at the same time; results in their order."""
@@ -117,13 +126,20 @@ class Sandbox:
             time.sleep(0.005)
         raise AssertionError("no child named itself busy")
 
-    async def _run(self, script: str, args: Any, cancel_after_s: float | None, limits: dict[str, Any]) -> Result:
+    async def _run(
+        self,
+        script: str,
+        args: Any,
+        cancel_after_s: float | None,
+        limits: dict[str, Any],
+        inputs: dict[str, bytes] | None = None,
+    ) -> Result:
         cancel = None
         if cancel_after_s is not None:
             cancel = asyncio.Event()
             asyncio.get_running_loop().call_later(cancel_after_s, cancel.set)
         in_force = msgspec.structs.replace(self.policy.limits, **limits)
-        return await self.pool.run(request(script, args), limits=in_force, cancel=cancel)
+        return await self.pool.run(request(script, args), limits=in_force, cancel=cancel, inputs=inputs)
 
 
 async def _make_pool(policy: Policy, host: Host, template: Template, **options: Any) -> Pool:

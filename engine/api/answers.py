@@ -9,9 +9,9 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
-from engine.service import Health
-from engine.task import NULL, Script, Status, StoredTask, TaskUsage
-from sandbox import ExitReason, Isolation, Limits, Logs, RunError, Violation
+from engine.service import Health, KeptFile
+from engine.task import NULL, ArtifactFacts, Script, Status, StoredTask, TaskUsage
+from sandbox import ExitReason, Isolation, Limits, Logs, RefusedArtifact, RunError, Violation
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,9 +40,27 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     attempts: Annotated[int, Meta(description="How often it was started.")]
     labels: dict[str, str]
     script: Annotated[Script | None, Meta(description="The named script that ran, with the hash of its bytes.")] = None
+    artifacts: Annotated[
+        tuple[ArtifactFacts, ...],
+        Meta(description="Files that it left in `artifacts/`; each is at `/task/{task_id}/artifacts/{name}`."),
+    ] = ()
+    artifacts_refused: Annotated[
+        tuple[RefusedArtifact, ...], Meta(description="What lay there and was not taken, and why.")
+    ] = ()
     created_at: datetime
     started_at: Annotated[datetime | None, Meta(description="Start of the last attempt.")] = None
     finished_at: datetime | None = None
+
+
+class FileAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that was uploaded."""
+
+    file_id: Annotated[str, Meta(description='Name it in a task by `{"file_id": …}`.')]
+    name: str
+    media_type: str
+    size_bytes: int
+    sha256: Annotated[str, Meta(description="In hex.")]
+    expires_at: Annotated[datetime, Meta(description="When it is forgotten, unless a task waits for it.")]
 
 
 class WorkerHealth(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,17 +114,7 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
 def task_answer(task: StoredTask) -> Task:
     """A task as clients see it."""
     outcome = task.outcome
-    if outcome is None:
-        return Task(
-            task_id=task.task_id,
-            task_type=task.task_type,
-            status=task.status,
-            policy=task.policy,
-            attempts=task.attempts,
-            labels=task.labels,
-            created_at=task.created_at,
-            started_at=task.started_at,
-        )
+    ended = {name: getattr(outcome, name) for name in outcome.__struct_fields__} if outcome else {}
     return Task(
         task_id=task.task_id,
         task_type=task.task_type,
@@ -117,7 +125,20 @@ def task_answer(task: StoredTask) -> Task:
         created_at=task.created_at,
         started_at=task.started_at,
         finished_at=task.finished_at,
-        **{name: getattr(outcome, name) for name in outcome.__struct_fields__},
+        **ended,
+    )
+
+
+def file_answer(kept: KeptFile) -> FileAnswer:
+    """An uploaded file as clients see it."""
+    file = kept.file
+    return FileAnswer(
+        file_id=file.file_id,
+        name=file.name,
+        media_type=file.media_type,
+        size_bytes=len(file.content),
+        sha256=file.sha256,
+        expires_at=kept.expires_at,
     )
 
 

@@ -24,7 +24,7 @@ import msgspec
 from msgspec import Meta
 
 from engine.task import TASK_TYPES
-from handlers.parameters import PARAMETERS, SCRIPT_NAME, decode
+from handlers.parameters import PARAMETERS, SCRIPT_NAME, decode, file_ids
 
 MEMORY_BYTES = 3 << 30
 """Of the checking process. The smallest objects of JSON take twenty times their length."""
@@ -47,6 +47,17 @@ class ExecuteRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     task_type: Annotated[str, Meta(description="Which sort of task; it says what `parameters` may be.")]
     parameters: Annotated[msgspec.Raw, Meta(description="What the task type takes.")]
+    policy: (
+        Annotated[
+            str,
+            Meta(
+                max_length=64,
+                description="Name of the policy to run under; the task type's own unless given.",
+                examples=["custom_script"],
+            ),
+        ]
+        | None
+    ) = None
     timeout_s: (
         Annotated[
             float,
@@ -82,6 +93,9 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float | None
     labels: dict[str, str]
     script_name: str | None
+    policy: str | None = None
+    file_ids: tuple[str, ...] = ()
+    """The uploaded files that the parameters name."""
 
 
 class InvalidRequestError(Exception):
@@ -117,6 +131,8 @@ def _check(body: bytes) -> tuple[Checked, msgspec.Struct]:
         timeout_s=request.timeout_s,
         labels=request.labels,
         script_name=script if script and SCRIPT_NAME.fullmatch(script) else None,
+        policy=request.policy,
+        file_ids=file_ids(parameters),
     )
     return checked, parameters
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from litestar.handlers import HTTPRouteHandler
 
-from engine.api.answers import HealthAnswer, Live, Task
+from engine.api.answers import FileAnswer, HealthAnswer, Live, Task
 from engine.api.checks import ExecuteRequest
 from engine.api.problems import MEDIA_TYPE, Problem
 from handlers.parameters import PARAMETERS
@@ -38,6 +38,28 @@ _WAIT = {
     "schema": {"type": "number", "minimum": 0},
     "example": 10,
 }
+_ARTIFACT_NAME = {
+    "name": "name",
+    "in": "path",
+    "required": True,
+    "description": "Name of the artifact, as the task's answer lists it.",
+    "schema": {"type": "string"},
+}
+_FILE_NAME = {
+    "name": "name",
+    "in": "query",
+    "description": "A name for people, when the body is the file itself.",
+    "schema": {"type": "string", "maxLength": 255},
+}
+_FILE_BODY = {
+    "required": True,
+    "content": {
+        "application/octet-stream": {},
+        "multipart/form-data": {
+            "schema": {"type": "object", "properties": {"file": {"type": "string", "format": "binary"}}}
+        },
+    },
+}
 _TASK_ID = {
     "name": "task_id", "in": "path", "required": True, "description": "The task's id, as it was given out.",
     "schema": {"type": "string", "format": "uuid"},
@@ -63,7 +85,7 @@ def build_openapi(routes: Iterable[HTTPRouteHandler], task_types: Iterable[str],
     """
     available = [task_type for task_type in task_types if task_type in PARAMETERS]
     parameters = [_documented(PARAMETERS[name]) for name in available]
-    types = [_documented(Task), HealthAnswer, Live, Problem, *parameters]
+    types = [_documented(Task), FileAnswer, HealthAnswer, Live, Problem, *parameters]
     _, components = msgspec.json.schema_components(types, ref_template=REF)
     requests = {f"Execute{PARAMETERS[name].__name__}": _request_schema(name) for name in available}
     paths: dict[str, Any] = {}
@@ -99,6 +121,14 @@ def _operation(route: HTTPRouteHandler, path: str, available: list[str]) -> dict
     elif path == "/task/{task_id}":
         operation["parameters"] = [_TASK_ID, _WAIT]
         operation["responses"] = {"200": _answer("The task.", "Task"), **_problems(400, 404, 405, 503)}
+    elif path == "/task/{task_id}/artifacts/{name}":
+        operation["parameters"] = [_TASK_ID, _ARTIFACT_NAME]
+        file = {"description": "Its bytes.", "content": {"application/octet-stream": {}}}
+        operation["responses"] = {"200": file, **_problems(400, 404, 405, 503)}
+    elif path == "/files":
+        operation["parameters"] = [_FILE_NAME]
+        operation["requestBody"] = _FILE_BODY
+        operation["responses"] = {"201": _answer("It is kept.", "FileAnswer"), **_problems(400, 405, 408, 413, 503)}
     elif path in ("/health", "/health/ready"):
         operation["responses"] = {
             "200": _answer("It is well.", "HealthAnswer"),

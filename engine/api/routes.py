@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import math
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID, uuid4
 
 import msgspec
 from litestar import MediaType, Request, Response, get, post
+from litestar.datastructures import UploadFile
 from litestar.exceptions import InternalServerException
 
-from engine.api.answers import Live, health_answer, task_answer
+from engine.api.answers import Live, file_answer, health_answer, task_answer
 from engine.api.checker import INLINE_BYTES, Checker
 from engine.api.problems import RequestError
 from engine.service import MAX_WAIT_S, Ask, Service
@@ -19,6 +21,8 @@ from engine.task import StoredTask
 
 BODY_TIMEOUT_S = 120.0
 BIG_BODIES = 4
+_BYTES = "application/octet-stream"
+_MAX_FILE_NAME = 255
 
 Connection = Request[Any, Any, Any]
 
@@ -62,6 +66,32 @@ async def get_task(request: Connection, task_id: str) -> Response[bytes]:
     return _task(task)
 
 
+@get("/task/{task_id:str}/artifacts/{name:str}", operation_id="getArtifact")
+async def get_artifact(request: Connection, task_id: str, name: str) -> Response[bytes]:
+    """A file that a task left behind."""
+    state: State = request.app.state.parts
+    key = _task_id(task_id)
+    artifact = await state.service.artifact(key, name) if key and "\0" not in name else None
+    if artifact is None:
+        raise RequestError(404, "There is no such artifact: the task's answer lists those that there are.")
+    headers = {
+        # never shown in place, whatever it is: it comes from code that nobody has read
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(artifact.name, safe='')}",
+        "ETag": f'"{artifact.sha256}"',
+    }
+    return Response(artifact.content, media_type="application/octet-stream", headers=headers)
+
+
+@post("/files", operation_id="uploadFile", status_code=201)
+async def upload_file(request: Connection) -> Response[bytes]:
+    """Keep a file, which tasks then name by its id: the body as it is, or a multipart form with one file."""
+    state: State = request.app.state.parts
+    async with _room(request, state):
+        name, media_type, content = await _uploaded(request)
+        kept = await state.service.keep_file(name, media_type, content)
+    return _json(file_answer(kept), status=201)
+
+
 @get("/health", operation_id="getHealth")
 async def get_health(request: Connection) -> Response[bytes]:
     """How the service and everything that it needs is; 503 when tasks are not accepted."""
@@ -94,7 +124,7 @@ async def get_docs(request: Connection) -> Response[bytes]:
     return Response(request.app.state.parts.docs, media_type=MediaType.HTML)
 
 
-ROUTES = (execute, get_task, get_health, get_live, get_ready, get_openapi, get_docs)
+ROUTES = (execute, get_task, get_artifact, upload_file, get_health, get_live, get_ready, get_openapi, get_docs)
 
 
 async def _accept(request: Connection, state: State, task_id: UUID) -> StoredTask:
@@ -108,8 +138,34 @@ async def _accept(request: Connection, state: State, task_id: UUID) -> StoredTas
             timeout_s=checked.timeout_s,
             labels=checked.labels,
             script_name=checked.script_name,
+            policy=checked.policy,
+            file_ids=checked.file_ids,
         )
         return await state.service.submit(ask, task_id)
+
+
+async def _uploaded(request: Connection) -> tuple[str, str, bytes]:
+    """Name, media type and content of the file in a request."""
+    media_type, _ = request.content_type
+    if media_type != "multipart/form-data":
+        return _file_name(request.query_params.get("name", "")), media_type or _BYTES, await _body(request)
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            form = await request.form()
+    except TimeoutError:
+        raise RequestError(408, f"The body did not arrive within {BODY_TIMEOUT_S:g} s.") from None
+    files = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
+    if len(files) != 1:
+        raise RequestError(400, f"The form must have exactly one file; it has {len(files)}.")
+    (file,) = files
+    return _file_name(file.filename or ""), file.content_type or _BYTES, await file.read()
+
+
+def _file_name(given: str) -> str:
+    """A name for people to know the file by. It never becomes a path."""
+    if len(given) > _MAX_FILE_NAME or any(character < " " or character == "\x7f" for character in given):
+        raise RequestError(400, f"at most {_MAX_FILE_NAME} characters, none of them a control character", path="name")
+    return given or "file"
 
 
 def _task(task: StoredTask, *, status: int = 200, headers: dict[str, str] | None = None) -> Response[bytes]:

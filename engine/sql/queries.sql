@@ -2,8 +2,8 @@
 
 -- name: insert_task
 -- Remember a task before anybody is told of it. $4 is the parameters' JSON text.
-INSERT INTO tasks (task_id, task_type, policy, parameters, timeout_s, labels, script_name, max_attempts)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+INSERT INTO tasks (task_id, task_type, policy, parameters, timeout_s, labels, script_name, max_attempts, file_ids)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 RETURNING created_at
 
 -- name: get_task
@@ -17,7 +17,7 @@ UPDATE tasks
 SET status = 'running', attempts = attempts + 1, worker_id = $2, lease_until = now() + make_interval(secs => $3),
     started_at = now()
 WHERE task_id = $1 AND status = 'queued'
-RETURNING attempts, task_type, policy, parameters, timeout_s, script_name,
+RETURNING attempts, task_type, policy, parameters, timeout_s, script_name, file_ids,
     extract(epoch FROM now() - greatest(created_at, due_at))::float8 AS queue_s
 
 -- name: renew_leases
@@ -27,12 +27,17 @@ WHERE task_id = ANY($2::uuid[]) AND status = 'running' AND worker_id = $1
 RETURNING task_id
 
 -- name: finish_task
--- Store how attempt $2 of worker $3 ended. No row: the lease was lost meanwhile and the result is not wanted.
+-- Store how attempt $2 of worker $3 ended, with the names ($7), hashes ($8) and contents ($9) of its artifacts.
+-- No row: the lease was lost meanwhile and the result is not wanted.
 WITH done AS (
     UPDATE tasks
     SET status = $4, exit_reason = $5, outcome = $6, finished_at = now(), worker_id = NULL, lease_until = NULL
     WHERE task_id = $1 AND attempts = $2 AND worker_id = $3 AND status = 'running'
     RETURNING task_id, started_at
+), kept AS (
+    INSERT INTO artifacts (task_id, name, sha256, content, size_bytes)
+    SELECT task_id, name, sha256, content, octet_length(content)
+    FROM done, unnest($7::text[], $8::text[], $9::bytea[]) AS artifact (name, sha256, content)
 )
 INSERT INTO attempts (task_id, attempt, worker_id, started_at, ended, exit_reason)
 SELECT task_id, $2, $3, started_at, 'finished', $5 FROM done
@@ -82,6 +87,32 @@ ORDER BY due_at, task_id LIMIT $2
 DELETE FROM tasks WHERE task_id IN (
     SELECT task_id FROM tasks WHERE finished_at < now() - make_interval(secs => $1 * 86400) LIMIT $2
 )
+
+-- name: insert_file
+-- Keep an uploaded file for $7 seconds.
+INSERT INTO files (file_id, name, media_type, size_bytes, sha256, content, expires_at)
+VALUES ($1, $2, $3, $4, $5, $6, now() + make_interval(secs => $7))
+RETURNING expires_at
+
+-- name: known_files
+-- Which of the files $1 there are.
+SELECT file_id FROM files WHERE file_id = ANY($1::text[]) AND expires_at > now()
+
+-- name: read_files
+-- The files $1, as far as they are still there. One that a task waits for is kept beyond its time.
+SELECT file_id, content FROM files WHERE file_id = ANY($1::text[])
+
+-- name: delete_old_files
+-- Delete up to $1 files whose time is over and for which no task waits.
+DELETE FROM files WHERE file_id IN (
+    SELECT file_id FROM files WHERE expires_at < now()
+    AND NOT EXISTS (SELECT FROM tasks WHERE status IN ('queued', 'running') AND file_id = ANY(file_ids))
+    LIMIT $1
+)
+
+-- name: get_artifact
+-- One artifact of a task.
+SELECT name, size_bytes, sha256, content FROM artifacts WHERE task_id = $1 AND name = $2
 
 -- name: beat
 -- Worker $1 is alive and in state $2.

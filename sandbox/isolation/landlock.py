@@ -25,10 +25,12 @@ RUN = READ | EXECUTE
 DEVICE = READ_FILE | WRITE_FILE
 WORKSPACE = READ | WRITE_FILE | REMOVE_DIR | REMOVE_FILE | MAKE_DIR | MAKE_REG | MAKE_SYM | REFER | TRUNCATE
 
+NET_ABI = 4
 _NET_BIND_AND_CONNECT = 0b11
+_NET_CONNECT = 0b10
 _SCOPE_ABSTRACT_UNIX_AND_SIGNAL = 0b11
 _CREATE_RULESET_VERSION = 1
-_RULE_PATH_BENEATH = 1
+_RULE_PATH_BENEATH, _RULE_NET_PORT = 1, 2
 _LOG_SAME_EXEC_OFF = 1
 
 
@@ -43,6 +45,11 @@ class _PathBeneathAttr(ctypes.Structure):
     _fields_ = [("allowed_access", ctypes.c_uint64), ("parent_fd", ctypes.c_int32)]
 
 
+class _NetPortAttr(ctypes.Structure):
+    # struct landlock_net_port_attr
+    _fields_ = [("allowed_access", ctypes.c_uint64), ("port", ctypes.c_uint64)]
+
+
 def abi_version() -> int:
     """The kernel's Landlock ABI, 0 when there is none."""
     try:
@@ -51,18 +58,19 @@ def abi_version() -> int:
         return 0
 
 
-def restrict(abi: int, rules: Sequence[tuple[int, int]]) -> None:
+def restrict(abi: int, rules: Sequence[tuple[int, int]], *, connect_port: int = 0) -> None:
     """Deny the calling thread everything that Landlock mediates, except ``rules``.
 
     Args:
         abi: the ABI to use, at most the kernel's.
         rules: (descriptor of a folder or file, access rights beneath it).
+        connect_port: the one TCP port that may be connected to; 0 for none.
     Raises:
         OSError: the kernel refuses.
     """
     handled_fs = _handled_fs(abi)
     attr = _RulesetAttr(
-        handled_fs, _NET_BIND_AND_CONNECT if abi >= 4 else 0, _SCOPE_ABSTRACT_UNIX_AND_SIGNAL if abi >= 6 else 0
+        handled_fs, _NET_BIND_AND_CONNECT if abi >= NET_ABI else 0, _SCOPE_ABSTRACT_UNIX_AND_SIGNAL if abi >= 6 else 0
     )
     size = 8 if abi < 4 else 16 if abi < 6 else 24
     ruleset = libc.syscall("landlock", libc.SYS_LANDLOCK_CREATE_RULESET, ctypes.byref(attr), size, 0)
@@ -70,6 +78,9 @@ def restrict(abi: int, rules: Sequence[tuple[int, int]]) -> None:
         for fd, access in rules:
             beneath = ctypes.byref(_PathBeneathAttr(access & handled_fs, fd))
             libc.syscall("landlock", libc.SYS_LANDLOCK_ADD_RULE, ruleset, _RULE_PATH_BENEATH, beneath, 0)
+        if connect_port and abi >= NET_ABI:
+            port = ctypes.byref(_NetPortAttr(_NET_CONNECT, connect_port))
+            libc.syscall("landlock", libc.SYS_LANDLOCK_ADD_RULE, ruleset, _RULE_NET_PORT, port, 0)
         # a denial would otherwise be an audit record each time: a script could flood the host's log
         flags = _LOG_SAME_EXEC_OFF if abi >= 7 else 0
         libc.syscall("landlock", libc.SYS_LANDLOCK_RESTRICT_SELF, ruleset, flags)

@@ -44,13 +44,27 @@ _FCNTL_LOCKS = (6, 7, 37, 38)
 # include/uapi/asm-generic/ioctls.h: TCGETS (isatty), FIONREAD, FIONBIO, FIOCLEX
 _IOCTL_REQUESTS = (0x5401, 0x541B, 0x5421, 0x5451)
 _PR_SET_NAME, _PR_GET_NAME = 15, 16  # include/uapi/linux/prctl.h
-_AF_UNIX = 1
+_AF_UNIX, _AF_INET, _AF_INET6 = 1, 2, 10  # include/linux/socket.h
+_SOCK_STREAM, _IPPROTO_TCP = 1, 6
+_SOCKET_OPTIONS = {
+    # include/uapi/asm-generic/socket.h: SO_REUSEADDR, SO_SNDBUF, SO_RCVBUF, SO_KEEPALIVE, SO_LINGER, SO_RCVTIMEO,
+    # SO_SNDTIMEO. No SO_ATTACH_FILTER and its kin.
+    1: (2, 7, 8, 9, 13, 20, 21),
+    # include/uapi/linux/tcp.h: TCP_NODELAY, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_USER_TIMEOUT. No TCP_ULP.
+    _IPPROTO_TCP: (1, 4, 5, 6, 18),
+}
+"""Level → options that may be set."""
 _SOCK_TYPE_MASK, _PAIRS = 0xF, (1, 5)  # include/linux/net.h: SOCK_STREAM, SOCK_SEQPACKET
 _LOW_32 = 0xFFFFFFFF
 
 
 def compile_filter(
-    *, processes: bool = False, extra: Sequence[str] = (), alone: bool = True, landlock_abi: int = 7
+    *,
+    processes: bool = False,
+    network: bool = False,
+    extra: Sequence[str] = (),
+    alone: bool = True,
+    landlock_abi: int = 7,
 ) -> bytes:
     """The filter as BPF, an array of struct sock_filter.
 
@@ -58,6 +72,7 @@ def compile_filter(
         alone: whether namespaces keep the run apart; without them the filter also closes what they would have.
         landlock_abi: the ABI in force, whose gaps the filter then closes.
         processes: whether to add what the ``processes`` profile allows.
+        network: whether to add what connecting to the egress proxy takes.
         extra: further system calls to allow, by name.
     Raises:
         ImportError, RuntimeError: libseccomp is not on this host.
@@ -74,22 +89,17 @@ def compile_filter(
         if pyseccomp.resolve_syscall(arch, name) >= 0:
             rules.add_rule(action, name, *arguments)
 
-    conditions = _conditions(pyseccomp, processes=processes)
-    taken = set() if alone else _not_beside_others(landlock_abi)
+    conditions = _conditions(pyseccomp, processes=processes) + (_connections(pyseccomp) if network else [])
+    taken = (set() if alone else _not_beside_others(landlock_abi)) | ({"setsockopt"} if network else set())
     if "openat" in taken:
         conditions += _opens_that_truncate_only_what_they_may_write(pyseccomp)
     for name in [*names(ALLOWED), *(names(PROCESSES) if processes else ()), *extra]:
         if name not in taken:
             add(pyseccomp.ALLOW, name)
-    for number, calls in QUIET.items():
-        for name in calls.split():
-            add(pyseccomp.ERRNO(number), name)
     for name, condition in conditions:
         add(pyseccomp.ALLOW, name, *condition)
-    # answered 0 by the filter itself: granted, without the kernel ever seeing it
-    add(pyseccomp.ERRNO(0), "flock")
-    for command in _FCNTL_LOCKS:
-        add(pyseccomp.ERRNO(0), "fcntl", pyseccomp.Arg(1, pyseccomp.MASKED_EQ, _LOW_32, command))
+    for number, name, condition in _answers(pyseccomp, network=network):
+        add(pyseccomp.ERRNO(number), name, *condition)
     return _export(rules)
 
 
@@ -139,6 +149,37 @@ def _conditions(pyseccomp: Any, *, processes: bool) -> list[tuple[str, list[Any]
         # one's own limits, which without privilege can only be lowered
         ("prlimit64", [arg(0, 0)]),
     ]
+
+
+def _connections(pyseccomp: Any) -> list[tuple[str, list[Any]]]:
+    """TCP over IPv4 and nothing else; where to, the network namespace and Landlock say. Harmless options by name."""
+
+    def arg(index: int, value: int, mask: int = _LOW_32) -> Any:
+        return pyseccomp.Arg(index, pyseccomp.MASKED_EQ, mask, value)
+
+    sockets = [
+        ("socket", [arg(0, _AF_INET), arg(1, _SOCK_STREAM, _SOCK_TYPE_MASK), arg(2, protocol)])
+        for protocol in (0, _IPPROTO_TCP)
+    ]
+    options = [
+        ("setsockopt", [arg(1, level), arg(2, option)])
+        for level, names_of_level in _SOCKET_OPTIONS.items()
+        for option in names_of_level
+    ]
+    return [*sockets, *options, ("connect", [])]
+
+
+def _answers(pyseccomp: Any, *, network: bool) -> list[tuple[int, str, list[Any]]]:
+    """(errno, call, condition) of what the filter answers itself, without the kernel or the supervisor seeing it."""
+
+    def arg(index: int, value: int) -> Any:
+        return pyseccomp.Arg(index, pyseccomp.MASKED_EQ, _LOW_32, value)
+
+    quiet = [(number, name, list[Any]()) for number, calls in QUIET.items() for name in calls.split()]
+    granted = [(0, "flock", list[Any]()), *[(0, "fcntl", [arg(1, command)]) for command in _FCNTL_LOCKS]]
+    # libraries that may use the network try this one first, and take the answer well
+    no_ipv6 = [(errno.EAFNOSUPPORT, "socket", [arg(0, _AF_INET6)])] if network else []
+    return quiet + granted + no_ipv6
 
 
 def _not_beside_others(landlock_abi: int) -> set[str]:

@@ -140,7 +140,10 @@ def test_a_burst_during_which_the_zygote_is_killed(make_box: MakeBox, after_s: f
 
 
 BROKEN_STEPS = {
-    "restrict_by_landlock": ("isolation/landlock.py", "def restrict(abi, rules):\n    raise OSError(1, 'refused')\n"),
+    "restrict_by_landlock": (
+        "isolation/landlock.py",
+        "def restrict(abi, rules, **_):\n    raise OSError(1, 'refused')\n",
+    ),
     "report_ready": (
         "isolation/seccomp.py",
         "_install = install\ndef install(program):\n    _install(program)\n    raise OSError(109, 'refused')\n",

@@ -1,0 +1,119 @@
+"""Files in and out through HTTP: uploads, inputs below FILES_DIR, artifacts."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import Any
+
+import httpx
+import pytest
+from stack import task
+
+
+def run(client: httpx.Client, script: str, **more: Any) -> dict[str, Any]:
+    """Run a script and give the whole answer."""
+    body = task(script)
+    body["parameters"] |= more.pop("parameters", {})
+    response = client.post("/execute", params={"wait": 60}, json=body | more)
+    assert 200 == response.status_code, response.text
+    return dict(response.json())
+
+
+def test_an_uploaded_file_reaches_the_task_that_names_it(client: httpx.Client) -> None:
+    """Byte for byte, whatever bytes they are."""
+    content = os.urandom(3 << 20)
+    kept = client.post("/files", params={"name": "räw.bin"}, content=content)
+    assert 201 == kept.status_code, kept.text
+    facts = kept.json()
+    assert ("räw.bin", len(content), hashlib.sha256(content).hexdigest()) == (
+        facts["name"],
+        facts["size_bytes"],
+        facts["sha256"],
+    )
+    script = "import hashlib\nresult = hashlib.sha256(open('inputs/a.bin', 'rb').read()).hexdigest()"
+    answer = run(client, script, parameters={"inputs": {"a.bin": {"file_id": facts["file_id"]}}})
+    assert facts["sha256"] == answer["result"]
+
+
+def test_a_multipart_upload_keeps_the_file_in_it(client: httpx.Client) -> None:
+    """As browsers and n8n send it."""
+    kept = client.post("/files", files={"data": ("report.csv", b"x,y\n1,2\n", "text/csv")})
+    assert 201 == kept.status_code, kept.text
+    assert ("report.csv", "text/csv", 8) == tuple(kept.json()[name] for name in ("name", "media_type", "size_bytes"))
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_a_multipart_upload_without_exactly_one_file_is_refused(client: httpx.Client, count: int) -> None:
+    """Nothing is guessed."""
+    files = [("data", (f"{index}.txt", b"x", "text/plain")) for index in range(count)] or [("data", (None, b"text"))]
+    refused = client.post("/files", files=files)
+    assert 400 == refused.status_code, refused.text
+    assert f"it has {count}" in refused.json()["detail"]
+
+
+def test_a_task_that_names_an_unknown_file_is_refused(client: httpx.Client) -> None:
+    """At once, not when it runs."""
+    body = task("result = 1")
+    body["parameters"]["inputs"] = {"a": {"file_id": "file_" + "0" * 32}}
+    refused = client.post("/execute", json=body)
+    assert 400 == refused.status_code
+    assert "never uploaded here, or has expired" in refused.json()["detail"]
+
+
+def test_inline_input_files_reach_the_script(client: httpx.Client) -> None:
+    """As text and as base64."""
+    inputs = {"a.txt": {"text": "grüße"}, "b.bin": {"base64": "AAH/"}}
+    script = "result = [open('inputs/a.txt', encoding='utf-8').read(), list(open('inputs/b.bin', 'rb').read())]"
+    assert ["grüße", [0, 1, 255]] == run(client, script, parameters={"inputs": inputs})["result"]
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", ".hidden", "-x", "a\u0000", ""])
+def test_an_input_name_that_leaves_its_folder_is_refused(client: httpx.Client, name: str) -> None:
+    """By its form, before anything opens it."""
+    body = task("result = 1")
+    body["parameters"]["inputs"] = {name: {"text": "x"}}
+    refused = client.post("/execute", json=body)
+    assert 400 == refused.status_code, refused.text
+    assert "parameters.inputs" in refused.json()["errors"][0]["path"]
+
+
+def test_an_artifact_can_be_fetched(client: httpx.Client) -> None:
+    """As bytes to be saved, never as a page to be shown."""
+    answer = run(client, "open('artifacts/page 1.html', 'w').write('<script>alert(1)</script>')\nresult = 1")
+    (facts,) = answer["artifacts"]
+    assert ("page 1.html", 25) == (facts["name"], facts["size_bytes"])
+    fetched = client.get(f"/task/{answer['task_id']}/artifacts/page%201.html")
+    assert (200, b"<script>alert(1)</script>") == (fetched.status_code, fetched.content)
+    assert "application/octet-stream" == fetched.headers["content-type"]
+    assert "attachment; filename*=UTF-8''page%201.html" == fetched.headers["content-disposition"]
+    assert "nosniff" == fetched.headers["x-content-type-options"]
+    assert facts["sha256"] == hashlib.sha256(fetched.content).hexdigest()
+
+
+@pytest.mark.parametrize("name", ["missing", "..%2f..%2fetc%2fpasswd", "%00"])
+def test_an_artifact_that_is_not_there_is_a_404(client: httpx.Client, name: str) -> None:
+    """Whatever the name looks like."""
+    answer = run(client, "open('artifacts/a', 'w').write('x')\nresult = 1")
+    assert 404 == client.get(f"/task/{answer['task_id']}/artifacts/{name}").status_code
+
+
+def test_refused_artifacts_are_named(client: httpx.Client) -> None:
+    """A link that the run left is not followed, and the answer says so."""
+    answer = run(client, "import os\nos.symlink('/app/handlers/entry.py', 'artifacts/link')\nresult = 1")
+    assert [] == answer["artifacts"]
+    assert ["link"] == [refused["name"] for refused in answer["artifacts_refused"]]
+
+
+def test_a_task_may_name_its_policy(client: httpx.Client) -> None:
+    """One of its task type."""
+    assert "custom_script" == run(client, "result = 1", policy="custom_script")["policy"]
+
+
+@pytest.mark.parametrize("policy", ["data_processing", "no_such", "", "../custom_script"])
+def test_a_policy_of_another_task_type_is_refused(client: httpx.Client, policy: str) -> None:
+    """With the names of those that there are."""
+    refused = client.post("/execute", json=task("result = 1") | {"policy": policy})
+    assert 400 == refused.status_code
+    assert "$.policy" == refused.json()["errors"][0]["path"]
+    assert "custom_script" in refused.json()["detail"]
