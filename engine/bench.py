@@ -244,7 +244,7 @@ async def measure(parts: list[str], settings: Settings, progress: Progress) -> l
     """All rows of the parts asked for, of ``sandbox`` and ``service``."""
     rows: list[Row] = []
     if "sandbox" in parts:
-        policy = Policies.load(settings.policies_dir).default("custom_script")
+        policy = Policies.load(settings).default("custom_script")
         rows += await measure_sandbox(policy, template(settings), progress)
     if "service" in parts:
         rows += await measure_service(progress)

@@ -52,7 +52,7 @@ async def run_once(settings: Settings, body: bytes) -> Outcome:
     checked = check_body(body)
     if checked.file_ids:
         raise PolicyError("a task that names uploaded files needs a service that has them; name files by path here")
-    policies = Policies.load(settings.policies_dir)
+    policies = Policies.load(settings)
     if checked.task_type not in policies.task_types:
         raise PolicyError(f"{checked.task_type} has no policy in {settings.policies_dir}")
     policy = policies.default(checked.task_type) if checked.policy is None else policies.named(checked.policy)
@@ -61,7 +61,7 @@ async def run_once(settings: Settings, body: bytes) -> Outcome:
     claim = Claim(
         task_id=UUID(int=0), attempt=1, task_type=checked.task_type, policy=policy.name,
         parameters=body[checked.start : checked.end], timeout_s=checked.timeout_s, script_name=checked.script_name,
-        file_ids=(), queue_s=0.0,
+        queue_s=0.0,
     )  # fmt: skip
     script = read_script(settings.scripts_dir, claim.script_name) if claim.script_name else None
     host = probe(settings)
@@ -75,10 +75,10 @@ def check_host(settings: Settings) -> HostCheck:
     """Probe the host and hold every policy against it."""
     host = probe(settings)
     try:
-        policies = load_policies(settings.policies_dir)
+        policies = Policies.load(settings).all
     except PolicyError as error:
         return HostCheck(host=host, policies=(), fault=str(error))
-    return HostCheck(host=host, policies=tuple(_check_policy(host, policy) for policy in policies.values()))
+    return HostCheck(host=host, policies=tuple(_check_policy(host, policy) for policy in policies))
 
 
 def known_scripts(folder: Path) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from engine.settings import Settings
 from sandbox import Limits, Policy, PolicyError, load_policies
 
@@ -30,13 +28,19 @@ class Policies:
                 raise PolicyError(f"{policy.task_type}: a policy named after a task type must be of that type")
 
     @classmethod
-    def load(cls, folder: Path) -> Policies:
-        """Read the policy files of a folder.
+    def load(cls, settings: Settings) -> Policies:
+        """Read the policy files of ``POLICIES_DIR``, all of them, and leave out what ``DISABLED_POLICIES`` names.
 
         Raises:
-            PolicyError: a file that cannot be, or no file at all.
+            PolicyError: a file that cannot be, or no file at all; a disabled policy that there is not.
         """
-        return cls(load_policies(folder))
+        policies = load_policies(settings.policies_dir, exceptions=settings.egress_allow_private)
+        if unknown := sorted(set(settings.disabled_policies) - set(policies)):
+            raise PolicyError(f"DISABLED_POLICIES: {', '.join(unknown)}: no such policy in {settings.policies_dir}")
+        kept = {name: policy for name, policy in policies.items() if name not in settings.disabled_policies}
+        if not kept:
+            raise PolicyError("DISABLED_POLICIES: names every policy that there is; none is left to run tasks under")
+        return cls(kept)
 
     @property
     def all(self) -> tuple[Policy, ...]:

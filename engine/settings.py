@@ -10,12 +10,16 @@ from __future__ import annotations
 import math
 import typing
 from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
+import certifi
 import msgspec
 from msgspec import Meta
+
+from sandbox import parse_exceptions
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
 DATABASE_SCHEMES = ("postgresql", "postgres")
@@ -34,6 +38,13 @@ class SettingsError(Exception):
 def _about(env: str, effect: str, *, unit: str = "", default: str = "", **facts: Any) -> Meta:
     """What the table prints of a field, beside its type and range."""
     return Meta(description=effect, extra={"env": env, "unit": unit, "default": default, **facts})
+
+
+def _parse_names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(name.isprintable() and name and " " not in name for name in names):
+        raise ValueError(text)
+    return names
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,6 +158,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Path,
         _about("POLICIES_DIR", "Folder of the policy files.", unit="folder", default="policies/ beside engine/"),
     ] = PROJECT_DIR / "policies"
+    disabled_policies: Annotated[
+        tuple[str, ...],
+        _about(
+            "DISABLED_POLICIES",
+            "Policies that are left out here, with commas between; tasks that need one of them are refused. For hosts "
+            "that cannot hold them.",
+            unit="names",
+            default="none",
+            parse=_parse_names,
+            allowed="names of policies with commas between",
+        ),
+    ] = ()
     scripts_dir: Annotated[
         Path,
         _about(
@@ -180,6 +203,27 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             unit="folder",
             default=".data/ beside engine/; as root /var/lib/unityai-python-worker when the server's user cannot "
             "reach it",
+        ),
+    ] = None
+    egress_allow_private: Annotated[
+        tuple[IPv4Network | IPv6Network, ...],
+        _about(
+            "EGRESS_ALLOW_PRIVATE",
+            "Private networks, with commas between, that runs may reach where their policy names the host, although "
+            "`deny_private` is set.",
+            unit="networks",
+            default="none",
+            parse=parse_exceptions,
+            allowed="private networks with commas between, such as 10.1.0.0/16",
+        ),
+    ] = ()
+    egress_ca_file: Annotated[
+        Path | None,
+        _about(
+            "EGRESS_CA_FILE",
+            "Certificates (PEM) that runs with network trust.",
+            unit="file",
+            default="those of the certifi package",
         ),
     ] = None
     sandbox_isolation: Annotated[
@@ -284,6 +328,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     @property
+    def ca_file(self) -> Path:
+        """Certificates that runs with network trust."""
+        return self.egress_ca_file or Path(certifi.where())
+
+    @property
     def isolation(self) -> Literal["full", "unprivileged", "auto"]:
         """The profile asked for."""
         return self.sandbox_isolation or ("full" if self.environment == "production" else "auto")
@@ -330,9 +379,11 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
             continue
         try:
             values[variable.field] = _parse(variable, text)
-        except (ValueError, msgspec.ValidationError):
+        except (ValueError, msgspec.ValidationError) as error:
             shown = "(value not shown)" if variable.secret else repr(text)
             note = f" ({variable.facts['note']})" if "note" in variable.facts else ""
+            if "parse" in variable.facts:
+                note = f" ({error})"
             faults.append(f"{variable.env} {shown}: must be {variable.allowed}{note}")
     if environ.get("ENVIRONMENT", "").strip() == "production":
         faults += [
@@ -367,6 +418,8 @@ def _variable(field: msgspec.structs.FieldInfo, annotation: Any) -> Variable:
 
 def _allowed(annotation: Any, facts: dict[str, Any]) -> str:
     """What a value may be, in words, from the very type and range that check it."""
+    if "allowed" in facts:
+        return str(facts["allowed"])
     if schemes := facts.get("schemes"):
         return "a URL that starts with " + " or ".join(f"{scheme}://" for scheme in schemes)
     kind = typing.get_args(annotation)[0]
@@ -380,7 +433,7 @@ def _allowed(annotation: Any, facts: dict[str, Any]) -> str:
         return f"{noun}{unit}, {lowest} to {highest}"
     if pattern:
         return "1 to 100 letters, digits and : . _ - that start with a letter or digit"
-    return "a path of a folder" if facts["unit"] == "folder" else "a host name or address"
+    return f"a path of a {facts['unit']}" if facts["unit"] in ("folder", "file") else "a host name or address"
 
 
 def _choices(part: Any) -> list[str]:
@@ -405,6 +458,8 @@ def _plain(value: Any) -> str:
 
 
 def _parse(variable: Variable, text: str) -> Any:
+    if parse := variable.facts.get("parse"):
+        return parse(text)
     if schemes := variable.facts.get("schemes"):
         return _parse_url(text, schemes)
     kind = typing.get_args(variable.annotation)[0]

@@ -98,7 +98,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     parameters: bytes
     timeout_s: float | None
     script_name: str | None
-    file_ids: tuple[str, ...]
+    file_ids: tuple[str, ...] = ()
     queue_s: float
     """How long the task waited for this attempt, since it was accepted or given back."""
 

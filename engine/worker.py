@@ -85,6 +85,8 @@ def template(settings: Settings) -> Template:
         code=PROJECT_DIR,
         entry=ENTRY,
         places={"scripts": settings.scripts_dir} | ({"inputs": settings.files_dir} if settings.files_dir else {}),
+        ca_file=settings.ca_file,
+        egress_exceptions=settings.egress_allow_private,
         uid=settings.sandbox_uid,
         gid=settings.sandbox_gid,
     )
@@ -132,7 +134,7 @@ async def run_worker(settings: Settings) -> None:
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
-    policies = Policies.load(settings.policies_dir)
+    policies = Policies.load(settings)
     host = probe(settings)
     async with open_pools(settings, host, policies.all, ready=settings.pool_ready) as pools:
         await Worker(settings, policies, pools).run(stop)

@@ -9,8 +9,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sandbox.errors import HostError, PolicyError, SandboxError
-    from sandbox.policy import Filesystem, Limits, Network, Policy, Syscalls, load_policies, load_policy
+    from sandbox.egress.address import parse_exceptions
+    from sandbox.egress.hosts import is_wide, parse_entry
+    from sandbox.errors import HostError, PolicyError, PolicyFault, SandboxError
+    from sandbox.grant import CallGroup, Calls, granted_calls
+    from sandbox.policy import (
+        Filesystem,
+        Limits,
+        Network,
+        Policy,
+        PolicyFile,
+        Syscalls,
+        load_policies,
+        load_policy,
+        policy_paths,
+        read_policies,
+        read_policy,
+    )
     from sandbox.pool import Pool, PoolStats
     from sandbox.probe import Host, Layer, probe_host
     from sandbox.result import (
@@ -27,8 +42,14 @@ if TYPE_CHECKING:
     from sandbox.template import Template
 
 _HOME = {
-    "errors": ("HostError", "PolicyError", "SandboxError"),
-    "policy": ("Filesystem", "Limits", "Network", "Policy", "Syscalls", "load_policies", "load_policy"),
+    "egress.address": ("parse_exceptions",),
+    "egress.hosts": ("is_wide", "parse_entry"),
+    "errors": ("HostError", "PolicyError", "PolicyFault", "SandboxError"),
+    "grant": ("CallGroup", "Calls", "granted_calls"),
+    "policy": (
+        "Filesystem", "Limits", "Network", "Policy", "PolicyFile", "Syscalls", "load_policies", "load_policy",
+        "policy_paths", "read_policies", "read_policy",
+    ),
     "pool": ("Pool", "PoolStats"),
     "probe": ("Host", "Layer", "probe_host"),
     "result": (
@@ -38,9 +59,11 @@ _HOME = {
 }  # fmt: skip
 
 __all__ = [
-    "Artifact", "ExitReason", "Filesystem", "Host", "HostError", "Isolation", "Layer", "Limits", "Logs", "Network",
-    "Policy", "PolicyError", "Pool", "PoolStats", "RefusedArtifact", "Result", "RunError", "SandboxError", "Syscalls",
-    "Template", "Usage", "Violation", "load_policies", "load_policy", "probe_host",
+    "Artifact", "CallGroup", "Calls", "ExitReason", "Filesystem", "Host", "HostError", "Isolation", "Layer",
+    "Limits", "Logs", "Network", "Policy", "PolicyError", "PolicyFault", "PolicyFile", "Pool", "PoolStats",
+    "RefusedArtifact", "Result", "RunError", "SandboxError", "Syscalls", "Template", "Usage", "Violation",
+    "granted_calls", "is_wide", "load_policies", "load_policy", "parse_entry", "parse_exceptions", "policy_paths", "probe_host",
+    "read_policies", "read_policy",
 ]  # fmt: skip
 
 

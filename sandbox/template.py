@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from sandbox.egress.address import Network as IPNetwork
 from sandbox.errors import HostError
 from sandbox.isolation import network
 from sandbox.policy import Policy
@@ -37,6 +38,8 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
     ``inputs``, the operator's files, if there are any."""
     ca_file: Path | None = None
     """Certificates that runs with egress trust (PEM); ``None`` for none at all."""
+    egress_exceptions: tuple[IPNetwork, ...] = ()
+    """Private networks that the operator opens to runs whose policy names the host."""
     uid: int
     """Outer user id of zygotes and children when the worker is root; unused otherwise."""
     gid: int

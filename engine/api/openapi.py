@@ -11,6 +11,7 @@ from litestar.handlers import HTTPRouteHandler
 from engine.api.answers import FileAnswer, HealthAnswer, Live, Task
 from engine.api.checks import ExecuteRequest
 from engine.api.problems import MEDIA_TYPE, Problem
+from handlers.image_options import OPTIONS
 from handlers.parameters import PARAMETERS
 
 REF = "#/components/schemas/{name}"
@@ -23,6 +24,21 @@ EXAMPLES: dict[str, dict[str, Any]] = {
             {"value": 20, "category": "B"},
             {"value": 15, "category": "A"},
         ],
+    },
+    "document_processing": {
+        "document_type": "txt",
+        "operation": "summarize",
+        "sentences": 1,
+        "content": "Ada Lovelace translated an article about Babbage's engine. Her notes on the engine were longer "
+        "than the article about the engine. They hold what many call the first program. It rained.",
+    },
+    "image_processing": {
+        "image_path": {
+            "base64": "iVBORw0KGgoAAAANSUhEUgAAAAQAAAACCAIAAADwyuo0AAAAEklEQVR42mOUm/CfAQaYGJAAACelAbFV"
+            "ezxqAAAAAElFTkSuQmCC"
+        },
+        "operation": "resize",
+        "options": {"width": 64, "height": 64, "mode": "fit"},
     },
     "custom_script": {
         "script": "data_analysis.py",
@@ -85,8 +101,12 @@ def build_openapi(routes: Iterable[HTTPRouteHandler], task_types: Iterable[str],
     """
     available = [task_type for task_type in task_types if task_type in PARAMETERS]
     parameters = [_documented(PARAMETERS[name]) for name in available]
-    types = [_documented(Task), FileAnswer, HealthAnswer, Live, Problem, *parameters]
+    options = [_documented(kind, name=f"{kind.__name__}Options") for kind in OPTIONS.values()]
+    types = [_documented(Task), FileAnswer, HealthAnswer, Live, Problem, *parameters, *options]
     _, components = msgspec.json.schema_components(types, ref_template=REF)
+    if "ImageProcessing" in components:  # raw JSON to the decoder, which reads it by its operation
+        refs = [{"$ref": REF.format(name=kind.__name__)} for kind in options]
+        components["ImageProcessing"]["properties"]["options"]["anyOf"] = refs
     requests = {f"Execute{PARAMETERS[name].__name__}": _request_schema(name) for name in available}
     paths: dict[str, Any] = {}
     for route in routes:
@@ -180,8 +200,13 @@ def _request_schema(task_type: str) -> dict[str, Any]:
     return schema | {"title": f"Execute{kind.__name__}", "description": summary, "properties": properties}
 
 
-def _documented(kind: type[msgspec.Struct]) -> type[msgspec.Struct]:
-    """The same Struct with defaults that a JSON schema can show: a raw JSON text becomes its value."""
+def _documented(kind: type[msgspec.Struct], *, name: str = "") -> type[msgspec.Struct]:
+    """The same Struct, untagged, with defaults that a JSON schema can show: a raw JSON text becomes its value.
+
+    Args:
+        kind: the Struct.
+        name: what it is called in the document; its own name unless given.
+    """
     fields: list[Any] = []
     for field in msgspec.structs.fields(kind):
         if field.required:
@@ -193,7 +218,7 @@ def _documented(kind: type[msgspec.Struct]) -> type[msgspec.Struct]:
         else:
             fields.append((field.name, field.type, msgspec.field(default_factory=field.default_factory)))
     return msgspec.defstruct(
-        kind.__name__, fields, kw_only=True, forbid_unknown_fields=True, namespace={"__doc__": kind.__doc__}
+        name or kind.__name__, fields, kw_only=True, forbid_unknown_fields=True, namespace={"__doc__": kind.__doc__}
     )
 
 

@@ -33,7 +33,7 @@ async def serve(settings: Settings) -> None:
         settings,
         Store(database_url, connections=settings.database_connections),
         Queue(redis_url, settings.queue_name),
-        Policies.load(settings.policies_dir),
+        Policies.load(settings),
     )
     config = uvicorn.Config(
         create_app(service, version=version()),

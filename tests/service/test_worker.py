@@ -70,7 +70,7 @@ def attempt(servers: Embedded, failures: list[Exception], script_name: str | Non
     )
 
     async def run() -> StoredTask:
-        policies = Policies.load(ROOT / "policies")
+        policies = Policies.load(settings)
         pools = {"custom_script": cast(Pool, BrokenPool(failures))}
         stop = asyncio.Event()
         working = asyncio.create_task(Worker(settings, policies, pools).run(stop))
