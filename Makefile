@@ -4,7 +4,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint ablation soak coverage bench lock clean
+.PHONY: help install models demo test lint ablation soak coverage bench lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -20,10 +20,13 @@ $(VENV)/.installed: requirements.lock
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
 	@touch $@
 
-demo: install  ## Start the whole service on embedded servers, run real tasks end to end, stop it again
+models: install  ## Gather the models of ml_inference into models/, digests checked; quick when they are there
+	@$(PY) -m engine models
+
+demo: install models  ## Start the whole service on embedded servers, run real tasks end to end, stop it again
 	@$(PY) -m engine demo
 
-test: install  ## Every test: as the current user, then the sandbox again as an unprivileged one
+test: install models  ## Every test: as the current user, then the sandbox again as an unprivileged one
 	$(PY) -m pytest
 	$(PY) -m tests.as_user
 
@@ -42,7 +45,7 @@ soak: install  ## 10,000 runs through one pool; afterwards nothing may be more t
 coverage: install  ## Branch coverage of sandbox/, with what cannot be measured and why
 	@$(PY) -m tests.coverage_sandbox
 
-bench: install  ## Measure, against plain python and bwrap in the same run
+bench: install models  ## Measure, against plain python and bwrap in the same run
 	@$(PY) -m engine bench
 
 lock:  ## Work requirements.lock out anew (needs uv)

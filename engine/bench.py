@@ -24,6 +24,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from engine import bench_egress
 from engine.demo import own_service
 from engine.policies import Policies
 from engine.settings import Settings
@@ -186,6 +187,27 @@ def _weigh(pool: Pool, name: str) -> Row:
     return Row(what=f"memory of a ready child, {name}", samples=len(sizes_mib), p50_ms=0, p95_ms=0, note=note)
 
 
+# -- the egress proxy
+
+
+async def measure_egress(policy: Policy, template: Template, progress: Progress) -> list[Row]:
+    """Fetches through the proxy against the same fetches without it."""
+    host = await asyncio.to_thread(probe_host, template.uid, template.gid)
+    progress("fetches, directly and through the egress proxy")
+    direct, proxied = await bench_egress.measure(policy, host, template)
+    rows: list[Row] = []
+    for name, fetched in (("directly", direct), ("through the proxy", proxied)):
+        baseline = rows[:2] if rows else [None, None]
+        rows.append(_row(f"small fetch {name}", fetched.small_s, baseline[0]))
+        seconds = [seconds for _, seconds in fetched.big]
+        row = _row(f"{bench_egress.BIG_MIB} MiB {name}", seconds, baseline[1])
+        speed = f"{bench_egress.BIG_MIB * 1e3 / row.p50_ms:.0f} MiB/s"
+        rows.append(msgspec.structs.replace(row, note=speed))
+    added_ms = rows[2].p50_ms - rows[0].p50_ms
+    rows[2] = msgspec.structs.replace(rows[2], note=f"{added_ms:.2f} ms more")
+    return rows
+
+
 # -- the service
 
 
@@ -234,7 +256,8 @@ def show(rows: list[Row], console: Console) -> None:
     for name in ("what", "n", "p50 ms", "p95 ms", "per s", "times faster than"):
         table.add_column(name, justify="left" if name in ("what", "times faster than") else "right")
     for row in rows:
-        times = f"{row.ratio:g} x {row.baseline}" if row.ratio is not None else row.note
+        ratio = f"{row.ratio:g} x {row.baseline}" if row.ratio is not None else ""
+        times = ", ".join(part for part in (ratio, row.note) if part)
         numbers = (f"{row.p50_ms:.2f}", f"{row.p95_ms:.2f}") if row.p50_ms else ("", "")
         table.add_row(row.what, str(row.samples), *numbers, f"{row.rate_s:.0f}" if row.rate_s else "", times)
     console.print(table)
@@ -246,6 +269,9 @@ async def measure(parts: list[str], settings: Settings, progress: Progress) -> l
     if "sandbox" in parts:
         policy = Policies.load(settings).default("custom_script")
         rows += await measure_sandbox(policy, template(settings), progress)
+    if "egress" in parts:
+        policy = Policies.load(settings).default("custom_script")
+        rows += await measure_egress(policy, template(settings), progress)
     if "service" in parts:
         rows += await measure_service(progress)
     return rows

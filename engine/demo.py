@@ -66,6 +66,13 @@ EXAMPLES = (
         },
     ),
     Example(
+        about="How a text feels, by a model that is already in memory",
+        request={
+            "task_type": "ml_inference",
+            "parameters": {"model_type": "sentiment", "input_data": "This product is absolutely amazing!"},
+        },
+    ),
+    Example(
         about="A script that nobody has read, and that would like to read a secret and call home",
         request={
             "task_type": "custom_script",

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import msgspec
 
+from engine import models
 from engine.api.checks import check as check_body
 from engine.policies import Policies, effective_limits
 from engine.scripts import list_scripts, read_script
@@ -15,7 +16,7 @@ from engine.service import build_request
 from engine.settings import Settings
 from engine.task import Claim, Outcome, outcome_of
 from engine.worker import open_pools, probe
-from sandbox import Host, Policy, PolicyError, load_policies
+from sandbox import Host, HostError, Policy, PolicyError
 
 
 class PolicyCheck(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +33,7 @@ class HostCheck(msgspec.Struct, frozen=True, kw_only=True):
     host: Host
     policies: tuple[PolicyCheck, ...]
     fault: str | None = None
-    """Why the policies cannot be read at all."""
+    """What is wrong beside the layers: policies that cannot be read, models that are not there."""
 
     @property
     def met(self) -> bool:
@@ -66,7 +67,7 @@ async def run_once(settings: Settings, body: bytes) -> Outcome:
     script = read_script(settings.scripts_dir, claim.script_name) if claim.script_name else None
     host = probe(settings)
     async with open_pools(settings, host, (policy,), ready=0) as pools:
-        limits = effective_limits(policy, settings, claim.timeout_s)
+        limits = effective_limits(policy, settings, checked.timeout_s, checked.memory_mib)
         result = await pools[policy.name].run(build_request(claim, script), limits=limits)
     return outcome_of(result, queue_s=0.0, script=script.script if script else None)
 
@@ -78,7 +79,12 @@ def check_host(settings: Settings) -> HostCheck:
         policies = Policies.load(settings).all
     except PolicyError as error:
         return HostCheck(host=host, policies=(), fault=str(error))
-    return HostCheck(host=host, policies=tuple(_check_policy(host, policy) for policy in policies))
+    try:
+        models.require(settings.models_dir, policies)
+        fault = None
+    except HostError as error:
+        fault = error.message
+    return HostCheck(host=host, policies=tuple(_check_policy(host, policy) for policy in policies), fault=fault)
 
 
 def known_scripts(folder: Path) -> str:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from engine.policy_lock import check_lock
 from engine.settings import Settings
-from sandbox import Limits, Policy, PolicyError, load_policies
+from sandbox import Limits, Policy, PolicyError, PolicyFile, read_policies
 
 
 class Policies:
     """The policies of this process, by name and by task type."""
 
-    def __init__(self, policies: dict[str, Policy]) -> None:
+    def __init__(self, policies: dict[str, Policy], files: dict[str, PolicyFile] | None = None) -> None:
         """
         Args:
             policies: policy name → policy.
+            files: policy name → the file that it was read from, for who audits it.
 
         Raises:
             PolicyError: a task type has policies but none named after it, so that none is its default.
         """
         self._policies = policies
+        self._files = files or {}
         for policy in policies.values():
             if policy.task_type not in policies:
                 raise PolicyError(
@@ -32,15 +35,19 @@ class Policies:
         """Read the policy files of ``POLICIES_DIR``, all of them, and leave out what ``DISABLED_POLICIES`` names.
 
         Raises:
-            PolicyError: a file that cannot be, or no file at all; a disabled policy that there is not.
+            PolicyError: a file that cannot be, or no file at all; one that differs from the lock that ``POLICY_LOCK``
+                requires; a disabled policy that there is not.
         """
-        policies = load_policies(settings.policies_dir, exceptions=settings.egress_allow_private)
+        files = read_policies(settings.policies_dir, exceptions=settings.egress_allow_private)
+        policies = {name: file.policy for name, file in files.items()}
+        if settings.policy_lock == "required":
+            check_lock(settings.policies_dir, policies.values())
         if unknown := sorted(set(settings.disabled_policies) - set(policies)):
             raise PolicyError(f"DISABLED_POLICIES: {', '.join(unknown)}: no such policy in {settings.policies_dir}")
         kept = {name: policy for name, policy in policies.items() if name not in settings.disabled_policies}
         if not kept:
             raise PolicyError("DISABLED_POLICIES: names every policy that there is; none is left to run tasks under")
-        return cls(kept)
+        return cls(kept, files)
 
     @property
     def all(self) -> tuple[Policy, ...]:
@@ -64,8 +71,21 @@ class Policies:
         """The policy of this name."""
         return self._policies.get(name)
 
+    def file(self, name: str) -> PolicyFile | None:
+        """The file that the policy of this name was read from."""
+        return self._files.get(name) if name in self._policies else None
 
-def effective_limits(policy: Policy, settings: Settings, timeout_s: float | None) -> Limits:
-    """The policy's limits, lowered by the operator's ``MAX_TASK_TIMEOUT`` and by the request's timeout, seconds."""
-    longest_s = settings.max_task_timeout_s
-    return policy.limits.narrowed(timeout_s=longest_s if timeout_s is None else min(timeout_s, longest_s))
+
+def effective_limits(
+    policy: Policy, settings: Settings, timeout_s: float | None = None, memory_mib: int | None = None
+) -> Limits:
+    """The limits in force: the policy's, lowered by the operator's ceilings and by the request. Nothing raises one.
+
+    Args:
+        policy: what runs may have at most.
+        settings: ``MAX_TASK_TIMEOUT`` and ``MAX_TASK_MEMORY_MIB`` are the operator's ceilings.
+        timeout_s: what the request asks for, seconds.
+        memory_mib: likewise, MiB.
+    """
+    narrowed = policy.limits.narrowed(timeout_s=settings.max_task_timeout_s, memory_mib=settings.max_task_memory_mib)
+    return narrowed.narrowed(timeout_s=timeout_s, memory_mib=memory_mib)

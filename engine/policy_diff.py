@@ -27,10 +27,9 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     new: str
 
     def __str__(self) -> str:
-        change = (
-            f"{self.old} → {self.new}" if self.old and self.new else f"+ {self.new}" if self.new else f"- {self.old}"
-        )
-        return f"{self.direction:<8} {self.key:<26} {change}"
+        if self.old and self.new:
+            return f"{self.direction:<8} {self.key:<26} {self.old} → {self.new}"
+        return f"{self.direction:<8} {self.key:<26} {f'+ {self.new}' if self.new else f'- {self.old}'}"
 
 
 Rule = Callable[[str, Any, Any], list[Change]]
@@ -84,7 +83,7 @@ def _more_is_looser(key: str, old: float, new: float) -> list[Change]:
     return _change("looser" if new > old else "tighter", key, old, new)
 
 
-def _true_is_tighter(key: str, old: bool, new: bool) -> list[Change]:  # noqa: FBT001  a rule takes whatever values
+def _true_is_tighter(key: str, old: bool, new: bool) -> list[Change]:
     return _change("tighter" if new else "looser", key, old, new)
 
 
@@ -113,7 +112,7 @@ def _by_item(
 
 
 def _hosts(key: str, old: Collection[str], new: Collection[str]) -> list[Change]:
-    """As for other grants, but a host that a wider entry still covers has not gone, nor has one come that was covered."""
+    """As for other grants; but what a wider entry still covers has not gone, and what one covered has not come."""
     changes = []
     for change in _more_grants(key, old, new):
         entry, others = (change.new, old) if change.new else (change.old, new)

@@ -43,7 +43,7 @@ PLACES = MappingProxyType(
 INPUTS = MappingProxyType(
     {
         "none": "no files of the operator's",
-        "read-only": "/inputs: the operator's files (FILES_DIR), read-only; uploaded files that the task names in /work/inputs",
+        "read-only": "/inputs: the operator's files (FILES_DIR); uploads that the task names, in /work/inputs",
     }
 )
 
@@ -62,7 +62,7 @@ CAPS = MappingProxyType(
 
 STARTS = MappingProxyType(
     {
-        "warm": "warm: each run is a fork of one zygote, and shares address layout and hash seed with the runs beside it",
+        "warm": "warm: each run is a fork of one zygote; runs beside each other share address layout and hash seed",
         "cold": "cold: each run is a new interpreter, with an address layout and a hash seed of its own",
     }
 )
@@ -90,15 +90,12 @@ def quantity(key: str, value: float) -> str:
 
 
 def _head(policy: Policy) -> list[str]:
-    default = policy.name == policy.task_type
+    whom = "it is their default" if policy.name == policy.task_type else "those that name it"
     return [
         f"POLICY {policy.name}",
         *_wrapped(policy.description, ""),
         "",
-        _row(
-            "for",
-            f"tasks of type {policy.task_type}" + ("; it is their default" if default else "; those that name it"),
-        ),
+        _row("for", f"tasks of type {policy.task_type}; {whom}"),
         _row("digest", policy.digest),
         _row("start", STARTS[policy.start]),
         *_wrapped(", ".join(policy.preload) or "nothing", f"  {'loaded before':<{_KEY}}"),
@@ -117,6 +114,7 @@ def _files(policy: Policy) -> list[str]:
         "FILES",
         _row("may write", "/work, its own and gone afterwards; /tmp is in it"),
         *[_row("may read", PLACES[place]) for place in policy.filesystem.read],
+        _row("may read", "/dev: null, zero, full, random, urandom"),
         _row("inputs", INPUTS[policy.filesystem.inputs]),
         _row("else", "nothing: no /proc, no /etc, no home, no path of the host (isolation profile `full`)"),
     ]
@@ -126,20 +124,21 @@ def _network(policy: Policy) -> list[str]:
     network = policy.network
     if not network.allow:
         return ["NETWORK", _row("none", "no socket can be made that leads out, and no interface is up")]
+    entries = [f"{entry}  (wide: hosts of anybody)" if is_wide(entry) else entry for entry in network.allow]
     private = "refused, but for EGRESS_ALLOW_PRIVATE" if network.deny_private else "NOT refused: deny_private is false"
     return [
         "NETWORK, by the egress proxy alone, which dials the address that it has checked",
-        *[
-            _row("may reach", f"{entry}{'  (wide: hosts of anybody)' if is_wide(entry) else ''}")
-            for entry in network.allow
-        ],
+        *[_row("may reach", entry) for entry in entries],
         _row("private addresses", private),
+        _row("certificates", "/certificates.pem, as far as the operator trusts any"),
         *[_counted(key, value, CAPS[key]) for key, value in network.caps.items()],
     ]
 
 
 def _calls(calls: Calls) -> list[str]:
-    lines = [f"SYSTEM CALLS: {calls.count}; any other is denied, and named in `violations`"]
+    lines = [
+        f"SYSTEM CALLS: {calls.count}; others are denied, and named in `violations` (but for what libraries probe for)"
+    ]
     for group in calls.groups:
         lines += [f"  {group.reason}", *_wrapped(" ".join(group.calls), "      ")]
     lines.append("  for some arguments only")
@@ -159,9 +158,9 @@ def _extra_calls(file: PolicyFile) -> list[str]:
 
 def _rest() -> list[str]:
     return _wrapped(
-        "In the isolation profile `unprivileged` there are no namespaces: the run sees the host's paths, the calls that "
+        "In the isolation profile `unprivileged` there are no namespaces: the run sees the host's paths, calls that "
         "change modes and times of files are denied too, and a policy with processes or network does not start. What "
-        "each layer does and does not promise: sandbox/README.md.",
+        "each layer promises, and what it does not: sandbox/README.md.",
         "",
     )
 

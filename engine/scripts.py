@@ -6,10 +6,12 @@ without following links, and its bytes are read once. Whoever swaps the file mea
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
 import stat
 from pathlib import Path
+from typing import Any, TypeGuard
 
 import msgspec
 
@@ -41,6 +43,52 @@ def list_scripts(folder: Path) -> list[str]:
             )
     except OSError:
         return []
+
+
+class ScriptFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What can be said of a named script without running it."""
+
+    name: str
+    description: str
+    """First line of its docstring."""
+    text: str
+    """The whole docstring."""
+    args: Any
+    """JSON Schema of ``args``; null when the script says nothing."""
+    sha256: str
+
+
+def describe_scripts(folder: Path) -> list[ScriptFacts]:
+    """Every named script, with what it says of itself. Its text is parsed and nothing of it is run.
+
+    A script that cannot be read, or is no Python, is listed with nothing said of it.
+    """
+    return [_describe(folder, name) for name in list_scripts(folder)]
+
+
+def _describe(folder: Path, name: str) -> ScriptFacts:
+    try:
+        found = read_script(folder, name)
+        module = ast.parse(found.source)
+    except (ScriptError, SyntaxError, ValueError, RecursionError):
+        return ScriptFacts(name=name, description="", text="", args=None, sha256="")
+    text = ast.get_docstring(module) or ""
+    schema = next((_literal(one.value) for one in module.body if _assigns_args(one)), None)
+    first = text.partition("\n")[0]
+    return ScriptFacts(name=name, description=first, text=text, args=schema, sha256=found.script.sha256)
+
+
+def _assigns_args(statement: ast.stmt) -> TypeGuard[ast.Assign | ast.AnnAssign]:
+    targets = statement.targets if isinstance(statement, ast.Assign) else []
+    targets = [statement.target] if isinstance(statement, ast.AnnAssign) else targets
+    return any(isinstance(target, ast.Name) and target.id == "ARGS" for target in targets)
+
+
+def _literal(value: ast.expr | None) -> Any:
+    try:
+        return None if value is None else ast.literal_eval(value)
+    except ValueError:
+        return None
 
 
 def read_script(folder: Path, name: str) -> NamedScript:

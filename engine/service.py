@@ -49,6 +49,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     parameters: bytes | memoryview
     """JSON text as the client sent it."""
     timeout_s: float | None = None
+    memory_mib: int | None = None
     labels: dict[str, str] = {}
     script_name: str | None = None
     policy: str | None = None
@@ -272,6 +273,7 @@ class Service:
             script_name=ask.script_name,
             max_attempts=self.settings.max_attempts,
             file_ids=ask.file_ids,
+            memory_mib=ask.memory_mib,
         )
 
     def _choose_policy(self, ask: Ask) -> Policy:

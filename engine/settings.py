@@ -113,6 +113,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Literal["json", "console"],
         _about("LOG_FORMAT", "json: one object a line. console: for a person's eyes."),
     ] = "json"
+    audit_log: Annotated[
+        Path | None,
+        _about(
+            "AUDIT_LOG",
+            "File to which a worker appends the audit log, a JSON line for each attempt.",
+            unit="file",
+            default="among the other log lines, as `logger: audit`",
+        ),
+    ] = None
     max_task_timeout_s: Annotated[
         float,
         Meta(ge=0.1, le=86400),
@@ -120,6 +129,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "MAX_TASK_TIMEOUT", "Longest wall time of a run; a policy or a request may only be shorter.", unit="seconds"
         ),
     ] = 300.0
+    max_task_memory_mib: Annotated[
+        Annotated[int, Meta(ge=64, le=1 << 20)] | None,
+        _about(
+            "MAX_TASK_MEMORY_MIB",
+            "Most memory of a run; a policy or a request may only be lower.",
+            unit="MiB",
+            default="what each policy says",
+        ),
+    ] = None
     max_concurrent_tasks: Annotated[
         int,
         Meta(ge=1, le=1000),
@@ -158,6 +176,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Path,
         _about("POLICIES_DIR", "Folder of the policy files.", unit="folder", default="policies/ beside engine/"),
     ] = PROJECT_DIR / "policies"
+    policy_lock: Annotated[
+        Literal["off", "required"],
+        _about(
+            "POLICY_LOCK",
+            "required: policy files that differ from policies.lock, which `python -m engine policies lock` writes, "
+            "stop the start.",
+        ),
+    ] = "off"
     disabled_policies: Annotated[
         tuple[str, ...],
         _about(
@@ -195,6 +221,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "FILE_TTL", "How long an uploaded file is kept; one that a task waits for is kept longer.", unit="seconds"
         ),
     ] = 86400.0
+    models_dir: Annotated[
+        Path,
+        _about(
+            "MODELS_DIR",
+            "Folder of the models of ml_inference: those that `make models` gathers, and an operator's own.",
+            unit="folder",
+            default="models/ beside engine/",
+        ),
+    ] = PROJECT_DIR / "models"
     data_dir: Annotated[
         Path | None,
         _about(
@@ -397,6 +432,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
 
 
 def _variable(field: msgspec.structs.FieldInfo, annotation: Any) -> Variable:
+    annotation = _of_a_value(annotation)
     facts: dict[str, Any] = {}
     effect = ""
     for meta in annotation.__metadata__:
@@ -414,6 +450,14 @@ def _variable(field: msgspec.structs.FieldInfo, annotation: Any) -> Variable:
         annotation=annotation,
         facts=facts,
     )
+
+
+def _of_a_value(annotation: Any) -> Any:
+    """The annotation without the ``None`` of a variable that is not set."""
+    kind, *metas = typing.get_args(annotation)
+    parts = [part for part in typing.get_args(kind) if part is not type(None)]
+    is_optional = len(parts) == 1 and type(None) in typing.get_args(kind)
+    return Annotated[(parts[0], *metas)] if is_optional else annotation
 
 
 def _allowed(annotation: Any, facts: dict[str, Any]) -> str:

@@ -121,6 +121,7 @@ class Store:
             task.script_name,
             task.max_attempts,
             list(task.file_ids),
+            task.memory_mib,
         )
         return created_at
 
@@ -144,6 +145,7 @@ class Store:
             timeout_s=row["timeout_s"],
             script_name=row["script_name"],
             file_ids=tuple(row["file_ids"]),
+            memory_mib=row["memory_mib"],
             queue_s=max(0.0, row["queue_s"]),
         )
 

@@ -58,6 +58,8 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True):
     max_attempts: int
     file_ids: tuple[str, ...] = ()
     """The uploaded files that its parameters name."""
+    memory_mib: int | None = None
+    """What the client asks for; ``None`` leaves it to the policy. So does ``timeout_s``."""
 
 
 class NewFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,6 +101,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float | None
     script_name: str | None
     file_ids: tuple[str, ...] = ()
+    memory_mib: int | None = None
     queue_s: float
     """How long the task waited for this attempt, since it was accepted or given back."""
 

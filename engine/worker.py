@@ -19,6 +19,8 @@ from uuid import UUID, uuid4
 import msgspec
 import structlog
 
+from engine import models
+from engine.audit import AuditLog
 from engine.logs import get_logger
 from engine.policies import Policies, effective_limits
 from engine.queue import Queue, QueueUnavailableError, QueueWorker
@@ -84,7 +86,8 @@ def template(settings: Settings) -> Template:
     return Template(
         code=PROJECT_DIR,
         entry=ENTRY,
-        places={"scripts": settings.scripts_dir} | ({"inputs": settings.files_dir} if settings.files_dir else {}),
+        places={"scripts": settings.scripts_dir, models.PLACE: settings.models_dir}
+        | ({"inputs": settings.files_dir} if settings.files_dir else {}),
         ca_file=settings.ca_file,
         egress_exceptions=settings.egress_allow_private,
         uid=settings.sandbox_uid,
@@ -99,9 +102,10 @@ async def open_pools(
     """A started pool for each policy, by policy name; closed at the end.
 
     Raises:
-        HostError: a policy requires a layer that this host lacks.
+        HostError: a policy requires a layer that this host lacks, or models that are not there.
         SandboxError: a zygote did not come up.
     """
+    models.require(settings.models_dir, policies)
     pools = {
         policy.name: Pool(policy, host, template(settings), ready=ready, rotate_after=settings.rotate_after)
         for policy in policies
@@ -137,18 +141,23 @@ async def run_worker(settings: Settings) -> None:
     policies = Policies.load(settings)
     host = probe(settings)
     async with open_pools(settings, host, policies.all, ready=settings.pool_ready) as pools:
-        await Worker(settings, policies, pools).run(stop)
+        audit = AuditLog(settings.audit_log)
+        try:
+            await Worker(settings, policies, pools, audit).run(stop)
+        finally:
+            audit.close()
 
 
 class Worker:
     """Runs the tasks of the queue, ``MAX_CONCURRENT_TASKS`` at a time."""
 
-    def __init__(self, settings: Settings, policies: Policies, pools: dict[str, Pool]) -> None:
+    def __init__(self, settings: Settings, policies: Policies, pools: dict[str, Pool], audit: AuditLog) -> None:
         database_url, redis_url = settings.servers
         self.worker_id = uuid4()
         self._settings = settings
         self._policies = policies
         self._pools = pools
+        self._audit = audit
         self._store = Store(database_url, connections=settings.database_connections)
         self._queue = Queue(redis_url, settings.queue_name)
         self._entries = QueueWorker(redis_url, settings.queue_name, self.run_task, slots=settings.max_concurrent_tasks)
@@ -190,9 +199,24 @@ class Worker:
             structlog.contextvars.bound_contextvars(task_id=str(task_id), attempt=claim.attempt),
         ):
             ended = await self._end(attempt)
-            if ended is None or not await self._conclude(attempt, ended):
+            if ended is None:
+                return
+            self._note_for_audit(claim, ended.outcome)
+            if not await self._conclude(attempt, ended):
                 return
         await self._queue.announce(task_id)
+
+    def _note_for_audit(self, claim: Claim, outcome: Outcome) -> None:
+        """Also of an attempt whose result is not wanted any more: it ran."""
+        facts = {
+            "task_id": str(claim.task_id),
+            "attempt": claim.attempt,
+            "tenant": getattr(claim, "tenant", "") or None,
+            "task_type": claim.task_type,
+            "policy": claim.policy,
+            "worker_id": str(self.worker_id),
+        }
+        self._audit.attempt_ended(facts, outcome)
 
     async def _take(self) -> None:
         """Take tasks from the queue, once PostgreSQL can be asked what they are."""
@@ -246,7 +270,7 @@ class Worker:
             return Ended(_unreadable(claim, error))
         except UnknownFileError as error:
             return Ended(_without_files(claim, error))
-        limits = effective_limits(policy, self._settings, claim.timeout_s)
+        limits = effective_limits(policy, self._settings, claim.timeout_s, claim.memory_mib)
         request = build_request(claim, script)
         result = await self._pools[policy.name].run(request, inputs=inputs, limits=limits, cancel=attempt.stop)
         self._log_result(claim, result)

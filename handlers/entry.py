@@ -15,7 +15,14 @@ from handlers.failures import Refusal, describe
 from handlers.parameters import Request, decode_json
 
 HANDLERS: Mapping[str, str] = MappingProxyType(
-    {"custom_script": "handlers.custom_script", "data_processing": "handlers.data_processing"}
+    {
+        "custom_script": "handlers.custom_script",
+        "data_processing": "handlers.data_processing",
+        "document_processing": "handlers.document_processing",
+        "image_processing": "handlers.image_processing",
+        "ml_inference": "handlers.ml_inference",
+        "web_scraping": "handlers.web_scraping",
+    }
 )
 """Task type → module whose ``run(request)`` does it. Imported when asked for: a policy preloads only its own."""
 
@@ -75,5 +82,7 @@ def rehearse(task_type: str) -> None:
     """Do a small task of our own, so that the first real one finds everything loaded. Leaves no thread behind."""
     if task_type == "custom_script":
         main(_PANDAS_SCRIPT if "pandas" in sys.modules else _SCRIPT)
+        if (models := sys.modules.get("handlers.ml_inference")) is not None:
+            models.rehearse()
     elif task_type in HANDLERS:
         importlib.import_module(HANDLERS[task_type]).rehearse()

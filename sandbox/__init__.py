@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sandbox.errors import HostError, PolicyError, PolicyFault, SandboxError
     from sandbox.grant import CallGroup, Calls, granted_calls
     from sandbox.policy import (
+        LAYERS,
         Filesystem,
         Limits,
         Network,
@@ -47,7 +48,7 @@ _HOME = {
     "errors": ("HostError", "PolicyError", "PolicyFault", "SandboxError"),
     "grant": ("CallGroup", "Calls", "granted_calls"),
     "policy": (
-        "Filesystem", "Limits", "Network", "Policy", "PolicyFile", "Syscalls", "load_policies", "load_policy",
+        "LAYERS", "Filesystem", "Limits", "Network", "Policy", "PolicyFile", "Syscalls", "load_policies", "load_policy",
         "policy_paths", "read_policies", "read_policy",
     ),
     "pool": ("Pool", "PoolStats"),
@@ -59,11 +60,43 @@ _HOME = {
 }  # fmt: skip
 
 __all__ = [
-    "Artifact", "CallGroup", "Calls", "ExitReason", "Filesystem", "Host", "HostError", "Isolation", "Layer",
-    "Limits", "Logs", "Network", "Policy", "PolicyError", "PolicyFault", "PolicyFile", "Pool", "PoolStats",
-    "RefusedArtifact", "Result", "RunError", "SandboxError", "Syscalls", "Template", "Usage", "Violation",
-    "granted_calls", "is_wide", "load_policies", "load_policy", "parse_entry", "parse_exceptions", "policy_paths", "probe_host",
-    "read_policies", "read_policy",
+    "LAYERS",
+    "Artifact",
+    "CallGroup",
+    "Calls",
+    "ExitReason",
+    "Filesystem",
+    "Host",
+    "HostError",
+    "Isolation",
+    "Layer",
+    "Limits",
+    "Logs",
+    "Network",
+    "Policy",
+    "PolicyError",
+    "PolicyFault",
+    "PolicyFile",
+    "Pool",
+    "PoolStats",
+    "RefusedArtifact",
+    "Result",
+    "RunError",
+    "SandboxError",
+    "Syscalls",
+    "Template",
+    "Usage",
+    "Violation",
+    "granted_calls",
+    "is_wide",
+    "load_policies",
+    "load_policy",
+    "parse_entry",
+    "parse_exceptions",
+    "policy_paths",
+    "probe_host",
+    "read_policies",
+    "read_policy",
 ]  # fmt: skip
 
 

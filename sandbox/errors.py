@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 
 class SandboxError(Exception):
     """The sandbox itself failed; the task is not at fault and may be tried again.
@@ -17,11 +19,37 @@ class SandboxError(Exception):
         self.message = message
 
 
-class PolicyError(SandboxError):
-    """A policy file that cannot be: names the file, the key and the reason."""
+class PolicyFault(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that is wrong with a policy file."""
 
-    def __init__(self, message: str) -> None:
+    file: str
+    key: str = ""
+    """Dotted, e.g. ``limits.wall_s``; empty when the file as a whole is at fault."""
+    reason: str
+    line: int | None = None
+    """Where it stands, counted from 1; ``None`` when the fault has no place."""
+    column: int | None = None
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        return ": ".join(part for part in (place, self.key, self.reason) if part)
+
+
+class PolicyError(SandboxError):
+    """Policy files that cannot be: names each file, the key and the reason.
+
+    Attributes:
+        faults: everything that is wrong, where it stands in files.
+    """
+
+    def __init__(self, message: str, faults: tuple[PolicyFault, ...] = ()) -> None:
         super().__init__("policy", message)
+        self.faults = faults
+
+    @classmethod
+    def of(cls, faults: tuple[PolicyFault, ...]) -> PolicyError:
+        """The error that says all of these."""
+        return cls("; ".join(map(str, faults)), faults)
 
 
 class HostError(SandboxError):

@@ -8,21 +8,24 @@ import contextlib
 import functools
 import math
 import os
+import socket
 import sys
 import sysconfig
 import time
 from collections import deque
-from collections.abc import Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 
 import msgspec
 
 from sandbox import supervisor
+from sandbox.egress.lookup import Resolve, SystemResolver
+from sandbox.egress.proxy import Proxy
 from sandbox.errors import HostError, SandboxError
 from sandbox.isolation import network, seccomp
 from sandbox.plan import Plan
 from sandbox.policy import Limits, Policy
 from sandbox.probe import Host
-from sandbox.result import Isolation, Result
+from sandbox.result import EgressRow, Isolation, Result
 from sandbox.supervisor import Child, Watch
 from sandbox.template import CODE, INTERPRETER, SITE_PACKAGES, Template, binds, environment, granted_places, ways_out
 from sandbox.zygote_client import ZygoteClient
@@ -57,6 +60,7 @@ class Pool:
         *,
         ready: int = 2,
         rotate_after: int = 1000,
+        resolve: Resolve | None = None,
         ablated: tuple[str, ...] = (),
     ) -> None:
         """
@@ -67,6 +71,7 @@ class Pool:
             ready: children kept at hand; 0 forks one for each request when it comes.
             rotate_after: children that one zygote forks before a new one, with another address layout and hash seed,
                 takes its place.
+            resolve: asks for the addresses of a name, for the egress proxy; the system's resolver unless given.
             ablated: steps of ``sandbox.child.lock_down`` to leave out. For the ablation tests only.
         """
         self._policy = policy
@@ -75,6 +80,8 @@ class Pool:
         self._wanted = ready
         self._rotate_after = rotate_after
         self._ablated = ablated
+        self._system_resolver = SystemResolver()
+        self._resolve = resolve or self._system_resolver
         self._ready: deque[Child] = deque()
         self._background: set[asyncio.Task[None]] = set()
         self._zygote: ZygoteClient | None = None
@@ -117,7 +124,7 @@ class Pool:
         try:
             await self._living_zygote()
             for _ in range(self._wanted):
-                self._keep_ready(await self._spawn(rehearse=self._has_time_to_rehearse()))
+                self._ready.append(await self._spawn(rehearse=self._has_time_to_rehearse()))
         except BaseException:
             await self.close()
             raise
@@ -149,13 +156,14 @@ class Pool:
         refill = asyncio.get_running_loop().call_later(REFILL_AFTER_S if self._ready else 0, self._refill)
         try:
             message = supervisor.message(request, self._policy.limits, limits, inputs or {})
-            outcome = await Watch(child, limits, whole_tree=limits.processes > 0).run(message, cancel)
+            async with self._egress(child) as egress:
+                outcome = await Watch(child, limits, whole_tree=limits.processes > 0).run(message, cancel)
         finally:
             self._running -= 1
             refill.cancel()
             self._refill()
             self._in_background(self._dispose(child))
-        return self._result(outcome, limits)
+        return self._result(outcome, limits, egress.decisions() if egress else ())
 
     async def close(self) -> None:
         """Kill every child and the zygote, and wait until they are gone. May be called again."""
@@ -166,6 +174,7 @@ class Pool:
         await asyncio.gather(*self._background, return_exceptions=True)
         while self._ready:
             self._ready.popleft().close()
+        self._system_resolver.close()
 
     def stats(self) -> PoolStats:
         """Counts as they are now."""
@@ -182,11 +191,28 @@ class Pool:
         """Process ids, in the worker's pid namespace, of the children that wait for a request."""
         return [child.pid for child in self._ready]
 
+    @contextlib.asynccontextmanager
+    async def _egress(self, child: Child) -> AsyncIterator[Proxy | None]:
+        """The proxy of one run, which ends with it; ``None`` where the policy grants no network."""
+        if child.proxy is None:
+            yield None
+            return
+        exceptions = self._template.egress_exceptions
+        proxy = Proxy(self._policy.network, self._resolve, exceptions=exceptions)
+        with socket.socket(fileno=os.dup(child.proxy)) as listener:
+            proxy.serve(listener)
+            try:
+                yield proxy
+            finally:
+                await proxy.close()
+
     async def _take(self) -> Child:
         """A living ready child; if there is none, a new one."""
         self._discard_dead()
         if self._ready:
-            return self._ready.popleft()
+            chosen = min(self._ready, key=lambda child: (self._is_of_living_zygote(child), not child.rehearsed))
+            self._ready.remove(chosen)
+            return chosen
         self._pressed_until_s = time.monotonic() + _PRESSED_FOR_S
         return await self._spawn(rehearse=False)
 
@@ -215,18 +241,15 @@ class Pool:
                 child = await self._spawn(rehearse=self._has_time_to_rehearse())
             finally:
                 self._coming -= 1
-            self._keep_ready(child)
+            self._ready.append(child)
 
     def _has_time_to_rehearse(self) -> bool:
         rehearsed = sum(child.rehearsed for child in self._ready)
         return rehearsed < REHEARSED and time.monotonic() > self._pressed_until_s
 
-    def _keep_ready(self, child: Child) -> None:
-        """The rehearsed ones are taken first."""
-        if child.rehearsed:
-            self._ready.appendleft(child)
-        else:
-            self._ready.append(child)
+    def _is_of_living_zygote(self, child: Child) -> bool:
+        """Those of an old one are to be used up first: it stays for as long as one of them does."""
+        return self._zygote is not None and self._zygote.owns(child)
 
     async def _spawn(self, *, rehearse: bool) -> Child:
         zygote = await self._living_zygote()
@@ -281,9 +304,12 @@ class Pool:
                 await child.death
         child.close()
 
-    def _result(self, outcome: supervisor.Outcome, limits: Limits) -> Result:
+    def _result(self, outcome: supervisor.Outcome, limits: Limits, egress: tuple[EgressRow, ...]) -> Result:
+        facts = {field: getattr(outcome, field) for field in outcome.__struct_fields__}
+        if egress:
+            facts["usage"] = msgspec.structs.replace(outcome.usage, egress=egress)
         return Result(
-            **{field: getattr(outcome, field) for field in outcome.__struct_fields__},
+            **facts,
             isolation=self.isolation,
             policy=self._policy.name,
             policy_digest=self._policy.digest,

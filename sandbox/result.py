@@ -42,6 +42,22 @@ class ExitReason(enum.StrEnum):
     """Our fault: the worker died and no attempt is left. Only the engine says this."""
 
 
+class EgressRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run asked of the network, summed up over one host, port and decision."""
+
+    host: str
+    """Name or address as asked for, in lower case; empty when the request named none that can be read."""
+    port: int
+    """0 when there was none."""
+    decision: str
+    """``allowed``, or why the connection was refused or cut off; ``sandbox.egress.decisions`` lists the words."""
+    connections: int
+    bytes_in: int
+    """Received from the host, heads included."""
+    bytes_out: int
+    """Sent to the host, heads included."""
+
+
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """What one run used."""
 
@@ -58,6 +74,8 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     workspace_files: int = 0
     processes_peak: int = 0
     """Highest seen number of threads and processes, the main thread included."""
+    egress: tuple[EgressRow, ...] = ()
+    """What it asked of the network, and what came of it. Empty without egress."""
 
 
 class RunError(msgspec.Struct, frozen=True, kw_only=True):

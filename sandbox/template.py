@@ -146,6 +146,8 @@ def environment(
         "MKL_NUM_THREADS": "1",
         "JE_ARROW_MALLOC_CONF": "background_thread:false",
         "ARROW_DEFAULT_MEMORY_POOL": "system",
+        # It would report to its maker, and start a thread for that.
+        "ORT_DISABLE_TELEMETRY": "1",
         # Each further malloc arena reserves 64 MiB of address space, which RLIMIT_AS counts.
         "MALLOC_ARENA_MAX": "2",
     }

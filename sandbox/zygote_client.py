@@ -213,6 +213,10 @@ class ZygoteClient:
         if not self.gone.done():
             self.gone.set_result(None)
 
+    def owns(self, child: Child) -> bool:
+        """Whether a living child is one of its own."""
+        return child in self._children.values()
+
     async def retire(self) -> None:
         """Close once the last of its children is dead."""
         self._note_childless()

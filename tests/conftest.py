@@ -47,7 +47,7 @@ def template() -> Iterator[sandbox.Template]:
     folder.chmod(0o755)
     for name in ("handlers", "sandbox", "scripts"):
         shutil.copytree(ROOT / name, folder / name, symlinks=True)
-    places = {"scripts": folder / "scripts"}
+    places = {"scripts": folder / "scripts", "models": ROOT / "models"}
     yield sandbox.Template(code=folder, entry="handlers.entry:main", places=places, uid=60999, gid=60999)
     shutil.rmtree(folder)
 

@@ -9,9 +9,13 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
+from engine.policies import effective_limits
+from engine.policy_show import show
+from engine.scripts import ScriptFacts
 from engine.service import Health, KeptFile
+from engine.settings import Settings
 from engine.task import NULL, ArtifactFacts, Script, Status, StoredTask, TaskUsage
-from sandbox import ExitReason, Isolation, Limits, Logs, RefusedArtifact, RunError, Violation
+from sandbox import ExitReason, Isolation, Limits, Logs, Policy, PolicyFile, RefusedArtifact, RunError, Violation
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +54,30 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
     started_at: Annotated[datetime | None, Meta(description="Start of the last attempt.")] = None
     finished_at: datetime | None = None
+
+
+class ScriptsAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The named scripts that custom_script runs."""
+
+    scripts: tuple[ScriptFacts, ...]
+
+
+class PolicyAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A policy, for who audits it."""
+
+    name: str
+    task_type: str
+    description: str
+    digest: Annotated[str, Meta(description="SHA-256 of the file; it is in every result.")]
+    policy: Annotated[Policy, Meta(description="The whole file.")]
+    effective_limits: Annotated[Limits, Meta(description="Its limits, lowered by the operator's ceilings.")]
+    text: Annotated[str, Meta(description="The grant in plain words, as `python -m engine policies show` prints it.")]
+
+
+class PoliciesAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """All policies that tasks can run under."""
+
+    policies: tuple[PolicyAnswer, ...]
 
 
 class FileAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,6 +154,20 @@ def task_answer(task: StoredTask) -> Task:
         started_at=task.started_at,
         finished_at=task.finished_at,
         **ended,
+    )
+
+
+def policy_answer(file: PolicyFile, settings: Settings) -> PolicyAnswer:
+    """A policy as auditors see it."""
+    policy = file.policy
+    return PolicyAnswer(
+        name=policy.name,
+        task_type=policy.task_type,
+        description=policy.description,
+        digest=policy.digest,
+        policy=policy,
+        effective_limits=effective_limits(policy, settings),
+        text=show(file),
     )
 
 

@@ -70,6 +70,18 @@ class ExecuteRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         ]
         | None
     ) = None
+    memory_mib: (
+        Annotated[
+            int,
+            Meta(
+                ge=64,
+                le=1 << 20,
+                description="Most memory in MiB. It can only lower what the policy allows.",
+                examples=[256],
+            ),
+        ]
+        | None
+    ) = None
     labels: Annotated[
         dict[LabelName, Label],
         Meta(max_length=32, description="Your own marks, given back with the task.", examples=[{"tenant": "acme"}]),
@@ -94,6 +106,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str]
     script_name: str | None
     policy: str | None = None
+    memory_mib: int | None = None
     file_ids: tuple[str, ...] = ()
     """The uploaded files that the parameters name."""
 
@@ -132,6 +145,7 @@ def _check(body: bytes) -> tuple[Checked, msgspec.Struct]:
         labels=request.labels,
         script_name=script if script and SCRIPT_NAME.fullmatch(script) else None,
         policy=request.policy,
+        memory_mib=request.memory_mib,
         file_ids=file_ids(parameters),
     )
     return checked, parameters

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from litestar.handlers import HTTPRouteHandler
 
-from engine.api.answers import FileAnswer, HealthAnswer, Live, Task
+from engine.api.answers import FileAnswer, HealthAnswer, Live, PoliciesAnswer, PolicyAnswer, ScriptsAnswer, Task
 from engine.api.checks import ExecuteRequest
 from engine.api.problems import MEDIA_TYPE, Problem
 from handlers.image_options import OPTIONS
@@ -40,6 +40,11 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "operation": "resize",
         "options": {"width": 64, "height": 64, "mode": "fit"},
     },
+    "web_scraping": {"url": "https://example.com", "selector": "h1, h2, p"},
+    "ml_inference": {
+        "model_type": "sentiment",
+        "input_data": "This product is absolutely amazing!",
+    },
     "custom_script": {
         "script": "data_analysis.py",
         "args": {"data": [{"x": 1, "y": 2}, {"x": 3, "y": 4}], "operation": "correlation"},
@@ -59,6 +64,13 @@ _ARTIFACT_NAME = {
     "in": "path",
     "required": True,
     "description": "Name of the artifact, as the task's answer lists it.",
+    "schema": {"type": "string"},
+}
+_POLICY_NAME = {
+    "name": "name",
+    "in": "path",
+    "required": True,
+    "description": "Name of the policy.",
     "schema": {"type": "string"},
 }
 _FILE_NAME = {
@@ -102,7 +114,8 @@ def build_openapi(routes: Iterable[HTTPRouteHandler], task_types: Iterable[str],
     available = [task_type for task_type in task_types if task_type in PARAMETERS]
     parameters = [_documented(PARAMETERS[name]) for name in available]
     options = [_documented(kind, name=f"{kind.__name__}Options") for kind in OPTIONS.values()]
-    types = [_documented(Task), FileAnswer, HealthAnswer, Live, Problem, *parameters, *options]
+    answers = [_documented(Task), FileAnswer, PoliciesAnswer, PolicyAnswer, ScriptsAnswer, HealthAnswer, Live, Problem]
+    types = [*answers, *parameters, *options]
     _, components = msgspec.json.schema_components(types, ref_template=REF)
     if "ImageProcessing" in components:  # raw JSON to the decoder, which reads it by its operation
         refs = [{"$ref": REF.format(name=kind.__name__)} for kind in options]
@@ -145,6 +158,13 @@ def _operation(route: HTTPRouteHandler, path: str, available: list[str]) -> dict
         operation["parameters"] = [_TASK_ID, _ARTIFACT_NAME]
         file = {"description": "Its bytes.", "content": {"application/octet-stream": {}}}
         operation["responses"] = {"200": file, **_problems(400, 404, 405, 503)}
+    elif path == "/scripts":
+        operation["responses"] = {"200": _answer("The scripts.", "ScriptsAnswer"), **_problems(405)}
+    elif path == "/policies":
+        operation["responses"] = {"200": _answer("The policies.", "PoliciesAnswer"), **_problems(405)}
+    elif path == "/policies/{name}":
+        operation["parameters"] = [_POLICY_NAME]
+        operation["responses"] = {"200": _answer("The policy.", "PolicyAnswer"), **_problems(404, 405)}
     elif path == "/files":
         operation["parameters"] = [_FILE_NAME]
         operation["requestBody"] = _FILE_BODY

@@ -13,9 +13,18 @@ from litestar import MediaType, Request, Response, get, post
 from litestar.datastructures import UploadFile
 from litestar.exceptions import InternalServerException
 
-from engine.api.answers import Live, file_answer, health_answer, task_answer
+from engine.api.answers import (
+    Live,
+    PoliciesAnswer,
+    ScriptsAnswer,
+    file_answer,
+    health_answer,
+    policy_answer,
+    task_answer,
+)
 from engine.api.checker import INLINE_BYTES, Checker
 from engine.api.problems import RequestError
+from engine.scripts import describe_scripts
 from engine.service import MAX_WAIT_S, Ask, Service
 from engine.task import StoredTask
 
@@ -92,6 +101,31 @@ async def upload_file(request: Connection) -> Response[bytes]:
     return _json(file_answer(kept), status=201)
 
 
+@get("/scripts", operation_id="listScripts")
+async def list_scripts(request: Connection) -> Response[bytes]:
+    """The named scripts: what each does, what its args may be, and its hash."""
+    service: Service = request.app.state.parts.service
+    return _json(ScriptsAnswer(scripts=tuple(describe_scripts(service.settings.scripts_dir))))
+
+
+@get("/policies", operation_id="listPolicies")
+async def list_policies(request: Connection) -> Response[bytes]:
+    """Every policy that tasks can run under."""
+    service: Service = request.app.state.parts.service
+    files = [file for policy in service.policies.all if (file := service.policies.file(policy.name))]
+    return _json(PoliciesAnswer(policies=tuple(policy_answer(file, service.settings) for file in files)))
+
+
+@get("/policies/{name:str}", operation_id="getPolicy")
+async def get_policy(request: Connection, name: str) -> Response[bytes]:
+    """One policy, with its digest, what is in force of it here, and the grant in plain words."""
+    service: Service = request.app.state.parts.service
+    file = service.policies.file(name)
+    if file is None:
+        raise RequestError(404, "There is no policy of this name here; GET /policies lists them.")
+    return _json(policy_answer(file, service.settings))
+
+
 @get("/health", operation_id="getHealth")
 async def get_health(request: Connection) -> Response[bytes]:
     """How the service and everything that it needs is; 503 when tasks are not accepted."""
@@ -124,7 +158,20 @@ async def get_docs(request: Connection) -> Response[bytes]:
     return Response(request.app.state.parts.docs, media_type=MediaType.HTML)
 
 
-ROUTES = (execute, get_task, get_artifact, upload_file, get_health, get_live, get_ready, get_openapi, get_docs)
+ROUTES = (
+    execute,
+    get_task,
+    get_artifact,
+    upload_file,
+    list_scripts,
+    list_policies,
+    get_policy,
+    get_health,
+    get_live,
+    get_ready,
+    get_openapi,
+    get_docs,
+)
 
 
 async def _accept(request: Connection, state: State, task_id: UUID) -> StoredTask:
@@ -139,6 +186,7 @@ async def _accept(request: Connection, state: State, task_id: UUID) -> StoredTas
             labels=checked.labels,
             script_name=checked.script_name,
             policy=checked.policy,
+            memory_mib=checked.memory_mib,
             file_ids=checked.file_ids,
         )
         return await state.service.submit(ask, task_id)

@@ -2,8 +2,9 @@
 
 -- name: insert_task
 -- Remember a task before anybody is told of it. $4 is the parameters' JSON text.
-INSERT INTO tasks (task_id, task_type, policy, parameters, timeout_s, labels, script_name, max_attempts, file_ids)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+INSERT INTO tasks (task_id, task_type, policy, parameters, timeout_s, labels, script_name, max_attempts, file_ids,
+    memory_mib)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 RETURNING created_at
 
 -- name: get_task
@@ -17,7 +18,7 @@ UPDATE tasks
 SET status = 'running', attempts = attempts + 1, worker_id = $2, lease_until = now() + make_interval(secs => $3),
     started_at = now()
 WHERE task_id = $1 AND status = 'queued'
-RETURNING attempts, task_type, policy, parameters, timeout_s, script_name, file_ids,
+RETURNING attempts, task_type, policy, parameters, timeout_s, script_name, file_ids, memory_mib,
     extract(epoch FROM now() - greatest(created_at, due_at))::float8 AS queue_s
 
 -- name: renew_leases

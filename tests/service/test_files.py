@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from stack import task
+from stack import ROOT, task
 
 
 def run(client: httpx.Client, script: str, **more: Any) -> dict[str, Any]:
@@ -117,3 +117,22 @@ def test_a_policy_of_another_task_type_is_refused(client: httpx.Client, policy: 
     assert 400 == refused.status_code
     assert "$.policy" == refused.json()["errors"][0]["path"]
     assert "custom_script" in refused.json()["detail"]
+
+
+def test_equal_artifacts_of_two_tasks_are_two(client: httpx.Client) -> None:
+    """Nothing is shared by content: neither its id nor its time tells that somebody else has the same bytes."""
+    script = "open('artifacts/a', 'wb').write(bytes(1000))\nresult = 1"
+    first, second = run(client, script), run(client, script)
+    for answer in (first, second):
+        assert 200 == client.get(f"/task/{answer['task_id']}/artifacts/a").status_code
+    assert first["task_id"] != second["task_id"]
+
+
+def test_named_scripts_are_listed_with_what_they_take(client: httpx.Client) -> None:
+    """By parsing them: none is run."""
+    listed = {script["name"]: script for script in client.get("/scripts").json()["scripts"]}
+    assert {"data_analysis.py", "ml_inference.py", "web_scraper.py"} <= set(listed)
+    for name, script in listed.items():
+        assert hashlib.sha256((ROOT / "scripts" / name).read_bytes()).hexdigest() == script["sha256"]
+        assert script["description"].endswith((".", "network."))
+        assert "object" == script["args"]["type"]

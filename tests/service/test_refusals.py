@@ -43,7 +43,6 @@ BODIES = {
     "no task type": (b'{"parameters":{}}', "$"),
     "no parameters": (b'{"task_type":"custom_script"}', "$"),
     "unknown task type": (b'{"task_type":"dance","parameters":{}}', "$.task_type"),
-    "task type that is not there yet": (b'{"task_type":"ml_inference","parameters":{}}', "$.task_type"),
     "task type of another type": (b'{"task_type":1,"parameters":{}}', "$.task_type"),
     "unknown field": (b'{"task_type":"custom_script","parameters":{"script":"x"},"limit":1}', "$"),
     "unknown parameter": (script(b'{"script":"x","limit":1}'), "$.parameters"),

@@ -8,8 +8,8 @@ from uuid import UUID, uuid4
 
 import msgspec
 import pytest
-from stack import ROOT
 
+from engine.audit import AuditLog
 from engine.embedded import Embedded
 from engine.policies import Policies
 from engine.queue import Queue
@@ -73,7 +73,7 @@ def attempt(servers: Embedded, failures: list[Exception], script_name: str | Non
         policies = Policies.load(settings)
         pools = {"custom_script": cast(Pool, BrokenPool(failures))}
         stop = asyncio.Event()
-        working = asyncio.create_task(Worker(settings, policies, pools).run(stop))
+        working = asyncio.create_task(Worker(settings, policies, pools, AuditLog(None)).run(stop))
         store, queue = Store(settings.servers[0], connections=2), Queue(settings.servers[1], settings.queue_name)
         task_id = uuid4()
         try:

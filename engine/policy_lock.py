@@ -1,0 +1,59 @@
+"""The policies that somebody has signed off: their digests in one file, which a process can insist on.
+
+``policies.lock`` lies beside the policy files and goes through review with them. With ``POLICY_LOCK=required`` a file
+that was changed, added or taken away since stops the start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from sandbox import Policy, PolicyError
+
+FILE_NAME = "policies.lock"
+_HEAD = "# The digests of the policies that were signed off. Written by: python -m engine policies lock\n"
+
+
+def write_lock(folder: Path, policies: Iterable[Policy]) -> Path:
+    """Write the digests of ``policies`` to the lock of a folder, and return the file."""
+    path = folder / FILE_NAME
+    lines = sorted(f"{policy.name} {policy.digest}\n" for policy in policies)
+    path.write_text(_HEAD + "".join(lines), encoding="utf-8")
+    return path
+
+
+def check_lock(folder: Path, policies: Iterable[Policy]) -> None:
+    """Hold ``policies``, which are all of a folder, against its lock.
+
+    Raises:
+        PolicyError: there is no lock, or a policy differs, is missing, or is not in it; each is named.
+    """
+    locked = _read(folder / FILE_NAME)
+    found = {policy.name: policy.digest for policy in policies}
+    faults = [f"{name}: is in the lock and not in the folder" for name in sorted(set(locked) - set(found))]
+    faults += [f"{name}: is not in the lock" for name in sorted(set(found) - set(locked))]
+    faults += [
+        f"{name}: was changed since it was signed off"
+        for name in sorted(set(found) & set(locked))
+        if found[name] != locked[name]
+    ]
+    if faults:
+        mend = "Look at what changed (python -m engine policies diff), then sign it off: python -m engine policies lock"
+        raise PolicyError(f"{folder / FILE_NAME}: {'; '.join(faults)}. {mend}")
+
+
+def _read(path: Path) -> dict[str, str]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise PolicyError(
+            f"{path}: POLICY_LOCK requires it and it is not there. Sign the policies off: "
+            "python -m engine policies lock"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise PolicyError(f"{path}: cannot be read: {error}") from error
+    entries = [line.split() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    if any(len(entry) != 2 for entry in entries) or len({entry[0] for entry in entries}) != len(entries):
+        raise PolicyError(f"{path}: each line must be NAME sha256:DIGEST, each name once")
+    return dict(entries)

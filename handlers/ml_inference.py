@@ -1,0 +1,102 @@
+"""Asks models about texts: how they feel, what they are about, which names are in them, what they are like.
+
+README.md beside this file says what each answer holds, and how an operator adds models.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import msgspec
+
+from handlers import english, models, sentiment, text_analysis, zero_shot
+from handlers.parameters import MlInference, Request, decode
+
+
+class Answer(NamedTuple):
+    """What is said of a text, and the models that it rests on."""
+
+    value: dict[str, Any]
+    used: tuple[models.Used, ...]
+
+
+Ask = Callable[[str], Answer]
+
+_EXAMPLE = msgspec.Raw(b'{"model_type": "sentiment", "input_data": "This product is absolutely amazing!"}')
+_TEXTS = ["Tim Cook opened an office in Berlin.", ""]
+
+
+def run(request: Request) -> dict[str, Any]:
+    """Do one ``ml_inference`` task.
+
+    Raises:
+        Refusal: a model is named that there is not, or that does not work.
+    """
+    parameters: MlInference = decode("ml_inference", request.parameters)
+    ask = MODEL_TYPES[parameters.model_type](parameters)
+    given = parameters.input_data
+    answers = [ask(text) for text in ([given] if isinstance(given, str) else given)]
+    values = [answer.value for answer in answers]
+    return {
+        "model_type": parameters.model_type,
+        parameters.model_type: values[0] if isinstance(given, str) else values,
+        "models": list(dict.fromkeys(used for answer in answers for used in answer.used)),
+    }
+
+
+def rehearse() -> None:
+    """Load every model, once, in the zygote; in a child only touch what the smallest task does."""
+    _load_everything()
+    run(Request(task_type="ml_inference", parameters=_EXAMPLE))
+
+
+@functools.cache
+def _load_everything() -> None:
+    """Use each model, so that it is in memory, and its digest too. Starts no thread, so that a fork may follow."""
+    for model_type in MODEL_TYPES:
+        parameters = msgspec.json.encode({"model_type": model_type, "input_data": _TEXTS})
+        run(Request(task_type="ml_inference", parameters=msgspec.Raw(parameters)))
+    models.preload_classifiers()
+
+
+# ---- model types ------------------------------------------------------------------------------------------------
+
+
+def _sentiment(parameters: MlInference) -> Ask:
+    if parameters.model is not None:
+        return _of_operator(parameters.model)
+    return lambda text: Answer(sentiment.rate(text), (sentiment.used(),))
+
+
+def _classification(parameters: MlInference) -> Ask:
+    if parameters.model is not None:
+        return _of_operator(parameters.model)
+    categories = tuple(parameters.categories or zero_shot.CATEGORIES)
+    return lambda text: Answer(zero_shot.classify(text, categories), (models.encoder().used,))
+
+
+def _entity_extraction(_: MlInference) -> Ask:
+    return lambda text: Answer({"entities": english.entities(text)}, (english.used(),))
+
+
+def _text_analysis(_: MlInference) -> Ask:
+    return lambda text: Answer(*text_analysis.analyze(text))
+
+
+def _of_operator(name: str) -> Ask:
+    classifier = models.classifier(name)
+    return lambda text: Answer(zero_shot.best(classifier.scores(text)), (classifier.used,))
+
+
+MODEL_TYPES: Mapping[str, Callable[[MlInference], Ask]] = MappingProxyType(
+    {
+        "sentiment": _sentiment,
+        "classification": _classification,
+        "entity_extraction": _entity_extraction,
+        "text_analysis": _text_analysis,
+    }
+)
+"""Model type → what makes, of the parameters, the function that is asked about each text."""

@@ -1,0 +1,93 @@
+"""What the readers of documents share: what they give, how it is cut, and what a content looks like."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from typing import Any, Protocol
+
+PDF = "a PDF document"
+ZIP = "a zip archive, as docx files are"
+OLE = "an old or an encrypted Office document"
+
+_BEGINNINGS: tuple[tuple[bytes, str], ...] = (
+    (b"%PDF-", PDF),
+    (b"PK\x03\x04", ZIP),
+    (b"PK\x05\x06", ZIP),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", OLE),
+    (b"{\\rtf", "a Rich Text document"),
+    (b"\x89PNG\r\n\x1a\n", "a PNG image"),
+    (b"\xff\xd8\xff", "a JPEG image"),
+    (b"GIF87a", "a GIF image"),
+    (b"GIF89a", "a GIF image"),
+    (b"II*\x00", "a TIFF image"),
+    (b"MM\x00*", "a TIFF image"),
+    (b"\x1f\x8b\x08", "gzip-compressed"),
+    (b"\xfd7zXZ\x00", "xz-compressed"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    (b"Rar!\x1a\x07", "a rar archive"),
+    (b"\x7fELF", "a program"),
+)
+# what has no business in a text: controls other than tab and line feed, and pdfium's marks of a hyphenated line end
+_NOT_TEXT = dict.fromkeys([*range(9), 11, 12, *range(14, 32), 127, 0xFFFE, 0xFFFF])
+
+
+def looks_like(content: bytes) -> str | None:
+    """What a content is by its first bytes, in words; None if they tell nothing."""
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        return "a WebP image"
+    return next((name for beginning, name in _BEGINNINGS if content.startswith(beginning)), None)
+
+
+def clean(text: str) -> str:
+    """Text with line feeds only, and no other control characters than tabs."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").translate(_NOT_TEXT)
+
+
+def flow(text: str) -> str:
+    """Paragraphs of text whose lines were broken for a page: single line feeds become spaces, empty lines part."""
+    lines = map(str.strip, text.split("\n"))
+    return "\n\n".join(" ".join(group) for has_text, group in itertools.groupby(lines, key=bool) if has_text)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """The text of a document."""
+
+    text: str
+    truncated: bool
+    """Whether there was more than asked for."""
+    prose: str
+    """The text without tables and without the line feeds of a page; paragraphs are parted by empty lines."""
+    parts: dict[str, Any]
+    """The same text by what the document is made of, e.g. ``{"pages": […]}``."""
+
+
+class Document(Protocol):
+    """What each document type has."""
+
+    def read(self, max_characters: int) -> Reading:
+        """Its text.
+
+        Raises:
+            Refusal: it cannot be read after all.
+        """
+
+    def facts(self) -> dict[str, Any]:
+        """What is known of it beside its text: ``metadata``, ``headings``, ``images`` and counts of its own."""
+
+
+class Allowance:
+    """How many characters may still be taken."""
+
+    def __init__(self, characters: int) -> None:
+        self._left = characters
+        self.exceeded = False
+
+    def take(self, text: str) -> str:
+        """As much of a text as there is room for."""
+        if len(text) > self._left:
+            self.exceeded = True
+            text = text[: self._left]
+        self._left -= len(text)
+        return text

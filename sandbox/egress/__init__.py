@@ -1,0 +1,1 @@
+"""The way out: a forward proxy for one run, which reaches what its policy names and nothing else."""

@@ -1,0 +1,365 @@
+"""The egress proxy of one run: accepts inside the run's network namespace, decides, dials from outside, relays.
+
+The order of checks for each connection: how many there are, its head, the token, the policy's hosts, the look-up,
+every address, and after CONNECT the TLS greeting. What is dialled is the very address that was checked; no name is
+asked twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hmac
+import socket
+from collections.abc import Awaitable, Coroutine
+from ipaddress import IPv6Address
+from typing import Any, Final, TypeVar
+
+from sandbox.egress import greeting, heads
+from sandbox.egress.address import Address
+from sandbox.egress.address import Network as IPNetwork
+from sandbox.egress.decisions import Decision, Ledger, Refused, answer
+from sandbox.egress.hosts import Rules
+from sandbox.egress.lookup import Lookup, Resolve
+from sandbox.egress.wire import Budget, Wire, pour, pour_chunks
+from sandbox.policy import Network
+from sandbox.result import EgressRow
+
+USER: Final = "run"
+"""Name that goes with a token in ``Proxy-Authorization``."""
+_ESTABLISHED: Final = b"HTTP/1.1 200 Connection established\r\n\r\n"
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_MAX_INTERIM: Final = 8
+"""Answers below 200 that may come before the real one."""
+_FLOOD_PAUSE_S: Final = 0.001
+_LINGER_S: Final = 0.5
+_ONE_ADDRESS_S: Final = 5.0
+"""Longest wait for one address while there are others to try."""
+
+_T = TypeVar("_T")
+
+
+class _RunLeftError(Exception):
+    """The run closed or broke its own connection: no fault, and nobody to tell."""
+
+
+class Proxy:
+    """Serves the connections of one run until it is closed."""
+
+    def __init__(
+        self, network: Network, resolve: Resolve, *, exceptions: tuple[IPNetwork, ...] = (), token: str | None = None
+    ) -> None:
+        """
+        Args:
+            network: hosts and caps, of the policy.
+            resolve: asks for the addresses of a name, see ``sandbox.egress.lookup``.
+            exceptions: private networks that the operator opens.
+            token: what every request must carry in ``Proxy-Authorization``; ``None`` where only the run can connect.
+        """
+        self.network = network
+        self.rules = Rules(network.allow)
+        self.lookup = Lookup(resolve, exceptions, deny_private=network.deny_private)
+        self.into = Budget(network.in_mib << 20, "in_mib")
+        self.out = Budget(network.out_mib << 20, "out_mib")
+        self.authorisation = _basic(token) if token is not None else None
+        self.ledger = Ledger()
+        self._served = 0
+        self._open: set[asyncio.Task[None]] = set()
+        self._accepting: asyncio.Task[None] | None = None
+
+    def serve(self, listener: socket.socket) -> None:
+        """Begin to accept on ``listener``, which listens, does not block, and stays its owner's."""
+        self._accepting = asyncio.get_running_loop().create_task(self._accept(listener))
+
+    def decisions(self) -> tuple[EgressRow, ...]:
+        """What became of the connections that have ended."""
+        return self.ledger.rows()
+
+    async def close(self) -> None:
+        """End every connection, at once."""
+        ending = [*self._open, *([self._accepting] if self._accepting else [])]
+        for task in ending:
+            task.cancel()
+        await asyncio.gather(*ending, return_exceptions=True)
+        self.lookup.close()
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                sock, _ = await loop.sock_accept(listener)
+            except OSError:  # no descriptor left, or it broke before it was accepted
+                await asyncio.sleep(0.01)
+                continue
+            sock.setblocking(False)
+            self._served += 1
+            refused = self._too_many()
+            if refused is not None and len(self._open) >= 2 * self.network.connections:
+                self.ledger.add("", 0, refused.decision)
+                sock.close()
+            else:
+                self._begin(Connection(self, sock), refused)
+            # accepting goes on without a turn of the loop for as long as somebody waits: a flood would stop the worker
+            await asyncio.sleep(_FLOOD_PAUSE_S if refused else 0)
+
+    def _begin(self, connection: Connection, refused: Refused | None) -> None:
+        task = asyncio.get_running_loop().create_task(connection.serve(refused))
+        self._open.add(task)
+        task.add_done_callback(self._open.discard)
+        task.add_done_callback(lambda _: connection.close())  # also of one that was ended before its first step
+
+    def _too_many(self) -> Refused | None:
+        network = self.network
+        if self._served > network.connections_total:
+            return _refusal(Decision.TOO_MANY_CONNECTIONS, "the run has had network.connections_total connections")
+        if len(self._open) >= network.connections:
+            return _refusal(Decision.TOO_MANY_CONNECTIONS, "the run has network.connections connections open")
+        return None
+
+
+class Connection:
+    """One connection of the run, and the one that is made for it."""
+
+    def __init__(self, proxy: Proxy, sock: socket.socket) -> None:
+        self._proxy = proxy
+        self._caps = proxy.network
+        self._run = Wire(sock, _RunLeftError)
+        self._upstream: Wire | None = None
+        self._host, self._port = "", 0
+        self._decision = Decision.RUN_ENDED
+        self._answered = False
+        """Whether the run has been sent anything, so that no refusal can be told any more."""
+
+    async def serve(self, refused: Refused | None) -> None:
+        """Serve it to its end and note what became of it."""
+        try:
+            await self._exchange_in_time(refused)
+        except _RunLeftError:
+            pass
+        except Refused as refusal:
+            self._decision = refusal.decision
+            await self._tell(refusal)
+        finally:
+            self._note()
+
+    def close(self) -> None:
+        """Close both sides."""
+        self._run.close()
+        if self._upstream is not None:
+            self._upstream.close()
+
+    async def _exchange_in_time(self, refused: Refused | None) -> None:
+        if refused is not None:
+            raise refused
+        try:
+            async with asyncio.timeout(self._caps.total_s):
+                await self._exchange()
+        except TimeoutError:
+            raise _refusal(Decision.TIMEOUT, "the connection lasted longer than network.total_s") from None
+
+    async def _exchange(self) -> None:
+        """The steps of one connection, in their order."""
+        request = await self._read_request()
+        if request is None:
+            return
+        self._check_token(request)
+        self._check_host(request)
+        self._upstream = await self._in_time(self._connect(request), "a connection")
+        self._decision = Decision.ALLOWED
+        if request.method == "CONNECT":
+            await self._tunnel(request, self._upstream)
+        else:
+            await self._forward(request, self._upstream)
+        self._run.finish()
+
+    async def _read_request(self) -> heads.Request | None:
+        """The request, ``None`` when the run closed without one."""
+        limit_bytes = self._caps.head_kib << 10
+        head = await self._in_time(self._run.read_head(limit_bytes), "the request's head")
+        if not head:
+            return None
+        if len(head) > limit_bytes:
+            raise _refusal(Decision.HEAD_LIMIT, "the request's head is longer than network.head_kib")
+        request = heads.parse_request(head)
+        self._host, self._port = request.host.name, request.port
+        return request
+
+    def _check_token(self, request: heads.Request) -> None:
+        expected = self._proxy.authorisation
+        if expected is not None and not hmac.compare_digest(expected.encode(), request.authorisation.encode()):
+            raise _refusal(Decision.UNAUTHORISED, "the run's token is missing or wrong")
+
+    def _check_host(self, request: heads.Request) -> None:
+        if not self._proxy.rules.allow(request.host, request.port):
+            raise _refusal(
+                Decision.HOST_NOT_ALLOWED,
+                f"the policy grants no connection to {request.host.with_port(request.port)} (network.allow)",
+            )
+
+    async def _connect(self, request: heads.Request) -> Wire:
+        """Look the host up once and dial what was found, one address after the other."""
+        addresses = await self._proxy.lookup.addresses(request.host)
+        for count_left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
+            patience_s = _ONE_ADDRESS_S if count_left > 1 else None
+            with contextlib.suppress(OSError, TimeoutError):
+                async with asyncio.timeout(patience_s):
+                    sock = await _dial(address, request.port)
+                return Wire(sock, _upstream_broke, into=self._proxy.into, out=self._proxy.out)
+        raise _refusal(Decision.CONNECT_FAILED, f"{request.host.with_port(request.port)} takes no connection")
+
+    async def _tunnel(self, request: heads.Request, upstream: Wire) -> None:
+        """Say that the way is open, hold the TLS greeting against the host asked for, then pass on both ways."""
+        self._answered = True
+        await self._run.send(_ESTABLISHED)
+        if not await self._read_greeting():
+            return
+        try:
+            greeting.check(self._run.ahead, request.host)
+        except Refused:
+            await self._run.send(greeting.WRONG_NAME)
+            raise
+        await _both(_pass_on(self._run, upstream), _pass_on(upstream, self._run))
+
+    async def _read_greeting(self) -> bool:
+        """Whether a whole greeting came, which then lies ahead; not when the run closed first."""
+        limit_bytes = self._caps.head_kib << 10
+        while not greeting.is_whole(self._run.ahead):
+            if len(self._run.ahead) > limit_bytes:
+                raise _refusal(Decision.HEAD_LIMIT, "the TLS greeting is longer than network.head_kib")
+            if not await self._in_time(self._run.read_ahead(), "the TLS greeting"):
+                return False
+        return True
+
+    async def _forward(self, request: heads.Request, upstream: Wire) -> None:
+        """Send the request on, and what is answered back. The host may answer before it has the whole body."""
+        await upstream.send(request.encode())
+        if request.expects_continue:
+            await self._run.send(_CONTINUE)
+        body = asyncio.create_task(self._send_body(request, upstream))
+        try:
+            response = await self._or_failed(self._read_response(request, upstream), body)
+            self._answered = True
+            await self._run.send(response.encode())
+            if response.has_body:
+                await self._or_failed(_send_on(upstream, self._run, response.body), body)
+        except EOFError:
+            raise _refusal(Decision.BAD_RESPONSE, "the host's answer broke off") from None
+        except ValueError as error:
+            raise _refusal(Decision.BAD_RESPONSE, f"the host's answer cannot be read: {error}") from None
+        finally:
+            body.cancel()
+            await asyncio.gather(body, return_exceptions=True)
+
+    async def _send_body(self, request: heads.Request, upstream: Wire) -> None:
+        try:
+            if request.body is not None:
+                await _send_on(self._run, upstream, request.body)
+        except EOFError:
+            raise _RunLeftError from None
+        except ValueError as error:
+            raise _refusal(Decision.BAD_REQUEST, f"the request's body cannot be read: {error}") from None
+
+    async def _read_response(self, request: heads.Request, upstream: Wire) -> heads.Response:
+        limit_bytes = self._caps.head_kib << 10
+        for _ in range(_MAX_INTERIM):
+            head = await self._in_time(upstream.read_head(limit_bytes), "the host's answer")
+            if len(head) > limit_bytes:
+                raise _refusal(Decision.BAD_RESPONSE, "the head of the host's answer is longer than network.head_kib")
+            response = heads.parse_response(head, request.method)
+            if response.status >= 200:
+                return response
+        raise _refusal(Decision.BAD_RESPONSE, "the host keeps announcing an answer and gives none")
+
+    async def _or_failed(self, work: Coroutine[Any, Any, _T], body: asyncio.Task[None]) -> _T:
+        """What ``work`` gives, unless sending the body fails first. That the host takes no more of it is no failure."""
+        task = asyncio.create_task(work)
+        try:
+            await asyncio.wait((task, body), return_when=asyncio.FIRST_COMPLETED)
+            failure = body.exception() if body.done() and not task.done() else None
+            if failure is not None and getattr(failure, "decision", None) is not Decision.BAD_RESPONSE:
+                raise failure
+            return await task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _in_time(self, work: Awaitable[_T], what: str) -> _T:
+        try:
+            async with asyncio.timeout(self._caps.first_byte_s):
+                return await work
+        except TimeoutError:
+            raise _refusal(Decision.TIMEOUT, f"{what} took longer than network.first_byte_s") from None
+
+    async def _tell(self, refused: Refused) -> None:
+        """Answer with the refusal; where an answer has begun, break off so that nobody takes it for whole."""
+        if self._answered:
+            self._run.cut()
+            return
+        with contextlib.suppress(_RunLeftError, TimeoutError):
+            async with asyncio.timeout(_LINGER_S):
+                await self._run.send(answer(refused))
+                self._run.finish()
+                # closed with bytes unread, the connection would be reset and the answer lost: tcp(7)
+                buffer = memoryview(bytearray(1 << 16))
+                while await self._run.receive_into(buffer):
+                    pass
+
+    def _note(self) -> None:
+        moved = self._upstream
+        if self._decision is Decision.RUN_ENDED and not self._host:
+            return  # opened and closed again without a word
+        self._proxy.ledger.add(
+            self._host,
+            self._port,
+            self._decision,
+            bytes_in=moved.received if moved else 0,
+            bytes_out=moved.sent if moved else 0,
+        )
+
+
+async def _dial(address: Address, port: int) -> socket.socket:
+    family = socket.AF_INET6 if isinstance(address, IPv6Address) else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        await asyncio.get_running_loop().sock_connect(sock, (str(address), port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def _send_on(source: Wire, sink: Wire, body: heads.Body) -> None:
+    if body == "chunked":
+        await pour_chunks(source, sink)
+    else:
+        await pour(source, sink, body)
+
+
+async def _pass_on(source: Wire, sink: Wire) -> None:
+    await pour(source, sink, None)
+    sink.finish()
+
+
+async def _both(*works: Awaitable[None]) -> None:
+    """All of them; when one fails the others are ended and its failure is raised."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        for done in asyncio.as_completed(tasks):
+            await done
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _upstream_broke() -> Exception:
+    return _refusal(Decision.BAD_RESPONSE, "the connection to the host broke")
+
+
+def _refusal(decision: Decision, sentence: str) -> Refused:
+    return Refused(decision, sentence)
+
+
+def _basic(token: str) -> str:
+    return "Basic " + base64.b64encode(f"{USER}:{token}".encode()).decode()

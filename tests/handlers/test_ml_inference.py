@@ -1,0 +1,408 @@
+"""ml_inference: what each model type answers, how well on labelled texts, and models of an operator's own.
+
+The labelled texts in ``labelled/`` were written for these tests; no model was chosen or set by them.
+"""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import tiny_model
+from conftest import ROOT
+
+from handlers import jsonable, ml_inference, models, text_analysis, zero_shot
+from handlers.failures import Refusal
+from handlers.parameters import Request
+
+LABELLED = Path(__file__).with_name("labelled")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def gathered() -> Iterator[Path]:
+    """The folder that ``make models`` fills."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MODELS_DIR", str(ROOT / "models"))
+        assert (ROOT / "models" / models.ENCODER / "model.onnx").is_file(), "run `make models` first"
+        yield ROOT / "models"
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of an operator's with one classifier in it."""
+    monkeypatch.setenv("MODELS_DIR", str(tmp_path))
+    models._classifier.cache_clear()
+    tiny_model.write(tmp_path / "moods")
+    yield tmp_path
+    models._classifier.cache_clear()
+
+
+def ask(model_type: str, input_data: Any, **more: Any) -> Any:
+    """The whole answer as JSON has it."""
+    raw = msgspec.Raw(json.dumps({"model_type": model_type, "input_data": input_data, **more}).encode())
+    return json.loads(jsonable.encode(ml_inference.run(Request(task_type="ml_inference", parameters=raw))))
+
+
+def answer(model_type: str, input_data: Any, **more: Any) -> Any:
+    """What is said of the text, or of each text."""
+    return ask(model_type, input_data, **more)[model_type]
+
+
+# ---- what is answered -------------------------------------------------------------------------------------------
+
+
+def test_sentiment_of_the_interface_example() -> None:
+    """The example of the interface feels positive, and the answer names its model."""
+    found = ask("sentiment", "This product is absolutely amazing!")
+    expected = {"label": "positive", "score": 0.6581, "scores": {"positive": 0.523, "neutral": 0.477, "negative": 0.0}}
+    assert {"model_type": "sentiment", "sentiment": expected, "models": found["models"]} == found
+    assert ["vader"] == [model["name"] for model in found["models"]]
+
+
+@pytest.mark.parametrize("model_type", ml_inference.MODEL_TYPES)
+def test_an_array_is_answered_by_an_array(model_type: str) -> None:
+    """Each text of an array is answered as it is alone, in its place: neighbours change nothing."""
+    texts = ["I love Berlin.", "", "The parcel came two days late, and nobody in the shop could say why."]
+    assert [answer(model_type, text) for text in texts] == answer(model_type, texts)
+    assert [] == answer(model_type, [])
+
+
+def test_scores_of_own_categories() -> None:
+    """Own categories get probabilities that sum to 1, the label is the likeliest, best first."""
+    found = answer("classification", "My parcel never arrived.", categories=["billing", "delivery", "product quality"])
+    assert "delivery" == found["label"] == next(iter(found["scores"]))
+    assert found["score"] == max(found["scores"].values())
+    assert 1 == pytest.approx(sum(found["scores"].values()), abs=1e-3)
+
+
+def test_default_categories() -> None:
+    """Without categories of the caller's there are ten."""
+    assert set(zero_shot.CATEGORIES) == set(answer("classification", "It rained.")["scores"])
+
+
+def test_many_categories_are_cut_to_the_likeliest() -> None:
+    """Of a hundred categories twenty are shown."""
+    found = answer("classification", "The cat sleeps.", categories=[f"topic {n}" for n in range(99)] + ["cats"])
+    assert (20, "cats") == (len(found["scores"]), found["label"])
+
+
+def test_space_has_no_category() -> None:
+    """A text without anything in it belongs nowhere."""
+    assert {"label": None, "score": 0.0, "scores": {}} == answer("classification", " \n")
+
+
+def test_offsets_count_characters() -> None:
+    """``start`` and ``end`` cut the very name out of the text, also behind signs of four bytes."""
+    text = "😀😀 é! Tim Cook flew to Paris on Monday."
+    found = answer("entity_extraction", text)["entities"]
+    assert {"Tim Cook": "PERSON", "Paris": "GPE", "Monday": "DATE"} == {name["text"]: name["label"] for name in found}
+    assert [name["text"] for name in found] == [text[name["start"] : name["end"]] for name in found]
+
+
+def test_what_is_no_word_moves_no_offset() -> None:
+    """A run of signs that spaCy would take minutes for is passed over, and all behind it stays where it is."""
+    text = "!" * 60_000 + " Tim Cook went to Paris."
+    found = answer("entity_extraction", text)["entities"]
+    assert ["Tim Cook", "Paris"] == [text[name["start"] : name["end"]] for name in found]
+
+
+def test_text_analysis_counts() -> None:
+    """Counts are those that one can check by hand."""
+    found = answer("text_analysis", "The cat sat on the mat. It was happy!\n\nThen the dog came home.")
+    expected = {
+        "characters": 62, "words": 14, "distinct_words": 12, "sentences": 3, "paragraphs": 2,
+        "words_per_sentence": 4.67, "characters_per_word": 3.21,
+    }  # fmt: skip
+    assert expected == {name: found[name] for name in expected}
+    assert "en" == found["language"]["code"]
+
+
+def test_readability_is_that_of_the_formulas() -> None:
+    """Ten words of thirteen syllables in two sentences: worked out by hand from the published formulas."""
+    found = text_analysis.readability(["the", "cat", "sat", "on", "a", "happy", "little", "table", "by", "it"], 2)
+    expected = {
+        "flesch_reading_ease": round(206.835 - 1.015 * 5 - 84.6 * 1.3, 1),
+        "flesch_kincaid_grade": round(0.39 * 5 + 11.8 * 1.3 - 15.59, 1),
+        "gunning_fog": 2.0,
+        "automated_readability_index": round(4.71 * 3.2 + 0.5 * 5 - 21.43, 1),
+        "coleman_liau_index": round(5.88 * 3.2 - 29.6 / 5 - 15.8, 1),
+    }
+    assert expected == found
+
+
+def test_simple_prose_is_easier_than_legal_prose() -> None:
+    """The scores order texts as a reader would."""
+    simple = "The dog ran. The cat sat. We had fun in the sun. Then we went home."
+    legal = (
+        "Notwithstanding any provision to the contrary, the undersigned irrevocably acknowledges the applicability of "
+        "supplementary contractual obligations arising from subsequent legislative amendments."
+    )
+    easy, hard = (found["readability"] for found in answer("text_analysis", [simple, legal]))
+    assert easy["flesch_reading_ease"] > 90
+    assert easy["flesch_kincaid_grade"] < 4
+    assert hard["flesch_reading_ease"] < 10
+    assert hard["flesch_kincaid_grade"] > 15
+
+
+def test_key_phrases_are_what_a_text_is_about() -> None:
+    """They come from the text, none twice, and the subject is among the first."""
+    text = (
+        "Solar power has become one of the cheapest sources of electricity. The price of solar panels has fallen by "
+        "ninety per cent. Grid operators still struggle with the variability of solar power, for demand peaks in the "
+        "evening. Critics point out that the mining of lithium harms local water supplies."
+    )
+    found = answer("text_analysis", text)["key_phrases"]
+    assert ("Solar power", 2) == (found[0]["text"], found[0]["count"])
+    assert "local water supplies" in [phrase["text"] for phrase in found]
+    assert all(phrase["text"] in text for phrase in found)
+    assert len(found) == len({phrase["text"].lower() for phrase in found})
+
+
+def test_other_languages_are_counted_only() -> None:
+    """Formulas and phrases are for English; of another language the answer says null, and names one model."""
+    found = ask("text_analysis", "Der schnelle braune Fuchs springt über den faulen Hund, und niemand sieht es.")
+    analysis = found["text_analysis"]
+    assert ("de", None, None) == (analysis["language"]["code"], analysis["readability"], analysis["key_phrases"])
+    assert (13, ["py3langid"]) == (analysis["words"], [model["name"] for model in found["models"]])
+
+
+def test_digests_are_those_of_the_files(gathered: Path) -> None:
+    """The digest of the encoder is that of its file, so that an answer can be traced to it."""
+    (used,) = ask("classification", "x")["models"]
+    content = (gathered / models.ENCODER / "model.onnx").read_bytes()
+    assert {"name": models.ENCODER, "digest": "sha256:" + hashlib.sha256(content).hexdigest()} == used
+
+
+def test_digest_of_a_folder_is_that_of_sha256sum(tmp_path: Path) -> None:
+    """It can be had with the shell."""
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "x").write_text("1")
+    (tmp_path / "a").write_text("2")
+    shell = "find . -type f | LC_ALL=C sort | sed 's|^./||' | xargs sha256sum | sha256sum"
+    printed = subprocess.run(shell, shell=True, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert "sha256:" + printed.split()[0] == models.digest_of_folder(tmp_path)
+
+
+@pytest.mark.parametrize("model_type", ml_inference.MODEL_TYPES)
+def test_the_longest_text_is_answered(model_type: str) -> None:
+    """100,000 characters of prose, and as many of nothing but one sign."""
+    prose = ("Tim Cook said that the new office in Berlin would open on Monday, and nobody believed him. " * 1200)[
+        :100_000
+    ]
+    assert 2 == len(answer(model_type, [prose, "(" * 100_000]))
+
+
+def test_windows_are_spread_over_a_long_text() -> None:
+    """The first, the last and those between, never more than are allowed."""
+    assert [0, 3, 6, 9] == models.spread(range(10), 4)
+    assert [0, 1] == models.spread(range(2), 3)
+
+
+# ---- how well ---------------------------------------------------------------------------------------------------
+
+
+def labelled(name: str) -> list[tuple[str, str]]:
+    """(label, text) of each line."""
+    lines = (LABELLED / name).read_text(encoding="utf-8").splitlines()
+    return [(label, text) for label, text in (line.split("\t") for line in lines)]
+
+
+def share(right: int, total: int, about: str, capsys: pytest.CaptureFixture[str]) -> float:
+    """Which share is right; printed beside the test, too."""
+    with capsys.disabled():
+        print(f"\n    {about}: {right} of {total} right ({right / total:.1%})", end=" ")
+    return right / total
+
+
+def test_quality_of_sentiment(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of 80 sentences in three classes at least 88 % are right, and of each class at least 80 %."""
+    rows = labelled("sentiment.tsv")
+    found = [item["label"] for item in answer("sentiment", [text for _, text in rows])]
+    right = [label for (label, _), said in zip(rows, found, strict=True) if label == said]
+    assert 80 == len(rows)
+    assert share(len(right), len(rows), "sentiment, VADER", capsys) >= 0.88
+    total, by_class = collections.Counter(label for label, _ in rows), collections.Counter(right)
+    assert all(by_class[label] / total[label] >= 0.8 for label in total), by_class
+
+
+@pytest.mark.parametrize("own_categories", [True, False], ids=["own", "default"])
+def test_quality_of_classification(capsys: pytest.CaptureFixture[str], own_categories: bool) -> None:
+    """Of 50 texts about five subjects at least 90 % are right, and 80 % where ten categories are to choose from."""
+    rows = labelled("classification.tsv")
+    categories = {"categories": list(dict.fromkeys(label for label, _ in rows))} if own_categories else {}
+    found = [item["label"] for item in answer("classification", [text for _, text in rows], **categories)]
+    right = sum(label == said for (label, _), said in zip(rows, found, strict=True))
+    assert (50, 5) == (len(rows), len({label for label, _ in rows}))
+    about = f"classification, zero-shot, {'5 own' if own_categories else '10 default'} categories"
+    assert share(right, len(rows), about, capsys) >= (0.9 if own_categories else 0.8)
+
+
+def test_quality_of_entities(capsys: pytest.CaptureFixture[str]) -> None:
+    """Over 35 sentences the F1 of names with label and exact place is at least 0.87."""
+    sentences = (LABELLED / "entities.txt").read_text(encoding="utf-8").splitlines()
+    texts, wanted = zip(*(marked(sentence) for sentence in sentences), strict=True)
+    found = [
+        {(name["start"], name["end"], name["label"]) for name in item["entities"]}
+        for item in answer("entity_extraction", list(texts))
+    ]
+    right = sum(len(names & said) for names, said in zip(wanted, found, strict=True))
+    named, said = sum(map(len, wanted)), sum(map(len, found))
+    f1 = 2 * right / (named + said)
+    with capsys.disabled():
+        print(f"\n    entities, en_core_web_sm: {named} names in {len(sentences)} sentences, F1 {f1:.3f}", end=" ")
+        print(f"(precision {right / said:.3f}, recall {right / named:.3f})", end=" ")
+    assert (35, 110) == (len(sentences), named)
+    assert f1 >= 0.87
+
+
+def marked(sentence: str) -> tuple[str, set[tuple[int, int, str]]]:
+    """``[Tim Cook|PERSON] left`` → its text, and (start, end, label) of its names."""
+    text, names = "", set()
+    for name, label, rest in re.findall(r"\[([^|\]]+)\|(\w+)\]|([^\[]+)", sentence):
+        if name:
+            names.add((len(text), len(text) + len(name), label))
+        text += name or rest
+    return text, names
+
+
+# ---- models of an operator's own ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model_type", ["sentiment", "classification"])
+def test_an_own_model_is_asked_by_its_name(own: Path, model_type: str) -> None:
+    """Its labels are the answer's, its probabilities sum to 1, and its digest is that of its file."""
+    found = ask(model_type, ["good day", "bad bad", "a day"], model="moods")
+    assert ["happy", "unhappy"] == [item["label"] for item in found[model_type][:2]]
+    assert {"happy": 0.5, "unhappy": 0.5} == found[model_type][2]["scores"]
+    digest = "sha256:" + hashlib.sha256((own / "moods" / "model.onnx").read_bytes()).hexdigest()
+    assert [{"name": "moods", "digest": digest}] == found["models"]
+
+
+def test_an_own_model_reads_a_long_text_in_windows(own: Path) -> None:
+    """Beyond its longest window the means over several count: the end of a text matters as the start does."""
+    found = answer("sentiment", "good " * 8 + "bad " * 8, model="moods")
+    assert {"happy": 0.5, "unhappy": 0.5} == found["scores"]
+
+
+def test_independent_labels(own: Path) -> None:
+    """A multi-label model gives each label a probability of its own."""
+    path = own / "moods" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "problem_type": "multi_label_classification"}))
+    assert {"happy": 0.982, "unhappy": 0.018} == answer("sentiment", "good", model="moods")["scores"]
+    assert {"happy": 0.5, "unhappy": 0.5} == answer("sentiment", "day", model="moods")["scores"]
+
+
+def refusal(**parameters: Any) -> tuple[str, str]:
+    """Code and sentence of a refusal."""
+    with pytest.raises(Refusal) as raised:
+        ask("sentiment", "good", **parameters)
+    return raised.value.code, str(raised.value)
+
+
+def test_an_unknown_model_is_refused_with_those_that_there_are(own: Path) -> None:
+    """The sentence lists what could have been asked for; the encoder is no classifier, and half a model is none."""
+    (own / "half").mkdir()
+    (own / "half" / "model.onnx").write_bytes(b"")
+    assert ("unknown_model", "No model 'half'; there are: moods.") == refusal(model="half")
+
+
+def test_no_model_at_all_is_said(own: Path) -> None:
+    """Where the operator has put none, the sentence says where they would go."""
+    shutil.rmtree(own / "moods")
+    code, sentence = refusal(model="moods")
+    assert "unknown_model" == code
+    assert "there is none" in sentence
+
+
+@pytest.mark.parametrize("name", ["../moods", "..", ".", "", "a/b", "/etc", "moods\n", "a\\b", "é", "x" * 101])
+def test_a_name_that_is_none_reaches_no_file(own: Path, name: str) -> None:
+    """What could leave the folder is refused before anything is looked for."""
+    with pytest.raises(msgspec.ValidationError, match=r"\$\.model"):
+        ask("sentiment", "good", model=name)
+
+
+BROKEN = {
+    "no onnx": ("model.onnx", b"x"),
+    "no tokenizer": ("tokenizer.json", b"{}"),
+    "no configuration": ("config.json", b"[]"),
+    "labels with a gap": ("config.json", b'{"id2label": {"0": "a", "2": "b"}}'),
+    "one label too many": ("config.json", b'{"id2label": {"0": "a", "1": "b", "2": "c"}}'),
+    "another input": ("model.onnx", tiny_model.onnx_bytes(other_input="pixel_values")),
+    "logits that are none": ("model.onnx", tiny_model.onnx_bytes(((float("nan"),) * 2,) * 3)),
+    "words that it does not know": ("model.onnx", tiny_model.onnx_bytes(((0.0, 0.0),))),
+}
+
+
+@pytest.mark.parametrize(("file", "content"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_model_is_refused(own: Path, file: str, content: bytes) -> None:
+    """Whatever is wrong with a model's files, the answer is a refusal that names the model."""
+    (own / "moods" / file).write_bytes(content)
+    code, sentence = refusal(model="moods")
+    assert "unusable_model" == code
+    assert sentence.startswith("The model moods cannot be used: ")
+
+
+def test_a_broken_model_keeps_no_zygote_from_starting(own: Path) -> None:
+    """A rehearsal loads the small models, and leaves a broken one to the task that asks for it."""
+    tiny_model.write(own / "works")
+    (own / "moods" / "model.onnx").write_bytes(b"x")
+    models.preload_classifiers()
+    assert 1 == models._classifier.cache_info().currsize
+
+
+def test_large_models_are_loaded_when_they_are_asked_for(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a zygote loads beforehand is limited, because every run of the policy carries it."""
+    monkeypatch.setattr(models, "PRELOADED_MIB", 0)
+    models.preload_classifiers()
+    assert 0 == models._classifier.cache_info().currsize
+
+
+def test_a_missing_encoder_is_refused_with_the_mend(tmp_path: Path) -> None:
+    """Outside of a sandbox nobody has checked the folder yet."""
+    with pytest.raises(Refusal, match="run `make models`") as raised:
+        models.Encoder(tmp_path / models.ENCODER)
+    assert "model_missing" == raised.value.code
+
+
+# ---- the zygote -------------------------------------------------------------------------------------------------
+
+FORK = """
+import json, os, sys
+sys.path.insert(0, sys.argv[1])
+from handlers import entry
+loaded = {"onnxruntime", "spacy"} & set(sys.modules)
+entry.rehearse("ml_inference")
+threads = len(os.listdir("/proc/self/task"))
+requests = [
+    json.dumps({"task_type": "ml_inference", "parameters": {"model_type": model_type, "input_data": "I love Berlin."}})
+    for model_type in ("sentiment", "classification", "entity_extraction", "text_analysis")
+]
+failed = 0
+for number in range(8):
+    pid = os.fork()
+    if pid == 0:
+        answers = [entry.main(request.encode())[0] for request in requests[number % 4 :]]
+        os._exit(0 if set(answers) == {"result"} else 1)
+    failed += os.waitpid(pid, 0)[1] != 0
+print(json.dumps([sorted(loaded), threads, failed]))
+"""
+
+
+def test_models_survive_a_fork(gathered: Path) -> None:
+    """An import loads no model library, a rehearsal leaves one thread, and every fork after it answers."""
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "MODELS_DIR": str(gathered)}
+    command = [sys.executable, "-I", "-c", FORK, str(ROOT)]
+    done = subprocess.run(command, env=environment, capture_output=True, check=True, timeout=100)
+    assert [[], 1, 0] == json.loads(done.stdout)
+    assert b"" == done.stderr
