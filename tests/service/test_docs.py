@@ -39,8 +39,10 @@ def test_openapi_describes_each_task_type(client: httpx.Client) -> None:
 
 
 def test_examples_of_openapi_run(client: httpx.Client) -> None:
-    """What the document shows as an example succeeds when it is sent. The page of web_scraping lies on the Internet: where
-    no way leads there, the answer says so by its code."""
+    """What the document shows as an example succeeds when it is sent.
+
+    The page of web_scraping lies on the Internet: where no way leads there, the answer says so by its code.
+    """
     document = client.get("/openapi.json").json()
     body = document["paths"]["/execute"]["post"]["requestBody"]["content"]["application/json"]
     for example in body["examples"].values():
