@@ -99,4 +99,6 @@ def read_task(path: str) -> bytes:
 
 def _check_policy(host: Host, policy: Policy) -> PolicyCheck:
     missing = tuple(layer.name for layer in host.missing(policy))
+    if host.profile != "full" and (policy.network.allow or policy.limits.processes):
+        missing = tuple(dict.fromkeys(("namespaces", *missing)))  # whether or not the file requires them by name
     return PolicyCheck(policy=policy.name, met=not missing, missing=missing)

@@ -176,6 +176,7 @@ class Worker:
             layers=isolation.layers,
             policies=sorted(self._pools),
             slots=self._settings.max_concurrent_tasks,
+            egress_allow_private=[str(network) for network in self._settings.egress_allow_private],
         )
         stopped = asyncio.create_task(stop.wait())
         try:

@@ -32,6 +32,7 @@ from sandbox.zygote_client import ZygoteClient
 
 _MIB = 1 << 20
 REFILL_AFTER_S = 0.005
+_LEAVE_OUT = "Run it on a host that grants user namespaces, or leave it out here (DISABLED_POLICIES)."
 REHEARSED = 2
 """Ready children that have rehearsed. The others would each copy megabytes that they may never need."""
 _PRESSED_FOR_S = 1.0
@@ -110,13 +111,13 @@ class Pool:
         if self._host.profile != "full" and self._policy.limits.processes:
             raise HostError(
                 f"policy {self._policy.name} allows processes, which only namespaces can count and end: "
-                f"the {self._host.profile} profile cannot run it"
+                f"the {self._host.profile} profile cannot run it. {_LEAVE_OUT}"
             )
         if self._host.profile != "full" and self._policy.network.allow:
             raise HostError(
                 f"policy {self._policy.name} grants network, which only a network namespace can confine to the egress "
                 f"proxy: the {self._host.profile} profile cannot run it. (Landlock's rule for TCP names a port and no "
-                "address, so that the same port of any other host would be open too.)"
+                f"address, so that the same port of any other host would be open too.) {_LEAVE_OUT}"
             )
         for layer in self._host.missing(self._policy):
             wanted = f"policy {self._policy.name} requires {layer.name}"

@@ -145,6 +145,66 @@ def test_a_body_of_megabytes_arrives_whole_both_ways(make_egress: MakeEgress) ->
         assert [size_in, False] == value_of(box.run(script, f"http://allowed.test:{server.port}/"))
 
 
+@pytest.mark.parametrize(
+    ("method", "answer", "expected"),
+    [
+        ("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n", [200, ""]),
+        ("GET", b"HTTP/1.1 204 No Content\r\n\r\n", [204, ""]),
+        ("GET", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 99\r\n\r\n", [304, ""]),
+        ("GET", b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + ok(b"after"), [200, "after"]),
+        ("GET", b"HTTP/1.1 200 OK\r\n\r\nto the end", [200, "to the end"]),
+        ("DELETE", ok(b"gone"), [200, "gone"]),
+    ],
+    ids=["HEAD", "204", "304", "early hints", "to the end", "DELETE"],
+)
+def test_answers_of_every_framing_are_passed_on(
+    make_egress: MakeEgress, method: str, answer: bytes, expected: list[Any]
+) -> None:
+    """A body is where the method and the status say that there is one."""
+    with raw_server(answer) as server:
+        box = make_egress(f"allowed.test:{server.port}", names=Names(allowed_test=[["127.0.0.1"]]))
+        script = f"import httpx\nanswer = httpx.request({method!r}, args)\nresult = [answer.status_code, answer.text]"
+        assert expected == value_of(box.run(script, f"http://allowed.test:{server.port}/"))
+
+
+def test_a_host_may_answer_before_it_has_the_whole_body(make_egress: MakeEgress) -> None:
+    """Its refusal arrives, although the rest of the body finds nobody any more."""
+    refusal = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nbig"
+    with raw_server(refusal) as server:
+        box = make_egress(f"allowed.test:{server.port}", names=Names(allowed_test=[["127.0.0.1"]]))
+        script = (
+            "import socket\nproxy = socket.create_connection(('127.0.0.1', 3128))\n"
+            "proxy.sendall(args.encode())\nanswer = b''\n"
+            "while part := proxy.recv(65536):\n    answer += part\nresult = answer.decode()"
+        )
+        head = f"POST http://allowed.test:{server.port}/ HTTP/1.1\r\nHost: allowed.test:{server.port}\r\n"
+        answer = value_of(box.run(script, f"{head}Content-Length: 1000000\r\n\r\n" + "x" * 1000))
+        assert answer.startswith("HTTP/1.1 413"), answer
+        assert answer.endswith("big")
+
+
+def test_the_proxy_says_continue_itself(make_egress: MakeEgress) -> None:
+    """A client that waits for that word is not kept waiting."""
+
+    def talk(sock: socket.socket, head: bytes) -> None:
+        body = head.partition(b"\r\n\r\n")[2]
+        while len(body) < 5:
+            body += sock.recv(65536)
+        sock.sendall(ok(body))
+
+    with raw_server(talk) as server:
+        box = make_egress(f"allowed.test:{server.port}", names=Names(allowed_test=[["127.0.0.1"]]))
+        script = (
+            "import socket\nproxy = socket.create_connection(('127.0.0.1', 3128))\n"
+            "proxy.sendall(args.encode())\nfirst = proxy.recv(65536)\nproxy.sendall(b'hello')\nanswer = b''\n"
+            "while part := proxy.recv(65536):\n    answer += part\nresult = [first.decode(), answer.decode()]"
+        )
+        head = f"POST http://allowed.test:{server.port}/ HTTP/1.1\r\nHost: allowed.test:{server.port}\r\n"
+        first, answer = value_of(box.run(script, f"{head}Content-Length: 5\r\nExpect: 100-continue\r\n\r\n"))
+        assert first.startswith("HTTP/1.1 100")
+        assert answer.endswith("hello")
+
+
 # -- hosts and addresses
 
 
