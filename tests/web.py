@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import http.server
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -113,21 +111,3 @@ class Names:
             raise OSError("no such name")
         answers = self.answers[name]
         return answers.pop(0) if len(answers) > 1 else answers[0]
-
-
-def wait_until(condition: Callable[[], bool], within_s: float = 5.0) -> bool:
-    """Whether it becomes true in time."""
-    deadline = time.monotonic() + within_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.005)
-    return True
-
-
-def handler_server(handler: type[http.server.BaseHTTPRequestHandler]) -> http.server.ThreadingHTTPServer:
-    """A started HTTP server of the standard library; ``shutdown()`` and ``server_close()`` end it."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return server

@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 import pytest
 import trustme
-from synchronous import Sandbox, value_of
-from web import Names, Server, ok, raw_server, tls_server, wait_until
+from synchronous import Sandbox, eventually, value_of
+from web import Names, Server, ok, raw_server, tls_server
 
 from sandbox import ExitReason, Host, HostError, Policy, Pool, Template
 
@@ -632,7 +632,7 @@ def test_connections_end_with_the_run(make_egress: MakeEgress) -> None:
         assert ExitReason.WALL_LIMIT is result.exit_reason
         assert [("allowed.test", "allowed", 1)] == rows(result)
         assert ended.wait(5)
-        assert wait_until(box.at_rest)
+        assert eventually(box.at_rest)
 
 
 def test_a_policy_without_hosts_has_no_proxy(box: Sandbox) -> None:
