@@ -119,10 +119,22 @@ def _open(content: bytes) -> Image.Image:
             f"The content is none of {', '.join(FORMATS)}{'; it looks like ' + kind if kind else ''}; convert it.",
         ) from None
     _check_pixels(*image.size)
-    frames = getattr(image, "n_frames", 1)
-    if frames > MAX_FRAMES:
-        raise Refusal("too_many_frames", f"The image has {frames} frames; at most {MAX_FRAMES} are taken.")
+    if _has_frame(image, MAX_FRAMES):
+        raise Refusal("too_many_frames", f"The image has more than {MAX_FRAMES} frames; send fewer.")
     return image
+
+
+def _has_frame(image: Image.Image, number: int) -> bool:
+    """Whether there is a frame of this number, the first is 0. None is decoded."""
+    if image.format != "TIFF":
+        return getattr(image, "n_frames", 1) > number
+    try:  # Pillow counts all of a TIFF's in a time that grows with their square, and miscounts after a leap
+        for frame in range(1, number + 1):
+            image.seek(frame)
+    except EOFError:
+        image.seek(0)
+        return False
+    return True
 
 
 def _check_pixels(width: int, height: int) -> None:

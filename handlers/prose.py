@@ -28,7 +28,10 @@ _WORD = re.compile(rf"[{_CJK}]|[^\W_{_CJK}]+(?:(?:['\u2019-]|(?<=\d)[.,](?=\d))[
 
 
 def words(text: str) -> list[str]:
-    """Runs of letters and digits, with apostrophes, hyphens and decimal points inside; each CJK sign is one."""
+    """Runs of letters and digits, with apostrophes, hyphens and decimal points inside them.
+
+    Each Chinese or Japanese sign is one.
+    """
     return _WORD.findall(text)
 
 

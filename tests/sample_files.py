@@ -154,8 +154,9 @@ def image(kind: str = "PNG", size: tuple[int, int] = (40, 20), mode: str = "RGB"
 def frames(kind: str, count: int) -> bytes:
     """An image with so many frames of 2 x 2 pixels, no two alike side by side."""
     buffer = io.BytesIO()
+    options = {"lossless": True} if kind == "WEBP" else {}
     colours = [Image.new("RGB", (2, 2), (n % 256, n // 256 % 256, 99)) for n in range(count)]
-    colours[0].save(buffer, kind, save_all=True, append_images=colours[1:])
+    colours[0].save(buffer, kind, save_all=True, append_images=colours[1:], **options)
     return buffer.getvalue()
 
 
