@@ -1,13 +1,14 @@
 """The audit log: one JSON line for each attempt, saying under which grant it ran and what it was denied.
 
 It holds no parameters, no results and nothing that a run printed: names of system calls and hosts are all that comes
-from a run, and JSON in pure ASCII lets none of it forge a line.
+from a run, and JSON in pure ASCII lets none of it forge a line. LOG_LEVEL and LOG_FORMAT do not bear on it.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,6 @@ class AuditLog:
         Raises:
             AuditError: the file cannot be opened for appending.
         """
-        self._log = get_logger().bind(logger=LOGGER)
         self._fd: int | None = None
         if path is not None:
             try:
@@ -46,6 +46,15 @@ class AuditLog:
                     f"AUDIT_LOG {path}: cannot be appended to: {error.strerror}; name a file in a folder that this "
                     "user may write to"
                 ) from error
+
+    def attempt_failed(self, facts: dict[str, Any], stage: str) -> None:
+        """Note one attempt that ended by our own failure, before or after the task's code ran.
+
+        Args:
+            facts: as of ``attempt_ended``.
+            stage: the named step that failed.
+        """
+        self._write("attempt failed", facts | {"exit_reason": None, "failed_at": stage})
 
     def attempt_ended(self, facts: dict[str, Any], outcome: Outcome) -> None:
         """Note one attempt.
@@ -68,12 +77,25 @@ class AuditLog:
         self._write("attempt ended", entry)
 
     def _write(self, event: str, entry: dict[str, Any]) -> None:
-        if self._fd is None:
-            self._log.info(event, **entry)
-            return
         head = {"timestamp": datetime.now(UTC).isoformat(timespec="microseconds"), "logger": LOGGER, "event": event}
         line = json.dumps(head | entry, ensure_ascii=True, default=_plain) + "\n"
-        os.write(self._fd, line.encode("ascii"))  # one write: lines of several workers never mix, write(2) on O_APPEND
+        if self._fd is None:
+            self._say(line)
+            return
+        try:
+            # one write: lines of several workers never mix, write(2) on O_APPEND
+            written = os.write(self._fd, line.encode("ascii"))
+        except OSError as error:
+            written, reason = 0, error.strerror
+        else:
+            reason = "it took a part of the line only"
+        if written < len(line):  # the run is over: its result is not lost for that, and the line is not either
+            get_logger().error("audit line not written", reason=reason)
+            self._say(line)
+
+    def _say(self, line: str) -> None:
+        sys.stderr.write(line)
+        sys.stderr.flush()
 
     def close(self) -> None:
         """Close the file."""

@@ -8,6 +8,8 @@ from typing import Literal
 
 import msgspec
 
+from engine.policies import Policies
+from engine.policy_lock import FILE_NAME, check_lock
 from sandbox import LAYERS, Policy, PolicyError, PolicyFault, PolicyFile, is_wide, policy_paths, read_policy
 from sandbox import Network as PolicyNetwork
 
@@ -23,31 +25,57 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     message: str
 
     def __str__(self) -> str:
-        place = f"{self.policy}: " if self.level == "warning" else ""  # an error's message begins with its file
+        # an error's message begins with its file
+        place = f"{self.policy}: " if self.policy and self.level == "warning" else ""
         return f"{self.level}: {place}{self.message}"
 
 
-def check_folder(folder: Path, exceptions: tuple[object, ...] = ()) -> list[Finding]:
+def check_folder(folder: Path, exceptions: tuple[object, ...] = (), *, locked: bool = False) -> list[Finding]:
     """Everything that is to be said of the policy files of a folder, errors first.
 
     Args:
         folder: of the files.
         exceptions: what ``EGRESS_ALLOW_PRIVATE`` opens, as the settings have it.
+        locked: whether ``POLICY_LOCK`` requires the lock, so that what differs from it is an error.
     """
     paths = policy_paths(folder)
     if not paths:
         return [Finding(level="error", policy="", message=f"{folder}: no policy file (*.toml) there")]
     errors: list[Finding] = []
     others: list[Finding] = []
+    policies: dict[str, Policy] = {}
     for path in paths:
         try:
             file = read_policy(path, exceptions=exceptions)  # type: ignore[arg-type]  # the sandbox's own type
         except PolicyError as error:
             errors += [_error(path, fault) for fault in error.faults]
         else:
+            policies[path.stem] = file.policy
             others += [Finding(level="warning", policy=path.stem, message=message) for message in loose(file)]
             others += _exceptions_in_force(file.policy, exceptions)
-    return errors + others
+    errors += [] if errors else _together(policies)
+    found = errors + others + _differences(folder, policies, level="error" if locked else "warning")
+    return sorted(found, key=lambda finding: finding.level)
+
+
+def _together(policies: dict[str, Policy]) -> list[Finding]:
+    """What is wrong with files of which each is right for itself."""
+    try:
+        Policies(policies)
+    except PolicyError as error:
+        return [Finding(level="error", policy="", message=error.message)]
+    return []
+
+
+def _differences(folder: Path, policies: dict[str, Policy], *, level: Literal["error", "warning"]) -> list[Finding]:
+    """What the lock of the folder says otherwise; nothing when there is none and none is required."""
+    if level == "warning" and not (folder / FILE_NAME).exists():
+        return []
+    try:
+        check_lock(folder, policies.values())
+    except PolicyError as error:
+        return [Finding(level=level, policy="", message=error.message)]
+    return []
 
 
 def loose(file: PolicyFile) -> list[str]:

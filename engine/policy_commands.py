@@ -42,7 +42,11 @@ def make_app(load: LoadSettings, print_json: PrintJson, sentences: Callable[[], 
             settings = load()
             from engine.policy_check import check_folder
 
-            findings = check_folder(folder or settings.policies_dir, settings.egress_allow_private)
+            findings = check_folder(
+                folder or settings.policies_dir,
+                settings.egress_allow_private,
+                locked=settings.policy_lock == "required",
+            )
             if json:
                 print_json(findings)
             else:

@@ -16,11 +16,12 @@ _HEAD = "# The digests of the policies that were signed off. Written by: python 
 
 
 def write_lock(folder: Path, policies: Iterable[Policy]) -> Path:
-    """Write the digests of ``policies`` to the lock of a folder, and return the file."""
+    """Write the digests of ``policies`` to the lock of a folder, as a whole or not at all, and return the file."""
     path = folder / FILE_NAME
+    new = path.with_name(f".{FILE_NAME}.new")
     lines = sorted(f"{policy.name} {policy.digest}\n" for policy in policies)
-    path.write_text(_HEAD + "".join(lines), encoding="utf-8")
-    return path
+    new.write_text(_HEAD + "".join(lines), encoding="utf-8")
+    return new.replace(path)
 
 
 def check_lock(folder: Path, policies: Iterable[Policy]) -> None:

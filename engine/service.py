@@ -261,6 +261,9 @@ class Service:
             raise TaskError("$.task_type", f"{ask.task_type} is not available here; available are: {available}")
         if ask.timeout_s is not None and ask.timeout_s > self.settings.max_task_timeout_s:
             raise TaskError("$.timeout_s", f"at most {self.settings.max_task_timeout_s:g} s (MAX_TASK_TIMEOUT)")
+        most_mib = self.settings.max_task_memory_mib
+        if ask.memory_mib is not None and most_mib is not None and ask.memory_mib > most_mib:
+            raise TaskError("$.memory_mib", f"at most {most_mib} MiB (MAX_TASK_MEMORY_MIB)")
         if ask.script_name is not None:
             self._check_script(ask.script_name)
         return NewTask(

@@ -13,7 +13,7 @@ import random
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 import msgspec
@@ -202,14 +202,15 @@ class Worker:
             ended = await self._end(attempt)
             if ended is None:
                 return
-            self._note_for_audit(claim, ended.outcome)
+            if ended.outcome.exit_reason is not ExitReason.WORKER_LOST:  # else our failure was noted already
+                self._audit.attempt_ended(self._facts(claim), ended.outcome)  # wanted or not: it ran
             if not await self._conclude(attempt, ended):
                 return
         await self._queue.announce(task_id)
 
-    def _note_for_audit(self, claim: Claim, outcome: Outcome) -> None:
-        """Also of an attempt whose result is not wanted any more: it ran."""
-        facts = {
+    def _facts(self, claim: Claim) -> dict[str, Any]:
+        """What the audit log says of an attempt, however it ends."""
+        return {
             "task_id": str(claim.task_id),
             "attempt": claim.attempt,
             "tenant": getattr(claim, "tenant", "") or None,
@@ -217,7 +218,6 @@ class Worker:
             "policy": claim.policy,
             "worker_id": str(self.worker_id),
         }
-        self._audit.attempt_ended(facts, outcome)
 
     async def _take(self) -> None:
         """Take tasks from the queue, once PostgreSQL can be asked what they are."""
@@ -252,6 +252,7 @@ class Worker:
             failure = SandboxError("worker", f"{type(error).__name__}: {error}")
         finally:
             attempt.ended = True
+        self._audit.attempt_failed(self._facts(attempt.claim), failure.stage)
         return await self._try_again(attempt.claim, failure)
 
     async def _execute(self, attempt: Attempt) -> Ended:

@@ -54,6 +54,18 @@ def test_a_memory_that_cannot_be_is_refused(client: httpx.Client, asked: object)
     assert (400, "$.memory_mib") == (refused.status_code, refused.json()["errors"][0]["path"])
 
 
+def test_memory_beyond_the_operators_ceiling_is_refused_as_time_is(tmp_path: Path) -> None:
+    """With the name of the variable that says so."""
+    stack = Stack(tmp_path, MAX_TASK_MEMORY_MIB="256", MAX_TASK_TIMEOUT="30")
+    try:
+        for asked, variable in (({"memory_mib": 257}, "MAX_TASK_MEMORY_MIB"), ({"timeout_s": 31}, "MAX_TASK_TIMEOUT")):
+            refused = stack.client.post("/execute", json=task("result = 1", **asked))
+            assert (400, True) == (refused.status_code, variable in refused.json()["detail"])
+        assert 256 == stack.client.get("/policies/custom_script").json()["effective_limits"]["memory_mib"]
+    finally:
+        stack.close()
+
+
 def test_each_attempt_is_in_the_audit_log(stack: Stack, tmp_path: Path) -> None:
     """Under which grant it ran and what it was denied; nothing of what went in or came out."""
     path = tmp_path / "audit.log"

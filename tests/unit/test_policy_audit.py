@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+import structlog
 from renew_golden import PAGES, pages
 
 from engine.audit import AuditError, AuditLog
+from engine.logs import configure_logs
 from engine.policies import Policies
 from engine.policy_check import Finding, check_folder
 from engine.policy_diff import RULES, compare, keys
@@ -62,6 +66,17 @@ def engine(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, cwd=ROOT, env=os.environ | environ, capture_output=True, text=True, check=False, timeout=60
     )
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_before() -> Iterator[None]:
+    """The root logger and structlog as they were."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
 
 
 # -- check
@@ -141,6 +156,24 @@ def test_check_prints_errors_and_ends_with_1(folder: Path) -> None:
     assert (1, True) == (shown.returncode, "limits.wall_s: missing" in shown.stdout)
     found = msgspec.json.decode(engine("check", "--json", str(folder)).stdout, type=list[Finding])
     assert "error" in [finding.level for finding in found]
+
+
+def test_a_variant_without_its_default_is_an_error(folder: Path) -> None:
+    """A worker would not start with such a folder, so check does not pass it."""
+    (folder / "custom_script.toml").rename(folder / "other.toml")
+    (finding,) = check_folder(folder)
+    assert ("error", True) == (finding.level, "no policy is named custom_script" in finding.message)
+
+
+@pytest.mark.parametrize(("required", "level"), [("required", "error"), ("off", "warning")])
+def test_what_differs_from_the_lock_is_said_by_check(folder: Path, required: str, level: str) -> None:
+    """An error exactly where it would stop the start."""
+    write_lock(folder, load_policies(folder).values())
+    assert [] == check_folder(folder, locked=True)
+    change(folder, r"^wall_s = 60$", "wall_s = 59")
+    (finding,) = check_folder(folder, locked=required == "required")
+    assert (level, True) == (finding.level, "custom_script: was changed" in finding.message)
+    assert (level == "error") == bool(engine("check", str(folder), POLICY_LOCK=required).returncode)
 
 
 # -- show
@@ -265,6 +298,34 @@ def test_an_audit_line_is_one_line_whatever_is_in_it(tmp_path: Path) -> None:
     )
     assert "secret message" not in first
     assert "3" == json.loads(second)["task_id"]
+
+
+def test_an_audit_line_is_written_whatever_the_log_level(capsys: pytest.CaptureFixture[str]) -> None:
+    """Who wants fewer log lines does not want to be blind."""
+    configure_logs(level="ERROR", log_format="console")
+    AuditLog(None).attempt_ended({"task_id": "1"}, outcome())
+    entry = json.loads(capsys.readouterr().err)
+    assert ("audit", "1", "error") == (entry["logger"], entry["task_id"], entry["exit_reason"])
+
+
+def test_a_full_disk_costs_neither_the_result_nor_the_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """The line goes to the log instead, after an error that says so; nothing is raised."""
+    configure_logs(level="ERROR", log_format="json")
+    log = AuditLog(Path("/dev/full"))
+    log.attempt_ended({"task_id": "1"}, outcome())
+    log.close()
+    error, line = map(json.loads, capsys.readouterr().err.splitlines())
+    assert ("error", "audit line not written") == (error["level"], error["event"])
+    assert ("audit", "1") == (line["logger"], line["task_id"])
+
+
+def test_an_attempt_that_failed_on_our_side_is_noted(tmp_path: Path) -> None:
+    """Code may have run before it failed; the step is named and no reason is made up."""
+    log = AuditLog(tmp_path / "audit.log")
+    log.attempt_failed({"task_id": "1"}, "spawn")
+    log.close()
+    entry = json.loads((tmp_path / "audit.log").read_text(encoding="ascii"))
+    assert ("attempt failed", None, "spawn") == (entry["event"], entry["exit_reason"], entry["failed_at"])
 
 
 def test_an_audit_log_that_cannot_be_written_stops_the_start(tmp_path: Path) -> None:
