@@ -98,10 +98,11 @@ def saved(document: Any) -> bytes:
     return buffer.getvalue()
 
 
-def repacked(content: bytes, parts: Mapping[str, bytes | None]) -> bytes:
+def repacked(content: bytes, parts: Mapping[str, bytes | None], *, packed: bool = True) -> bytes:
     """A zip archive with parts replaced, added, or (None) taken out."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as new:
+    method = zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(buffer, "w", method) as new:
         for name in old.namelist():
             if name not in parts:
                 new.writestr(name, old.read(name))
@@ -117,7 +118,7 @@ def part_of(content: bytes, name: str) -> str:
         return archive.read(name).decode()
 
 
-def word_with(body: str, *, before: str = "") -> bytes:
+def word_with(body: str, *, before: str = "", packed: bool = True) -> bytes:
     """A docx whose body is this XML, after what stands before the root element."""
     namespaces = (
         'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main" '
@@ -125,7 +126,7 @@ def word_with(body: str, *, before: str = "") -> bytes:
         'xmlns:r="http://schemas.openxmlformats.org/officeDocument/2006/relationships"'
     )
     text = f"{DECLARATION}{before}<w:document {namespaces}><w:body>{body}</w:body></w:document>"
-    return repacked(word(), {"word/document.xml": text.encode()})
+    return repacked(word(), {"word/document.xml": text.encode()}, packed=packed)
 
 
 # ---- images -----------------------------------------------------------------------------------------------------

@@ -27,6 +27,8 @@ CATALOGUE = {
     "KERN": "01 02 04 05 07 08 10 11 13 14 16 17 19 20 22 23 25 26",
     "NET": "01 02 04 05 07 08 10 11 13 14 16 17 19 20",
     "NAME": "01 02 04 05 07 08 10",
+    "DOC": "01 02 04 05 07 08 10 11 13 14 16",
+    "IMG": "01 02 04 05 07 08 10 11",
     "SSRF": "01 02 04 05 07 08 10 11 13 14 16 17 19 20 22 23 25 26 28 29",
     "XT": "01 02 04 05 07 08",
     "ZYG": "01 02 04 05 07 08 10 11 13 14",
@@ -40,7 +42,13 @@ MUST_HAVE_CONTROL = {
 }  # fmt: skip
 """Cases that are known to succeed without a sandbox: each has at least one row whose control shows it."""
 
+_FILES = "attacks/test_hostile_files.py::test_a_hostile_file_does_no_harm"
+
 ELSEWHERE = {
+    **{f"DOC-{number}": _FILES for number in CATALOGUE["DOC"].split()},
+    "DOC-13": "attacks/test_hostile_files.py::test_a_damaged_file_ends_one_run_only",
+    **{f"IMG-{number}": _FILES for number in CATALOGUE["IMG"].split()},
+    "IMG-11": "handlers/test_image_processing.py::test_no_other_decoder_is_loaded",
     "NAME-08": "service/test_files.py::test_an_input_name_that_leaves_its_folder_is_refused",
     "NET-16": "sandbox/test_egress.py::test_a_host_that_the_policy_does_not_name_sees_nothing",
     "NET-17": "sandbox/test_egress.py::test_a_head_that_can_be_read_in_two_ways_is_refused",

@@ -11,6 +11,7 @@ from sandbox import ExitReason
 EXPECTED_DENIALS = {
     "standard library": {"socket"},  # the socket module asks once whether IPv6 is there
     "python-docx": {"socket"},
+    "the document handler": {"socket"},  # by way of requests, which sumy could fetch pages with
     "spacy": {"socket"},  # by way of requests, which it could load models with
 }
 """What a library tries, does without, and may be refused for ever."""

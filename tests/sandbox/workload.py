@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 
+import sample_files
 import tiny_model
 
 PARTS: dict[str, str] = {
@@ -87,6 +88,34 @@ session = onnxruntime.InferenceSession(base64.b64decode({base64.b64encode(tiny_m
 words = tokenizers.Tokenizer(tokenizers.models.WordLevel({{'[UNK]': 0, 'good': 1}}, unk_token='[UNK]'))
 words.encode_batch(['good', 'day'] * 100)
 session.run(None, dict.fromkeys(['input_ids', 'attention_mask'], numpy.array([words.encode('good').ids])))
+""",
+    "the document handler": f"""
+import base64, json
+from handlers import entry
+def do(**parameters):
+    kind, answer = entry.main(json.dumps({{'task_type': 'document_processing', 'parameters': parameters}}).encode())
+    assert kind == 'result', answer
+pdf = {sample_files.base64_of(sample_files.pdf())!r}
+docx = {sample_files.base64_of(sample_files.word())!r}
+for operation in ('extract_text', 'analyze', 'summarize'):
+    do(document_type='pdf', content=pdf, operation=operation)
+    do(document_type='docx', content=docx, operation=operation)
+    do(document_type='txt', content={{'base64': 'R3L832UgYXVzIEv2bG4='}}, operation=operation)
+""",
+    "the image handler": f"""
+import base64, json
+from handlers import entry
+def do(operation, options):
+    picture = {{'base64': {sample_files.base64_of(sample_files.photo())!r}}}
+    parameters = {{'image_path': picture, 'operation': operation, 'options': options}}
+    if operation != 'analyze':
+        parameters['output'] = {{'name': operation + options.get('format', options.get('name', ''))}}
+    kind, answer = entry.main(json.dumps({{'task_type': 'image_processing', 'parameters': parameters}}).encode())
+    assert kind == 'result', answer
+do('analyze', {{}}); do('resize', {{'width': 10}}); do('crop', {{'width': 4, 'height': 4}}); do('thumbnail', {{}})
+for name in ('blur', 'sharpen', 'edge', 'sepia', 'autocontrast'): do('filter', {{'name': name}})
+for kind in ('png', 'jpeg', 'webp', 'gif', 'bmp', 'tiff'): do('convert', {{'format': kind}})
+do('pipeline', {{'steps': [{{'operation': 'resize', 'width': 9}}, {{'operation': 'filter', 'name': 'invert'}}]}})
 """,
 }
 """Library → script that uses it."""
