@@ -17,6 +17,8 @@ from typing import Any
 
 import docx
 from docx.opc.constants import RELATIONSHIP_TYPE
+from docx.opc.part import PartFactory
+from docx.oxml import parse_xml
 from docx.oxml.ns import qn
 from docx.oxml.table import CT_Tbl
 from docx.oxml.text.paragraph import CT_P
@@ -204,13 +206,26 @@ def _check_archive(content: bytes) -> None:
         if any(entry.flag_bits & _IS_ENCRYPTED for entry in entries):
             raise Refusal("encrypted_document", "The document is encrypted; save it without a password.")
         for entry in entries:
-            if entry.filename.endswith((".xml", ".rels")) and b"<!DOCTYPE" in archive.read(entry).replace(b"\0", b""):
+            if _is_xml(entry.filename) and b"<!DOCTYPE" in archive.read(entry).replace(b"\0", b""):
                 raise Refusal("corrupt_document", "A part has a document type declaration, which no docx may have.")
+        _check_names(archive.read("[Content_Types].xml"))
+
+
+def _check_names(content_types: bytes) -> None:
+    """What python-docx parses is named as XML, because the other checks go by the name."""
+    for one in parse_xml(content_types):
+        name = one.get("PartName") or f".{one.get('Extension')}"
+        if one.get("ContentType") in PartFactory.part_type_for and not _is_xml(name):
+            raise Refusal("corrupt_document", f"A part of XML is named {name[:100]!r}; save the document anew.")
+
+
+def _is_xml(name: str) -> bool:
+    return name.lower().endswith((".xml", ".rels"))
 
 
 def _check_entries(entries: list[zipfile.ZipInfo], size: int) -> None:
     inflated = sum(entry.file_size for entry in entries)
-    xml = sum(entry.file_size for entry in entries if entry.filename.endswith((".xml", ".rels")))
+    xml = sum(entry.file_size for entry in entries if _is_xml(entry.filename))
     names = {entry.filename for entry in entries}
     if len(entries) > MAX_ENTRIES:
         raise _too_large(f"{len(entries)} entries, more than {MAX_ENTRIES}")

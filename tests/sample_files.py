@@ -129,6 +129,24 @@ def word_with(body: str, *, before: str = "", packed: bool = True) -> bytes:
     return repacked(word(), {"word/document.xml": text.encode()}, packed=packed)
 
 
+def renamed_body(content: bytes, name: str, *, by_extension: bool = False) -> bytes:
+    """A docx whose body is another part, which its content type makes XML, given for its name or for its extension."""
+    types, body = part_of(content, "[Content_Types].xml"), "word/document.xml"
+    kind = "application/vnd.openxmlformats-officedocument.wordprocessingml.document.main+xml"
+    types = types.replace(f'PartName="/{body}"', f'PartName="/{"word/none.xml" if by_extension else name}"')
+    if by_extension:
+        default = f'<Default Extension="{name.rpartition(".")[2]}" ContentType="{kind}"/>'
+        types = types.replace("</Types>", f"{default}</Types>")
+    return repacked(content, {
+        "[Content_Types].xml": types.encode(),
+        "_rels/.rels": part_of(content, "_rels/.rels").replace(body, name).encode(),
+        name: part_of(content, body).encode(),
+        f"word/_rels/{name.rpartition('/')[2]}.rels": part_of(content, "word/_rels/document.xml.rels").encode(),
+        body: None,
+        "word/_rels/document.xml.rels": None,
+    })  # fmt: skip
+
+
 # ---- images -----------------------------------------------------------------------------------------------------
 
 

@@ -93,6 +93,11 @@ def _word_parts() -> dict[str, bytes]:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
+def _body_by_another_name(_field: Field) -> bytes:
+    """33 MiB of elements, which as a tree take most of the memory, where only blobs are expected."""
+    return files.renamed_body(files.word_with("".join(f"<w:x{n:x}/>" for n in range(3_000_000))), "word/body.bin")
+
+
 def _lying_size(_field: Field) -> bytes:
     """50 MiB that its directory calls 1,000 bytes."""
 
@@ -259,6 +264,10 @@ DOCUMENTS: tuple[HostileFile, ...] = (
     HostileFile(
         id="DOC-01", title="a body of 64 MiB", severity="H", document_type="docx", codes=("document_too_large",),
         content=lambda _: files.repacked(files.word(), {"word/document.xml": bytes(64 << 20)}),
+    ),
+    HostileFile(
+        id="DOC-01", title="a body that is not named as XML", severity="H", document_type="docx",
+        codes=("corrupt_document",), content=_body_by_another_name,
     ),
     HostileFile(
         id="DOC-01", title="a part that lies about its size", severity="H", document_type="docx",

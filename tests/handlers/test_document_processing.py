@@ -286,6 +286,19 @@ NOT_DOCX = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("by_extension", [False, True])
+def test_xml_under_a_name_that_is_not_checked_as_xml(by_extension: bool) -> None:
+    """Its size and its entities would be looked at by nobody."""
+    hidden = files.renamed_body(files.word(), "word/body.bin", by_extension=by_extension)
+    assert "corrupt_document" == refusal("docx", hidden).code
+
+
+@pytest.mark.parametrize("name", ["word/body.xml", "word/body.XML"])
+def test_the_body_has_any_name_of_xml(name: str) -> None:
+    """It is found by relations, as other programs write it."""
+    assert "story" in process("docx", files.renamed_body(files.word(), name))["text"]
+
+
 @pytest.mark.parametrize(("content", "code"), NOT_DOCX.values(), ids=NOT_DOCX)
 def test_what_is_no_docx(content: bytes, code: str) -> None:
     """Told by content, whatever is claimed."""
