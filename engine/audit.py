@@ -12,7 +12,6 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import msgspec
 
@@ -78,7 +77,7 @@ class AuditLog:
 
     def _write(self, event: str, entry: dict[str, Any]) -> None:
         head = {"timestamp": datetime.now(UTC).isoformat(timespec="microseconds"), "logger": LOGGER, "event": event}
-        line = json.dumps(head | entry, ensure_ascii=True, default=_plain) + "\n"
+        line = json.dumps(head | entry, ensure_ascii=True) + "\n"
         if self._fd is None:
             self._say(line)
             return
@@ -102,9 +101,3 @@ class AuditLog:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, UUID):
-        return str(value)
-    raise TypeError(f"{type(value).__name__} in the audit log")

@@ -264,13 +264,12 @@ def show(rows: list[Row], console: Console) -> None:
 
 
 async def measure(parts: list[str], settings: Settings, progress: Progress) -> list[Row]:
-    """All rows of the parts asked for, of ``sandbox`` and ``service``."""
+    """All rows of the parts asked for, of ``sandbox``, ``egress`` and ``service``."""
     rows: list[Row] = []
+    policy = Policies.load(settings).default("custom_script")
     if "sandbox" in parts:
-        policy = Policies.load(settings).default("custom_script")
         rows += await measure_sandbox(policy, template(settings), progress)
     if "egress" in parts:
-        policy = Policies.load(settings).default("custom_script")
         rows += await measure_egress(policy, template(settings), progress)
     if "service" in parts:
         rows += await measure_service(progress)

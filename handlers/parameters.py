@@ -44,8 +44,6 @@ _INPUT_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_. -]*$(?!\n)"
 _FILE_ID = r"^file_[0-9a-f]{32}$(?!\n)"
 _URL = r"^[Hh][Tt][Tt][Pp][Ss]?://[^\x00-\x20\x7f\\@/?#]+([/?#][^\x00-\x20\x7f\\]*)?$(?!\n)"
 _PAGES = r"^[1-9][0-9]{0,6}(-[1-9][0-9]{0,6})?(,[1-9][0-9]{0,6}(-[1-9][0-9]{0,6})?)*$(?!\n)"
-_HEADER_NAME = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$(?!\n)"
-_HEADER_VALUE = r"^[!-~]([ -~\t]*[!-~])?$(?!\n)"
 _IN_WORDS = MappingProxyType(
     {
         _PATH: "a path must be relative to FILES_DIR, such as `reports/may.pdf`, "

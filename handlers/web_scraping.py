@@ -39,7 +39,6 @@ _SHOWN_HEADERS = (
     "location", "retry-after",
 )  # fmt: skip
 _NOT_SHOWN = ("script", "style", "noscript", "template")
-_WEB_CODECS = frozenset({"utf-8", "utf-16-le", "utf-16-be", "utf-16", "ascii"})
 
 
 def run(request: Request) -> dict[str, Any]:
@@ -148,7 +147,7 @@ def _check_content_type(answer: httpx.Response) -> None:
 
 
 def _refuse_denied(answer: httpx.Response) -> None:
-    """The egress proxy's own refusals, which a host cannot forge: it strips nothing and adds this header itself."""
+    """The egress proxy's own refusals. No host can forge one: the proxy passes this header of theirs on to nobody."""
     decision = answer.headers.get("x-egress-decision")
     if decision is not None and answer.status_code >= 400:
         detail = ""
@@ -165,34 +164,29 @@ def _denied(decision: str, detail: str) -> Refusal:
     )
 
 
-class _typed_errors:  # noqa: N801 reads as a statement
+@contextlib.contextmanager
+def _typed_errors(url: str) -> Iterator[None]:
     """Turns what httpx raises into refusals with a code."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url[:200]
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if error is None or isinstance(error, Refusal):
-            return
-        if isinstance(error, httpx.TimeoutException):
-            raise Refusal("timeout", f"{self._url} did not answer in time.") from None
-        if isinstance(error, httpx.ProxyError):
-            raise _proxy_refusal(str(error)) from None
-        if isinstance(error, httpx.ConnectError) and "certificate" in str(error).lower():
-            raise Refusal("tls_failed", f"The certificate of {self._url} is not trusted: {error}") from None
-        if isinstance(error, httpx.ConnectError) and "ssl" in str(error).lower():
-            raise Refusal("tls_failed", f"{self._url} and we agree on no TLS: {error}") from None
-        if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol | UnicodeError):
-            raise Refusal("invalid_url", f"{self._url} cannot be asked: {error}") from None
-        if isinstance(error, httpx.HTTPError):
-            raise Refusal("connection_failed", f"The connection to {self._url} failed: {error}") from None
+    shown = url[:200]
+    try:
+        yield
+    except httpx.TimeoutException:
+        raise Refusal("timeout", f"{shown} did not answer in time.") from None
+    except httpx.ProxyError as error:
+        raise _proxy_refusal(str(error)) from None
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as error:
+        raise Refusal("invalid_url", f"{shown} cannot be asked: {error}") from None
+    except httpx.HTTPError as error:
+        words = str(error).lower() if isinstance(error, httpx.ConnectError) else ""
+        if "certificate" in words:
+            raise Refusal("tls_failed", f"The certificate of {shown} is not trusted: {error}") from None
+        if "ssl" in words:
+            raise Refusal("tls_failed", f"{shown} and we agree on no TLS: {error}") from None
+        raise Refusal("connection_failed", f"The connection to {shown} failed: {error}") from None
 
 
 _REASONS = {
-    "403": "host_not_allowed or private_address", "429": "too_many_connections", "504": "timeout", "413": "bytes_limit",
+    "403": "host_not_allowed or private_address", "429": "too_many_connections", "413": "bytes_limit",
 }  # fmt: skip
 
 

@@ -22,8 +22,6 @@ class Decision(enum.StrEnum):
     """The policy grants it, and it was served to its end or until the run let go of it."""
     BAD_REQUEST = "bad_request"
     """The head cannot be read in one way only, or asks for what this proxy does not do."""
-    UNAUTHORISED = "unauthorised"
-    """The run's token is missing or wrong."""
     HEAD_LIMIT = "head_limit"
     """The head is longer than ``head_kib``."""
     HOST_NOT_ALLOWED = "host_not_allowed"
@@ -52,7 +50,6 @@ class Decision(enum.StrEnum):
 
 _STATUS: Final = {
     Decision.BAD_REQUEST: "400 Bad Request",
-    Decision.UNAUTHORISED: "407 Proxy Authentication Required",
     Decision.HEAD_LIMIT: "431 Request Header Fields Too Large",
     Decision.HOST_NOT_ALLOWED: "403 Forbidden",
     Decision.PRIVATE_ADDRESS: "403 Forbidden",
@@ -92,8 +89,6 @@ def answer(refused: Refused) -> bytes:
         f"X-Egress-Decision: {refused.decision}",
         "Connection: close",
     ]
-    if refused.decision is Decision.UNAUTHORISED:
-        lines.append('Proxy-Authenticate: Basic realm="egress"')
     return "\r\n".join((*lines, "", "")).encode("ascii") + body
 
 

@@ -52,8 +52,6 @@ class Request(NamedTuple):
     """What is passed on."""
     body: Body
     expects_continue: bool
-    authorisation: str
-    """Value of Proxy-Authorization, or empty."""
 
     def encode(self) -> bytes:
         """The head as the host gets it."""
@@ -131,6 +129,7 @@ def _parse_request(head: bytes) -> Request:
     _check_host_field(named.get("host", []), host, port, connect=connect)
     if connect and ("content-length" in named or "transfer-encoding" in named):
         raise ValueError("CONNECT has no body")
+    _only(named.get("proxy-authorization", [""]), "Proxy-Authorization")
     body = _framing(named)
     return Request(
         method=method,
@@ -140,7 +139,6 @@ def _parse_request(head: bytes) -> Request:
         fields=_passed_on(fields, named),
         body=body,
         expects_continue=_expects_continue(named) and body not in (None, 0),
-        authorisation=_only(named.get("proxy-authorization", [""]), "Proxy-Authorization"),
     )
 
 

@@ -1,16 +1,14 @@
 """The egress proxy of one run: accepts inside the run's network namespace, decides, dials from outside, relays.
 
-The order of checks for each connection: how many there are, its head, the token, the policy's hosts, the look-up,
-every address, and after CONNECT the TLS greeting. What is dialled is the very address that was checked; no name is
+The order of checks for each connection: how many there are, its head, the policy's hosts, the look-up, every
+address, and after CONNECT the TLS greeting. What is dialled is the very address that was checked; no name is
 asked twice.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
-import hmac
 import socket
 from collections.abc import Awaitable, Coroutine
 from ipaddress import IPv6Address
@@ -26,8 +24,6 @@ from sandbox.egress.wire import Budget, Wire, pour, pour_chunks
 from sandbox.policy import Network
 from sandbox.result import EgressRow
 
-USER: Final = "run"
-"""Name that goes with a token in ``Proxy-Authorization``."""
 _ESTABLISHED: Final = b"HTTP/1.1 200 Connection established\r\n\r\n"
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _MAX_INTERIM: Final = 8
@@ -47,22 +43,18 @@ class _RunLeftError(Exception):
 class Proxy:
     """Serves the connections of one run until it is closed."""
 
-    def __init__(
-        self, network: Network, resolve: Resolve, *, exceptions: tuple[IPNetwork, ...] = (), token: str | None = None
-    ) -> None:
+    def __init__(self, network: Network, resolve: Resolve, *, exceptions: tuple[IPNetwork, ...] = ()) -> None:
         """
         Args:
             network: hosts and caps, of the policy.
             resolve: asks for the addresses of a name, see ``sandbox.egress.lookup``.
             exceptions: private networks that the operator opens.
-            token: what every request must carry in ``Proxy-Authorization``; ``None`` where only the run can connect.
         """
         self.network = network
         self.rules = Rules(network.allow)
         self.lookup = Lookup(resolve, exceptions, deny_private=network.deny_private)
         self.into = Budget(network.in_mib << 20, "in_mib")
         self.out = Budget(network.out_mib << 20, "out_mib")
-        self.authorisation = _basic(token) if token is not None else None
         self.ledger = Ledger()
         self._served = 0
         self._open: set[asyncio.Task[None]] = set()
@@ -112,9 +104,9 @@ class Proxy:
     def _too_many(self) -> Refused | None:
         network = self.network
         if self._served > network.connections_total:
-            return _refusal(Decision.TOO_MANY_CONNECTIONS, "the run has had network.connections_total connections")
+            return Refused(Decision.TOO_MANY_CONNECTIONS, "the run has had network.connections_total connections")
         if len(self._open) >= network.connections:
-            return _refusal(Decision.TOO_MANY_CONNECTIONS, "the run has network.connections connections open")
+            return Refused(Decision.TOO_MANY_CONNECTIONS, "the run has network.connections connections open")
         return None
 
 
@@ -156,14 +148,13 @@ class Connection:
             async with asyncio.timeout(self._caps.total_s):
                 await self._exchange()
         except TimeoutError:
-            raise _refusal(Decision.TIMEOUT, "the connection lasted longer than network.total_s") from None
+            raise Refused(Decision.TIMEOUT, "the connection lasted longer than network.total_s") from None
 
     async def _exchange(self) -> None:
         """The steps of one connection, in their order."""
         request = await self._read_request()
         if request is None:
             return
-        self._check_token(request)
         self._check_host(request)
         self._upstream = await self._in_time(self._connect(request), "a connection")
         self._decision = Decision.ALLOWED
@@ -180,19 +171,14 @@ class Connection:
         if not head:
             return None
         if len(head) > limit_bytes:
-            raise _refusal(Decision.HEAD_LIMIT, "the request's head is longer than network.head_kib")
+            raise Refused(Decision.HEAD_LIMIT, "the request's head is longer than network.head_kib")
         request = heads.parse_request(head)
         self._host, self._port = request.host.name, request.port
         return request
 
-    def _check_token(self, request: heads.Request) -> None:
-        expected = self._proxy.authorisation
-        if expected is not None and not hmac.compare_digest(expected.encode(), request.authorisation.encode()):
-            raise _refusal(Decision.UNAUTHORISED, "the run's token is missing or wrong")
-
     def _check_host(self, request: heads.Request) -> None:
         if not self._proxy.rules.allow(request.host, request.port):
-            raise _refusal(
+            raise Refused(
                 Decision.HOST_NOT_ALLOWED,
                 f"the policy grants no connection to {request.host.with_port(request.port)} (network.allow)",
             )
@@ -206,7 +192,7 @@ class Connection:
                 async with asyncio.timeout(patience_s):
                     sock = await _dial(address, request.port)
                 return Wire(sock, _upstream_broke, into=self._proxy.into, out=self._proxy.out)
-        raise _refusal(Decision.CONNECT_FAILED, f"{request.host.with_port(request.port)} takes no connection")
+        raise Refused(Decision.CONNECT_FAILED, f"{request.host.with_port(request.port)} takes no connection")
 
     async def _tunnel(self, request: heads.Request, upstream: Wire) -> None:
         """Say that the way is open, hold the TLS greeting against the host asked for, then pass on both ways."""
@@ -226,7 +212,7 @@ class Connection:
         limit_bytes = self._caps.head_kib << 10
         while not greeting.is_whole(self._run.ahead):
             if len(self._run.ahead) > limit_bytes:
-                raise _refusal(Decision.HEAD_LIMIT, "the TLS greeting is longer than network.head_kib")
+                raise Refused(Decision.HEAD_LIMIT, "the TLS greeting is longer than network.head_kib")
             if not await self._in_time(self._run.read_ahead(), "the TLS greeting"):
                 return False
         return True
@@ -244,9 +230,9 @@ class Connection:
             if response.has_body:
                 await self._or_failed(_send_on(upstream, self._run, response.body), body)
         except EOFError:
-            raise _refusal(Decision.BAD_RESPONSE, "the host's answer broke off") from None
+            raise Refused(Decision.BAD_RESPONSE, "the host's answer broke off") from None
         except ValueError as error:
-            raise _refusal(Decision.BAD_RESPONSE, f"the host's answer cannot be read: {error}") from None
+            raise Refused(Decision.BAD_RESPONSE, f"the host's answer cannot be read: {error}") from None
         finally:
             body.cancel()
             await asyncio.gather(body, return_exceptions=True)
@@ -258,18 +244,18 @@ class Connection:
         except EOFError:
             raise _RunLeftError from None
         except ValueError as error:
-            raise _refusal(Decision.BAD_REQUEST, f"the request's body cannot be read: {error}") from None
+            raise Refused(Decision.BAD_REQUEST, f"the request's body cannot be read: {error}") from None
 
     async def _read_response(self, request: heads.Request, upstream: Wire) -> heads.Response:
         limit_bytes = self._caps.head_kib << 10
         for _ in range(_MAX_INTERIM):
             head = await self._in_time(upstream.read_head(limit_bytes), "the host's answer")
             if len(head) > limit_bytes:
-                raise _refusal(Decision.BAD_RESPONSE, "the head of the host's answer is longer than network.head_kib")
+                raise Refused(Decision.BAD_RESPONSE, "the head of the host's answer is longer than network.head_kib")
             response = heads.parse_response(head, request.method)
             if response.status >= 200:
                 return response
-        raise _refusal(Decision.BAD_RESPONSE, "the host keeps announcing an answer and gives none")
+        raise Refused(Decision.BAD_RESPONSE, "the host keeps announcing an answer and gives none")
 
     async def _or_failed(self, work: Coroutine[Any, Any, _T], body: asyncio.Task[None]) -> _T:
         """What ``work`` gives, unless sending the body fails first. That the host takes no more of it is no failure."""
@@ -289,7 +275,7 @@ class Connection:
             async with asyncio.timeout(self._caps.first_byte_s):
                 return await work
         except TimeoutError:
-            raise _refusal(Decision.TIMEOUT, f"{what} took longer than network.first_byte_s") from None
+            raise Refused(Decision.TIMEOUT, f"{what} took longer than network.first_byte_s") from None
 
     async def _tell(self, refused: Refused) -> None:
         """Answer with the refusal; where an answer has begun, break off so that nobody takes it for whole."""
@@ -354,12 +340,4 @@ async def _both(*works: Awaitable[None]) -> None:
 
 
 def _upstream_broke() -> Exception:
-    return _refusal(Decision.BAD_RESPONSE, "the connection to the host broke")
-
-
-def _refusal(decision: Decision, sentence: str) -> Refused:
-    return Refused(decision, sentence)
-
-
-def _basic(token: str) -> str:
-    return "Basic " + base64.b64encode(f"{USER}:{token}".encode()).decode()
+    return Refused(Decision.BAD_RESPONSE, "the connection to the host broke")
