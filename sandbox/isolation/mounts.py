@@ -5,6 +5,8 @@
     /app         handlers/ and sandbox/
     /scripts     the named scripts, where the policy grants them
     /models      the models, likewise
+    /inputs      the operator's files, likewise
+    /certificates.pem  what to trust, where the policy grants network
     /dev         null zero full random urandom
     /work        the workspace: a tmpfs of its own for each run, the only place that can be written
     /tmp         a link to /work/tmp
