@@ -129,8 +129,8 @@ def bench(
 ) -> None:
     """Measure, always beside a baseline of the same run: plain python, and bwrap where it is installed.
 
-    Takes about a minute for the sandbox, seconds for the egress proxy, and half a minute for the service, which it starts
-    on embedded servers.
+    Takes about a minute for the sandbox, seconds for the egress proxy, and half a minute for the service, which it
+    starts on embedded servers.
     """
     with _sentences():
         settings = _settings()

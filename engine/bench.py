@@ -7,7 +7,6 @@ ours. ``python -m engine bench`` prints the table, ``--json`` the rows.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import shutil
@@ -15,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -29,7 +28,7 @@ from engine.demo import own_service
 from engine.policies import Policies
 from engine.settings import Settings
 from engine.worker import template
-from sandbox import ExitReason, Host, Policy, Pool, Template, probe_host
+from sandbox import ExitReason, Policy, Pool, Template, probe_host
 
 Progress = Callable[[str], None]
 _TRIVIAL = "result = 1"
@@ -104,16 +103,6 @@ def _request(script: str, args: object = None) -> bytes:
     return json.dumps({"task_type": "custom_script", "parameters": {"script": script, "args": args}}).encode()
 
 
-@contextlib.asynccontextmanager
-async def _pool(policy: Policy, host: Host, template: Template, ready: int) -> AsyncIterator[Pool]:
-    pool = Pool(policy, host, template, ready=ready)
-    await pool.start()
-    try:
-        yield pool
-    finally:
-        await pool.close()
-
-
 async def _run_once(pool: Pool, request: bytes) -> float:
     started = time.perf_counter()
     result = await pool.run(request)
@@ -159,16 +148,16 @@ async def measure_sandbox(policy: Policy, template: Template, progress: Progress
     rows = list(baselines.values())
     light = msgspec.structs.replace(policy, preload=("handlers.custom_script",))
     for name, chosen in (("light zygote", light), ("pandas zygote", policy)):
-        async with _pool(chosen, host, template, 2) as pool:
+        async with Pool(chosen, host, template, ready=2) as pool:
             progress(f"ready child, {name}")
             seconds = await _time_ready(pool, _request(_TRIVIAL), 300)
             rows.append(_row(f"ready child, trivial script, {name}", seconds, bare))
             if chosen is policy:
                 seconds = await _time_ready(pool, _request(_CORRELATION, _ROWS), 100)
                 rows.append(_row("ready child, import pandas + correlation", seconds, with_pandas))
-        async with _pool(chosen, host, template, 10) as pool:
+        async with Pool(chosen, host, template, ready=10) as pool:
             rows.append(_weigh(pool, name))
-        async with _pool(chosen, host, template, 0) as pool:
+        async with Pool(chosen, host, template, ready=0) as pool:
             for concurrency in (1, 2, 4, 8):
                 progress(f"turnover, {name}, {concurrency} at once")
                 seconds, rate_s = await _time_turnover(pool, concurrency, 400)

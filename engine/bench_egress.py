@@ -12,7 +12,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from ipaddress import ip_network
 
 import msgspec
@@ -61,20 +61,14 @@ async def measure(policy: Policy, host: Host, template: Template) -> tuple[Fetch
     return direct, msgspec.json.decode(result.value, type=Fetched)
 
 
-@contextlib.asynccontextmanager
-async def _pool(policy: Policy, host: Host, template: Template, port: int) -> AsyncIterator[Pool]:
+def _pool(policy: Policy, host: Host, template: Template, port: int) -> Pool:
     network = msgspec.structs.replace(
         policy.network, allow=(f"{HOST}:{port}",), connections=8, connections_total=1024, in_mib=1024, out_mib=64,
         head_kib=16, first_byte_s=10.0, total_s=60.0,
     )  # fmt: skip
     granted = msgspec.structs.replace(policy, preload=("handlers.custom_script",), network=network)
     outside = msgspec.structs.replace(template, egress_exceptions=(ip_network("127.0.0.1/32"),))
-    pool = Pool(granted, host, outside, ready=1, resolve=_always_here)
-    await pool.start()
-    try:
-        yield pool
-    finally:
-        await pool.close()
+    return Pool(granted, host, outside, ready=1, resolve=_always_here)
 
 
 async def _always_here(_: str) -> Sequence[str]:

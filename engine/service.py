@@ -23,8 +23,8 @@ from engine.queue import Queue, QueueUnavailableError
 from engine.scripts import NamedScript, list_scripts
 from engine.settings import Settings
 from engine.store import SchemaError, Store, StoreUnavailableError
-from engine.task import Claim, NewFile, NewTask, Status, StoredArtifact, StoredTask, WorkerState
-from sandbox import Policy
+from engine.task import Claim, NewFile, NewTask, Status, StoredTask, WorkerState
+from sandbox import Artifact, Policy
 
 MAX_WAIT_S = 300.0
 POLL_LISTENING_S = 5.0
@@ -200,7 +200,7 @@ class Service:
         expires_at = await self._store.insert_file(file, self.settings.file_ttl_s)
         return KeptFile(file=file, expires_at=expires_at)
 
-    async def artifact(self, task_id: UUID, name: str) -> StoredArtifact | None:
+    async def artifact(self, task_id: UUID, name: str) -> Artifact | None:
         """A file that a task left behind, ``None`` when there is none of this name.
 
         Raises:

@@ -21,7 +21,7 @@ import asyncpg
 import msgspec
 
 from engine.logs import redact
-from engine.task import Claim, NewFile, NewTask, Outcome, Status, StoredArtifact, StoredTask, Swept, WorkerState
+from engine.task import Claim, NewFile, NewTask, Outcome, Status, StoredTask, Swept, WorkerState
 from sandbox import Artifact
 
 SQL_DIR = Path(__file__).resolve().parent / "sql"
@@ -230,10 +230,10 @@ class Store:
             deleted += count
         return deleted
 
-    async def artifact(self, task_id: UUID, name: str) -> StoredArtifact | None:
+    async def artifact(self, task_id: UUID, name: str) -> Artifact | None:
         """One artifact of a task, ``None`` when there is none of this name."""
         rows = await self._rows("get_artifact", task_id, name)
-        return StoredArtifact(**dict(rows[0])) if rows else None
+        return Artifact(**dict(rows[0])) if rows else None
 
     async def delete_old(self, retention_days: float) -> int:
         """Delete finished tasks beyond their retention; returns how many."""

@@ -72,15 +72,6 @@ class NewFile(msgspec.Struct, frozen=True, kw_only=True):
     content: bytes
 
 
-class StoredArtifact(msgspec.Struct, frozen=True, kw_only=True):
-    """A file that a task left behind."""
-
-    name: str
-    size_bytes: int
-    sha256: str
-    content: bytes
-
-
 class ArtifactFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What a task's answer says of an artifact; its bytes are to be had at ``/task/{task_id}/artifacts/{name}``."""
 

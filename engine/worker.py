@@ -200,11 +200,7 @@ class Worker:
             structlog.contextvars.bound_contextvars(task_id=str(task_id), attempt=claim.attempt),
         ):
             ended = await self._end(attempt)
-            if ended is None:
-                return
-            if ended.outcome.exit_reason is not ExitReason.WORKER_LOST:  # else our failure was noted already
-                self._audit.attempt_ended(self._facts(claim), ended.outcome)  # wanted or not: it ran
-            if not await self._conclude(attempt, ended):
+            if ended is None or not await self._conclude(attempt, ended):
                 return
         await self._queue.announce(task_id)
 
@@ -244,12 +240,15 @@ class Worker:
     async def _end(self, attempt: Attempt) -> Ended | None:
         """How an attempt ended; ``None`` when it ended by our own fault and the task is queued again."""
         try:
-            return await self._execute(attempt)
+            ended = await self._execute(attempt)
         except SandboxError as error:
             failure = error
         except Exception as error:  # a fault in our own code must not cost the task its lease's time
             self._log.exception("attempt broken off")
             failure = SandboxError("worker", f"{type(error).__name__}: {error}")
+        else:
+            self._audit.attempt_ended(self._facts(attempt.claim), ended.outcome)  # whether or not it can be stored
+            return ended
         finally:
             attempt.ended = True
         self._audit.attempt_failed(self._facts(attempt.claim), failure.stage)

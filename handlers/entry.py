@@ -26,12 +26,6 @@ HANDLERS: Mapping[str, str] = MappingProxyType(
 )
 """Task type → module whose ``run(request)`` does it. Imported when asked for: a policy preloads only its own."""
 
-_SCRIPT = b'{"task_type":"custom_script","parameters":{"script":"result = [args]","args":{"a":1}}}'
-_PANDAS_SCRIPT = (
-    b'{"task_type":"custom_script","parameters":{"script":"import pandas\\nresult = pandas.DataFrame(args).corr()",'
-    b'"args":[{"x":1,"y":2.5},{"x":2,"y":4.5},{"x":4,"y":3.5}]}}'
-)
-
 
 def main(request: bytes) -> tuple[str, bytes]:
     """Do one task.
@@ -80,9 +74,5 @@ def _flush(streams: tuple[object, ...]) -> None:
 
 def rehearse(task_type: str) -> None:
     """Do a small task of our own, so that the first real one finds everything loaded. Leaves no thread behind."""
-    if task_type == "custom_script":
-        main(_PANDAS_SCRIPT if "pandas" in sys.modules else _SCRIPT)
-        if (models := sys.modules.get("handlers.ml_inference")) is not None:
-            models.rehearse()
-    elif task_type in HANDLERS:
+    if task_type in HANDLERS:
         importlib.import_module(HANDLERS[task_type]).rehearse()

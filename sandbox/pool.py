@@ -14,6 +14,7 @@ import sysconfig
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Mapping
+from typing import Self
 
 import msgspec
 
@@ -129,6 +130,15 @@ class Pool:
         except BaseException:
             await self.close()
             raise
+
+    async def __aenter__(self) -> Self:
+        """Start; see there."""
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close."""
+        await self.close()
 
     async def run(
         self,

@@ -59,20 +59,6 @@ _WAIT = {
     "schema": {"type": "number", "minimum": 0},
     "example": 10,
 }
-_ARTIFACT_NAME = {
-    "name": "name",
-    "in": "path",
-    "required": True,
-    "description": "Name of the artifact, as the task's answer lists it.",
-    "schema": {"type": "string"},
-}
-_POLICY_NAME = {
-    "name": "name",
-    "in": "path",
-    "required": True,
-    "description": "Name of the policy.",
-    "schema": {"type": "string"},
-}
 _FILE_NAME = {
     "name": "name",
     "in": "query",
@@ -88,10 +74,17 @@ _FILE_BODY = {
         },
     },
 }
-_TASK_ID = {
-    "name": "task_id", "in": "path", "required": True, "description": "The task's id, as it was given out.",
-    "schema": {"type": "string", "format": "uuid"},
-}  # fmt: skip
+
+
+def _in_path(name: str, description: str, **schema: str) -> dict[str, Any]:
+    """A part of the path."""
+    about = {"name": name, "in": "path", "required": True, "description": description}
+    return about | {"schema": {"type": "string", **schema}}
+
+
+_TASK_ID = _in_path("task_id", "The task's id, as it was given out.", format="uuid")
+_ARTIFACT_NAME = _in_path("name", "Name of the artifact, as the task's answer lists it.")
+_POLICY_NAME = _in_path("name", "Name of the policy.")
 _PROBLEMS = {
     400: "Something in the request cannot be; `errors` names the part.",
     404: "There is no task with this id.",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
+from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID, uuid4
@@ -197,11 +199,8 @@ async def _uploaded(request: Connection) -> tuple[str, str, bytes]:
     media_type, _ = request.content_type
     if media_type != "multipart/form-data":
         return _file_name(request.query_params.get("name", "")), media_type or _BYTES, await _body(request)
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            form = await request.form()
-    except TimeoutError:
-        raise RequestError(408, f"The body did not arrive within {BODY_TIMEOUT_S:g} s.") from None
+    async with _arriving():
+        form = await request.form()
     files = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
     if len(files) != 1:
         raise RequestError(400, f"The form must have exactly one file; it has {len(files)}.")
@@ -262,9 +261,16 @@ def _room(request: Connection, state: State) -> Any:
 
 
 async def _body(request: Connection) -> bytes:
+    async with _arriving():
+        return await request.body()
+
+
+@contextlib.asynccontextmanager
+async def _arriving() -> AsyncIterator[None]:
+    """Waits for a body, and not for ever."""
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
-            return await request.body()
+            yield
     except InternalServerException:  # Litestar's word for a client that has gone
         raise RequestError(400, "The body broke off.") from None
     except TimeoutError:

@@ -4,23 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
 
 import pytest
 import structlog
 
 from engine.logs import configure_logs, escape_controls, get_logger, redact
 
-
-@pytest.fixture(autouse=True)
-def _as_before() -> Iterator[None]:
-    """The root logger and structlog as they were."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
+pytestmark = pytest.mark.usefixtures("logs_as_before")
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-import structlog
 from renew_golden import PAGES, pages
 
 from engine.audit import AuditError, AuditLog
@@ -40,6 +37,7 @@ from sandbox import (
 )
 
 ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.usefixtures("logs_as_before")
 SHIPPED = ROOT / "policies"
 STRICT = (SHIPPED / "custom_script.toml").read_text()
 
@@ -66,17 +64,6 @@ def engine(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, cwd=ROOT, env=os.environ | environ, capture_output=True, text=True, check=False, timeout=60
     )
-
-
-@pytest.fixture(autouse=True)
-def _logs_as_before() -> Iterator[None]:
-    """The root logger and structlog as they were."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
 
 
 # -- check
