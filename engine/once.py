@@ -10,11 +10,12 @@ import msgspec
 
 from engine import models
 from engine.api.checks import check as check_body
+from engine.auth import DEFAULT_TENANT
 from engine.policies import Policies, effective_limits
 from engine.scripts import list_scripts, read_script
 from engine.service import build_request
 from engine.settings import Settings
-from engine.task import Claim, Outcome, outcome_of
+from engine.task import Claim, Outcome, Priority, outcome_of
 from engine.worker import open_pools, probe
 from sandbox import Host, HostError, Policy, PolicyError
 
@@ -60,7 +61,8 @@ async def run_once(settings: Settings, body: bytes) -> Outcome:
     if policy is None or policy.task_type != checked.task_type:
         raise PolicyError(f"there is no policy {checked.policy} for {checked.task_type} in {settings.policies_dir}")
     claim = Claim(
-        task_id=UUID(int=0), attempt=1, task_type=checked.task_type, policy=policy.name,
+        task_id=UUID(int=0), attempt=1, tenant=DEFAULT_TENANT, priority=Priority.NORMAL,
+        task_type=checked.task_type, policy=policy.name,
         parameters=body[checked.start : checked.end], timeout_s=checked.timeout_s, script_name=checked.script_name,
         queue_s=0.0,
     )  # fmt: skip

@@ -17,13 +17,14 @@ from uuid import UUID
 
 import msgspec
 
+from engine.auth import Principal
 from engine.logs import get_logger
 from engine.policies import Policies
 from engine.queue import Queue, QueueUnavailableError
 from engine.scripts import NamedScript, list_scripts
 from engine.settings import Settings
 from engine.store import SchemaError, Store, StoreUnavailableError
-from engine.task import Claim, NewFile, NewTask, Status, StoredTask, WorkerState
+from engine.task import Claim, NewFile, NewTask, Priority, Status, StoredTask, WorkerState
 from sandbox import Artifact, Policy
 
 MAX_WAIT_S = 300.0
@@ -51,6 +52,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float | None = None
     memory_mib: int | None = None
     labels: dict[str, str] = {}
+    priority: Priority = Priority.NORMAL
     script_name: str | None = None
     policy: str | None = None
     """Name of the policy to run under; ``None`` for the task type's own."""
@@ -160,22 +162,24 @@ class Service:
             await self._queue.close()
             await self._store.close()
 
-    async def submit(self, ask: Ask, task_id: UUID) -> StoredTask:
+    async def submit(self, principal: Principal, ask: Ask, task_id: UUID) -> StoredTask:
         """Accept a task under an id that was made for it (random, so that nobody guesses it).
 
         Raises:
             TaskError: it cannot be accepted, and why.
             StoreUnavailableError: PostgreSQL is away; nothing was accepted.
         """
-        task = self._new_task(ask, task_id)
-        await self._check_files(ask.file_ids)
+        task = self._new_task(principal, ask, task_id)
+        await self._check_files(ask.file_ids, principal.tenant)
         created_at = await self._store.insert(task)
         await self._enqueue(task_id)
         return StoredTask(
             task_id=task_id,
+            tenant=task.tenant,
             task_type=task.task_type,
             status=Status.QUEUED,
             policy=task.policy,
+            priority=task.priority,
             labels=task.labels,
             attempts=0,
             created_at=created_at,
@@ -184,7 +188,7 @@ class Service:
             outcome=None,
         )
 
-    async def keep_file(self, name: str, media_type: str, content: bytes) -> KeptFile:
+    async def keep_file(self, principal: Principal, name: str, media_type: str, content: bytes) -> KeptFile:
         """Keep an uploaded file for ``FILE_TTL`` seconds, under an id that nobody guesses.
 
         Raises:
@@ -192,6 +196,7 @@ class Service:
         """
         file = NewFile(
             file_id=f"file_{secrets.token_hex(16)}",
+            tenant=principal.tenant,
             name=name,
             media_type=media_type,
             sha256=hashlib.sha256(content).hexdigest(),
@@ -200,27 +205,27 @@ class Service:
         expires_at = await self._store.insert_file(file, self.settings.file_ttl_s)
         return KeptFile(file=file, expires_at=expires_at)
 
-    async def artifact(self, task_id: UUID, name: str) -> Artifact | None:
+    async def artifact(self, principal: Principal, task_id: UUID, name: str) -> Artifact | None:
         """A file that a task left behind, ``None`` when there is none of this name.
 
         Raises:
             StoreUnavailableError: PostgreSQL is away.
         """
-        return await self._store.artifact(task_id, name)
+        return await self._store.artifact(task_id, name, principal.tenant)
 
-    async def get(self, task_id: UUID, *, wait_s: float = 0.0) -> StoredTask | None:
-        """A task as it stands, or, within ``wait_s`` seconds, as it ended; ``None`` when there is none.
+    async def get(self, principal: Principal, task_id: UUID, *, wait_s: float = 0.0) -> StoredTask | None:
+        """A task as it stands, or, within ``wait_s`` seconds, as it ended; ``None`` when the tenant has none such.
 
         Raises:
             StoreUnavailableError: PostgreSQL is away.
         """
         with self.waiters.waiting(task_id) as waiter:
-            found = await self._store.get(task_id)
+            found = await self._store.get(task_id, principal.tenant)
             if found is None or found.status.final or wait_s <= 0:
                 return found
-            return await self.wait(waiter, wait_s)
+            return await self.wait(principal, waiter, wait_s)
 
-    async def wait(self, waiter: Waiter, wait_s: float) -> StoredTask | None:
+    async def wait(self, principal: Principal, waiter: Waiter, wait_s: float) -> StoredTask | None:
         """A task as it ended within ``wait_s`` seconds, else as it stands then.
 
         Looks whenever somebody says that it has ended, and now and then in case nobody could say it.
@@ -236,7 +241,7 @@ class Service:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(waiter.ended.wait(), max(0.0, min(poll_s, left_s)))
             waiter.ended.clear()
-            found = await self._store.get(waiter.task_id)
+            found = await self._store.get(waiter.task_id, principal.tenant)
             if found is None or found.status.final or self.waiters.closing or time.monotonic() >= deadline:
                 return found
 
@@ -255,7 +260,7 @@ class Service:
             database=database, redis=redis, workers=workers, queued=depth[0], oldest_wait_s=depth[1], running=depth[2]
         )
 
-    def _new_task(self, ask: Ask, task_id: UUID) -> NewTask:
+    def _new_task(self, principal: Principal, ask: Ask, task_id: UUID) -> NewTask:
         if ask.task_type not in self.policies.task_types:
             available = ", ".join(self.policies.task_types)
             raise TaskError("$.task_type", f"{ask.task_type} is not available here; available are: {available}")
@@ -273,10 +278,12 @@ class Service:
             policy=self._choose_policy(ask).name,
             timeout_s=ask.timeout_s,
             labels=ask.labels,
+            priority=ask.priority,
             script_name=ask.script_name,
             max_attempts=self.settings.max_attempts,
             file_ids=ask.file_ids,
             memory_mib=ask.memory_mib,
+            tenant=principal.tenant,
         )
 
     def _choose_policy(self, ask: Ask) -> Policy:
@@ -288,8 +295,8 @@ class Service:
             raise TaskError("$.policy", f"no such policy for {ask.task_type}; there are: {', '.join(there_are)}")
         return chosen
 
-    async def _check_files(self, file_ids: tuple[str, ...]) -> None:
-        if file_ids and (missing := sorted(set(file_ids) - await self._store.known_files(file_ids))):
+    async def _check_files(self, file_ids: tuple[str, ...], tenant: str) -> None:
+        if file_ids and (missing := sorted(set(file_ids) - await self._store.known_files(file_ids, tenant))):
             raise TaskError(
                 "$.parameters", f"there is no file {', '.join(missing)}: it was never uploaded here, or has expired"
             )

@@ -21,7 +21,7 @@ import asyncpg
 import msgspec
 
 from engine.logs import redact
-from engine.task import Claim, NewFile, NewTask, Outcome, Status, StoredTask, Swept, WorkerState
+from engine.task import Claim, NewFile, NewTask, Outcome, Priority, Status, StoredTask, Swept, WorkerState
 from sandbox import Artifact
 
 SQL_DIR = Path(__file__).resolve().parent / "sql"
@@ -122,12 +122,17 @@ class Store:
             task.max_attempts,
             list(task.file_ids),
             task.memory_mib,
+            task.tenant,
+            task.priority.value,
+            task.callback_url,
+            task.idempotency_key,
+            task.request_sha256,
         )
         return created_at
 
-    async def get(self, task_id: UUID) -> StoredTask | None:
-        """One task, or ``None`` when there is none with this id."""
-        rows = await self._rows("get_task", task_id)
+    async def get(self, task_id: UUID, tenant: str) -> StoredTask | None:
+        """One task, or ``None`` when this tenant has none with this id."""
+        rows = await self._rows("get_task", task_id, tenant)
         return self._stored_task(rows[0]) if rows else None
 
     async def claim(self, task_id: UUID, worker_id: UUID, lease_s: float) -> Claim | None:
@@ -139,6 +144,8 @@ class Store:
         return Claim(
             task_id=task_id,
             attempt=row["attempts"],
+            tenant=row["tenant"],
+            priority=Priority(row["priority"]),
             task_type=row["task_type"],
             policy=row["policy"],
             parameters=row["parameters"],
@@ -212,16 +219,17 @@ class Store:
             file.sha256,
             file.content,
             ttl_s,
+            file.tenant,
         )
         return expires_at
 
-    async def known_files(self, file_ids: Sequence[str]) -> set[str]:
-        """Those of the files that are there."""
-        return {row["file_id"] for row in await self._rows("known_files", list(file_ids))}
+    async def known_files(self, file_ids: Sequence[str], tenant: str) -> set[str]:
+        """Those of the files that this tenant has."""
+        return {row["file_id"] for row in await self._rows("known_files", list(file_ids), tenant)}
 
-    async def read_files(self, file_ids: Sequence[str]) -> dict[str, bytes]:
-        """File id → content, of those that are there."""
-        return {row["file_id"]: row["content"] for row in await self._rows("read_files", list(file_ids))}
+    async def read_files(self, file_ids: Sequence[str], tenant: str) -> dict[str, bytes]:
+        """File id → content, of those that this tenant has."""
+        return {row["file_id"]: row["content"] for row in await self._rows("read_files", list(file_ids), tenant)}
 
     async def delete_old_files(self) -> int:
         """Delete files whose time is over; returns how many."""
@@ -230,9 +238,9 @@ class Store:
             deleted += count
         return deleted
 
-    async def artifact(self, task_id: UUID, name: str) -> Artifact | None:
-        """One artifact of a task, ``None`` when there is none of this name."""
-        rows = await self._rows("get_artifact", task_id, name)
+    async def artifact(self, task_id: UUID, name: str, tenant: str) -> Artifact | None:
+        """One artifact of a task, ``None`` when this tenant has none of this name there."""
+        rows = await self._rows("get_artifact", task_id, name, tenant)
         return Artifact(**dict(rows[0])) if rows else None
 
     async def delete_old(self, retention_days: float) -> int:
@@ -267,9 +275,11 @@ class Store:
     def _stored_task(self, row: asyncpg.Record) -> StoredTask:
         return StoredTask(
             task_id=UUID(bytes=row["task_id"].bytes),
+            tenant=row["tenant"],
             task_type=row["task_type"],
             status=Status(row["status"]),
             policy=row["policy"],
+            priority=Priority(row["priority"]),
             labels=msgspec.json.decode(row["labels"]),
             attempts=row["attempts"],
             created_at=row["created_at"],

@@ -43,6 +43,14 @@ class Status(enum.StrEnum):
         return self not in (Status.QUEUED, Status.RUNNING)
 
 
+class Priority(enum.StrEnum):
+    """How urgent a task is among its tenant's own."""
+
+    LOW = "low"
+    NORMAL = "normal"
+    HIGH = "high"
+
+
 class NewTask(msgspec.Struct, frozen=True, kw_only=True):
     """A task that was checked and is about to be stored."""
 
@@ -60,12 +68,19 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True):
     """The uploaded files that its parameters name."""
     memory_mib: int | None = None
     """What the client asks for; ``None`` leaves it to the policy. So does ``timeout_s``."""
+    tenant: str
+    priority: Priority = Priority.NORMAL
+    callback_url: str | None = None
+    idempotency_key: str | None = None
+    request_sha256: bytes | None = None
+    """Of the request that the key stands for; given with the key."""
 
 
 class NewFile(msgspec.Struct, frozen=True, kw_only=True):
     """A file that a client uploads."""
 
     file_id: str
+    tenant: str
     name: str
     media_type: str
     sha256: str
@@ -86,6 +101,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 
     task_id: UUID
     attempt: int
+    tenant: str
+    priority: Priority
     task_type: str
     policy: str
     parameters: bytes
@@ -144,9 +161,11 @@ class StoredTask(msgspec.Struct, frozen=True, kw_only=True):
     """A task as PostgreSQL has it."""
 
     task_id: UUID
+    tenant: str
     task_type: str
     status: Status
     policy: str
+    priority: Priority
     labels: dict[str, str]
     attempts: int
     created_at: datetime

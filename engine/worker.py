@@ -209,7 +209,7 @@ class Worker:
         return {
             "task_id": str(claim.task_id),
             "attempt": claim.attempt,
-            "tenant": None,  # there are none yet; who reads these lines may count on the name
+            "tenant": claim.tenant,
             "task_type": claim.task_type,
             "policy": claim.policy,
             "worker_id": str(self.worker_id),
@@ -291,7 +291,7 @@ class Worker:
         if not claim.file_ids:
             return {}
         try:
-            files = await self._store.read_files(claim.file_ids)
+            files = await self._store.read_files(claim.file_ids, claim.tenant)
         except StoreUnavailableError as error:
             raise SandboxError("read_files", str(error)) from error
         if missing := sorted(set(claim.file_ids) - set(files)):

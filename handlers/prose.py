@@ -88,12 +88,19 @@ class _Tokenizer:
         return tuple(words(sentence))
 
 
+class _Ranks(TextRankSummarizer):  # type: ignore[misc]  # sumy has no types
+    """TextRank without the last digits, which differ from run to run and would choose among equals at random."""
+
+    def rate_sentences(self, document: ObjectDocumentModel) -> dict[Sentence, float]:
+        return {sentence: round(float(rank), 9) for sentence, rank in super().rate_sentences(document).items()}
+
+
 def _best(candidates: list[str], count: int, code: str | None) -> list[str]:
     stem, stop_words = _stemmer(code), _stop_words(code)
     candidates = _connected(candidates, count, stem, stop_words)
     if len(candidates) <= count:
         return candidates
-    summarizer = TextRankSummarizer(stem)
+    summarizer = _Ranks(stem)
     summarizer.stop_words = stop_words
     document = ObjectDocumentModel([Paragraph([Sentence(sentence, _Tokenizer) for sentence in candidates])])
     return [str(sentence) for sentence in summarizer(document, count)]

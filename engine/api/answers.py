@@ -14,7 +14,7 @@ from engine.policy_show import show
 from engine.scripts import ScriptFacts
 from engine.service import Health, KeptFile
 from engine.settings import Settings
-from engine.task import NULL, ArtifactFacts, Script, Status, StoredTask, TaskUsage
+from engine.task import NULL, ArtifactFacts, Priority, Script, Status, StoredTask, TaskUsage
 from sandbox import ExitReason, Isolation, Limits, Logs, Policy, PolicyFile, RefusedArtifact, RunError, Violation
 
 
@@ -39,6 +39,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     isolation: Annotated[Isolation | None, Meta(description="The layers that held the run.")] = None
     violations: Annotated[tuple[Violation, ...], Meta(description="System calls that were denied.")] = ()
     policy: Annotated[str, Meta(description="Name of the policy that it runs under.")]
+    priority: Annotated[Priority, Meta(description="How urgent it is among its tenant's own tasks.")]
     policy_digest: Annotated[str | None, Meta(description="SHA-256 of the policy file that was in force.")] = None
     limits: Annotated[Limits | None, Meta(description="The limits that were in force.")] = None
     attempts: Annotated[int, Meta(description="How often it was started.")]
@@ -148,6 +149,7 @@ def task_answer(task: StoredTask) -> Task:
         task_type=task.task_type,
         status=task.status,
         policy=task.policy,
+        priority=task.priority,
         attempts=task.attempts,
         labels=task.labels,
         created_at=task.created_at,

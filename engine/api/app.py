@@ -18,6 +18,7 @@ from engine.api.docs import build_docs, content_security_policy
 from engine.api.openapi import build_openapi
 from engine.api.problems import MEDIA_TYPE, Problem, answer_exception, make_problem, problem_of
 from engine.api.routes import BIG_BODIES, ROUTES, State
+from engine.auth import ANYONE
 from engine.logs import get_logger
 from engine.service import Service
 
@@ -84,6 +85,7 @@ class Shell:
             else:
                 await send({"type": "websocket.close", "code": 1008})
             return
+        scope["principal"] = ANYONE
         started, status = time.perf_counter(), 0
         extra = self._docs_headers if scope["path"] == "/docs" else self._headers
 

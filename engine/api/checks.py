@@ -23,7 +23,7 @@ from typing import Annotated, Any, BinaryIO
 import msgspec
 from msgspec import Meta
 
-from engine.task import TASK_TYPES
+from engine.task import TASK_TYPES, Priority
 from handlers.parameters import PARAMETERS, SCRIPT_NAME, decode, file_ids
 
 MEMORY_BYTES = 3 << 30
@@ -82,6 +82,9 @@ class ExecuteRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         ]
         | None
     ) = None
+    priority: Annotated[
+        Priority, Meta(description="How urgent it is among your own tasks. A low one waits longer, never for ever.")
+    ] = Priority.NORMAL
     labels: Annotated[
         dict[LabelName, Label],
         Meta(max_length=32, description="Your own marks, given back with the task.", examples=[{"tenant": "acme"}]),
@@ -105,6 +108,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float | None
     labels: dict[str, str]
     script_name: str | None
+    priority: Priority = Priority.NORMAL
     policy: str | None = None
     memory_mib: int | None = None
     file_ids: tuple[str, ...] = ()
@@ -143,6 +147,7 @@ def _check(body: bytes) -> tuple[Checked, msgspec.Struct]:
         end=end,
         timeout_s=request.timeout_s,
         labels=request.labels,
+        priority=request.priority,
         script_name=script if script and SCRIPT_NAME.fullmatch(script) else None,
         policy=request.policy,
         memory_mib=request.memory_mib,

@@ -26,6 +26,7 @@ from engine.api.answers import (
 )
 from engine.api.checker import INLINE_BYTES, Checker
 from engine.api.problems import RequestError
+from engine.auth import Principal
 from engine.scripts import describe_scripts
 from engine.service import MAX_WAIT_S, Ask, Service
 from engine.task import StoredTask
@@ -58,7 +59,7 @@ async def execute(request: Connection) -> Response[bytes]:
     with state.service.waiters.waiting(uuid4()) as waiter:
         task = await _accept(request, state, waiter.task_id)
         if wait_s > 0:
-            task = await state.service.wait(waiter, wait_s) or task
+            task = await state.service.wait(_principal(request), waiter, wait_s) or task
     request.scope["task_id"] = str(task.task_id)  # type: ignore[typeddict-unknown-key]  # for the log line
     headers = {"Location": f"/task/{task.task_id}"}
     return _task(task, status=200 if task.status.final else 202, headers=headers)
@@ -71,7 +72,7 @@ async def get_task(request: Connection, task_id: str) -> Response[bytes]:
     wait_s = _wait_s(request)
     key = _task_id(task_id)
     request.scope["task_id"] = str(key) if key else None  # type: ignore[typeddict-unknown-key]  # for the log line
-    task = await state.service.get(key, wait_s=wait_s) if key else None
+    task = await state.service.get(_principal(request), key, wait_s=wait_s) if key else None
     if task is None:
         raise RequestError(404, "There is no task with this id.")
     return _task(task)
@@ -82,7 +83,7 @@ async def get_artifact(request: Connection, task_id: str, name: str) -> Response
     """A file that a task left behind."""
     state: State = request.app.state.parts
     key = _task_id(task_id)
-    artifact = await state.service.artifact(key, name) if key and "\0" not in name else None
+    artifact = await state.service.artifact(_principal(request), key, name) if key and "\0" not in name else None
     if artifact is None:
         raise RequestError(404, "There is no such artifact: the task's answer lists those that there are.")
     headers = {
@@ -99,7 +100,7 @@ async def upload_file(request: Connection) -> Response[bytes]:
     state: State = request.app.state.parts
     async with _room(request, state):
         name, media_type, content = await _uploaded(request)
-        kept = await state.service.keep_file(name, media_type, content)
+        kept = await state.service.keep_file(_principal(request), name, media_type, content)
     return _json(file_answer(kept), status=201)
 
 
@@ -186,12 +187,13 @@ async def _accept(request: Connection, state: State, task_id: UUID) -> StoredTas
             parameters=memoryview(body)[checked.start : checked.end],
             timeout_s=checked.timeout_s,
             labels=checked.labels,
+            priority=checked.priority,
             script_name=checked.script_name,
             policy=checked.policy,
             memory_mib=checked.memory_mib,
             file_ids=checked.file_ids,
         )
-        return await state.service.submit(ask, task_id)
+        return await state.service.submit(_principal(request), ask, task_id)
 
 
 async def _uploaded(request: Connection) -> tuple[str, str, bytes]:
@@ -213,6 +215,11 @@ def _file_name(given: str) -> str:
     if len(given) > _MAX_FILE_NAME or any(character < " " or character == "\x7f" for character in given):
         raise RequestError(400, f"at most {_MAX_FILE_NAME} characters, none of them a control character", path="name")
     return given or "file"
+
+
+def _principal(request: Connection) -> Principal:
+    found: Principal = request.scope["principal"]  # type: ignore[typeddict-item]  # the Shell puts it there
+    return found
 
 
 def _task(task: StoredTask, *, status: int = 200, headers: dict[str, str] | None = None) -> Response[bytes]:

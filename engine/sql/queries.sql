@@ -3,14 +3,15 @@
 -- name: insert_task
 -- Remember a task before anybody is told of it. $4 is the parameters' JSON text.
 INSERT INTO tasks (task_id, task_type, policy, parameters, timeout_s, labels, script_name, max_attempts, file_ids,
-    memory_mib)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+    memory_mib, tenant, priority, callback_url, idempotency_key, request_sha256)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
 RETURNING created_at
 
 -- name: get_task
--- One task as clients see it, without its parameters.
-SELECT task_id, task_type, status, policy, labels, attempts, created_at, started_at, finished_at, outcome
-FROM tasks WHERE task_id = $1
+-- One task of tenant $2 as clients see it, without its parameters.
+SELECT task_id, tenant, task_type, status, policy, priority, labels, attempts, created_at, started_at, finished_at,
+    outcome
+FROM tasks WHERE task_id = $1 AND tenant = $2
 
 -- name: claim_task
 -- Take the lease of a queued task for worker $2, for $3 seconds. No row: somebody else has it, or it is done.
@@ -18,7 +19,7 @@ UPDATE tasks
 SET status = 'running', attempts = attempts + 1, worker_id = $2, lease_until = now() + make_interval(secs => $3),
     started_at = now()
 WHERE task_id = $1 AND status = 'queued'
-RETURNING attempts, task_type, policy, parameters, timeout_s, script_name, file_ids, memory_mib,
+RETURNING attempts, tenant, priority, task_type, policy, parameters, timeout_s, script_name, file_ids, memory_mib,
     extract(epoch FROM now() - greatest(created_at, due_at))::float8 AS queue_s
 
 -- name: renew_leases
@@ -90,18 +91,18 @@ DELETE FROM tasks WHERE task_id IN (
 )
 
 -- name: insert_file
--- Keep an uploaded file for $7 seconds.
-INSERT INTO files (file_id, name, media_type, size_bytes, sha256, content, expires_at)
-VALUES ($1, $2, $3, $4, $5, $6, now() + make_interval(secs => $7))
+-- Keep an uploaded file of tenant $8 for $7 seconds.
+INSERT INTO files (file_id, name, media_type, size_bytes, sha256, content, expires_at, tenant)
+VALUES ($1, $2, $3, $4, $5, $6, now() + make_interval(secs => $7), $8)
 RETURNING expires_at
 
 -- name: known_files
--- Which of the files $1 there are.
-SELECT file_id FROM files WHERE file_id = ANY($1::text[]) AND expires_at > now()
+-- Which of the files $1 tenant $2 has.
+SELECT file_id FROM files WHERE file_id = ANY($1::text[]) AND tenant = $2 AND expires_at > now()
 
 -- name: read_files
--- The files $1, as far as they are still there. One that a task waits for is kept beyond its time.
-SELECT file_id, content FROM files WHERE file_id = ANY($1::text[])
+-- The files $1 of tenant $2, as far as they are still there. One that a task waits for is kept beyond its time.
+SELECT file_id, content FROM files WHERE file_id = ANY($1::text[]) AND tenant = $2
 
 -- name: delete_old_files
 -- Delete up to $1 files whose time is over and for which no task waits.
@@ -112,8 +113,9 @@ DELETE FROM files WHERE file_id IN (
 )
 
 -- name: get_artifact
--- One artifact of a task.
-SELECT name, size_bytes, sha256, content FROM artifacts WHERE task_id = $1 AND name = $2
+-- One artifact of a task of tenant $3.
+SELECT name, size_bytes, sha256, content FROM artifacts JOIN tasks USING (task_id)
+WHERE task_id = $1 AND name = $2 AND tenant = $3
 
 -- name: beat
 -- Worker $1 is alive and in state $2.

@@ -49,9 +49,9 @@ def test_result_is_what_the_script_says(client: httpx.Client) -> None:
 
 def test_answer_names_everything_about_the_run(client: httpx.Client) -> None:
     """A final task has usage, isolation, policy with digest, limits and times."""
-    answer = run(client, task("print('hello'); result = 1", labels={"tenant": "acme"}, timeout_s=7))
+    answer = run(client, task("print('hello'); result = 1", labels={"tenant": "acme"}, priority="high", timeout_s=7))
     assert {"stdout": "hello\n", "stderr": "", "truncated": False} == answer["logs"]
-    assert {"tenant": "acme"} == answer["labels"]
+    assert ({"tenant": "acme"}, "high") == (answer["labels"], answer["priority"])
     assert ("custom_script", "sha256:") == (answer["policy"], str(answer["policy_digest"])[:7])
     assert 7.0 == answer["limits"]["wall_s"]  # type: ignore[index]
     assert {"namespaces", "landlock", "seccomp", "rlimits"} <= set(answer["isolation"]["layers"])  # type: ignore[index]

@@ -56,6 +56,7 @@ def new_task(**changes: Any) -> NewTask:
         "labels": {"a": "b"},
         "script_name": None,
         "max_attempts": 2,
+        "tenant": "acme",
     }
     return NewTask(**fields | changes)
 
@@ -104,7 +105,7 @@ def test_stale_worker_cannot_store_a_result(dsn: str) -> None:
         fresh = await store.claim(task.task_id, second, 10)
         assert fresh is not None
         after = await store.finish(stale, first, OK)
-        return between, after, await store.finish(fresh, second, OK), await store.get(task.task_id)
+        return between, after, await store.finish(fresh, second, OK), await store.get(task.task_id, "acme")
 
     between, after, real, task = with_store(dsn, do)
     assert (False, False, True) == (between, after, real)
@@ -138,7 +139,7 @@ def test_attempts_end_in_worker_lost(dsn: str) -> None:
             await expire(dsn, task.task_id)
             await store.sweep_lost(LOST)
         assert await store.claim(task.task_id, uuid4(), 10) is None
-        return await store.get(task.task_id)
+        return await store.get(task.task_id, "acme")
 
     task = with_store(dsn, do)
     assert (Status.FAILED, ExitReason.WORKER_LOST) == (task.status, task.outcome.exit_reason)
@@ -178,7 +179,7 @@ def test_old_tasks_are_deleted_and_young_ones_kept(dsn: str) -> None:
         await connection.execute(old, tasks[0].task_id)
         await connection.close()
         deleted = await store.delete_old(30)
-        return deleted, [await store.get(task.task_id) is not None for task in tasks]
+        return deleted, [await store.get(task.task_id, "acme") is not None for task in tasks]
 
     assert (1, [False, True, True]) == with_store(dsn, do)
 

@@ -80,7 +80,7 @@ def attempt(servers: Embedded, failures: list[Exception], script_name: str | Non
             await store.open()
             await store.insert(_task(task_id, script_name))
             await queue.put([task_id])
-            while not (found := await store.get(task_id)) or not found.status.final:
+            while not (found := await store.get(task_id, "acme")) or not found.status.final:
                 assert not working.done(), working.exception()
                 await asyncio.sleep(0.05)
             return found
@@ -103,6 +103,7 @@ def _task(task_id: UUID, script_name: str | None) -> NewTask:
         labels={},
         script_name=script_name,
         max_attempts=2,
+        tenant="acme",
     )
 
 

@@ -14,7 +14,7 @@ import pytest
 from engine.queue import QueueEntryError, decode_entry, encode_entry
 from engine.scripts import NamedScript, ScriptError, list_scripts, read_script
 from engine.service import build_request
-from engine.task import Claim, Script
+from engine.task import Claim, Priority, Script
 
 TASK_ID = "3b241101-e2bb-4255-8caf-4136c566a962"
 
