@@ -89,6 +89,8 @@ def test_request_holds_the_clients_own_text() -> None:
     claim = Claim(
         task_id=UUID(TASK_ID),
         attempt=1,
+        tenant="acme",
+        priority=Priority.NORMAL,
         task_type="custom_script",
         policy="custom_script",
         parameters=parameters,
