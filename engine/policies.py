@@ -89,3 +89,8 @@ def effective_limits(
     """
     narrowed = policy.limits.narrowed(timeout_s=settings.max_task_timeout_s, memory_mib=settings.max_task_memory_mib)
     return narrowed.narrowed(timeout_s=timeout_s, memory_mib=memory_mib)
+
+
+def allowed_attempts(policy: Policy, settings: Settings) -> int:
+    """How often a task may be started: the policy's number, lowered by the operator's ceiling (``MAX_ATTEMPTS``)."""
+    return min(policy.max_attempts, settings.max_attempts or policy.max_attempts)

@@ -140,6 +140,7 @@ RULES: MappingProxyType[str, Rule] = MappingProxyType(
     {
         "description": _no_weight,
         "task_type": _always_looser,
+        "max_attempts": _more_is_looser,
         "start": _ordered("cold", "warm"),
         "preload": _more_grants,  # it runs in the zygote, before anything is locked down
         "require": _more_is_asked,

@@ -60,6 +60,9 @@ CAPS = MappingProxyType(
 )
 """Cap of ``[network]`` → what is counted."""
 
+ATTEMPTS = "{} at most: work that is lost with its worker, or by a fault of ours, is started again"
+ONE_ATTEMPT = "one: work that is lost with its worker, or by a fault of ours, is not started again"
+
 STARTS = MappingProxyType(
     {
         "warm": "warm: each run is a fork of one zygote; runs beside each other share address layout and hash seed",
@@ -96,6 +99,7 @@ def _head(policy: Policy) -> list[str]:
         *_wrapped(policy.description, ""),
         "",
         _row("for", f"tasks of type {policy.task_type}; {whom}"),
+        _row("attempts", ATTEMPTS.format(policy.max_attempts) if policy.max_attempts > 1 else ONE_ATTEMPT),
         _row("digest", policy.digest),
         _row("start", STARTS[policy.start]),
         *_wrapped(", ".join(policy.preload) or "nothing", f"  {'loaded before':<{_KEY}}"),

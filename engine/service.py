@@ -19,7 +19,7 @@ import msgspec
 
 from engine.auth import Principal
 from engine.logs import get_logger
-from engine.policies import Policies
+from engine.policies import Policies, allowed_attempts
 from engine.queue import Queue, QueueUnavailableError
 from engine.scripts import NamedScript, list_scripts
 from engine.settings import Settings
@@ -271,16 +271,17 @@ class Service:
             raise TaskError("$.memory_mib", f"at most {most_mib} MiB (MAX_TASK_MEMORY_MIB)")
         if ask.script_name is not None:
             self._check_script(ask.script_name)
+        policy = self._choose_policy(ask)
         return NewTask(
             task_id=task_id,
             task_type=ask.task_type,
             parameters=ask.parameters,
-            policy=self._choose_policy(ask).name,
+            policy=policy.name,
             timeout_s=ask.timeout_s,
             labels=ask.labels,
             priority=ask.priority,
             script_name=ask.script_name,
-            max_attempts=self.settings.max_attempts,
+            max_attempts=allowed_attempts(policy, self.settings),
             file_ids=ask.file_ids,
             memory_mib=ask.memory_mib,
             tenant=principal.tenant,

@@ -318,10 +318,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = 12.0
     max_attempts: Annotated[
-        int,
-        Meta(ge=1, le=100),
-        _about("MAX_ATTEMPTS", "How often a task is started before a lost worker makes it fail.", unit="attempts"),
-    ] = 3
+        Annotated[int, Meta(ge=1, le=100)] | None,
+        _about(
+            "MAX_ATTEMPTS",
+            "How often a task is started, at most, before a lost worker makes it fail; a policy may only say less.",
+            unit="attempts",
+            default="what each policy says",
+        ),
+    ] = None
     drain_s: Annotated[
         float,
         Meta(ge=0, le=86400),

@@ -107,6 +107,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     description: Annotated[str, Meta(min_length=1)]
     task_type: Annotated[str, Meta(pattern="^[a-z][a-z_]*$")]
+    max_attempts: Annotated[int, Meta(ge=1, le=100)]
+    """How often the work of one request may be started in all. Part of the grant, and so of the digest; like
+    ``task_type`` it is for who asks for runs: nothing in this package reads it or starts a run by itself."""
     start: Literal["warm", "cold"]
     preload: tuple[str, ...]
     require: tuple[Literal["namespaces", "landlock", "seccomp", "rlimits"], ...]

@@ -21,6 +21,7 @@ FAULTS = {
     "missing table": ("[filesystem]", "[filesystems]", "filesystem"),
     "number below": ("wall_s = 60", "wall_s = 0", "wall_s"),
     "number above": ("memory_mib = 512", "memory_mib = 100000000", "memory_mib"),
+    "no attempt": ("max_attempts = 3", "max_attempts = 0", "max_attempts"),
     "negative": ("threads = 32", "threads = -1", "threads"),
     "wrong type": ("open_files = 128", 'open_files = "128"', "open_files"),
     "boolean for a number": ("cpu_s = 60", "cpu_s = true", "cpu_s"),

@@ -11,10 +11,13 @@ from uuid import UUID
 import msgspec
 import pytest
 
+from engine.policies import allowed_attempts
 from engine.queue import QueueEntryError, decode_entry, encode_entry
 from engine.scripts import NamedScript, ScriptError, list_scripts, read_script
 from engine.service import build_request
+from engine.settings import PROJECT_DIR, load_settings
 from engine.task import Claim, Priority, Script
+from sandbox import load_policies
 
 TASK_ID = "3b241101-e2bb-4255-8caf-4136c566a962"
 
@@ -108,3 +111,10 @@ def test_request_holds_the_clients_own_text() -> None:
         decoded["source_name"],
     )
     assert {"task_type", "parameters"} == set(msgspec.json.decode(build_request(claim, None)))
+
+
+@pytest.mark.parametrize(("ceiling", "allowed"), [("", 3), ("2", 2), ("7", 3)])
+def test_an_operator_can_only_lower_the_attempts_of_a_policy(ceiling: str, allowed: int) -> None:
+    """MAX_ATTEMPTS is a ceiling; unset, the policy's own number counts."""
+    policy = load_policies(PROJECT_DIR / "policies")["custom_script"]
+    assert allowed == allowed_attempts(policy, load_settings({"MAX_ATTEMPTS": ceiling}))

@@ -209,6 +209,8 @@ def test_every_key_of_a_policy_has_a_rule() -> None:
         (r"^wall_s = 60$", "wall_s = 61", "looser"),
         (r"^wall_s = 60$", "wall_s = 59", "tighter"),
         (r"^processes = 0 .*$", "processes = 0", None),
+        (r"^max_attempts .*$", "max_attempts = 4", "looser"),
+        (r"^max_attempts .*$", "max_attempts = 1", "tighter"),
         (r"^read = .*$", 'read = ["python"]', "tighter"),
         (r"^inputs = .*$", 'inputs = "read-only"', "looser"),
         (r"^deny_private .*$", "deny_private = false", "looser"),
