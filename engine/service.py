@@ -167,7 +167,7 @@ class Service:
 
         Raises:
             TaskError: it cannot be accepted, and why.
-            StoreUnavailableError: PostgreSQL is away; nothing was accepted.
+            StoreUnavailableError: PostgreSQL is away; nothing is promised.
         """
         task = self._new_task(principal, ask, task_id)
         await self._check_files(ask.file_ids, principal.tenant)

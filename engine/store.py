@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 import hashlib
 import re
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -27,11 +29,10 @@ from sandbox import Artifact
 SQL_DIR = Path(__file__).resolve().parent / "sql"
 MIGRATION_LOCK = 0x756E697479  # any number that every version of the engine agrees on
 CONNECT_TIMEOUT_S = 3.0
-ACQUIRE_TIMEOUT_S = 4.0
-COMMAND_TIMEOUT_S = 5.0
+ANSWER_S = 5.0
 BULK_TIMEOUT_S = 60.0
+OPEN_TIMEOUT_S = 300.0
 BULK_BYTES = 1 << 20
-_BULKY_ANSWERS = ("claim_task", "read_files", "get_artifact")
 NO_UUID = UUID(int=0)
 NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -45,8 +46,32 @@ _AWAY = (
     asyncpg.InvalidCatalogNameError,
     asyncpg.InsufficientResourcesError,
     asyncpg.OperatorInterventionError,
+    asyncpg.PostgresSystemError,  # its own disk fails
+    asyncpg.TransactionRollbackError,  # another statement had the same rows first, and one of the two had to give way
     asyncpg.ReadOnlySQLTransactionError,
 )
+
+
+class Bulk(enum.Enum):
+    """Whether a statement may move megabytes."""
+
+    NO = enum.auto()
+    WAITED_FOR = enum.auto()
+    """Somebody waits for the answer, and must not wait long on a database that is away."""
+    UNHURRIED = enum.auto()
+    """Nobody does."""
+
+
+BULKY = MappingProxyType(
+    {
+        "claim_task": Bulk.UNHURRIED,
+        "delete_old_tasks": Bulk.UNHURRIED,
+        "delete_old_files": Bulk.UNHURRIED,
+        "read_files": Bulk.WAITED_FOR,
+        "get_artifact": Bulk.WAITED_FOR,
+    }
+)
+"""Statements that may move megabytes whatever they are sent."""
 
 
 class StoreUnavailableError(Exception):
@@ -60,13 +85,16 @@ class SchemaError(Exception):
 class Store:
     """Remembers tasks. Opened lazily: a database that is away makes calls fail, never the constructor."""
 
-    def __init__(self, dsn: str, *, connections: int) -> None:
+    def __init__(self, dsn: str, *, connections: int, answer_s: float = ANSWER_S) -> None:
         """
         Args:
             dsn: PostgreSQL's URL.
             connections: most connections that are opened.
+            answer_s: how long a call waits in all, for its turn, a connection and the answer, before the database
+                counts as away. Megabytes may take longer, on a database that has just answered within this time.
         """
         self._dsn = dsn
+        self._answer_s = answer_s
         self._sql = load_queries(SQL_DIR / "queries.sql")
         self.opened = asyncio.Event()
         """Set once `open` has succeeded. The database may be away again since."""
@@ -87,7 +115,8 @@ class Store:
         with _away():
             connection = await asyncpg.connect(self._dsn, timeout=CONNECT_TIMEOUT_S)
             try:
-                await _migrate(connection, self._schema)
+                async with asyncio.timeout(OPEN_TIMEOUT_S):
+                    await _migrate(connection, self._schema)
             finally:
                 await connection.close(timeout=CONNECT_TIMEOUT_S)
             self.opened.set()
@@ -106,7 +135,7 @@ class Store:
             StoreUnavailableError: no answer.
         """
         async with self._connection() as connection:
-            await connection.fetchval("SELECT 1", timeout=CONNECT_TIMEOUT_S)
+            await connection.fetchval("SELECT 1")
 
     async def insert(self, task: NewTask) -> datetime:
         """Remember a new task; when this returns, the task survives any crash. Returns when it was accepted."""
@@ -289,7 +318,7 @@ class Store:
         )
 
     @contextlib.asynccontextmanager
-    async def _connection(self) -> AsyncIterator[Any]:
+    async def _connection(self, bulk: Bulk = Bulk.NO) -> AsyncIterator[Any]:
         """A connection for one statement.
 
         asyncpg's own pool tidies a connection after each use, for more than what most of our statements cost. Ours
@@ -298,11 +327,11 @@ class Store:
         with _away():
             if not self.opened.is_set():
                 raise StoreUnavailableError("the database has not been reached yet")
-            async with asyncio.timeout(ACQUIRE_TIMEOUT_S):
-                await self._turns.acquire()
-            try:
+            async with asyncio.timeout(self._answer_s) as deadline, self._turns:
                 connection = await self._take_connection()
                 try:
+                    if bulk is not Bulk.NO:
+                        await self._allow_bulk(connection, deadline, bulk)
                     yield connection
                 except asyncpg.PostgresError:
                     self._idle.append(connection)
@@ -311,8 +340,12 @@ class Store:
                     connection.terminate()
                     raise
                 self._idle.append(connection)
-            finally:
-                self._turns.release()
+
+    async def _allow_bulk(self, connection: Any, deadline: asyncio.Timeout, bulk: Bulk) -> None:
+        """More time, for megabytes take theirs on a healthy database too; whether it is healthy is seen first."""
+        if bulk is Bulk.WAITED_FOR:
+            await connection.fetchval("SELECT 1")
+        deadline.reschedule(asyncio.get_running_loop().time() + BULK_TIMEOUT_S)
 
     async def _take_connection(self) -> Any:
         while self._idle:
@@ -326,19 +359,17 @@ class Store:
         )
 
     async def _rows(self, name: str, *arguments: Any) -> list[asyncpg.Record]:
-        async with self._connection() as connection:
-            timeout = BULK_TIMEOUT_S if name in _BULKY_ANSWERS or _is_bulky(arguments) else COMMAND_TIMEOUT_S
-            rows: list[asyncpg.Record] = await connection.fetch(self._sql[name], *arguments, timeout=timeout)
+        async with self._connection(_bulk(name, arguments)) as connection:
+            rows: list[asyncpg.Record] = await connection.fetch(self._sql[name], *arguments)
             return rows
 
     async def _value(self, name: str, *arguments: Any) -> Any:
-        async with self._connection() as connection:
-            timeout = BULK_TIMEOUT_S if _is_bulky(arguments) else COMMAND_TIMEOUT_S
-            return await connection.fetchval(self._sql[name], *arguments, timeout=timeout)
+        async with self._connection(_bulk(name, arguments)) as connection:
+            return await connection.fetchval(self._sql[name], *arguments)
 
     async def _execute(self, name: str, *arguments: Any) -> str:
-        async with self._connection() as connection:
-            done: str = await connection.execute(self._sql[name], *arguments, timeout=BULK_TIMEOUT_S)
+        async with self._connection(_bulk(name, arguments)) as connection:
+            done: str = await connection.execute(self._sql[name], *arguments)
             return done
 
 
@@ -357,10 +388,11 @@ def load_queries(path: Path) -> dict[str, str]:
     return queries
 
 
-def _is_bulky(arguments: tuple[Any, ...]) -> bool:
-    """Whether megabytes are sent, which take their time on a healthy database too."""
+def _bulk(name: str, arguments: tuple[Any, ...]) -> Bulk:
     values = chain.from_iterable(value if isinstance(value, list) else (value,) for value in arguments)
-    return any(isinstance(value, bytes | memoryview) and len(value) > BULK_BYTES for value in values)
+    if any(isinstance(value, bytes | memoryview) and len(value) > BULK_BYTES for value in values):
+        return Bulk.WAITED_FOR
+    return BULKY.get(name, Bulk.NO)
 
 
 @contextlib.contextmanager

@@ -92,7 +92,7 @@ _PROBLEMS = {
     408: "The body took too long.",
     413: "The body is too long.",
     415: "The body is not JSON in UTF-8.",
-    503: "PostgreSQL is away; nothing was accepted. Try again after `Retry-After` seconds.",
+    503: "PostgreSQL is away. Nothing is promised: try again after `Retry-After` seconds.",
 }
 
 

@@ -60,7 +60,7 @@ def problem_of(error: Exception) -> tuple[Problem, dict[str, str]]:
         problem = make_problem(error.status, error.detail, faults)
     elif isinstance(error, StoreUnavailableError | CheckError):
         headers["Retry-After"] = str(RETRY_AFTER_S)
-        problem = make_problem(503, "The service cannot store tasks just now; nothing was accepted. Try again.")
+        problem = make_problem(503, "PostgreSQL cannot be asked just now. Nothing is promised: try again.")
         get_logger().warning("request refused", reason=str(error))
     elif isinstance(error, HTTPException) and error.status_code < 500:
         headers |= error.headers or {}

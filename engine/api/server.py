@@ -18,6 +18,8 @@ from engine.store import Store
 CONNECTIONS = 2000
 KEEP_ALIVE_S = 75
 GRACEFUL_S = 10
+STORE_ANSWER_S = 1.7
+"""A client hears within two seconds that PostgreSQL is away, also when it hangs instead of refusing."""
 
 
 async def serve(settings: Settings) -> None:
@@ -31,7 +33,7 @@ async def serve(settings: Settings) -> None:
     listener = listen(settings.listen_host, settings.port)
     service = Service(
         settings,
-        Store(database_url, connections=settings.database_connections),
+        Store(database_url, connections=settings.database_connections, answer_s=STORE_ANSWER_S),
         Queue(redis_url, settings.queue_name),
         Policies.load(settings),
     )

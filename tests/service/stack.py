@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from engine.embedded import Embedded
 
@@ -26,12 +27,12 @@ FOREIGN = ("DATABASE_URL", "REDIS_URL", "HOST", "PORT", "DATA_DIR", "ENVIRONMENT
 class Part:
     """One process of the service."""
 
-    def __init__(self, command: list[str], environ: dict[str, str], log: Path) -> None:
+    def __init__(self, command: list[str], environ: dict[str, str], log: Path, module: str = "engine") -> None:
         inherited = {name: value for name, value in os.environ.items() if name not in FOREIGN}
         self.log = log
         with log.open("ab") as stderr:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "engine", *command],
+                [sys.executable, "-m", module, *command],
                 cwd=ROOT,
                 env=inherited | environ,
                 stdin=subprocess.DEVNULL,
@@ -74,9 +75,9 @@ class Stack:
         self.api = self.start("api")
         until(lambda: answers(self.client, "/health"), "the API accepts tasks")
 
-    def start(self, command: str, **environ: str) -> Part:
+    def start(self, command: str, module: str = "engine", **environ: str) -> Part:
         """Start a part; it is stopped at the end, should it still run."""
-        part = Part([command], self.environ | environ, self._folder / f"{command}.log")
+        part = Part([command], self.environ | environ, self._folder / f"{command}.log", module)
         self._cleanup.callback(part.stop, signal.SIGKILL)
         return part
 
@@ -102,6 +103,23 @@ class Stack:
 
     def close(self) -> None:
         self._cleanup.close()
+
+
+@contextlib.contextmanager
+def frozen(pid: int | None, *, whole_family: bool = True) -> Iterator[None]:
+    """A process, and all below it unless said otherwise, that does nothing (SIGSTOP) and then goes on (SIGCONT)."""
+    stopped = [psutil.Process(pid)]
+    stopped[0].suspend()
+    if whole_family:
+        stopped += stopped[0].children(recursive=True)
+    try:
+        for process in stopped:
+            process.suspend()
+        yield
+    finally:
+        for process in stopped:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.resume()
 
 
 def task(script: str, **more: Any) -> dict[str, Any]:

@@ -6,12 +6,13 @@ import asyncio
 import pickle
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import psutil
 import redis
-from stack import Stack, task, until, whole_service
+from stack import Stack, frozen, task, until, whole_service
 
 SLEEP = "import time\ntime.sleep({})\nresult = 'slept'"
 
@@ -116,6 +117,25 @@ def test_postgres_away_is_503_at_once(stack: Stack) -> None:
     until(lambda: stack.get(task_id)["status"] == "queued", "the task is still there")
     stack.worker()
     assert "succeeded" == stack.get(task_id, wait_s=30)["status"]
+
+
+def test_postgres_that_hangs_is_503_at_once(stack: Stack) -> None:
+    """A server that neither answers nor refuses is away too, for a request of megabytes as well; then all goes on."""
+    task_id = stack.submit("result = 1")["task_id"]
+    assert stack.servers.database
+    bodies = [task("result = 1"), task("result = 1")]
+    bodies[1]["parameters"]["args"] = "x" * (2 << 20)
+    with frozen(stack.servers.database.pid), ThreadPoolExecutor(12) as threads:  # more than DATABASE_CONNECTIONS
+        asked = [threads.submit(stack.client.post, "/execute", json=body) for body in bodies * 5]
+        asked += [threads.submit(stack.client.get, path) for path in (f"/task/{task_id}", "/health")]
+        refused = [question.result() for question in asked]
+    assert [503] * 12 == [response.status_code for response in refused]
+    assert {"2"} == {response.headers["retry-after"] for response in refused[:-1]}
+    assert min(response.elapsed.total_seconds() for response in refused) < 2  # the quickest: the machine may be busy
+    until(lambda: stack.client.get("/health").json()["database"]["status"] == "ok", "PostgreSQL is back")
+    stack.worker()
+    assert "succeeded" == stack.get(task_id, wait_s=30)["status"]
+    assert "succeeded" == stack.get(stack.submit("result = 1")["task_id"], wait_s=30)["status"]
 
 
 def test_api_that_stops_answers_those_who_wait(stack: Stack) -> None:
