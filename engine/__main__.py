@@ -123,6 +123,19 @@ def settings(
 
 
 @app.command()
+def metrics(
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, as in the README.")] = False,
+) -> None:
+    """List every metric: its type, its labels, which process has it, what it means."""
+    from engine.metrics import describe_families, markdown_table
+
+    if markdown:
+        print(markdown_table())
+    else:
+        _print_table(["metric", "type", "labels", "from", "meaning"], describe_families())
+
+
+@app.command()
 def bench(
     part: Annotated[BenchPart, typer.Argument(help="What to measure.")] = BenchPart.ALL,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

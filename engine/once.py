@@ -64,7 +64,7 @@ async def run_once(settings: Settings, body: bytes) -> Outcome:
         task_id=UUID(int=0), attempt=1, tenant=DEFAULT_TENANT, priority=Priority.NORMAL,
         task_type=checked.task_type, policy=policy.name,
         parameters=body[checked.start : checked.end], timeout_s=checked.timeout_s, script_name=checked.script_name,
-        queue_s=0.0,
+        queue_s=0.0, age_s=0.0,
     )  # fmt: skip
     script = read_script(settings.scripts_dir, claim.script_name) if claim.script_name else None
     host = probe(settings)

@@ -59,6 +59,11 @@ class Policies:
         """The task types that have a policy."""
         return tuple(sorted({policy.task_type for policy in self._policies.values()}))
 
+    @property
+    def digests(self) -> dict[str, str]:
+        """Policy name → digest."""
+        return {name: policy.digest for name, policy in sorted(self._policies.items())}
+
     def default(self, task_type: str) -> Policy:
         """The policy of a task type for who names none.
 

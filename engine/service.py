@@ -12,26 +12,27 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
 
 from engine.auth import Principal
+from engine.health import Health, ask_health
 from engine.logs import get_logger
+from engine.metrics import ApiMetrics
 from engine.policies import Policies, allowed_attempts
 from engine.queue import Queue, QueueUnavailableError
 from engine.scripts import NamedScript, list_scripts
 from engine.settings import Settings
 from engine.store import SchemaError, Store, StoreUnavailableError
-from engine.task import Claim, NewFile, NewTask, Priority, Status, StoredTask, WorkerState
+from engine.task import Claim, NewFile, NewTask, Priority, Status, StoredTask
 from sandbox import Artifact, Policy
 
 MAX_WAIT_S = 300.0
 POLL_LISTENING_S = 5.0
 POLL_DEAF_S = 0.25
 RECONNECT_S = (0.1, 2.0)
-ALIVE_WITHIN_S = 15.0
 
 
 class TaskError(Exception):
@@ -65,28 +66,6 @@ class KeptFile(NamedTuple):
 
     file: NewFile
     expires_at: datetime
-
-
-class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """How the service is, as found just now."""
-
-    database: str
-    """``"ok"`` or why not."""
-    redis: str
-    workers: tuple[WorkerState, ...]
-    queued: int | None
-    running: int | None
-    oldest_wait_s: float | None
-
-    @property
-    def accepts(self) -> bool:
-        """Tasks can be accepted: only PostgreSQL is needed for that."""
-        return self.database == "ok"
-
-    @property
-    def serves(self) -> bool:
-        """Tasks are accepted and run."""
-        return self.accepts and self.redis == "ok" and bool(self.workers)
 
 
 class Waiter(msgspec.Struct, frozen=True):
@@ -137,8 +116,9 @@ class Waiters:
 class Service:
     """Accepts tasks and answers for them."""
 
-    def __init__(self, settings: Settings, store: Store, queue: Queue, policies: Policies) -> None:
+    def __init__(self, settings: Settings, store: Store, queue: Queue, policies: Policies, metrics: ApiMetrics) -> None:
         self.settings = settings
+        self.metrics = metrics
         self.policies = policies
         self.waiters = Waiters()
         self._store = store
@@ -172,6 +152,7 @@ class Service:
         task = self._new_task(principal, ask, task_id)
         await self._check_files(ask.file_ids, principal.tenant)
         created_at = await self._store.insert(task)
+        self.metrics.accepted(task.task_type, task.policy)
         await self._enqueue(task_id)
         return StoredTask(
             task_id=task_id,
@@ -247,18 +228,9 @@ class Service:
 
     async def health(self) -> Health:
         """Ask every dependency."""
-        database, redis = await asyncio.gather(self._asked(self._store.ping()), self._asked(self._queue.ping()))
-        workers: tuple[WorkerState, ...] = ()
-        depth: tuple[int, float, int] | tuple[None, None, None] = (None, None, None)
-        if database == "ok":
-            try:
-                workers = tuple(await self._store.live_workers(ALIVE_WITHIN_S))
-                depth = await self._store.queue_depth()
-            except StoreUnavailableError as error:
-                database = str(error)
-        return Health(
-            database=database, redis=redis, workers=workers, queued=depth[0], oldest_wait_s=depth[1], running=depth[2]
-        )
+        health = await ask_health(self._store, self._queue, self.policies)
+        self.metrics.note_state(health.service_state)
+        return health
 
     def _new_task(self, principal: Principal, ask: Ask, task_id: UUID) -> NewTask:
         if ask.task_type not in self.policies.task_types:
@@ -330,13 +302,6 @@ class Service:
                 return
             await asyncio.sleep(pause)
             pause = min(pause * 2, RECONNECT_S[1])
-
-    async def _asked(self, question: Any) -> str:
-        try:
-            await question
-        except (StoreUnavailableError, QueueUnavailableError) as error:
-            return str(error)
-        return "ok"
 
 
 def build_request(claim: Claim, script: NamedScript | None) -> bytes:

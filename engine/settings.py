@@ -167,6 +167,24 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = None
     port: Annotated[int, Meta(ge=1, le=65535), _about("PORT", "TCP port that the API listens on.", unit="port")] = 8001
+    worker_metrics_port: Annotated[
+        Annotated[int, Meta(ge=0, le=65535)] | None,
+        _about(
+            "WORKER_METRICS_PORT",
+            "TCP port on which a worker serves its metrics; 0 is any free one. `up` gives its workers this port and "
+            "those after it. `GET /metrics/targets` lists them all.",
+            unit="port",
+            default="none; 0 under `up`",
+        ),
+    ] = None
+    worker_metrics_host: Annotated[
+        str,
+        _about(
+            "WORKER_METRICS_HOST",
+            "Address that a worker serves its metrics on. They need no key: let no more than Prometheus reach it.",
+            unit="address",
+        ),
+    ] = "127.0.0.1"
     max_body_mib: Annotated[
         int,
         Meta(ge=1, le=1024),

@@ -100,7 +100,11 @@ async def run_stack(settings: Settings, *, workers: int, ready: Callable[[str], 
         if any(wanted):
             get_logger().info("embedded servers started", data=str(data_dir) if data_dir else None)
         environ = _environ(settings, embedded)
-        parts = [Part("worker", environ, stop_s=settings.drain_s + WORKER_STOP_GRACE_S) for _ in range(workers)]
+        stop_s = settings.drain_s + WORKER_STOP_GRACE_S
+        parts = [
+            Part("worker", environ | {"WORKER_METRICS_PORT": _metrics_port(settings, number)}, stop_s=stop_s)
+            for number in range(workers)
+        ]
         await _run_parts([Part("api", environ, stop_s=API_STOP_S), *parts], embedded, settings, stop, ready)
 
 
@@ -197,6 +201,12 @@ def _environ(settings: Settings, embedded: Embedded) -> dict[str, str]:
     if embedded.urls.redis:
         environ["REDIS_URL"] = embedded.urls.redis
     return environ
+
+
+def _metrics_port(settings: Settings, number: int) -> str:
+    """A port of its own for each worker: counted on from the one that was asked for, else any that is free."""
+    first = settings.worker_metrics_port
+    return str(first + number) if first else "0"
 
 
 def _reachable(host: str) -> str:

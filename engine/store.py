@@ -23,7 +23,7 @@ import asyncpg
 import msgspec
 
 from engine.logs import redact
-from engine.task import Claim, NewFile, NewTask, Outcome, Priority, Status, StoredTask, Swept, WorkerState
+from engine.task import Claim, Heartbeat, NewFile, NewTask, Outcome, Priority, Status, StoredTask, Swept, WorkerState
 from sandbox import Artifact
 
 SQL_DIR = Path(__file__).resolve().parent / "sql"
@@ -183,6 +183,7 @@ class Store:
             file_ids=tuple(row["file_ids"]),
             memory_mib=row["memory_mib"],
             queue_s=max(0.0, row["queue_s"]),
+            age_s=max(0.0, row["age_s"]),
         )
 
     async def renew(self, worker_id: UUID, task_ids: Sequence[UUID], lease_s: float) -> set[UUID]:
@@ -226,7 +227,15 @@ class Store:
     async def sweep_lost(self, outcome: Outcome) -> list[Swept]:
         """Take back the tasks of lost workers; those without an attempt left fail with ``outcome``."""
         rows = await self._rows("sweep_lost_tasks", msgspec.json.encode(outcome))
-        return [Swept(task_id=UUID(bytes=row["task_id"].bytes), status=Status(row["status"])) for row in rows]
+        return [
+            Swept(
+                task_id=UUID(bytes=row["task_id"].bytes),
+                task_type=row["task_type"],
+                policy=row["policy"],
+                status=Status(row["status"]),
+            )
+            for row in rows
+        ]
 
     async def overdue(self, older_than_s: float, page: int) -> AsyncIterator[list[UUID]]:
         """Pages of the tasks that have waited longer than ``older_than_s`` seconds, the oldest first."""
@@ -287,14 +296,20 @@ class Store:
         """Say that a worker has stopped."""
         await self._execute("forget_worker", worker_id)
 
-    async def forget_lost_workers(self) -> None:
-        """Drop workers that have been silent for a minute."""
-        await self._execute("forget_lost_workers")
+    async def forget_lost_workers(self, silent_s: float) -> None:
+        """Drop workers that have been silent for longer than that."""
+        await self._execute("forget_lost_workers", silent_s)
 
-    async def live_workers(self, within_s: float) -> list[WorkerState]:
-        """The workers heard of in the last ``within_s`` seconds."""
-        rows = await self._rows("live_workers", within_s)
-        return [msgspec.json.decode(row["state"], type=WorkerState) for row in rows]
+    async def heartbeats(self, within_s: float) -> list[Heartbeat]:
+        """The last word of each worker heard of in the last ``within_s`` seconds."""
+        rows = await self._rows("heartbeats", within_s)
+        return [
+            Heartbeat(
+                state=msgspec.json.decode(row["state"], type=WorkerState),
+                age_s=max(0.0, row["age_s"]),
+            )
+            for row in rows
+        ]
 
     async def queue_depth(self) -> tuple[int, float, int]:
         """How many tasks wait, the longest wait in seconds, how many run."""

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import msgspec
 
+from engine.versions import Versions
 from sandbox import ExitReason, Isolation, Limits, Logs, RefusedArtifact, Result, RunError, Usage, Violation
 
 TASK_TYPES = (
@@ -112,6 +113,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     memory_mib: int | None = None
     queue_s: float
     """How long the task waited for this attempt, since it was accepted or given back."""
+    age_s: float
+    """How long ago the task was accepted."""
 
 
 class Script(msgspec.Struct, frozen=True, kw_only=True):
@@ -178,6 +181,8 @@ class Swept(msgspec.Struct, frozen=True, kw_only=True):
     """A task whose worker was lost, and where it stands now."""
 
     task_id: UUID
+    task_type: str
+    policy: str
     status: Status
 
 
@@ -194,6 +199,20 @@ class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
     """Policy → sandboxes that stand ready."""
     isolation: Isolation
     state: Literal["working", "draining"]
+    versions: Versions = Versions()
+    policies: dict[str, str] | None = None
+    """Policy → digest of the file; ``None`` from a worker that is too old to say."""
+    lag_s: float = 0.0
+    """How late its event loop was at this beat."""
+    metrics: str | None = None
+    """Address and port where it serves its metrics."""
+
+
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker last said of itself, and how long ago."""
+
+    state: WorkerState
+    age_s: float
 
 
 def outcome_of(result: Result, *, queue_s: float, script: Script | None) -> Outcome:

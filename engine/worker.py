@@ -12,16 +12,20 @@ import os
 import random
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 import msgspec
 import structlog
+from prometheus_client import CollectorRegistry
 
 from engine import models
 from engine.audit import AuditLog
+from engine.health import BEAT_S, SHOWN_FOR_S
 from engine.logs import get_logger
+from engine.metrics import MetricsListener, WorkerMetrics
 from engine.policies import Policies, effective_limits
 from engine.queue import Queue, QueueUnavailableError, QueueWorker
 from engine.scripts import NamedScript, ScriptError, read_script
@@ -29,6 +33,7 @@ from engine.service import build_request
 from engine.settings import PROJECT_DIR, Settings
 from engine.store import Store, StoreUnavailableError
 from engine.task import Claim, Outcome, Status, TaskUsage, WorkerState, outcome_of
+from engine.versions import engine_version, versions
 from sandbox import (
     Artifact,
     ExitReason,
@@ -53,6 +58,7 @@ AWAY_PAUSE_S = 1.0
 STORE_PAUSE_S = (0.1, 2.0)
 STORE_PATIENCE_S = 60.0
 KILL_S = 5.0
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  compared, not listened on
 
 LOST = Outcome(
     exit_reason=ExitReason.WORKER_LOST,
@@ -77,6 +83,8 @@ class Attempt(msgspec.Struct, kw_only=True):
     claim: Claim
     stop: asyncio.Event
     """Set to have the run killed: the lease was lost, or this worker stops."""
+    claimed_at: float
+    """On the clock of ``time.monotonic``, seconds."""
     ended: bool = False
     """The run is over: how it ended is being stored, or is, and a lease that has gone is no surprise."""
 
@@ -141,28 +149,58 @@ async def run_worker(settings: Settings) -> None:
     policies = Policies.load(settings)
     host = probe(settings)
     async with open_pools(settings, host, policies.all, ready=settings.pool_ready) as pools:
-        audit = AuditLog(settings.audit_log)
-        try:
-            await Worker(settings, policies, pools, audit).run(stop)
-        finally:
-            audit.close()
+        metrics = WorkerMetrics(CollectorRegistry(), version=engine_version(), slots=settings.max_concurrent_tasks)
+        metrics.watch_pools({name: pool.stats for name, pool in pools.items()})
+        with contextlib.closing(AuditLog(settings.audit_log)) as audit, serve_metrics(settings, metrics) as address:
+            await Worker(settings, policies, pools, audit, metrics, metrics_address=address).run(stop)
+
+
+@contextlib.contextmanager
+def serve_metrics(settings: Settings, metrics: WorkerMetrics) -> Iterator[str | None]:
+    """Serve a worker's metrics where ``WORKER_METRICS_PORT`` says; yields the address and port under which others
+    reach it, ``None`` where it says nothing.
+
+    Raises:
+        ListenError: the address is taken, or not ours.
+    """
+    if settings.worker_metrics_port is None:
+        yield None
+        return
+    host = settings.worker_metrics_host
+    with contextlib.closing(MetricsListener(metrics.registry, host, settings.worker_metrics_port)) as listener:
+        reached_as = socket.gethostname() if host in EVERYWHERE else host
+        yield f"[{reached_as}]:{listener.port}" if ":" in reached_as else f"{reached_as}:{listener.port}"
 
 
 class Worker:
     """Runs the tasks of the queue, ``MAX_CONCURRENT_TASKS`` at a time."""
 
-    def __init__(self, settings: Settings, policies: Policies, pools: dict[str, Pool], audit: AuditLog) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        policies: Policies,
+        pools: dict[str, Pool],
+        audit: AuditLog,
+        metrics: WorkerMetrics,
+        *,
+        metrics_address: str | None = None,
+    ) -> None:
         database_url, redis_url = settings.servers
         self.worker_id = uuid4()
         self._settings = settings
         self._policies = policies
         self._pools = pools
         self._audit = audit
+        self._metrics = metrics
+        self._metrics_address = metrics_address
+        self._versions = versions()
+        self._lag_s = 0.0
         self._store = Store(database_url, connections=settings.database_connections)
         self._queue = Queue(redis_url, settings.queue_name)
         self._entries = QueueWorker(redis_url, settings.queue_name, self.run_task, slots=settings.max_concurrent_tasks)
         self._attempts: dict[UUID, Attempt] = {}
         self._draining = False
+        metrics.count_running(lambda: len(self._attempts))
         self._log = get_logger(worker_id=str(self.worker_id))
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -176,6 +214,7 @@ class Worker:
             layers=isolation.layers,
             policies=sorted(self._pools),
             slots=self._settings.max_concurrent_tasks,
+            metrics=self._metrics_address,
             egress_allow_private=[str(network) for network in self._settings.egress_allow_private],
         )
         stopped = asyncio.create_task(stop.wait())
@@ -195,6 +234,7 @@ class Worker:
         claim = await self._claim(task_id)
         if claim is None:
             return
+        self._metrics.claimed(claim.task_type, claim.queue_s)
         with (
             self._attempt(claim) as attempt,
             structlog.contextvars.bound_contextvars(task_id=str(task_id), attempt=claim.attempt),
@@ -230,7 +270,7 @@ class Worker:
 
     @contextlib.contextmanager
     def _attempt(self, claim: Claim) -> Iterator[Attempt]:
-        attempt = Attempt(claim=claim, stop=asyncio.Event())
+        attempt = Attempt(claim=claim, stop=asyncio.Event(), claimed_at=time.monotonic())
         self._attempts[claim.task_id] = attempt
         try:
             yield attempt
@@ -247,10 +287,12 @@ class Worker:
             self._log.exception("attempt broken off")
             failure = SandboxError("worker", f"{type(error).__name__}: {error}")
         else:
+            self._metrics.ran(attempt.claim.task_type, ended.outcome)
             self._audit.attempt_ended(self._facts(attempt.claim), ended.outcome)  # whether or not it can be stored
             return ended
         finally:
             attempt.ended = True
+        self._metrics.attempt_failed(attempt.claim.policy)
         self._audit.attempt_failed(self._facts(attempt.claim), failure.stage)
         return await self._try_again(attempt.claim, failure)
 
@@ -328,11 +370,18 @@ class Worker:
                 if asyncio.get_running_loop().time() > deadline:
                     return False  # the lease runs out and the task runs again
             else:
-                if not stored:
+                if stored:
+                    self._count_finished(attempt, ended.outcome)
+                else:
                     self._log.warning("result not stored: the lease was lost")
                 return stored
             await asyncio.sleep(pause)
             pause = min(pause * 2, STORE_PAUSE_S[1])
+
+    def _count_finished(self, attempt: Attempt, outcome: Outcome) -> None:
+        claim = attempt.claim
+        total_s = claim.age_s + time.monotonic() - attempt.claimed_at
+        self._metrics.finished(claim.task_type, claim.policy, outcome.exit_reason, total_s)
 
     def _log_result(self, claim: Claim, result: Result) -> None:
         self._log.info(
@@ -361,7 +410,8 @@ class Worker:
                 self._log.warning("database away", reason=str(error))
                 await asyncio.sleep(AWAY_PAUSE_S)
                 continue
-            await asyncio.sleep(min(self._settings.lease_s / 4, 5.0))
+            self._lag_s = await _sleep_and_measure(min(self._settings.lease_s / 4, BEAT_S))
+            self._metrics.lagged(self._lag_s)
 
     async def _renew(self) -> None:
         held = list(self._attempts)
@@ -385,6 +435,7 @@ class Worker:
     async def _sweep_lost(self) -> None:
         swept = await self._store.sweep_lost(LOST)
         for task in swept:
+            self._metrics.lease_lost(task.task_type, task.policy, task.status)
             self._log.warning("worker lost", task_id=str(task.task_id), status=task.status.value)
             if task.status.final:
                 await self._queue.announce(task.task_id)
@@ -403,7 +454,7 @@ class Worker:
         while True:
             await asyncio.sleep(self._settings.cleanup_interval_s * random.uniform(0.9, 1.0))  # noqa: S311  as above
             with contextlib.suppress(StoreUnavailableError):
-                await self._store.forget_lost_workers()
+                await self._store.forget_lost_workers(SHOWN_FOR_S)
                 deleted = await self._store.delete_old(self._settings.retention_days)
                 files = await self._store.delete_old_files()
                 self._log.info("clean-up done", tasks_deleted=deleted, files_deleted=files)
@@ -440,6 +491,10 @@ class Worker:
             ready={name: pool.stats().ready for name, pool in self._pools.items()},
             isolation=self._isolation(),
             state="draining" if self._draining else "working",
+            versions=self._versions,
+            policies=self._policies.digests,
+            lag_s=self._lag_s,
+            metrics=self._metrics_address,
         )
 
 
@@ -462,6 +517,13 @@ def _unreadable(claim: Claim, error: ScriptError) -> Outcome:
         error=RunError(type="ScriptError", message=str(error), code="script_unavailable"),
         usage=TaskUsage(queue_s=claim.queue_s),
     )
+
+
+async def _sleep_and_measure(seconds: float) -> float:
+    """Sleep, and return how many seconds late the event loop was at the end of it."""
+    due = time.monotonic() + seconds
+    await asyncio.sleep(seconds)
+    return max(0.0, time.monotonic() - due)
 
 
 async def _within(seconds: float, awaitable: Awaitable[None]) -> bool:

@@ -9,12 +9,14 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
+from engine.health import Asked, Health, WorkerFound
 from engine.policies import effective_limits
 from engine.policy_show import show
 from engine.scripts import ScriptFacts
-from engine.service import Health, KeptFile
+from engine.service import KeptFile
 from engine.settings import Settings
 from engine.task import NULL, ArtifactFacts, Priority, Script, Status, StoredTask, TaskUsage
+from engine.versions import Versions
 from sandbox import ExitReason, Isolation, Limits, Logs, Policy, PolicyFile, RefusedArtifact, RunError, Violation
 
 
@@ -93,22 +95,32 @@ class FileAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker that is alive."""
+    """A worker, as it last said of itself."""
 
     worker_id: UUID
     host: str
     pid: int
-    state: Literal["working", "draining"]
+    state: Annotated[
+        Literal["working", "draining", "silent"],
+        Meta(description="draining: it takes nothing more. silent: not heard of for longer than 7 s."),
+    ]
+    heartbeat_age_s: Annotated[float, Meta(description="How long ago it said so; it does every 2 s.")]
+    lag_ms: Annotated[float, Meta(description="How late its event loop was then; a slow worker has a high one.")]
     slots: Annotated[int, Meta(description="Tasks that it can run at the same time.")]
     running: int
     ready: Annotated[dict[str, int], Meta(description="Policy → sandboxes that stand ready.")]
     isolation: Annotated[Isolation, Meta(description="The layers that hold every run there.")]
+    versions: Versions
+    policies: Annotated[dict[str, str] | None, Meta(description="Policy → digest of the file that it has.")]
+    policies_differ: Annotated[tuple[str, ...], Meta(description="Policies that it does not have as this API has.")]
+    metrics: Annotated[str | None, Meta(description="Address and port where it serves its metrics.")]
 
 
 class Dependency(msgspec.Struct, frozen=True, kw_only=True):
     """Something that the service needs."""
 
     status: Literal["ok", "away"]
+    latency_ms: Annotated[float, Meta(description="How long its answer took, or how long we waited in vain.")]
     detail: str | None = None
 
 
@@ -126,12 +138,29 @@ class HealthAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
     status: Annotated[
         Literal["ok", "degraded", "down"],
-        Meta(description="ok: tasks are accepted and run. degraded: they are accepted. down: they are not."),
+        Meta(description="ok: tasks are accepted and run. degraded: see `reasons`. down: they are not accepted."),
     ]
+    reasons: Annotated[tuple[str, ...], Meta(description="Why it is not ok, one sentence each.")]
     database: Dependency
     redis: Dependency
     queue: QueueHealth
     workers: tuple[WorkerHealth, ...]
+    versions: Annotated[Versions, Meta(description="Of this API.")]
+    policies: Annotated[dict[str, str], Meta(description="Policy → digest of the file that this API has.")]
+
+
+class Ready(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether tasks are accepted here and run."""
+
+    status: Literal["ready", "not_ready"]
+    reasons: Annotated[tuple[str, ...], Meta(description="Why not, one sentence each.")]
+
+
+class MetricsTargets(msgspec.Struct, frozen=True, kw_only=True):
+    """What Prometheus should scrape, in the form of its `http_sd_configs`."""
+
+    targets: Annotated[tuple[str, ...], Meta(description="Address and port of each worker that serves metrics.")]
+    labels: dict[str, str]
 
 
 class Live(msgspec.Struct, frozen=True, kw_only=True):
@@ -187,18 +216,58 @@ def file_answer(kept: KeptFile) -> FileAnswer:
 
 
 def health_answer(health: Health) -> HealthAnswer:
-    """The service's health as clients see it."""
-    free = sum(max(0, worker.slots - worker.running) for worker in health.workers if worker.state == "working")
+    """The service's health as operators see it."""
     return HealthAnswer(
-        status="ok" if health.serves else "degraded" if health.accepts else "down",
+        status=health.status,
+        reasons=(*health.hindrances, *health.warnings),
         database=_dependency(health.database),
         redis=_dependency(health.redis),
         queue=QueueHealth(
-            queued=health.queued, running=health.running, oldest_wait_s=health.oldest_wait_s, free_slots=free
+            queued=health.queued,
+            running=health.running,
+            oldest_wait_s=health.oldest_wait_s,
+            free_slots=health.free_slots,
         ),
-        workers=tuple(WorkerHealth(**msgspec.structs.asdict(worker)) for worker in health.workers),
+        workers=tuple(_worker(worker) for worker in health.workers),
+        versions=health.versions,
+        policies=health.policies,
     )
 
 
-def _dependency(answer: str) -> Dependency:
-    return Dependency(status="ok") if answer == "ok" else Dependency(status="away", detail=answer)
+def ready_answer(health: Health) -> Ready:
+    """The same in a word, for whoever sends requests here."""
+    return Ready(status="ready" if health.serves else "not_ready", reasons=health.hindrances)
+
+
+def targets_answer(health: Health) -> tuple[MetricsTargets, ...]:
+    """Where the workers serve their metrics."""
+    addresses = [worker.heartbeat.state.metrics for worker in health.workers]
+    found = tuple(sorted(address for address in addresses if address))
+    return (MetricsTargets(targets=found, labels={"process": "worker"}),)
+
+
+def _worker(worker: WorkerFound) -> WorkerHealth:
+    at = worker.heartbeat.state
+    return WorkerHealth(
+        worker_id=at.worker_id,
+        host=at.host,
+        pid=at.pid,
+        state=worker.state,
+        heartbeat_age_s=round(worker.heartbeat.age_s, 3),
+        lag_ms=round(at.lag_s * 1000, 2),
+        slots=at.slots,
+        running=at.running,
+        ready=at.ready,
+        isolation=at.isolation,
+        versions=at.versions,
+        policies=at.policies,
+        policies_differ=worker.policies_differ,
+        metrics=at.metrics,
+    )
+
+
+def _dependency(asked: Asked) -> Dependency:
+    latency_ms = round(asked.latency_s * 1000, 2)
+    if asked.fault is None:
+        return Dependency(status="ok", latency_ms=latency_ms)
+    return Dependency(status="away", latency_ms=latency_ms, detail=asked.fault)

@@ -20,6 +20,7 @@ from engine.api.problems import MEDIA_TYPE, Problem, answer_exception, make_prob
 from engine.api.routes import BIG_BODIES, ROUTES, State
 from engine.auth import ANYONE
 from engine.logs import get_logger
+from engine.metrics import ApiMetrics
 from engine.service import Service
 
 METHODS = ("GET", "POST")
@@ -57,20 +58,22 @@ def create_app(service: Service, *, version: str) -> Shell:
         openapi_config=None,
         logging_config=None,
     )
-    return Shell(app, only_loopback_names=_is_loopback(service.settings.listen_host))
+    return Shell(app, service.metrics, only_loopback_names=_is_loopback(service.settings.listen_host))
 
 
 class Shell:
     """What holds for every request, whatever it asks for."""
 
-    def __init__(self, app: Litestar, *, only_loopback_names: bool) -> None:
+    def __init__(self, app: Litestar, metrics: ApiMetrics, *, only_loopback_names: bool) -> None:
         """
         Args:
             app: answers what is not refused here.
+            metrics: counts the requests.
             only_loopback_names: refuse a Host header that is not this machine's own: a page of a foreign site that
                 rebinds its name to 127.0.0.1 would otherwise reach a service that listens there without a key.
         """
         self._app: Any = app
+        self._metrics = metrics
         self._only_loopback_names = only_loopback_names
         self._log = get_logger()
         strict = "default-src 'none'; frame-ancestors 'none'"
@@ -103,7 +106,9 @@ class Shell:
                 raise
             await _send_problem(problem_of(error)[0], send_marked)
         finally:
-            self._log_request(scope, status, time.perf_counter() - started)
+            duration_s = time.perf_counter() - started
+            self._metrics.answered(scope.get("path_template"), scope["method"], status, duration_s)
+            self._log_request(scope, status, duration_s)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] not in METHODS:
@@ -116,7 +121,7 @@ class Shell:
             await self._app(scope, receive, send)
 
     def _log_request(self, scope: Scope, status: int, duration_s: float) -> None:
-        say = self._log.debug if scope["path"].startswith("/health") else self._log.info
+        say = self._log.debug if scope["path"].startswith(("/health", "/metrics")) else self._log.info
         say(
             "request",
             method=scope["method"],

@@ -8,7 +8,17 @@ from typing import Any
 import msgspec
 from litestar.handlers import HTTPRouteHandler
 
-from engine.api.answers import FileAnswer, HealthAnswer, Live, PoliciesAnswer, PolicyAnswer, ScriptsAnswer, Task
+from engine.api.answers import (
+    FileAnswer,
+    HealthAnswer,
+    Live,
+    MetricsTargets,
+    PoliciesAnswer,
+    PolicyAnswer,
+    Ready,
+    ScriptsAnswer,
+    Task,
+)
 from engine.api.checks import ExecuteRequest
 from engine.api.problems import MEDIA_TYPE, Problem
 from handlers.image_options import OPTIONS
@@ -107,7 +117,8 @@ def build_openapi(routes: Iterable[HTTPRouteHandler], task_types: Iterable[str],
     available = [task_type for task_type in task_types if task_type in PARAMETERS]
     parameters = [_documented(PARAMETERS[name]) for name in available]
     options = [_documented(kind, name=f"{kind.__name__}Options") for kind in OPTIONS.values()]
-    answers = [_documented(Task), FileAnswer, PoliciesAnswer, PolicyAnswer, ScriptsAnswer, HealthAnswer, Live, Problem]
+    answers = [_documented(Task), FileAnswer, PoliciesAnswer, PolicyAnswer, ScriptsAnswer, Problem]
+    answers += [HealthAnswer, Live, Ready, MetricsTargets]
     types = [*answers, *parameters, *options]
     _, components = msgspec.json.schema_components(types, ref_template=REF)
     if "ImageProcessing" in components:  # raw JSON to the decoder, which reads it by its operation
@@ -162,17 +173,25 @@ def _operation(route: HTTPRouteHandler, path: str, available: list[str]) -> dict
         operation["parameters"] = [_FILE_NAME]
         operation["requestBody"] = _FILE_BODY
         operation["responses"] = {"201": _answer("It is kept.", "FileAnswer"), **_problems(400, 405, 408, 413, 503)}
-    elif path in ("/health", "/health/ready"):
-        operation["responses"] = {
-            "200": _answer("It is well.", "HealthAnswer"),
-            "503": _answer("It is not.", "HealthAnswer"),
-        }
-    elif path == "/health/live":
-        operation["responses"] = {"200": _answer("It is alive.", "Live")}
+    elif path.startswith(("/health", "/metrics")):
+        operation["responses"] = _operators_responses(path)
     else:
         media = "text/html" if path == "/docs" else "application/json"
         operation["responses"] = {"200": {"description": "The document.", "content": {media: {}}}}
     return operation
+
+
+def _operators_responses(path: str) -> dict[str, Any]:
+    """Of the calls for those who operate the service."""
+    if path == "/metrics":
+        return {"200": {"description": "The metrics.", "content": {"text/plain": {}}}}
+    if path == "/metrics/targets":
+        schema = {"type": "array", "items": {"$ref": REF.format(name="MetricsTargets")}}
+        return {"200": {"description": "The targets.", "content": {"application/json": {"schema": schema}}}}
+    if path == "/health/live":
+        return {"200": _answer("It is alive.", "Live")}
+    name = "Ready" if path == "/health/ready" else "HealthAnswer"
+    return {"200": _answer("It is well.", name), "503": _answer("It is not, and why.", name)}
 
 
 _LOCATION = {"Location": {"description": "Path of the task.", "schema": {"type": "string"}}}

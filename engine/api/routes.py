@@ -22,11 +22,14 @@ from engine.api.answers import (
     file_answer,
     health_answer,
     policy_answer,
+    ready_answer,
+    targets_answer,
     task_answer,
 )
 from engine.api.checker import INLINE_BYTES, Checker
 from engine.api.problems import RequestError
 from engine.auth import Principal
+from engine.metrics import expose
 from engine.scripts import describe_scripts
 from engine.service import MAX_WAIT_S, Ask, Service
 from engine.task import StoredTask
@@ -37,6 +40,7 @@ _BYTES = "application/octet-stream"
 _MAX_FILE_NAME = 255
 
 Connection = Request[Any, Any, Any]
+Answer = msgspec.Struct | tuple[msgspec.Struct, ...]
 
 
 class State(msgspec.Struct, frozen=True):
@@ -144,9 +148,25 @@ async def get_live() -> Response[bytes]:
 
 @get("/health/ready", operation_id="getReadiness")
 async def get_ready(request: Connection) -> Response[bytes]:
-    """Tasks are accepted here and at least one worker runs them; else 503."""
+    """Tasks are accepted here and at least one worker runs them; else 503 and why."""
     health = await request.app.state.parts.service.health()
-    return _json(health_answer(health), status=200 if health.serves else 503)
+    return _json(ready_answer(health), status=200 if health.serves else 503)
+
+
+@get("/metrics", operation_id="getMetrics")
+async def get_metrics(request: Connection) -> Response[bytes]:
+    """What this process counts, and the queue, for Prometheus."""
+    service: Service = request.app.state.parts.service
+    await service.health()  # its gauges tell of now
+    exposition = expose(service.metrics.registry, request.headers.get("accept", ""))
+    return Response(exposition.text, headers={"Content-Type": exposition.media_type})
+
+
+@get("/metrics/targets", operation_id="getMetricsTargets")
+async def get_metrics_targets(request: Connection) -> Response[bytes]:
+    """Where the workers serve theirs, for Prometheus' `http_sd_configs`."""
+    health = await request.app.state.parts.service.health()
+    return _json(targets_answer(health))
 
 
 @get("/openapi.json", operation_id="getOpenAPI")
@@ -172,6 +192,8 @@ ROUTES = (
     get_health,
     get_live,
     get_ready,
+    get_metrics,
+    get_metrics_targets,
     get_openapi,
     get_docs,
 )
@@ -226,7 +248,7 @@ def _task(task: StoredTask, *, status: int = 200, headers: dict[str, str] | None
     return _json(task_answer(task), status=status, headers=headers)
 
 
-def _json(answer: msgspec.Struct, *, status: int = 200, headers: dict[str, str] | None = None) -> Response[bytes]:
+def _json(answer: Answer, *, status: int = 200, headers: dict[str, str] | None = None) -> Response[bytes]:
     return Response(msgspec.json.encode(answer), status_code=status, media_type=MediaType.JSON, headers=headers)
 
 

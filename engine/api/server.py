@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from types import FrameType
 
 import uvicorn
+from prometheus_client import CollectorRegistry
 
 from engine.api.app import create_app
 from engine.listening import listen
+from engine.metrics import ApiMetrics
 from engine.policies import Policies
 from engine.queue import Queue
 from engine.service import Service
 from engine.settings import Settings
 from engine.store import Store
+from engine.versions import engine_version
 
 CONNECTIONS = 2000
 KEEP_ALIVE_S = 75
@@ -36,22 +38,15 @@ async def serve(settings: Settings) -> None:
         Store(database_url, connections=settings.database_connections, answer_s=STORE_ANSWER_S),
         Queue(redis_url, settings.queue_name),
         Policies.load(settings),
+        ApiMetrics(CollectorRegistry(), version=engine_version()),
     )
     config = uvicorn.Config(
-        create_app(service, version=version()),
+        create_app(service, version=engine_version()),
         loop="uvloop", http="httptools", ws="none", lifespan="on", log_config=None, access_log=False,
         server_header=False, date_header=True, proxy_headers=False, limit_concurrency=CONNECTIONS,
         timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=GRACEFUL_S,
     )  # fmt: skip
     await _Server(config, service).serve(sockets=[listener])
-
-
-def version() -> str:
-    """The version of this service."""
-    try:
-        return importlib.metadata.version("unityai-python-worker")
-    except importlib.metadata.PackageNotFoundError:
-        return "0.1.0"
 
 
 class _Server(uvicorn.Server):

@@ -20,7 +20,8 @@ SET status = 'running', attempts = attempts + 1, worker_id = $2, lease_until = n
     started_at = now()
 WHERE task_id = $1 AND status = 'queued'
 RETURNING attempts, tenant, priority, task_type, policy, parameters, timeout_s, script_name, file_ids, memory_mib,
-    extract(epoch FROM now() - greatest(created_at, due_at))::float8 AS queue_s
+    extract(epoch FROM now() - greatest(created_at, due_at))::float8 AS queue_s,
+    extract(epoch FROM now() - created_at)::float8 AS age_s
 
 -- name: renew_leases
 -- Renew the leases of worker $1 on the tasks $2 for $3 seconds. A task that does not come back is no longer its own.
@@ -76,7 +77,7 @@ SET worker_id = NULL, lease_until = NULL, due_at = now(),
     finished_at = CASE WHEN tasks.attempts < max_attempts THEN NULL ELSE now() END,
     outcome = CASE WHEN tasks.attempts < max_attempts THEN NULL ELSE $1::bytea END
 FROM lost WHERE tasks.task_id = lost.task_id
-RETURNING tasks.task_id, tasks.status
+RETURNING tasks.task_id, tasks.status, tasks.task_type, tasks.policy
 
 -- name: overdue_tasks
 -- The $2 oldest tasks after ($3, $4) that have been waiting for more than $1 seconds: Redis may have lost them.
@@ -127,12 +128,12 @@ ON CONFLICT (worker_id) DO UPDATE SET seen_at = now(), state = excluded.state
 DELETE FROM workers WHERE worker_id = $1
 
 -- name: forget_lost_workers
--- Workers that have been silent for a minute.
-DELETE FROM workers WHERE seen_at < now() - interval '60 s'
+-- Workers that have been silent for more than $1 seconds.
+DELETE FROM workers WHERE seen_at < now() - make_interval(secs => $1)
 
--- name: live_workers
--- Workers heard of in the last $1 seconds.
-SELECT state FROM workers WHERE seen_at > now() - make_interval(secs => $1) ORDER BY started_at
+-- name: heartbeats
+-- What the workers heard of in the last $1 seconds said last, and how long ago.
+SELECT state, extract(epoch FROM now() - seen_at)::float8 AS age_s FROM workers WHERE seen_at > now() - make_interval(secs => $1) ORDER BY started_at
 
 -- name: queue_depth
 -- How many tasks wait, how long the oldest has been waiting, and how many run.

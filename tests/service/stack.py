@@ -88,8 +88,9 @@ class Stack:
         return part
 
     def worker_pids(self) -> list[int]:
-        """Process ids of the workers that the service knows of."""
-        return [worker["pid"] for worker in self.client.get("/health").json()["workers"]]
+        """Process ids of the workers that are alive, as far as the service knows."""
+        workers = self.client.get("/health").json()["workers"]
+        return [worker["pid"] for worker in workers if worker["state"] != "silent"]
 
     def submit(self, script: str, **more: Any) -> dict[str, Any]:
         """Submit a script; the answer of 202."""

@@ -8,9 +8,11 @@ from uuid import UUID, uuid4
 
 import msgspec
 import pytest
+from prometheus_client import CollectorRegistry
 
 from engine.audit import AuditLog
 from engine.embedded import Embedded
+from engine.metrics import WorkerMetrics
 from engine.policies import Policies
 from engine.queue import Queue
 from engine.settings import load_settings
@@ -72,8 +74,9 @@ def attempt(servers: Embedded, failures: list[Exception], script_name: str | Non
     async def run() -> StoredTask:
         policies = Policies.load(settings)
         pools = {"custom_script": cast(Pool, BrokenPool(failures))}
+        metrics = WorkerMetrics(CollectorRegistry(), version="test", slots=1)
         stop = asyncio.Event()
-        working = asyncio.create_task(Worker(settings, policies, pools, AuditLog(None)).run(stop))
+        working = asyncio.create_task(Worker(settings, policies, pools, AuditLog(None), metrics).run(stop))
         store, queue = Store(settings.servers[0], connections=2), Queue(settings.servers[1], settings.queue_name)
         task_id = uuid4()
         try:

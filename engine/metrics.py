@@ -1,0 +1,493 @@
+"""Prometheus metrics: what the API and each worker count, and how that is told.
+
+Each process counts for itself and is a target of its own, which is Prometheus' way: sums over processes, restarts and
+lost targets are its business, and an API that added up its workers would be counted twice behind a load balancer. The
+API answers ``GET /metrics``; a worker listens on ``WORKER_METRICS_PORT``; ``GET /metrics/targets`` lists the workers.
+
+The families below are the single list: what is registered, the table in the README, and what the tests of dashboard
+and alert rules know all come from it. Labels are bounded: no ids, no tenants, no host names, no text of a client.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Literal, NamedTuple
+from wsgiref.simple_server import WSGIServer
+
+import msgspec
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Metric,
+    ProcessCollector,
+    disable_created_metrics,
+    start_http_server,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from engine.listening import ListenError
+from engine.task import Outcome, Status
+from sandbox import ExitReason, PoolStats
+
+METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+OTHER = "other"
+NO_ROUTE = "none"
+PROCESS_METRICS = (
+    "process_cpu_seconds_total",
+    "process_max_fds",
+    "process_open_fds",
+    "process_resident_memory_bytes",
+    "process_start_time_seconds",
+    "process_virtual_memory_bytes",
+)
+"""What the client library says of each process, under the names that all Prometheus clients use."""
+_NAMED_SYSCALLS = """
+    accept accept4 acct add_key bind bpf capset chmod chown chroot clone clone3 connect delete_module execve
+    execveat fchmod fchown finit_module fork fsconfig fsmount fsopen getsockname init_module io_uring_enter
+    io_uring_register io_uring_setup ioctl kcmp kexec_load keyctl kill landlock_restrict_self link linkat listen
+    memfd_create memfd_secret mknod mknodat modify_ldt mount mount_setattr move_mount name_to_handle_at
+    open_by_handle_at open_tree perf_event_open personality pidfd_getfd pidfd_open pidfd_send_signal pivot_root
+    prctl process_vm_readv process_vm_writev ptrace quotactl reboot recvfrom request_key seccomp sendmsg sendto
+    setgid setgroups setns setresgid setresuid setrlimit setsid setuid shmat shmget socket socketpair splice swapon
+    symlink symlinkat syslog tgkill tkill umount2 unshare userfaultfd vfork vmsplice
+"""
+SYSCALLS = frozenset(_NAMED_SYSCALLS.split())
+"""The calls whose denials are counted by name; all others are counted as ``other``."""
+
+_SHORT_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+"""From a ready sandbox, which answers within a millisecond, to MAX_TASK_TIMEOUT as it is unless set."""
+
+
+class Family(msgspec.Struct, frozen=True, kw_only=True):
+    """One family of metrics."""
+
+    name: str
+    """As it is exposed; a counter's ends in ``_total``."""
+    kind: Literal["counter", "gauge", "histogram"]
+    labels: tuple[str, ...] = ()
+    about: str
+    """What is counted, one sentence."""
+
+    def counter(self, registry: CollectorRegistry) -> Counter:
+        """A counter of this family, registered."""
+        return Counter(self.name, self.about, self.labels, registry=registry)
+
+    def gauge(self, registry: CollectorRegistry) -> Gauge:
+        """A gauge of this family, registered."""
+        return Gauge(self.name, self.about, self.labels, registry=registry)
+
+    def histogram(self, registry: CollectorRegistry) -> Histogram:
+        """A histogram of seconds of this family, registered."""
+        return Histogram(self.name, self.about, self.labels, buckets=_SHORT_S, registry=registry)
+
+    def sampled(self, values: Iterable[tuple[tuple[str, ...], float]]) -> Metric:
+        """Values that are known elsewhere, as they are now.
+
+        Args:
+            values: the values of the labels, and the value.
+        """
+        kind = CounterMetricFamily if self.kind == "counter" else GaugeMetricFamily
+        metric = kind(self.name, self.about, labels=self.labels)
+        for labels, value in values:
+            metric.add_metric(labels, value)
+        return metric
+
+
+BUILD = Family(
+    name="unityai_build_info",
+    kind="gauge",
+    labels=("process", "version"),
+    about="Always 1: which part of the service this is (api, worker), and its version.",
+)
+FINISHED = Family(
+    name="unityai_tasks_finished_total",
+    kind="counter",
+    labels=("task_type", "policy", "exit_reason"),
+    about="Tasks whose result was stored.",
+)
+ACCEPTED = Family(
+    name="unityai_tasks_accepted_total",
+    kind="counter",
+    labels=("task_type", "policy"),
+    about="Tasks that were accepted and stored.",
+)
+HTTP_REQUESTS = Family(
+    name="unityai_http_requests_total",
+    kind="counter",
+    labels=("route", "method", "status"),
+    about="Requests by route template, method and class of the status (2xx; none when the client left before it).",
+)
+HTTP_SECONDS = Family(
+    name="unityai_http_request_seconds",
+    kind="histogram",
+    labels=("route", "method"),
+    about="Time from a request's head to the end of its answer; with ?wait it holds the run.",
+)
+QUEUE_TASKS = Family(
+    name="unityai_queue_tasks",
+    kind="gauge",
+    labels=("status",),
+    about="Tasks that are not final, by status, as PostgreSQL has them: the same from each API. None while it is away.",
+)
+OLDEST_WAIT = Family(
+    name="unityai_queue_oldest_wait_seconds",
+    kind="gauge",
+    about="How long the task that has waited longest has been due, 0 when none waits. None while PostgreSQL is away.",
+)
+WORKERS = Family(
+    name="unityai_workers",
+    kind="gauge",
+    labels=("state",),
+    about="Workers by state (working, draining, silent), as PostgreSQL has them: the same from each API.",
+)
+FREE_SLOTS = Family(
+    name="unityai_workers_free_slots",
+    kind="gauge",
+    about="Tasks that the working workers could take at once.",
+)
+DEPENDENCY_UP = Family(
+    name="unityai_dependency_up",
+    kind="gauge",
+    labels=("dependency",),
+    about="Whether PostgreSQL (database) and Redis (redis) answer this process: 1 or 0.",
+)
+QUEUE_SECONDS = Family(
+    name="unityai_task_queue_seconds",
+    kind="histogram",
+    labels=("task_type",),
+    about="Time from a task's acceptance, or its return to the queue, to its claim by a worker.",
+)
+SANDBOX_SECONDS = Family(
+    name="unityai_task_sandbox_seconds",
+    kind="histogram",
+    labels=("task_type",),
+    about="Time from a request's first byte into a sandbox to the death of all in it.",
+)
+END_TO_END_SECONDS = Family(
+    name="unityai_task_end_to_end_seconds",
+    kind="histogram",
+    labels=("task_type",),
+    about="Time from a task's acceptance to the storing of its result, all attempts included.",
+)
+ATTEMPTS_FAILED = Family(
+    name="unityai_attempts_failed_total",
+    kind="counter",
+    labels=("policy",),
+    about="Attempts that ended by our own failure (SandboxError), never by the task's.",
+)
+LEASES_LOST = Family(
+    name="unityai_leases_lost_total",
+    kind="counter",
+    about="Tasks that this worker's sweeper took back from workers that were lost or silent.",
+)
+SLOTS = Family(name="unityai_worker_slots", kind="gauge", about="Tasks that this worker runs at the same time.")
+RUNNING = Family(name="unityai_worker_running_tasks", kind="gauge", about="Tasks that this worker runs now.")
+LOOP_LAG = Family(
+    name="unityai_worker_loop_lag_seconds",
+    kind="gauge",
+    about="How late this worker's event loop was at its last heartbeat: it is slow when this is not near 0.",
+)
+POOL_READY = Family(
+    name="unityai_pool_ready", kind="gauge", labels=("policy",), about="Sandboxes that stand ready for a request."
+)
+POOL_WANTED = Family(
+    name="unityai_pool_wanted", kind="gauge", labels=("policy",), about="Sandboxes that should stand ready."
+)
+POOL_RUNNING = Family(
+    name="unityai_pool_running", kind="gauge", labels=("policy",), about="Sandboxes that run a request."
+)
+POOL_SPAWNED = Family(
+    name="unityai_pool_spawned_total", kind="counter", labels=("policy",), about="Sandboxes that were made."
+)
+ZYGOTE_RESTARTS = Family(
+    name="unityai_pool_zygote_restarts_total",
+    kind="counter",
+    labels=("policy",),
+    about="Zygotes that had died and were started again.",
+)
+ZYGOTE_ROTATIONS = Family(
+    name="unityai_pool_zygote_rotations_total",
+    kind="counter",
+    labels=("policy",),
+    about="Zygotes that were replaced on purpose (ROTATE_AFTER).",
+)
+VIOLATIONS = Family(
+    name="unityai_violations_total",
+    kind="counter",
+    labels=("syscall",),
+    about="System calls that were denied, by name; rarer ones as other.",
+)
+EGRESS_CONNECTIONS = Family(
+    name="unityai_egress_connections_total",
+    kind="counter",
+    labels=("decision",),
+    about="Connections that runs asked of the egress proxy, by what became of them.",
+)
+EGRESS_BYTES = Family(
+    name="unityai_egress_bytes_total",
+    kind="counter",
+    labels=("direction",),
+    about="Bytes through the egress proxy: in from hosts, out to them.",
+)
+CALLBACKS = Family(
+    name="unityai_callbacks_total",
+    kind="counter",
+    labels=("outcome",),
+    about="Attempts to deliver a callback, by outcome.",
+)
+
+API_FAMILIES = (
+    BUILD, ACCEPTED, FINISHED, HTTP_REQUESTS, HTTP_SECONDS, QUEUE_TASKS, OLDEST_WAIT, WORKERS, FREE_SLOTS,
+    DEPENDENCY_UP,
+)  # fmt: skip
+_POOL_FAMILIES: tuple[tuple[Family, str], ...] = (
+    (POOL_READY, "ready"),
+    (POOL_WANTED, "wanted"),
+    (POOL_RUNNING, "running"),
+    (POOL_SPAWNED, "spawned"),
+    (ZYGOTE_RESTARTS, "zygote_restarts"),
+    (ZYGOTE_ROTATIONS, "zygote_rotations"),
+)
+WORKER_FAMILIES = (
+    BUILD, FINISHED, QUEUE_SECONDS, SANDBOX_SECONDS, END_TO_END_SECONDS, ATTEMPTS_FAILED, LEASES_LOST, SLOTS, RUNNING,
+    LOOP_LAG, *(family for family, _ in _POOL_FAMILIES), VIOLATIONS, EGRESS_CONNECTIONS, EGRESS_BYTES, CALLBACKS,
+)  # fmt: skip
+
+
+class ServiceState(NamedTuple):
+    """What the API's gauges say of the whole service. ``None``: it cannot be known just now."""
+
+    queued: int | None
+    running: int | None
+    oldest_wait_s: float | None
+    workers: Mapping[str, int] | None
+    """State → how many."""
+    free_slots: int | None
+    up: Mapping[str, bool]
+    """Dependency → whether it answers."""
+
+
+class ApiMetrics:
+    """What an API counts."""
+
+    def __init__(self, registry: CollectorRegistry, *, version: str) -> None:
+        """
+        Args:
+            registry: where the metrics are registered; one is for one process.
+            version: of the service.
+        """
+        self.registry = registry
+        _describe_process(registry, "api", version)
+        self._accepted = ACCEPTED.counter(registry)
+        self._finished = FINISHED.counter(registry)
+        self._requests = HTTP_REQUESTS.counter(registry)
+        self._seconds = HTTP_SECONDS.histogram(registry)
+        self._state: ServiceState | None = None
+        registry.register(_Sampled(self._sample))
+
+    def accepted(self, task_type: str, policy: str) -> None:
+        """A task was stored."""
+        self._accepted.labels(task_type, policy).inc()
+
+    def finished(self, task_type: str, policy: str, exit_reason: ExitReason) -> None:
+        """A task was ended here: it was cancelled while it waited."""
+        self._finished.labels(task_type, policy, exit_reason.value).inc()
+
+    def answered(self, route: str | None, method: str, status: int, duration_s: float) -> None:
+        """A request is over.
+
+        Args:
+            route: its template, such as ``/task/{task_id}``; ``None`` when there is no such path.
+            method: as it came.
+            status: of the answer; 0 when there was none.
+            duration_s: seconds.
+        """
+        route, method = route or NO_ROUTE, method if method in METHODS else OTHER
+        self._requests.labels(route, method, f"{status // 100}xx" if status else "none").inc()
+        self._seconds.labels(route, method).observe(duration_s)
+
+    def note_state(self, state: ServiceState) -> None:
+        """What the gauges say until the next time."""
+        self._state = state
+
+    def _sample(self) -> Iterator[Metric]:
+        state = self._state
+        if state is None:
+            return
+        depth = {"queued": state.queued, "running": state.running}
+        yield QUEUE_TASKS.sampled([((status,), count) for status, count in depth.items() if count is not None])
+        yield OLDEST_WAIT.sampled([] if state.oldest_wait_s is None else [((), state.oldest_wait_s)])
+        yield WORKERS.sampled([((name,), count) for name, count in (state.workers or {}).items()])
+        yield FREE_SLOTS.sampled([] if state.free_slots is None else [((), state.free_slots)])
+        yield DEPENDENCY_UP.sampled([((name,), float(is_up)) for name, is_up in state.up.items()])
+
+
+class WorkerMetrics:
+    """What a worker counts."""
+
+    def __init__(self, registry: CollectorRegistry, *, version: str, slots: int) -> None:
+        """
+        Args:
+            registry: where the metrics are registered; one is for one process.
+            version: of the service.
+            slots: tasks that the worker runs at the same time.
+        """
+        self.registry = registry
+        _describe_process(registry, "worker", version)
+        self._finished = FINISHED.counter(registry)
+        self._queue_seconds = QUEUE_SECONDS.histogram(registry)
+        self._sandbox_seconds = SANDBOX_SECONDS.histogram(registry)
+        self._end_to_end_seconds = END_TO_END_SECONDS.histogram(registry)
+        self._attempts_failed = ATTEMPTS_FAILED.counter(registry)
+        self._leases_lost = LEASES_LOST.counter(registry)
+        self._running = RUNNING.gauge(registry)
+        self._loop_lag = LOOP_LAG.gauge(registry)
+        self._violations = VIOLATIONS.counter(registry)
+        self._connections = EGRESS_CONNECTIONS.counter(registry)
+        self._bytes = EGRESS_BYTES.counter(registry)
+        self._callbacks = CALLBACKS.counter(registry)
+        SLOTS.gauge(registry).set(slots)
+
+    def watch_pools(self, stats: Mapping[str, Callable[[], PoolStats]]) -> None:
+        """Tell of these pools from now on.
+
+        Args:
+            stats: policy → its pool's counts as they are now. Called from another thread.
+        """
+
+        def sample() -> Iterator[Metric]:
+            now = {policy: ask() for policy, ask in stats.items()}
+            for family, field in _POOL_FAMILIES:
+                yield family.sampled([((policy,), getattr(counts, field)) for policy, counts in now.items()])
+
+        self.registry.register(_Sampled(sample))
+
+    def count_running(self, count: Callable[[], int]) -> None:
+        """Ask this how many tasks run, whenever somebody wants to know. Called from another thread."""
+        self._running.set_function(count)
+
+    def claimed(self, task_type: str, queue_s: float) -> None:
+        """A task was claimed after it had waited for ``queue_s`` seconds."""
+        self._queue_seconds.labels(task_type).observe(queue_s)
+
+    def ran(self, task_type: str, outcome: Outcome) -> None:
+        """A sandbox answered, whether or not that can be stored."""
+        for violation in outcome.violations:
+            name = violation.syscall if violation.syscall in SYSCALLS else OTHER
+            self._violations.labels(name).inc(violation.count)
+        usage = outcome.usage
+        if usage is None or outcome.isolation is None:  # it never came to a run
+            return
+        self._sandbox_seconds.labels(task_type).observe(usage.wall_s)
+        for row in usage.egress:
+            self._connections.labels(row.decision).inc(row.connections)
+            self._bytes.labels("in").inc(row.bytes_in)
+            self._bytes.labels("out").inc(row.bytes_out)
+
+    def attempt_failed(self, policy: str) -> None:
+        """An attempt ended by our own failure."""
+        self._attempts_failed.labels(policy).inc()
+
+    def finished(self, task_type: str, policy: str, exit_reason: ExitReason, total_s: float | None) -> None:
+        """A result was stored, ``total_s`` seconds after the task's acceptance (``None``: not known)."""
+        self._finished.labels(task_type, policy, exit_reason.value).inc()
+        if total_s is not None:
+            self._end_to_end_seconds.labels(task_type).observe(total_s)
+
+    def lease_lost(self, task_type: str, policy: str, status: Status) -> None:
+        """A task was taken back from a lost worker, and stands so now."""
+        self._leases_lost.inc()
+        if status.final:
+            self.finished(task_type, policy, ExitReason.WORKER_LOST, None)
+
+    def lagged(self, lag_s: float) -> None:
+        """The event loop was late by so many seconds."""
+        self._loop_lag.set(lag_s)
+
+    def called_back(self, outcome: str) -> None:
+        """An attempt to deliver a callback is over; ``outcome`` is one of a few words."""
+        self._callbacks.labels(outcome).inc()
+
+
+class Exposition(NamedTuple):
+    """The metrics of a process as text."""
+
+    media_type: str
+    text: bytes
+
+
+def expose(registry: CollectorRegistry, accept: str) -> Exposition:
+    """All that is registered, in the format that the header ``Accept`` asks for."""
+    encode, media_type = choose_encoder(accept)
+    return Exposition(media_type, encode(registry))
+
+
+class MetricsListener:
+    """Serves the metrics of a worker over HTTP, in a thread of its own, so that a slow reader holds up no task."""
+
+    def __init__(self, registry: CollectorRegistry, host: str, port: int) -> None:
+        """
+        Args:
+            registry: what is served.
+            host: address to listen on.
+            port: 0 is any that is free.
+
+        Raises:
+            ListenError: the address is taken, or not ours.
+        """
+        self._server: WSGIServer
+        self._thread: threading.Thread
+        try:
+            self._server, self._thread = start_http_server(port, host, registry)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            settings = "see WORKER_METRICS_HOST and WORKER_METRICS_PORT"
+            raise ListenError(f"cannot listen on {host} port {port}: {reason} ({settings})") from error
+        self.port = self._server.server_port
+
+    def close(self) -> None:
+        """Listen no longer."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class _Sampled(Collector):
+    """Asks for values when they are wanted."""
+
+    def __init__(self, sample: Callable[[], Iterable[Metric]]) -> None:
+        self._sample = sample
+
+    def collect(self) -> Iterable[Metric]:
+        return self._sample()
+
+    def describe(self) -> Iterable[Metric]:
+        return ()  # otherwise the registry would ask for values at once
+
+
+def _describe_process(registry: CollectorRegistry, process: str, version: str) -> None:
+    # no second series with its time of creation beside each; the library knows this for the whole process only
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    ProcessCollector(registry=registry)
+    BUILD.gauge(registry).labels(process, version).set(1)
+
+
+def describe_families() -> list[list[str]]:
+    """For each family: name, type, labels, the processes that have it, meaning."""
+    rows = []
+    for family in dict.fromkeys((*API_FAMILIES, *WORKER_FAMILIES)):
+        where = [name for name, there in (("api", API_FAMILIES), ("worker", WORKER_FAMILIES)) if family in there]
+        rows.append([family.name, family.kind, ", ".join(family.labels), ", ".join(where), family.about])
+    return rows
+
+
+def markdown_table() -> str:
+    """The families as a table for the README."""
+    head = ["metric", "type", "labels", "from", "meaning"]
+    rows = [[f"`{name}`", *more] for name, *more in describe_families()]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
