@@ -1,0 +1,183 @@
+"""Metrics: what is counted, and that labels stay few whatever runs and clients do."""
+
+from __future__ import annotations
+
+import re
+import socket
+from pathlib import Path
+
+import httpx
+import msgspec
+import pyseccomp
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
+
+from engine.listening import ListenError
+from engine.metrics import (
+    API_FAMILIES,
+    PROCESS_METRICS,
+    SYSCALLS,
+    WORKER_FAMILIES,
+    ApiMetrics,
+    MetricsListener,
+    ServiceState,
+    WorkerMetrics,
+    expose,
+    markdown_table,
+)
+from engine.task import Outcome, Status, TaskUsage
+from sandbox import ExitReason, Isolation, PoolStats, Violation
+from sandbox.egress.decisions import Decision, Ledger
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN = Outcome(
+    exit_reason=ExitReason.OK,
+    message="done",
+    usage=TaskUsage(wall_s=0.003),
+    isolation=Isolation(profile="full", start="warm", layers={}),
+)
+
+
+@pytest.fixture
+def api() -> ApiMetrics:
+    """An API's metrics, in a registry of their own."""
+    return ApiMetrics(CollectorRegistry(), version="1")
+
+
+@pytest.fixture
+def worker() -> WorkerMetrics:
+    """A worker's metrics, in a registry of their own."""
+    return WorkerMetrics(CollectorRegistry(), version="1", slots=3)
+
+
+def value(metrics: ApiMetrics | WorkerMetrics, name: str, **labels: str) -> float | None:
+    """One value as it is exposed."""
+    return metrics.registry.get_sample_value(name, labels)
+
+
+def names(metrics: ApiMetrics | WorkerMetrics) -> set[str]:
+    """The families that are exposed, counters under their whole name."""
+    text = expose(metrics.registry, "").text.decode()
+    return {
+        f"{family.name}_total" if family.type == "counter" else family.name
+        for family in text_string_to_metric_families(text)
+    }
+
+
+def test_what_is_exposed_is_what_is_listed(api: ApiMetrics, worker: WorkerMetrics) -> None:
+    """Each family of the list is there, none beside them but those of the process."""
+    api.note_state(ServiceState(1, 1, 0.5, {"working": 1}, 9, {"database": True}))
+    worker.watch_pools({"custom_script": lambda: PoolStats(**dict.fromkeys(PoolStats.__struct_fields__, 0))})
+    assert {family.name for family in API_FAMILIES} | set(PROCESS_METRICS) == names(api)
+    assert {family.name for family in WORKER_FAMILIES} | set(PROCESS_METRICS) == names(worker)
+
+
+@pytest.mark.parametrize("family", {*API_FAMILIES, *WORKER_FAMILIES}, ids=lambda family: family.name)
+def test_names_follow_the_conventions(family: object) -> None:
+    """Prefix, base units, ``_total`` on counters and nowhere else; no label that grows with tasks or tenants."""
+    name, kind, labels = family.name, family.kind, family.labels  # type: ignore[attr-defined]
+    assert re.fullmatch(r"unityai_[a-z_]+", name)
+    assert name.endswith("_total") == (kind == "counter")
+    assert not re.search(r"_(ms|milliseconds|kib|mib|minutes)(_|$)", name)
+    assert set() == {"task_id", "tenant", "worker_id", "host", "path", "request_id", "key_id"} & set(labels)
+
+
+def test_syscalls_have_names_that_libseccomp_knows() -> None:
+    """A call that is misspelt would be counted as other for ever."""
+    assert [] == [name for name in SYSCALLS if pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name) == -1]
+
+
+def test_denied_calls_make_no_more_series_than_we_know_names(worker: WorkerMetrics) -> None:
+    """A run that tries every number there is fills one series, ``other``."""
+    made_up = tuple(Violation(syscall=f"syscall_{number}", count=2) for number in range(1000))
+    known = (Violation(syscall="ptrace", count=3),)
+    worker.ran("custom_script", msgspec.structs.replace(RUN, violations=made_up + known))
+    assert (2000, 3) == (
+        value(worker, "unityai_violations_total", syscall="other"),
+        value(worker, "unityai_violations_total", syscall="ptrace"),
+    )
+    assert None is value(worker, "unityai_violations_total", syscall="syscall_1")
+
+
+def test_egress_is_counted_by_decision_and_never_by_host(worker: WorkerMetrics) -> None:
+    """Hosts come from scripts: they are in results and in the audit log, not in metrics."""
+    ledger = Ledger()
+    ledger.add("a.example", 443, Decision.ALLOWED, bytes_in=100, bytes_out=10)
+    ledger.add("b.example", 443, Decision.HOST_NOT_ALLOWED)
+    worker.ran("custom_script", msgspec.structs.replace(RUN, usage=TaskUsage(egress=ledger.rows())))
+    for decision in ("allowed", "host_not_allowed"):
+        assert 1 == value(worker, "unityai_egress_connections_total", decision=decision)
+    assert 100 == value(worker, "unityai_egress_bytes_total", direction="in")
+    assert b"example" not in expose(worker.registry, "").text
+
+
+def test_requests_are_counted_by_template_whatever_was_asked_for(api: ApiMetrics) -> None:
+    """Paths that do not exist and methods that nobody knows make one series each."""
+    for number in range(100):
+        api.answered(None, f"M{number}", 404, 0.001)
+    api.answered("/task/{task_id}", "GET", 200, 0.001)
+    api.answered("/execute", "POST", 0, 0.001)
+    count = "unityai_http_requests_total"
+    assert 100 == value(api, count, route="none", method="other", status="4xx")
+    assert 1 == value(api, count, route="/task/{task_id}", method="GET", status="2xx")
+    assert 1 == value(api, count, route="/execute", method="POST", status="none")
+
+
+def test_what_cannot_be_known_is_left_out(api: ApiMetrics) -> None:
+    """While PostgreSQL is away there is no queue depth: a zero would be a lie that scales workers down."""
+    api.note_state(ServiceState(7, 1, 2.5, {"working": 1}, 9, {"database": True}))
+    assert (7, 2.5) == (
+        value(api, "unityai_queue_tasks", status="queued"),
+        value(api, "unityai_queue_oldest_wait_seconds"),
+    )
+    api.note_state(ServiceState(None, None, None, None, None, {"database": False}))
+    assert (None, None, 0) == (
+        value(api, "unityai_queue_tasks", status="queued"),
+        value(api, "unityai_queue_oldest_wait_seconds"),
+        value(api, "unityai_dependency_up", dependency="database"),
+    )
+
+
+def test_lost_worker_counts_a_task_only_when_it_is_final(worker: WorkerMetrics) -> None:
+    """A task that runs again is not finished."""
+    worker.lease_lost("custom_script", "p", Status.QUEUED)
+    labels = {"task_type": "custom_script", "policy": "p", "exit_reason": "worker_lost"}
+    assert (1, None) == (
+        value(worker, "unityai_leases_lost_total"),
+        value(worker, "unityai_tasks_finished_total", **labels),
+    )
+    worker.lease_lost("custom_script", "p", Status.FAILED)
+    assert 1 == value(worker, "unityai_tasks_finished_total", **labels)
+
+
+def test_attempt_that_never_ran_is_no_fast_run(worker: WorkerMetrics) -> None:
+    """A script that could not be read took no time in a sandbox, and must not pull its percentiles down."""
+    worker.ran("custom_script", msgspec.structs.replace(RUN, isolation=None))
+    assert None is value(worker, "unityai_task_sandbox_seconds_count", task_type="custom_script")
+
+
+def test_listener_serves_and_lets_go_of_its_port(worker: WorkerMetrics) -> None:
+    """A worker's metrics are to be had over HTTP, until it ends."""
+    listener = MetricsListener(worker.registry, "127.0.0.1", 0)
+    text = httpx.get(f"http://127.0.0.1:{listener.port}/metrics").text
+    listener.close()
+    assert "unityai_worker_slots 3.0" in text
+    MetricsListener(worker.registry, "127.0.0.1", listener.port).close()
+
+
+def test_taken_port_is_a_sentence(worker: WorkerMetrics) -> None:
+    """Who starts two workers on one port reads which variable to change."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(ListenError, match="WORKER_METRICS_PORT"):
+            MetricsListener(worker.registry, "127.0.0.1", taken.getsockname()[1])
+
+
+def test_table_in_the_readme_is_the_one_that_the_engine_prints() -> None:
+    """A metric that is added, or means something else, must change the README (``python -m engine metrics``)."""
+    text = (ROOT / "engine" / "README.md").read_text()
+    found = re.search(r"<!-- metrics: .*? -->\n(.*?)\n<!-- /metrics -->", text, re.DOTALL)
+    assert found is not None
+    assert markdown_table() == found[1]
