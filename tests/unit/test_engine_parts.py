@@ -100,6 +100,7 @@ def test_request_holds_the_clients_own_text() -> None:
         timeout_s=None,
         script_name="good.py",
         queue_s=0.0,
+        age_s=0.0,
     )
     script = NamedScript(source='print("\x00")\n', script=Script(name="good.py", sha256="0"))
     request = build_request(claim, script)
