@@ -18,6 +18,7 @@ from uuid import UUID
 import msgspec
 
 from engine.auth import Principal
+from engine.destinations import CallbackUrlError, Destinations
 from engine.health import Health, ask_health
 from engine.logs import get_logger
 from engine.metrics import ApiMetrics
@@ -26,7 +27,7 @@ from engine.queue import Queue, QueueUnavailableError
 from engine.scripts import NamedScript, list_scripts
 from engine.settings import Settings
 from engine.store import SchemaError, Store, StoreUnavailableError
-from engine.task import Claim, NewFile, NewTask, Priority, Status, StoredTask
+from engine.task import Callback, Claim, NewFile, NewTask, Priority, Status, StoredTask
 from sandbox import Artifact, Policy
 
 MAX_WAIT_S = 300.0
@@ -55,6 +56,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
     priority: Priority = Priority.NORMAL
     script_name: str | None = None
+    callback_url: str | None = None
     policy: str | None = None
     """Name of the policy to run under; ``None`` for the task type's own."""
     file_ids: tuple[str, ...] = ()
@@ -121,6 +123,7 @@ class Service:
         self.metrics = metrics
         self.policies = policies
         self.waiters = Waiters()
+        self._destinations = Destinations(settings.callback_urls)
         self._store = store
         self._queue = queue
         self._log = get_logger()
@@ -167,6 +170,7 @@ class Service:
             started_at=None,
             finished_at=None,
             outcome=None,
+            callback=Callback(url=task.callback_url, state="waiting") if task.callback_url else None,
         )
 
     async def keep_file(self, principal: Principal, name: str, media_type: str, content: bytes) -> KeptFile:
@@ -193,6 +197,22 @@ class Service:
             StoreUnavailableError: PostgreSQL is away.
         """
         return await self._store.artifact(task_id, name, principal.tenant)
+
+    async def callbacks(self, principal: Principal, state: str, most: int) -> list[tuple[UUID, Callback]]:
+        """The newest callbacks of a tenant in a state.
+
+        Raises:
+            StoreUnavailableError: PostgreSQL is away.
+        """
+        return await self._store.callbacks(principal.tenant, state, most)
+
+    async def redeliver(self, principal: Principal, task_id: UUID) -> Callback | None:
+        """Owe a final task's callback once more; ``None`` when there is none.
+
+        Raises:
+            StoreUnavailableError: PostgreSQL is away.
+        """
+        return await self._store.redeliver(task_id, principal.tenant)
 
     async def get(self, principal: Principal, task_id: UUID, *, wait_s: float = 0.0) -> StoredTask | None:
         """A task as it stands, or, within ``wait_s`` seconds, as it ended; ``None`` when the tenant has none such.
@@ -257,7 +277,18 @@ class Service:
             file_ids=ask.file_ids,
             memory_mib=ask.memory_mib,
             tenant=principal.tenant,
+            callback_url=self._callback_url(ask.callback_url),
         )
+
+    def _callback_url(self, url: str | None) -> str | None:
+        if url is None:
+            return None
+        if not self.settings.callback_secrets:
+            raise TaskError("$.callback_url", "there are no callbacks here: CALLBACK_SECRET is not set")
+        try:
+            return self._destinations.check(url)
+        except CallbackUrlError as error:
+            raise TaskError("$.callback_url", str(error)) from None
 
     def _choose_policy(self, ask: Ask) -> Policy:
         if ask.policy is None:

@@ -7,6 +7,7 @@ this module is imported; ``load_settings`` is handed the environment and reports
 
 from __future__ import annotations
 
+import base64
 import math
 import typing
 from collections.abc import Mapping
@@ -47,6 +48,23 @@ def _parse_names(text: str) -> tuple[str, ...]:
     return names
 
 
+def _parse_bases(text: str) -> tuple[str, ...]:
+    return tuple(_parse_url(url.strip(), HTTP_SCHEMES) for url in text.split(","))
+
+
+def _parse_secrets(text: str) -> tuple[str, ...]:
+    """Secrets of the Standard Webhooks scheme. The error never shows what was given."""
+    secrets = tuple(secret.strip() for secret in text.split(","))
+    for secret in secrets:
+        try:
+            length = len(base64.b64decode(secret.removeprefix("whsec_"), validate=True))
+        except ValueError:
+            length = 0
+        if not secret.startswith("whsec_") or not 24 <= length <= 64:
+            raise ValueError("make one by `python -m engine keys secret`")
+    return secrets
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of one process."""
 
@@ -54,7 +72,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Literal["development", "production"],
         _about(
             "ENVIRONMENT",
-            "production requires the four URLs, listens on all addresses and never starts embedded servers.",
+            "production requires the four URLs and the secrets, listens on all addresses and starts no embedded servers.",
         ),
     ] = "development"
     database_url: Annotated[
@@ -105,6 +123,50 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             default="no callbacks to the main app in development",
         ),
     ] = None
+    callback_allow: Annotated[
+        tuple[str, ...],
+        _about(
+            "CALLBACK_ALLOW",
+            "Further base URLs below which callbacks may go, with commas between.",
+            unit="URLs",
+            default="none",
+            parse=_parse_bases,
+            allowed="URLs that start with http:// or https://, with commas between",
+        ),
+    ] = ()
+    callback_secrets: Annotated[
+        tuple[str, ...],
+        _about(
+            "CALLBACK_SECRET",
+            "Signs callbacks (Standard Webhooks). While one is being replaced: both, with a comma between. "
+            "`python -m engine keys secret` makes one.",
+            unit="secret",
+            default="no callbacks in development",
+            secret=True,
+            required=True,
+            parse=_parse_secrets,
+            allowed="whsec_ and the base64 of 24 to 64 random bytes",
+        ),
+    ] = ()
+    callback_retry_s: Annotated[
+        float,
+        Meta(ge=0.05, le=3600),
+        _about(
+            "CALLBACK_RETRY_S",
+            "Pause after the first failed delivery of a callback; each further one is three times as long, up to four "
+            "hours.",
+            unit="seconds",
+        ),
+    ] = 5.0
+    callback_give_up_s: Annotated[
+        float,
+        Meta(ge=1, le=2_592_000),
+        _about(
+            "CALLBACK_GIVE_UP_S",
+            "How long the delivery of a callback is tried; then it is dead, which `GET /callbacks` shows.",
+            unit="seconds",
+        ),
+    ] = 86400.0
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"],
         _about("LOG_LEVEL", "Log lines below this level are dropped.", upper=True),
@@ -274,7 +336,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Path | None,
         _about(
             "EGRESS_CA_FILE",
-            "Certificates (PEM) that runs with network trust.",
+            "Certificates (PEM) that runs with network, and callbacks, trust.",
             unit="file",
             default="those of the certifi package",
         ),
@@ -397,7 +459,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def callback_urls(self) -> tuple[str, ...]:
         """The base URLs that callbacks may go to."""
-        return tuple(url for url in (self.n8n_webhook_url, self.fastapi_url) if url)
+        return tuple(url for url in (self.n8n_webhook_url, self.fastapi_url, *self.callback_allow) if url)
 
 
 class Variable(msgspec.Struct, frozen=True, kw_only=True):

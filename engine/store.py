@@ -23,7 +23,20 @@ import asyncpg
 import msgspec
 
 from engine.logs import redact
-from engine.task import Claim, Heartbeat, NewFile, NewTask, Outcome, Priority, Status, StoredTask, Swept, WorkerState
+from engine.task import (
+    Callback,
+    Claim,
+    Heartbeat,
+    NewFile,
+    NewTask,
+    Outcome,
+    OwedCallback,
+    Priority,
+    Status,
+    StoredTask,
+    Swept,
+    WorkerState,
+)
 from sandbox import Artifact
 
 SQL_DIR = Path(__file__).resolve().parent / "sql"
@@ -65,6 +78,7 @@ class Bulk(enum.Enum):
 BULKY = MappingProxyType(
     {
         "claim_task": Bulk.UNHURRIED,
+        "take_callbacks": Bulk.UNHURRIED,
         "delete_old_tasks": Bulk.UNHURRIED,
         "delete_old_files": Bulk.UNHURRIED,
         "read_files": Bulk.WAITED_FOR,
@@ -182,6 +196,7 @@ class Store:
             script_name=row["script_name"],
             file_ids=tuple(row["file_ids"]),
             memory_mib=row["memory_mib"],
+            callback_url=row["callback_url"],
             queue_s=max(0.0, row["queue_s"]),
             age_s=max(0.0, row["age_s"]),
         )
@@ -288,6 +303,40 @@ class Store:
             deleted += count
         return deleted
 
+    async def take_callbacks(self, origin: str, lease_s: float, most: int) -> list[OwedCallback]:
+        """Up to ``most`` callbacks that are due to URLs that begin with ``origin``, for ``lease_s`` seconds."""
+        rows = await self._rows("take_callbacks", origin, lease_s, most)
+        return [
+            OwedCallback(
+                task=self._stored_task(row), url=row["url"], attempts=row["callback_attempts"], age_s=row["age_s"]
+            )
+            for row in rows
+        ]
+
+    async def retry_callback(
+        self, callback: OwedCallback, delay_s: float, status: int | None, error: str | None
+    ) -> None:
+        """An attempt at a callback failed; the next is due in ``delay_s`` seconds."""
+        await self._execute("retry_callback", callback.task.task_id, callback.attempts, delay_s, status, _reason(error))
+
+    async def end_callback(self, callback: OwedCallback, state: str, status: int | None, error: str | None) -> None:
+        """A callback was ``delivered``, or is ``dead``."""
+        await self._execute("end_callback", callback.task.task_id, callback.attempts, state, status, _reason(error))
+
+    async def bury_callbacks(self, origins: Sequence[str]) -> int:
+        """Give up what is owed to URLs that begin with none of ``origins``; returns how many."""
+        return int((await self._execute("bury_callbacks", list(origins))).rpartition(" ")[2])
+
+    async def callbacks(self, tenant: str, state: str, most: int) -> list[tuple[UUID, Callback]]:
+        """The newest callbacks of a tenant in a state, each with its task's id."""
+        rows = await self._rows("list_callbacks", tenant, state, most)
+        return [(UUID(bytes=row["task_id"].bytes), _callback(row)) for row in rows]
+
+    async def redeliver(self, task_id: UUID, tenant: str) -> Callback | None:
+        """Owe a final task's callback once more; ``None`` when there is none."""
+        rows = await self._rows("redeliver_callback", task_id, tenant)
+        return _callback(rows[0]) if rows else None
+
     async def beat(self, state: WorkerState) -> None:
         """Say that a worker is alive."""
         await self._execute("beat", state.worker_id, msgspec.json.encode(state).decode())
@@ -330,6 +379,7 @@ class Store:
             started_at=row["started_at"],
             finished_at=row["finished_at"],
             outcome=self._outcomes.decode(row["outcome"]) if row["outcome"] is not None else None,
+            callback=_callback_of(row) if row["callback_url"] is not None else None,
         )
 
     @contextlib.asynccontextmanager
@@ -401,6 +451,31 @@ def load_queries(path: Path) -> dict[str, str]:
             raise ValueError(f"{path}: {name}: given twice, or without a description")
         queries[name] = "\n".join(line for line in body.splitlines() if not line.startswith("--")).strip()
     return queries
+
+
+def _callback(row: asyncpg.Record) -> Callback:
+    fields = ("url", "state", "attempts", "due_at", "ended_at", "last_status", "last_error")
+    return Callback(**{name: row[name] for name in fields})
+
+
+def _callback_of(row: asyncpg.Record) -> Callback:
+    """The callback of a task's row; there is none in the outbox before the task is final."""
+    if (state := row.get("callback_state")) is None:
+        return Callback(url=row["callback_url"], state="waiting")
+    return Callback(
+        url=row["callback_url"],
+        state=state,
+        attempts=row["callback_attempts"],
+        due_at=row["callback_due_at"],
+        ended_at=row["callback_ended_at"],
+        last_status=row["last_status"],
+        last_error=row["last_error"],
+    )
+
+
+def _reason(error: str | None) -> str | None:
+    """What PostgreSQL's text can hold of a reason."""
+    return None if error is None else error.replace("\x00", "\\x00")[:500]
 
 
 def _bulk(name: str, arguments: tuple[Any, ...]) -> Bulk:

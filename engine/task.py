@@ -111,6 +111,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     script_name: str | None
     file_ids: tuple[str, ...] = ()
     memory_mib: int | None = None
+    callback_url: str | None = None
     queue_s: float
     """How long the task waited for this attempt, since it was accepted or given back."""
     age_s: float
@@ -160,6 +161,21 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         return Status.CANCELLED if self.exit_reason is ExitReason.CANCELLED else Status.FAILED
 
 
+class Callback(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether whoever wanted to be told of a task's end has been told."""
+
+    url: str
+    state: Literal["waiting", "due", "delivered", "dead"]
+    """waiting: the task is not final. dead: it was tried for ``CALLBACK_GIVE_UP_S``, or there is no sense in trying."""
+    attempts: int = 0
+    due_at: datetime | None = None
+    """Not to be tried before."""
+    ended_at: datetime | None = None
+    last_status: int | None = None
+    """What the last attempt was answered with; ``None`` when it was not answered."""
+    last_error: str | None = None
+
+
 class StoredTask(msgspec.Struct, frozen=True, kw_only=True):
     """A task as PostgreSQL has it."""
 
@@ -175,6 +191,17 @@ class StoredTask(msgspec.Struct, frozen=True, kw_only=True):
     started_at: datetime | None
     finished_at: datetime | None
     outcome: Outcome | None
+    callback: Callback | None = None
+
+
+class OwedCallback(msgspec.Struct, frozen=True, kw_only=True):
+    """A callback that this worker may try to deliver. ``attempts`` is its fencing token."""
+
+    task: StoredTask
+    url: str
+    attempts: int
+    age_s: float
+    """How long it has been owed."""
 
 
 class Swept(msgspec.Struct, frozen=True, kw_only=True):

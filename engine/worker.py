@@ -23,6 +23,7 @@ from prometheus_client import CollectorRegistry
 
 from engine import models
 from engine.audit import AuditLog
+from engine.callbacks import Callbacks
 from engine.health import BEAT_S, SHOWN_FOR_S
 from engine.logs import get_logger
 from engine.metrics import MetricsListener, WorkerMetrics
@@ -198,6 +199,7 @@ class Worker:
         self._store = Store(database_url, connections=settings.database_connections)
         self._queue = Queue(redis_url, settings.queue_name)
         self._entries = QueueWorker(redis_url, settings.queue_name, self.run_task, slots=settings.max_concurrent_tasks)
+        self._callbacks = Callbacks(settings, self._store, count=lambda _: None)
         self._attempts: dict[UUID, Attempt] = {}
         self._draining = False
         metrics.count_running(lambda: len(self._attempts))
@@ -205,7 +207,8 @@ class Worker:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop``, then drain and leave nothing behind."""
-        loops = [asyncio.create_task(loop) for loop in (self._take(), self._beat(), self._sweep(), self._clean_up())]
+        work = (self._take(), self._beat(), self._sweep(), self._clean_up(), self._callbacks.run())
+        loops = [asyncio.create_task(loop) for loop in work]
         isolation = self._isolation()
         self._log.info(
             "worker started",
@@ -242,7 +245,12 @@ class Worker:
             ended = await self._end(attempt)
             if ended is None or not await self._conclude(attempt, ended):
                 return
-        await self._queue.announce(task_id)
+        await self._tell(claim)
+
+    async def _tell(self, claim: Claim) -> None:
+        await self._queue.announce(claim.task_id)
+        if claim.callback_url is not None:
+            self._callbacks.wake()
 
     def _facts(self, claim: Claim) -> dict[str, Any]:
         """What the audit log says of an attempt, however it ends."""

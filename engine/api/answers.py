@@ -15,9 +15,12 @@ from engine.policy_show import show
 from engine.scripts import ScriptFacts
 from engine.service import KeptFile
 from engine.settings import Settings
-from engine.task import NULL, ArtifactFacts, Priority, Script, Status, StoredTask, TaskUsage
+from engine.task import NULL, ArtifactFacts, Callback, Priority, Script, Status, StoredTask, TaskUsage
 from engine.versions import Versions
 from sandbox import ExitReason, Isolation, Limits, Logs, Policy, PolicyFile, RefusedArtifact, RunError, Violation
+
+CALLBACK_STATES = ("dead", "due", "delivered")
+"""Those of callbacks that are in the outbox."""
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +57,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     artifacts_refused: Annotated[
         tuple[RefusedArtifact, ...], Meta(description="What lay there and was not taken, and why.")
     ] = ()
+    callback: Annotated[Callback | None, Meta(description="Whether the `callback_url` was told.")] = None
     created_at: datetime
     started_at: Annotated[datetime | None, Meta(description="Start of the last attempt.")] = None
     finished_at: datetime | None = None
@@ -92,6 +96,19 @@ class FileAnswer(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
     sha256: Annotated[str, Meta(description="In hex.")]
     expires_at: Annotated[datetime, Meta(description="When it is forgotten, unless a task waits for it.")]
+
+
+class OwedCallbackAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A callback and the task that it tells of."""
+
+    task_id: UUID
+    callback: Callback
+
+
+class CallbacksAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Callbacks in one state, the newest first."""
+
+    callbacks: tuple[OwedCallbackAnswer, ...]
 
 
 class WorkerHealth(msgspec.Struct, frozen=True, kw_only=True):
@@ -181,6 +198,7 @@ def task_answer(task: StoredTask) -> Task:
         priority=task.priority,
         attempts=task.attempts,
         labels=task.labels,
+        callback=task.callback,
         created_at=task.created_at,
         started_at=task.started_at,
         finished_at=task.finished_at,

@@ -82,6 +82,17 @@ class ExecuteRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         ]
         | None
     ) = None
+    callback_url: (
+        Annotated[
+            str,
+            Meta(
+                max_length=2048,
+                description="Where a signed POST tells of the end: a URL below N8N_WEBHOOK_URL or FASTAPI_URL.",
+                examples=["https://n8n.example.com/webhook-waiting/4711"],
+            ),
+        ]
+        | None
+    ) = None
     priority: Annotated[
         Priority, Meta(description="How urgent it is among your own tasks. A low one waits longer, never for ever.")
     ] = Priority.NORMAL
@@ -111,6 +122,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
     priority: Priority = Priority.NORMAL
     policy: str | None = None
     memory_mib: int | None = None
+    callback_url: str | None = None
     file_ids: tuple[str, ...] = ()
     """The uploaded files that the parameters name."""
 
@@ -151,6 +163,7 @@ def _check(body: bytes) -> tuple[Checked, msgspec.Struct]:
         script_name=script if script and SCRIPT_NAME.fullmatch(script) else None,
         policy=request.policy,
         memory_mib=request.memory_mib,
+        callback_url=request.callback_url,
         file_ids=file_ids(parameters),
     )
     return checked, parameters

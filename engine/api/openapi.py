@@ -9,6 +9,8 @@ import msgspec
 from litestar.handlers import HTTPRouteHandler
 
 from engine.api.answers import (
+    CALLBACK_STATES,
+    CallbacksAnswer,
     FileAnswer,
     HealthAnswer,
     Live,
@@ -21,9 +23,14 @@ from engine.api.answers import (
 )
 from engine.api.checks import ExecuteRequest
 from engine.api.problems import MEDIA_TYPE, Problem
+from engine.task import Callback
 from handlers.image_options import OPTIONS
 from handlers.parameters import PARAMETERS
 
+ANSWERS = (
+    FileAnswer, CallbacksAnswer, Callback, PoliciesAnswer, PolicyAnswer, ScriptsAnswer, HealthAnswer, Live,
+    MetricsTargets, Problem, Ready,
+)  # fmt: skip
 REF = "#/components/schemas/{name}"
 
 EXAMPLES: dict[str, dict[str, Any]] = {
@@ -95,6 +102,12 @@ def _in_path(name: str, description: str, **schema: str) -> dict[str, Any]:
 _TASK_ID = _in_path("task_id", "The task's id, as it was given out.", format="uuid")
 _ARTIFACT_NAME = _in_path("name", "Name of the artifact, as the task's answer lists it.")
 _POLICY_NAME = _in_path("name", "Name of the policy.")
+_CALLBACK_STATE = {
+    "name": "state",
+    "in": "query",
+    "description": "Which callbacks; those that were given up unless another state is named.",
+    "schema": {"type": "string", "enum": list(CALLBACK_STATES), "default": "dead"},
+}
 _PROBLEMS = {
     400: "Something in the request cannot be; `errors` names the part.",
     404: "There is no task with this id.",
@@ -117,9 +130,7 @@ def build_openapi(routes: Iterable[HTTPRouteHandler], task_types: Iterable[str],
     available = [task_type for task_type in task_types if task_type in PARAMETERS]
     parameters = [_documented(PARAMETERS[name]) for name in available]
     options = [_documented(kind, name=f"{kind.__name__}Options") for kind in OPTIONS.values()]
-    answers = [_documented(Task), FileAnswer, PoliciesAnswer, PolicyAnswer, ScriptsAnswer, Problem]
-    answers += [HealthAnswer, Live, Ready, MetricsTargets]
-    types = [*answers, *parameters, *options]
+    types = [_documented(Task), *ANSWERS, *parameters, *options]
     _, components = msgspec.json.schema_components(types, ref_template=REF)
     if "ImageProcessing" in components:  # raw JSON to the decoder, which reads it by its operation
         refs = [{"$ref": REF.format(name=kind.__name__)} for kind in options]
@@ -147,6 +158,8 @@ def _operation(route: HTTPRouteHandler, path: str, available: list[str]) -> dict
         "operationId": route.operation_id,
         "summary": (route.fn.__doc__ or "").strip().splitlines()[0],
     }
+    if route.operation_id in _OF_CALLBACKS:
+        return operation | _OF_CALLBACKS[route.operation_id]
     if path == "/execute":
         operation["parameters"] = [_WAIT]
         operation["requestBody"] = _body(available)
@@ -218,6 +231,18 @@ def _problems(*statuses: int) -> dict[str, Any]:
         str(status): {"description": _PROBLEMS[status], "content": {MEDIA_TYPE: {"schema": schema}}}
         for status in statuses
     }
+
+
+_OF_CALLBACKS: dict[str, dict[str, Any]] = {
+    "listCallbacks": {
+        "parameters": [_CALLBACK_STATE],
+        "responses": {"200": _answer("The callbacks.", "CallbacksAnswer"), **_problems(400, 405, 503)},
+    },
+    "redeliverCallback": {
+        "parameters": [_TASK_ID],
+        "responses": {"202": _answer("It is owed once more.", "Callback"), **_problems(404, 405, 503)},
+    },
+}
 
 
 def _request_schema(task_type: str) -> dict[str, Any]:

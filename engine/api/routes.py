@@ -16,7 +16,10 @@ from litestar.datastructures import UploadFile
 from litestar.exceptions import InternalServerException
 
 from engine.api.answers import (
+    CALLBACK_STATES,
+    CallbacksAnswer,
     Live,
+    OwedCallbackAnswer,
     PoliciesAnswer,
     ScriptsAnswer,
     file_answer,
@@ -36,6 +39,7 @@ from engine.task import StoredTask
 
 BODY_TIMEOUT_S = 120.0
 BIG_BODIES = 4
+MAX_CALLBACKS = 500
 _BYTES = "application/octet-stream"
 _MAX_FILE_NAME = 255
 
@@ -96,6 +100,29 @@ async def get_artifact(request: Connection, task_id: str, name: str) -> Response
         "ETag": f'"{artifact.sha256}"',
     }
     return Response(artifact.content, media_type="application/octet-stream", headers=headers)
+
+
+@get("/callbacks", operation_id="listCallbacks")
+async def list_callbacks(request: Connection) -> Response[bytes]:
+    """The newest callbacks in one state: those that are dead, unless another state is asked for."""
+    state: State = request.app.state.parts
+    wanted = request.query_params.get("state", "dead")
+    if wanted not in CALLBACK_STATES:
+        raise RequestError(400, f"must be one of: {', '.join(CALLBACK_STATES)}", path="state")
+    found = await state.service.callbacks(_principal(request), wanted, MAX_CALLBACKS)
+    owed = tuple(OwedCallbackAnswer(task_id=task_id, callback=callback) for task_id, callback in found)
+    return _json(CallbacksAnswer(callbacks=owed))
+
+
+@post("/task/{task_id:str}/callback", operation_id="redeliverCallback", status_code=202)
+async def redeliver_callback(request: Connection, task_id: str) -> Response[bytes]:
+    """Owe the callback of a final task once more, whether it was delivered or given up."""
+    state: State = request.app.state.parts
+    key = _task_id(task_id)
+    callback = await state.service.redeliver(_principal(request), key) if key else None
+    if callback is None:
+        raise RequestError(404, "There is no final task with this id and a callback.")
+    return _json(callback, status=202)
 
 
 @post("/files", operation_id="uploadFile", status_code=201)
@@ -185,6 +212,8 @@ ROUTES = (
     execute,
     get_task,
     get_artifact,
+    list_callbacks,
+    redeliver_callback,
     upload_file,
     list_scripts,
     list_policies,
@@ -213,6 +242,7 @@ async def _accept(request: Connection, state: State, task_id: UUID) -> StoredTas
             script_name=checked.script_name,
             policy=checked.policy,
             memory_mib=checked.memory_mib,
+            callback_url=checked.callback_url,
             file_ids=checked.file_ids,
         )
         return await state.service.submit(_principal(request), ask, task_id)

@@ -9,9 +9,10 @@ RETURNING created_at
 
 -- name: get_task
 -- One task of tenant $2 as clients see it, without its parameters.
-SELECT task_id, tenant, task_type, status, policy, priority, labels, attempts, created_at, started_at, finished_at,
-    outcome
-FROM tasks WHERE task_id = $1 AND tenant = $2
+SELECT task_id, tenant, task_type, status, policy, priority, labels, tasks.attempts, tasks.created_at, started_at,
+    finished_at, outcome, callback_url, callbacks.state AS callback_state, callbacks.attempts AS callback_attempts,
+    callbacks.due_at AS callback_due_at, callbacks.ended_at AS callback_ended_at, last_status, last_error
+FROM tasks LEFT JOIN callbacks USING (task_id) WHERE task_id = $1 AND tenant = $2
 
 -- name: claim_task
 -- Take the lease of a queued task for worker $2, for $3 seconds. No row: somebody else has it, or it is done.
@@ -20,6 +21,7 @@ SET status = 'running', attempts = attempts + 1, worker_id = $2, lease_until = n
     started_at = now()
 WHERE task_id = $1 AND status = 'queued'
 RETURNING attempts, tenant, priority, task_type, policy, parameters, timeout_s, script_name, file_ids, memory_mib,
+    callback_url,
     extract(epoch FROM now() - greatest(created_at, due_at))::float8 AS queue_s,
     extract(epoch FROM now() - created_at)::float8 AS age_s
 
@@ -117,6 +119,49 @@ DELETE FROM files WHERE file_id IN (
 -- One artifact of a task of tenant $3.
 SELECT name, size_bytes, sha256, content FROM artifacts JOIN tasks USING (task_id)
 WHERE task_id = $1 AND name = $2 AND tenant = $3
+
+-- name: take_callbacks
+-- Up to $3 callbacks that are due to URLs that begin with $1, for $2 seconds: nobody else tries them meanwhile.
+WITH taken AS (
+    UPDATE callbacks SET attempts = attempts + 1, due_at = now() + make_interval(secs => $2)
+    WHERE task_id IN (
+        SELECT task_id FROM callbacks WHERE state = 'due' AND due_at <= now() AND starts_with(url, $1)
+        ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED
+    )
+    RETURNING task_id, url, attempts, created_at
+)
+SELECT task_id, tenant, task_type, status, policy, priority, labels, tasks.attempts, tasks.created_at, started_at,
+    finished_at, outcome, callback_url, taken.url, taken.attempts AS callback_attempts,
+    extract(epoch FROM now() - taken.created_at)::float8 AS age_s
+FROM taken JOIN tasks USING (task_id)
+
+-- name: retry_callback
+-- Attempt $2 of the callback of task $1 failed with status $4 and for the reason $5: due again in $3 seconds.
+UPDATE callbacks SET due_at = now() + make_interval(secs => $3), last_status = $4, last_error = $5
+WHERE task_id = $1 AND attempts = $2 AND state = 'due'
+
+-- name: end_callback
+-- Attempt $2 of the callback of task $1 ended it in state $3, with status $4 and the reason $5.
+UPDATE callbacks SET state = $3, ended_at = now(), last_status = $4, last_error = $5
+WHERE task_id = $1 AND attempts = $2 AND state = 'due'
+
+-- name: bury_callbacks
+-- Give up what is owed to URLs that begin with none of $1, and was owed for a minute.
+UPDATE callbacks SET state = 'dead', ended_at = now(), last_error = 'the URL is not allowed any more'
+WHERE state = 'due' AND created_at < now() - interval '60 s'
+AND NOT EXISTS (SELECT FROM unnest($1::text[]) AS origin WHERE starts_with(url, origin))
+
+-- name: list_callbacks
+-- The newest $3 callbacks of tenant $1 in state $2.
+SELECT task_id, url, callbacks.state, callbacks.attempts, callbacks.due_at, callbacks.ended_at, last_status, last_error
+FROM callbacks JOIN tasks USING (task_id) WHERE tenant = $1 AND callbacks.state = $2
+ORDER BY callbacks.created_at DESC LIMIT $3
+
+-- name: redeliver_callback
+-- Owe the callback of task $1 of tenant $2 once more. No row: there is none, or its task is not final.
+UPDATE callbacks SET state = 'due', due_at = now(), created_at = now(), ended_at = NULL
+FROM tasks WHERE tasks.task_id = callbacks.task_id AND callbacks.task_id = $1 AND tenant = $2
+RETURNING url, callbacks.state, callbacks.attempts, callbacks.due_at, callbacks.ended_at, last_status, last_error
 
 -- name: beat
 -- Worker $1 is alive and in state $2.

@@ -14,6 +14,7 @@ URLS = {
     "N8N_WEBHOOK_URL": "https://n8n.example/webhook",
     "FASTAPI_URL": "http://app:8000",
 }
+REQUIRED = URLS | {"CALLBACK_SECRET": "whsec_" + 32 * "A"}
 
 
 def faults(environ: dict[str, str]) -> list[str]:
@@ -35,15 +36,15 @@ def test_empty_environment_is_a_development_service_on_loopback() -> None:
 
 def test_production_listens_everywhere_and_never_falls_back() -> None:
     """Production has its four URLs and the full isolation."""
-    settings = load_settings(URLS | {"ENVIRONMENT": "production"})
+    settings = load_settings(REQUIRED | {"ENVIRONMENT": "production"})
     assert ("0.0.0.0", "full") == (settings.listen_host, settings.isolation)
     assert (URLS["N8N_WEBHOOK_URL"], URLS["FASTAPI_URL"]) == settings.callback_urls
     assert (URLS["DATABASE_URL"], URLS["REDIS_URL"]) == settings.servers
 
 
-def test_production_names_all_missing_urls() -> None:
-    """Each of the four missing URLs has its sentence."""
-    assert list(URLS) == [fault.split()[0] for fault in faults({"ENVIRONMENT": "production"})]
+def test_production_names_all_that_is_missing() -> None:
+    """Each of the four missing URLs has its sentence, and each missing secret."""
+    assert list(REQUIRED) == [fault.split()[0] for fault in faults({"ENVIRONMENT": "production"})]
 
 
 @pytest.mark.parametrize(
@@ -111,3 +112,17 @@ def test_each_variable_says_what_it_does() -> None:
     assert [] == [variable.env for variable in variables() if not (variable.effect and variable.allowed)]
     assert [] == [variable.env for variable in variables() if not variable.default]
     assert len(variables()) == len({variable.env for variable in variables()})
+
+
+@pytest.mark.parametrize("text", ["secret", "whsec_", "whsec_" + 28 * "A", "whsec_" + 32 * "A" + ",x", "whsec_€"])
+def test_callback_secret_that_is_none_is_refused_and_not_shown(text: str) -> None:
+    """Too short, without its prefix, no base64: refused with the mend, never printed."""
+    (fault,) = faults({"CALLBACK_SECRET": text})
+    assert fault.startswith("CALLBACK_SECRET (value not shown): must be whsec_")
+    assert "keys secret" in fault
+
+
+@pytest.mark.parametrize("text", ["ftp://x", "n8n", "https://a/x,", "https://a\\b"])
+def test_callback_base_that_is_no_url_is_refused(text: str) -> None:
+    """CALLBACK_ALLOW is a list of URLs."""
+    assert faults({"CALLBACK_ALLOW": text})
