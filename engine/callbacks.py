@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import ssl
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -98,7 +99,7 @@ class Callbacks:
             trust_env=False,
             follow_redirects=False,
             timeout=ATTEMPT_S,
-            verify=httpx.create_ssl_context(verify=str(self._settings.ca_file)),
+            verify=ssl.create_default_context(cafile=self._settings.ca_file),
             headers={"user-agent": "unityai-python-worker", "content-type": "application/json"},
         ) as client:
             yield client

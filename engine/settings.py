@@ -72,7 +72,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Literal["development", "production"],
         _about(
             "ENVIRONMENT",
-            "production requires the four URLs and the secrets, listens on all addresses and starts no embedded servers.",
+            "production requires the four URLs and the secrets, listens on all addresses and starts no servers itself.",
         ),
     ] = "development"
     database_url: Annotated[

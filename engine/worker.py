@@ -199,7 +199,7 @@ class Worker:
         self._store = Store(database_url, connections=settings.database_connections)
         self._queue = Queue(redis_url, settings.queue_name)
         self._entries = QueueWorker(redis_url, settings.queue_name, self.run_task, slots=settings.max_concurrent_tasks)
-        self._callbacks = Callbacks(settings, self._store, count=lambda _: None)
+        self._callbacks = Callbacks(settings, self._store, metrics.called_back)
         self._attempts: dict[UUID, Attempt] = {}
         self._draining = False
         metrics.count_running(lambda: len(self._attempts))

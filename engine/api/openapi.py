@@ -158,8 +158,7 @@ def _operation(route: HTTPRouteHandler, path: str, available: list[str]) -> dict
         "operationId": route.operation_id,
         "summary": (route.fn.__doc__ or "").strip().splitlines()[0],
     }
-    if route.operation_id in _OF_CALLBACKS:
-        return operation | _OF_CALLBACKS[route.operation_id]
+    operation |= _OPERATIONS.get(str(route.operation_id), {})
     if path == "/execute":
         operation["parameters"] = [_WAIT]
         operation["requestBody"] = _body(available)
@@ -175,20 +174,13 @@ def _operation(route: HTTPRouteHandler, path: str, available: list[str]) -> dict
         operation["parameters"] = [_TASK_ID, _ARTIFACT_NAME]
         file = {"description": "Its bytes.", "content": {"application/octet-stream": {}}}
         operation["responses"] = {"200": file, **_problems(400, 404, 405, 503)}
-    elif path == "/scripts":
-        operation["responses"] = {"200": _answer("The scripts.", "ScriptsAnswer"), **_problems(405)}
-    elif path == "/policies":
-        operation["responses"] = {"200": _answer("The policies.", "PoliciesAnswer"), **_problems(405)}
-    elif path == "/policies/{name}":
-        operation["parameters"] = [_POLICY_NAME]
-        operation["responses"] = {"200": _answer("The policy.", "PolicyAnswer"), **_problems(404, 405)}
     elif path == "/files":
         operation["parameters"] = [_FILE_NAME]
         operation["requestBody"] = _FILE_BODY
         operation["responses"] = {"201": _answer("It is kept.", "FileAnswer"), **_problems(400, 405, 408, 413, 503)}
     elif path.startswith(("/health", "/metrics")):
         operation["responses"] = _operators_responses(path)
-    else:
+    elif "responses" not in operation:
         media = "text/html" if path == "/docs" else "application/json"
         operation["responses"] = {"200": {"description": "The document.", "content": {media: {}}}}
     return operation
@@ -233,10 +225,16 @@ def _problems(*statuses: int) -> dict[str, Any]:
     }
 
 
-_OF_CALLBACKS: dict[str, dict[str, Any]] = {
+_OPERATIONS: dict[str, dict[str, Any]] = {
     "listCallbacks": {
         "parameters": [_CALLBACK_STATE],
         "responses": {"200": _answer("The callbacks.", "CallbacksAnswer"), **_problems(400, 405, 503)},
+    },
+    "listScripts": {"responses": {"200": _answer("The scripts.", "ScriptsAnswer"), **_problems(405)}},
+    "listPolicies": {"responses": {"200": _answer("The policies.", "PoliciesAnswer"), **_problems(405)}},
+    "getPolicy": {
+        "parameters": [_POLICY_NAME],
+        "responses": {"200": _answer("The policy.", "PolicyAnswer"), **_problems(404, 405)},
     },
     "redeliverCallback": {
         "parameters": [_TASK_ID],
