@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from stack import FOREIGN, ROOT, free_port
+from stack import FOREIGN, ROOT, free_port, open_folder
 
 from engine.settings import variables
 
@@ -76,12 +77,21 @@ def test_settings_prints_each_variable() -> None:
 
 def test_bad_settings_are_named_at_once() -> None:
     """Production without its URLs, and a bad number: all of it in one go, nothing started, no secret shown."""
-    done = engine("api", ENVIRONMENT="production", MAX_CONCURRENT_TASKS="many", DATABASE_URL="mysql://user:secret@host")
+    done = engine(
+        "api", ENVIRONMENT="production", MAX_CONCURRENT_TASKS="many", DATABASE_URL="mysql://user:hunter2@host"
+    )
     words = done.stderr.decode()
     assert 1 == done.returncode
-    for name in ("DATABASE_URL", "REDIS_URL", "N8N_WEBHOOK_URL", "FASTAPI_URL", "MAX_CONCURRENT_TASKS"):
+    for name in (
+        "DATABASE_URL",
+        "REDIS_URL",
+        "N8N_WEBHOOK_URL",
+        "FASTAPI_URL",
+        "CALLBACK_SECRET",
+        "MAX_CONCURRENT_TASKS",
+    ):
         assert f"error: {name}" in words
-    assert "secret" not in words
+    assert "hunter2" not in words
     assert "Traceback" not in words
 
 
@@ -111,11 +121,18 @@ def test_part_without_its_servers_says_so(command: str, missing: str) -> None:
 
 def test_demo_shows_the_examples_and_leaves_nothing_running() -> None:
     """``demo`` starts everything, runs the examples, stops everything and exits 0."""
-    before = set(psutil.pids())
-    done = engine("demo")
+    with open_folder() as folder:
+        done = engine("demo", TMPDIR=str(folder))
+        left = [process for process in psutil.process_iter() if _is_of(process, str(folder))]
     out = done.stdout.decode()
     assert 0 == done.returncode, done.stderr.decode()
     for word in ("data_analysis.py", '"exit_reason": "ok"', "wall_limit", '"isolation"', '"usage"', "nothing is left"):
         assert word in out
-    left = [process for process in psutil.process_iter(["cmdline"]) if process.pid not in before]
-    assert [] == [process for process in left if "engine" in " ".join(process.info["cmdline"] or [])]
+    assert [] == left
+
+
+def _is_of(process: psutil.Process, folder: str) -> bool:
+    """Whether a process was started by the command whose temporary folder this is."""
+    with contextlib.suppress(psutil.Error):
+        return folder in " ".join(process.cmdline()) or folder in process.environ().get("TMPDIR", "")
+    return False
