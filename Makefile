@@ -4,10 +4,10 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install models demo test lint ablation soak coverage bench lock clean
+.PHONY: help install models demo test lint ablation soak monitoring-test coverage bench lock clean
 
 help:  ## Show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 install: $(VENV)/.installed  ## Make .venv and install what requirements.lock names, hashes checked
 
@@ -41,6 +41,9 @@ ablation: install  ## Take one layer away at a time and show which attacks then 
 
 soak: install  ## 10,000 runs through one pool; afterwards nothing may be more than before
 	@$(PY) -m tests.soak
+
+monitoring-test: install  ## Have promtool try alert rules, dashboard and metrics (apt-get install prometheus)
+	@$(PY) -m tests.monitoring
 
 coverage: install  ## Branch coverage of sandbox/, with what cannot be measured and why
 	@$(PY) -m tests.coverage_sandbox

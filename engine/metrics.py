@@ -58,6 +58,11 @@ _NAMED_SYSCALLS = """
 """
 SYSCALLS = frozenset(_NAMED_SYSCALLS.split())
 """The calls whose denials are counted by name; all others are counted as ``other``."""
+EGRESS_DECISIONS = (
+    "allowed", "bad_request", "head_limit", "host_not_allowed", "private_address", "dns_failed", "connect_failed",
+    "bad_response", "not_tls", "name_mismatch", "too_many_connections", "bytes_limit", "timeout", "run_ended",
+)  # fmt: skip
+"""The words of the egress proxy; any other would be counted as ``other``."""
 
 _SHORT_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 """From a ready sandbox, which answers within a millisecond, to MAX_TASK_TIMEOUT as it is unless set."""
@@ -330,12 +335,14 @@ class ApiMetrics:
 class WorkerMetrics:
     """What a worker counts."""
 
-    def __init__(self, registry: CollectorRegistry, *, version: str, slots: int) -> None:
+    def __init__(self, registry: CollectorRegistry, *, version: str, slots: int, policies: Mapping[str, str]) -> None:
         """
         Args:
             registry: where the metrics are registered; one is for one process.
             version: of the service.
             slots: tasks that the worker runs at the same time.
+            policies: policy → its task type. Their series are there from the start, as 0: Prometheus sees no increase
+                in a series that begins with 1.
         """
         self.registry = registry
         _describe_process(registry, "worker", version)
@@ -352,6 +359,12 @@ class WorkerMetrics:
         self._bytes = EGRESS_BYTES.counter(registry)
         self._callbacks = CALLBACKS.counter(registry)
         SLOTS.gauge(registry).set(slots)
+        for policy, task_type in policies.items():
+            self._attempts_failed.labels(policy)
+            for reason in ExitReason:
+                self._finished.labels(task_type, policy, reason.value)
+        for decision in EGRESS_DECISIONS:
+            self._connections.labels(decision)
 
     def watch_pools(self, stats: Mapping[str, Callable[[], PoolStats]]) -> None:
         """Tell of these pools from now on.
@@ -385,7 +398,8 @@ class WorkerMetrics:
             return
         self._sandbox_seconds.labels(task_type).observe(usage.wall_s)
         for row in usage.egress:
-            self._connections.labels(row.decision).inc(row.connections)
+            decision = row.decision if row.decision in EGRESS_DECISIONS else OTHER
+            self._connections.labels(decision).inc(row.connections)
             self._bytes.labels("in").inc(row.bytes_in)
             self._bytes.labels("out").inc(row.bytes_out)
 

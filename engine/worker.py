@@ -150,7 +150,12 @@ async def run_worker(settings: Settings) -> None:
     policies = Policies.load(settings)
     host = probe(settings)
     async with open_pools(settings, host, policies.all, ready=settings.pool_ready) as pools:
-        metrics = WorkerMetrics(CollectorRegistry(), version=engine_version(), slots=settings.max_concurrent_tasks)
+        metrics = WorkerMetrics(
+            CollectorRegistry(),
+            version=engine_version(),
+            slots=settings.max_concurrent_tasks,
+            policies={policy.name: policy.task_type for policy in policies.all},
+        )
         metrics.watch_pools({name: pool.stats for name, pool in pools.items()})
         with contextlib.closing(AuditLog(settings.audit_log)) as audit, serve_metrics(settings, metrics) as address:
             await Worker(settings, policies, pools, audit, metrics, metrics_address=address).run(stop)

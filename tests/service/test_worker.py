@@ -74,7 +74,7 @@ def attempt(servers: Embedded, failures: list[Exception], script_name: str | Non
     async def run() -> StoredTask:
         policies = Policies.load(settings)
         pools = {"custom_script": cast(Pool, BrokenPool(failures))}
-        metrics = WorkerMetrics(CollectorRegistry(), version="test", slots=1)
+        metrics = WorkerMetrics(CollectorRegistry(), version="test", slots=1, policies={})
         stop = asyncio.Event()
         working = asyncio.create_task(Worker(settings, policies, pools, AuditLog(None), metrics).run(stop))
         store, queue = Store(settings.servers[0], connections=2), Queue(settings.servers[1], settings.queue_name)

@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from engine.listening import ListenError
 from engine.metrics import (
     API_FAMILIES,
+    EGRESS_DECISIONS,
     PROCESS_METRICS,
     SYSCALLS,
     WORKER_FAMILIES,
@@ -48,7 +49,7 @@ def api() -> ApiMetrics:
 @pytest.fixture
 def worker() -> WorkerMetrics:
     """A worker's metrics, in a registry of their own."""
-    return WorkerMetrics(CollectorRegistry(), version="1", slots=3)
+    return WorkerMetrics(CollectorRegistry(), version="1", slots=3, policies={"custom_script": "custom_script"})
 
 
 def value(metrics: ApiMetrics | WorkerMetrics, name: str, **labels: str) -> float | None:
@@ -98,6 +99,19 @@ def test_denied_calls_make_no_more_series_than_we_know_names(worker: WorkerMetri
         value(worker, "unityai_violations_total", syscall="ptrace"),
     )
     assert None is value(worker, "unityai_violations_total", syscall="syscall_1")
+
+
+def test_egress_words_are_those_of_the_proxy() -> None:
+    """A decision that is added there must be counted by its name here."""
+    assert {decision.value for decision in Decision} == set(EGRESS_DECISIONS)
+
+
+def test_series_of_failures_begin_with_zero(worker: WorkerMetrics) -> None:
+    """The first lost task and the first refused connection must be an increase."""
+    labels = {"task_type": "custom_script", "policy": "custom_script", "exit_reason": "worker_lost"}
+    assert 0 == value(worker, "unityai_tasks_finished_total", **labels)
+    assert 0 == value(worker, "unityai_attempts_failed_total", policy="custom_script")
+    assert 0 == value(worker, "unityai_egress_connections_total", decision="private_address")
 
 
 def test_egress_is_counted_by_decision_and_never_by_host(worker: WorkerMetrics) -> None:
