@@ -1,5 +1,7 @@
 """Runs a Python script: ``args`` goes in as a global, ``result`` or what ``main(args)`` returns comes out.
 
+Besides ``args`` it finds ``report_progress`` (see ``handlers.progress``).
+
 The script shares this interpreter and may take any of it apart. What it breaks here is its own answer only, since the
 sandbox alone decides why a run ended; still, what it can break by accident is mended before the answer is made.
 """
@@ -21,6 +23,7 @@ from handlers import jsonable
 from handlers.decoding import decode_any
 from handlers.failures import ScriptFailed
 from handlers.parameters import CustomScript, InputFile, Request, decode, decode_json
+from handlers.progress import current
 from handlers.text import encode_json
 
 SCRIPTS_FOLDER = "/scripts"
@@ -109,7 +112,7 @@ def make_main_module(filename: str, args: object) -> dict[str, Any]:
     """Make the script's module as the interpreter would make ``__main__``, and return its globals."""
     module = types.ModuleType("__main__")
     namespace = vars(module)
-    namespace.update(__file__=filename, __builtins__=builtins, args=args)
+    namespace.update(__file__=filename, __builtins__=builtins, args=args, report_progress=current().report)
     sys.modules["__main__"] = module
     sys.argv = [filename]
     # last, so that a named script cannot stand in for an installed package by its name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import msgspec
@@ -13,6 +13,7 @@ import msgspec
 from handlers import jsonable
 from handlers.failures import Refusal, describe
 from handlers.parameters import Request, decode_json
+from handlers.progress import Reporter, use
 
 HANDLERS: Mapping[str, str] = MappingProxyType(
     {
@@ -27,11 +28,12 @@ HANDLERS: Mapping[str, str] = MappingProxyType(
 """Task type → module whose ``run(request)`` does it. Imported when asked for: a policy preloads only its own."""
 
 
-def main(request: bytes) -> tuple[str, bytes]:
+def main(request: bytes, report: Callable[[bytes], None] | None = None) -> tuple[str, bytes]:
     """Do one task.
 
     Args:
         request: JSON of ``handlers.parameters.Request``.
+        report: is given reports of progress, each the JSON of ``{"fraction", "message"}``; never after the answer.
     Returns:
         ``("result", JSON)``, ``("error", JSON)`` with type, message, traceback and code, or ``("invalid", JSON)`` of
         the same form when the result has no JSON form.
@@ -39,6 +41,8 @@ def main(request: bytes) -> tuple[str, bytes]:
         SystemExit: a script left without a result; what it means is the sandbox's to say.
     """
     streams = (sys.stdout, sys.stderr)
+    reporter = Reporter(report)
+    use(reporter)
     try:
         return "result", jsonable.encode(_work(request))
     except SystemExit:
@@ -48,6 +52,7 @@ def main(request: bytes) -> tuple[str, bytes]:
     except BaseException as failure:
         return "error", describe(failure)
     finally:
+        reporter.close()
         _flush((*streams, sys.stdout, sys.stderr))
 
 

@@ -25,7 +25,7 @@ import PIL.TiffImagePlugin
 import PIL.WebPImagePlugin  # noqa: F401 like those above it: loaded here, so that nothing is later
 from PIL import ExifTags, Image, ImageCms, ImageEnhance, ImageFilter, ImageOps, UnidentifiedImageError
 
-from handlers import inputs
+from handlers import inputs, progress
 from handlers.decoding import decode_parameters
 from handlers.failures import Refusal
 from handlers.image_facts import describe
@@ -192,7 +192,7 @@ def _make(image: Image.Image, options: Options, output: Output) -> dict[str, Any
     if "icc_profile" not in metadata:
         made = _to_srgb(made, image.info.get("icc_profile"))
     image.close()  # its pixels are needed no more, and there may be 200 MB of them
-    for step in steps:
+    for step in progress.through(steps, len(steps), "steps"):
         if isinstance(step, Convert):
             saving = step
         else:

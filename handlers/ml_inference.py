@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from handlers import english, models, sentiment, text_analysis, zero_shot
+from handlers import english, models, progress, sentiment, text_analysis, zero_shot
 from handlers.parameters import MlInference, Request, decode
 
 
@@ -38,7 +38,8 @@ def run(request: Request) -> dict[str, Any]:
     parameters: MlInference = decode("ml_inference", request.parameters)
     ask = MODEL_TYPES[parameters.model_type](parameters)
     given = parameters.input_data
-    answers = [ask(text) for text in ([given] if isinstance(given, str) else given)]
+    texts = [given] if isinstance(given, str) else given
+    answers = [ask(text) for text in progress.through(texts, len(texts), "texts")]
     values = [answer.value for answer in answers]
     return {
         "model_type": parameters.model_type,

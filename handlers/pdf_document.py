@@ -11,6 +11,7 @@ from typing import Any
 import pypdfium2
 import pypdfium2.raw as pdfium
 
+from handlers import progress
 from handlers.failures import Refusal
 from handlers.reading import PDF, Allowance, Reading, clean, flow, looks_like
 
@@ -53,7 +54,7 @@ class PdfDocument:
         """See ``Document``."""
         allowance = Allowance(max_characters)
         pages = []
-        for number, page in self._pages():
+        for number, page in progress.through(self._pages(), len(self._numbers), "pages"):
             text = allowance.take(_text(page, number))
             pages.append({"page": number, "text": text})
             if allowance.exceeded:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         ExitReason,
         Isolation,
         Logs,
+        Progress,
         RefusedArtifact,
         Result,
         RunError,
@@ -54,7 +55,8 @@ _HOME = {
     "pool": ("Pool", "PoolStats"),
     "probe": ("Host", "Layer", "probe_host"),
     "result": (
-        "Artifact", "ExitReason", "Isolation", "Logs", "RefusedArtifact", "Result", "RunError", "Usage", "Violation",
+        "Artifact", "ExitReason", "Isolation", "Logs", "Progress", "RefusedArtifact", "Result", "RunError", "Usage",
+        "Violation",
     ),
     "template": ("Template",),
 }  # fmt: skip
@@ -79,6 +81,7 @@ __all__ = [
     "PolicyFile",
     "Pool",
     "PoolStats",
+    "Progress",
     "RefusedArtifact",
     "Result",
     "RunError",

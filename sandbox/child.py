@@ -26,6 +26,11 @@ SETUP_FAILED = 70
 KINDS = {"result": b"R", "error": b"E", "invalid": b"I"}
 """Sort of response → first byte of its frame. Then 8 bytes of length, big-endian, then that many bytes of JSON."""
 
+PROGRESS = b"P"
+"""First byte of a report of progress, a frame of the same form. Any number of them may come before the response."""
+MAX_PROGRESS_BYTES = 2048
+"""Of a report's JSON: small enough for a pipe to take the whole frame at once, PIPE_BUF of pipe(7)."""
+
 NARROWING = struct.Struct(">QQI")
 """What comes first on stdin: bytes of memory less, seconds of processor time at most (0 leaves the policy's), and how
 many input files follow. Then each file, see ``INPUT``; what is left is the request."""
@@ -38,7 +43,10 @@ INPUTS_DO_NOT_FIT = (
 )
 _SMALL_READ_BYTES, _LARGE_READ_BYTES = 1 << 16, 1 << 20
 
-Entry = Callable[[bytes], tuple[str, bytes]]
+Report = Callable[[bytes], None]
+"""Writes the JSON of one ``sandbox.result.Progress``; see ``report_progress``."""
+
+Entry = Callable[[bytes, Report], tuple[str, bytes]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -316,7 +324,8 @@ def serve(entry: Entry, incoming: Incoming) -> NoReturn:
     """Run the handler, write one response frame, leave at once: no thread, no atexit, no finalizer is waited for."""
     exit_code = 1
     try:
-        kind, payload = entry(incoming.request()) if put_files(incoming) else ("error", INPUTS_DO_NOT_FIT)
+        fits = put_files(incoming)
+        kind, payload = entry(incoming.request(), report_progress) if fits else ("error", INPUTS_DO_NOT_FIT)
         write_all(KINDS[kind] + struct.pack(">Q", len(payload)) + payload)
         exit_code = 0 if kind == "result" else 1
     except SystemExit as leaving:
@@ -355,6 +364,18 @@ def exit_status(code: object) -> int:
         return code & 0xFF
     os.write(STDERR, f"{code}\n".encode(errors="replace")[:4096])
     return 1
+
+
+def report_progress(report: bytes) -> None:
+    """Write one report, whole. It waits while the supervisor has no time for it, and must not come after the response.
+
+    Raises:
+        ValueError: it is too long.
+        OSError: a script has closed the pipe.
+    """
+    if len(report) > MAX_PROGRESS_BYTES:
+        raise ValueError(f"a report of {len(report)} bytes is longer than {MAX_PROGRESS_BYTES}")
+    os.write(RESPONSE, PROGRESS + struct.pack(">Q", len(report)) + report)
 
 
 def write_all(frame: bytes) -> None:

@@ -27,7 +27,7 @@ from sandbox.plan import Plan
 from sandbox.policy import Limits, Policy
 from sandbox.probe import Host
 from sandbox.result import EgressRow, Isolation, Result
-from sandbox.supervisor import Child, Watch
+from sandbox.supervisor import Child, OnOutput, OnProgress, Watch
 from sandbox.template import CODE, INTERPRETER, SITE_PACKAGES, Template, binds, environment, granted_places, ways_out
 from sandbox.zygote_client import ZygoteClient
 
@@ -147,6 +147,8 @@ class Pool:
         inputs: Mapping[str, bytes] | None = None,
         limits: Limits | None = None,
         cancel: asyncio.Event | None = None,
+        on_output: OnOutput | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Result:
         """Run one request in a fresh child and say how it ended.
 
@@ -156,6 +158,8 @@ class Pool:
                 towards.
             limits: the limits in force, at most the policy's; ``None`` is the policy's own.
             cancel: set it to have the run killed; the result then says ``cancelled``.
+            on_output: is told what the run prints while it runs: all of what ``Result.logs`` will hold, in bytes.
+            on_progress: is told what the run says of its progress, at most ten times a second.
 
         Raises:
             SandboxError: our own failure; the request may be tried again.
@@ -168,7 +172,9 @@ class Pool:
         try:
             message = supervisor.message(request, self._policy.limits, limits, inputs or {})
             async with self._egress(child) as egress:
-                outcome = await Watch(child, limits, whole_tree=limits.processes > 0).run(message, cancel)
+                whole_tree = limits.processes > 0
+                watch = Watch(child, limits, whole_tree=whole_tree, on_output=on_output, on_progress=on_progress)
+                outcome = await watch.run(message, cancel)
         finally:
             self._running -= 1
             refill.cancel()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import enum
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from sandbox.policy import Limits
 
@@ -40,6 +42,14 @@ class ExitReason(enum.StrEnum):
     """We were asked to stop it."""
     WORKER_LOST = "worker_lost"
     """Our fault: the worker died and no attempt is left. Only the engine says this."""
+
+
+class Progress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a run says of how far it has come. Its own words: nothing is decided by them."""
+
+    fraction: Annotated[float, Meta(ge=0, le=1)] | None = None
+    """Of the whole; ``None`` when it does not know."""
+    message: Annotated[str, Meta(max_length=200)] | None = None
 
 
 class EgressRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -27,17 +27,17 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
 from sandbox import response
-from sandbox.child import INPUT, NARROWING
+from sandbox.child import INPUT, NARROWING, PROGRESS
 from sandbox.harvest import Harvest, harvest, is_empty
 from sandbox.isolation import seccomp
 from sandbox.isolation.syscalls import LEAVING
 from sandbox.policy import Limits
-from sandbox.result import Artifact, ExitReason, Logs, RefusedArtifact, RunError, Usage, Violation
+from sandbox.result import Artifact, ExitReason, Logs, Progress, RefusedArtifact, RunError, Usage, Violation
 from sandbox.workspace import Workspace
 
 _MIB = 1 << 20
@@ -51,6 +51,14 @@ _MAX_VIOLATION_NAMES = 64
 _FASTEST_GROWTH_BYTES_S = 2 << 30
 """Memory that a run can touch in a second here; sets how long the watchdog may look away."""
 _TICK_S = (0.005, 0.05)
+_REPORTS_PAUSE_S = 0.1
+"""How long a child waits that reports its progress faster than it may."""
+
+Stream = Literal["stdout", "stderr"]
+OnOutput = Callable[[Stream, bytes], None]
+"""Is given what a run prints, as far as it is kept, as it comes: bytes that nobody has looked at. Must not raise."""
+OnProgress = Callable[[Progress], None]
+"""Is given what a run says of its progress. Must not raise."""
 
 ExitFacts = tuple[int, float]
 """Wait status (wait4(2)) and processor seconds of a child that has ended."""
@@ -164,7 +172,15 @@ def _pid_of(pidfd: int) -> int:
 class Watch:
     """One run of one child."""
 
-    def __init__(self, child: Child, limits: Limits, *, whole_tree: bool) -> None:
+    def __init__(
+        self,
+        child: Child,
+        limits: Limits,
+        *,
+        whole_tree: bool,
+        on_output: OnOutput | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> None:
         """``whole_tree``: the run may start processes, so measure all that descend from the child."""
         self._whole_tree = whole_tree
         self._measure: Callable[[], Measure | None] = partial(measure_tree, child.pid) if whole_tree else child.measure
@@ -172,9 +188,11 @@ class Watch:
         self._child = child
         self._limits = limits
         self._ended_by: ExitReason | None = None
-        self._stdout = bytearray()
-        self._stderr = bytearray()
+        self._prints: dict[Stream, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
+        self._on_output = on_output
         self._response = bytearray()
+        self._progress = response.ProgressReader(on_progress or _ignore)
+        self._progress_dropped = False
         self._output_bytes = 0
         self._violations: Counter[str] = Counter()
         self._exit_code: int | None = None
@@ -242,9 +260,9 @@ class Watch:
 
     def _listen_to_everything(self) -> None:
         child = self._child
-        self._loop.add_reader(child.stdout, self._read_prints, child.stdout, self._stdout)
-        self._loop.add_reader(child.stderr, self._read_prints, child.stderr, self._stderr)
-        self._loop.add_reader(child.response, self._read_response)
+        self._loop.add_reader(child.stdout, self._read_prints, child.stdout, "stdout")
+        self._loop.add_reader(child.stderr, self._read_prints, child.stderr, "stderr")
+        self._listen_for_response()
         self._listen_for_calls()
 
     def _stop_listening(self) -> None:
@@ -256,28 +274,47 @@ class Watch:
         if child.holds(child.stdin):  # else its number may be somebody else's by now
             self._loop.remove_writer(child.stdin)
 
-    def _read_prints(self, fd: int, kept: bytearray) -> bool:
+    def _read_prints(self, fd: int, stream: Stream) -> bool:
         part = _read(fd)
         if not part:
             if part is not None:
                 self._loop.remove_reader(fd)
             return False
         self._output_bytes += len(part)
-        allowed = (self._limits.output_kib << 10) - len(self._stdout) - len(self._stderr)
-        kept += part[: max(allowed, 0)]
+        allowed = (self._limits.output_kib << 10) - self._kept_bytes
+        kept = part[: max(allowed, 0)]
+        self._prints[stream] += kept
+        if kept and self._on_output is not None:
+            self._on_output(stream, kept)
         if len(part) > allowed:
             self._end(ExitReason.OUTPUT_LIMIT)
         return True
 
+    @property
+    def _kept_bytes(self) -> int:
+        return sum(map(len, self._prints.values()))
+
+    def _listen_for_response(self) -> None:
+        self._loop.add_reader(self._child.response, self._hear_response)
+
+    def _hear_response(self) -> None:
+        self._read_response()
+        if self._progress_dropped:
+            # each costs us more than the child: from now on it waits, not we
+            self._loop.remove_reader(self._child.response)
+            self._timers["progress"] = self._loop.call_later(_REPORTS_PAUSE_S, self._listen_for_response)
+
     def _read_response(self) -> bool:
         part = _read(self._child.response)
+        self._progress_dropped = False
         if not part:
             if part is not None:
                 self._loop.remove_reader(self._child.response)
             return False
-        if not self._response and len(part) == _CHUNK_BYTES:
+        if not self._response and len(part) == _CHUNK_BYTES and part[:1] != PROGRESS:
             _enlarge(self._child.response)
         self._response += part
+        self._progress_dropped = self._progress.take(self._response, time.monotonic())
         if len(self._response) > self._response_bytes_max:
             self._end(ExitReason.INVALID_RESULT)
         return True
@@ -327,9 +364,9 @@ class Watch:
 
     def _drain_the_rest(self) -> None:
         """All writers are dead: what the pipes still hold is all there will ever be."""
-        while self._read_prints(self._child.stdout, self._stdout):
+        while self._read_prints(self._child.stdout, "stdout"):
             pass
-        while self._read_prints(self._child.stderr, self._stderr):
+        while self._read_prints(self._child.stderr, "stderr"):
             pass
         while len(self._response) <= self._response_bytes_max and self._read_response():
             pass
@@ -443,9 +480,9 @@ class Watch:
                 processes_peak=self._threads_peak,
             ),
             logs=Logs(
-                stdout=self._stdout.decode(errors="backslashreplace"),
-                stderr=self._stderr.decode(errors="backslashreplace"),
-                truncated=self._output_bytes > len(self._stdout) + len(self._stderr),
+                stdout=self._prints["stdout"].decode(errors="backslashreplace"),
+                stderr=self._prints["stderr"].decode(errors="backslashreplace"),
+                truncated=self._output_bytes > self._kept_bytes,
             ),
             violations=tuple(Violation(syscall=name, count=count) for name, count in sorted(self._violations.items())),
             artifacts=harvested[0],
@@ -585,6 +622,10 @@ def _limit_message(reason: ExitReason, limits: Limits) -> str:
         ExitReason.INVALID_RESULT: f"the result is larger than {limits.result_kib} KiB (result_kib)",
         ExitReason.CANCELLED: "cancelled on request",
     }[reason]
+
+
+def _ignore(_: Progress) -> None:
+    """Nobody asks how far it has come."""
 
 
 def _read(fd: int) -> bytes | None:

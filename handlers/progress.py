@@ -1,0 +1,104 @@
+"""Reports of progress: how far a task has come, for whoever follows its events.
+
+A report is a word of the task's own, and costs next to nothing: most are held back here, so that neither a loop over a
+million rows nor who watches it notices. Nothing rests on one; in a process of no sandbox there is nobody to tell.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
+from typing import TypeVar
+
+from handlers.text import clean_text, encode_json
+
+MAX_MESSAGE_CHARACTERS = 200
+FREE_REPORTS = 10
+"""Told however fast they come; those after them no faster than follows."""
+INTERVAL_S = 0.1
+SHARE_OF_TIME = 80
+"""Two reports are at least this fraction of the run apart: so many a run makes at most, times a logarithm."""
+_CLOSING_S = 1.0
+
+T = TypeVar("T")
+
+
+class Reporter:
+    """Tells of the progress of one task. Threads may share it."""
+
+    def __init__(self, write: Callable[[bytes], None] | None) -> None:
+        """``write`` is given the JSON of one report, an object of ``fraction`` and ``message``; ``None``: nobody is."""
+        self._write = write
+        self._writing = threading.Lock()
+        self._started_s = time.monotonic()
+        self._next_s = 0.0
+        self._reports = 0
+
+    def report(self, fraction: float | None = None, message: str | None = None) -> None:
+        """Say how far the work has come. What comes too soon after the last report is left out.
+
+        Args:
+            fraction: of the whole, 0 to 1; ``None`` if that is not known. What lies outside is moved to the nearer end.
+            message: a few words for people; what is beyond 200 characters is cut off.
+        """
+        now_s = time.monotonic()
+        # not waiting for another thread's report: this one would come too soon after it
+        if now_s < self._next_s or not self._writing.acquire(blocking=False):
+            return
+        try:
+            if self._write is not None:
+                self._reports += 1
+                if self._reports >= FREE_REPORTS:
+                    self._next_s = now_s + max(INTERVAL_S, (now_s - self._started_s) / SHARE_OF_TIME)
+                self._write(encode_json({"fraction": _fraction(fraction), "message": _message(message)}))
+        finally:
+            self._writing.release()
+
+    def close(self) -> None:
+        """Nothing is reported from here on: the answer comes next, on the same way."""
+        # in a process that was forked while a thread reported, nobody will ever release it
+        held = self._writing.acquire(timeout=_CLOSING_S)
+        self._write = None
+        if held:
+            self._writing.release()
+
+
+def _fraction(given: float | None) -> float | None:
+    if given is None or math.isnan(given):
+        return None
+    return min(max(float(given), 0.0), 1.0)
+
+
+def _message(given: str | None) -> str | None:
+    return None if given is None else clean_text(str(given)[:MAX_MESSAGE_CHARACTERS])
+
+
+_REPORTER: ContextVar[Reporter] = ContextVar("reporter")
+"""Of the task that this context works on."""
+
+
+def use(reporter: Reporter) -> None:
+    """Reports of this context go to it."""
+    _REPORTER.set(reporter)
+
+
+def current() -> Reporter:
+    """The reporter of this context; where there is none, one that tells nobody."""
+    return _REPORTER.get(None) or Reporter(None)
+
+
+def through(things: Iterable[T], total: int, name: str) -> Iterator[T]:
+    """Each of the things, with a report after each that was worked through.
+
+    Args:
+        things: what is worked through.
+        total: how many they are.
+        name: the plural of what they are.
+    """
+    reporter = current()
+    for number, thing in enumerate(things, 1):
+        yield thing
+        reporter.report(number / total, f"{number} of {total} {name}")
