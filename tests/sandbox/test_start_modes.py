@@ -330,7 +330,7 @@ result = {
 """
     result = {"warm": warm, "cold": cold}[start].run(script)
     expected = {
-        "names": ["args", "gc", "linecache", "main", "os", "sys", "threading"],
+        "names": ["args", "gc", "linecache", "main", "os", "report_progress", "sys", "threading"],
         "main is me": True, "mains": 1, "files": ["artifacts", "tmp"], "threads": 1, "arguments": ["script.py"],
         "lines": ["script.py"], "source": "import gc, linecache, os, sys, threading\n", "last": [False] * 3,
         "stdin": '{"task_type":"custom_script","', "doing": "(None, None, None)",
