@@ -17,14 +17,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx
 import msgspec
 import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from engine import bench_egress
-from engine.demo import own_service
+from engine import bench_egress, bench_service
 from engine.policies import Policies
 from engine.settings import Settings
 from engine.worker import template
@@ -200,39 +198,18 @@ async def measure_egress(policy: Policy, template: Template, progress: Progress)
 # -- the service
 
 
-async def _time_posts(url: str, concurrency: int, count: int) -> tuple[list[float], float]:
-    seconds: list[float] = []
-    body = _request(_TRIVIAL)
-    headers = {"content-type": "application/json"}
-
-    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60, trust_env=False) as client:
-
-        async def work(share: int) -> None:
-            for _ in range(share):
-                started = time.perf_counter()
-                answer = await client.post("/execute", params={"wait": 30}, content=body)
-                seconds.append(time.perf_counter() - started)
-                if answer.json().get("exit_reason") != "ok":
-                    raise RuntimeError(f"a benchmark task ended with {answer.text}")
-
-        await asyncio.gather(*(work(5) for _ in range(concurrency)))  # what is slow only once
-        seconds.clear()
-        started = time.perf_counter()
-        await asyncio.gather(*(work(count // concurrency) for _ in range(concurrency)))
-        return seconds, len(seconds) / (time.perf_counter() - started)
-
-
 async def measure_service(progress: Progress) -> list[Row]:
     """``POST /execute?wait`` end to end: HTTP, PostgreSQL, Redis, sandbox and back."""
-    rows = []
     progress("plain python")
     bare = _row("python -I", await asyncio.to_thread(_time_commands, [sys.executable, "-I", "-c", "pass"], 30))
-    rows.append(bare)
-    with own_service() as url:
-        for concurrency, count in ((1, 200), (16, 800)):
-            progress(f"POST /execute?wait, {concurrency} at once")
-            seconds, rate_s = await _time_posts(url, concurrency, count)
-            rows.append(_row(f"POST /execute?wait, {concurrency} at once", seconds, bare, rate_s=rate_s))
+    rows, body = [bare], _request(_TRIVIAL)
+    for workers, concurrencies in ((1, {1: 200, 16: 1600}), (2, {16: 1600})):
+        loads = await bench_service.measure(body, concurrencies, workers=workers, say=progress)
+        for concurrency, load in zip(concurrencies, loads, strict=True):
+            noun = "worker" if workers == 1 else "workers"
+            what = f"POST /execute?wait, {concurrency} at once, {workers} {noun}"
+            row = _row(what, load.seconds, bare, rate_s=load.rate_s)
+            rows.append(msgspec.structs.replace(row, note=bench_service.in_words(load.cpu_ms)))
     return rows
 
 
@@ -255,7 +232,7 @@ def show(rows: list[Row], console: Console) -> None:
 async def measure(parts: list[str], settings: Settings, progress: Progress) -> list[Row]:
     """All rows of the parts asked for, of ``sandbox``, ``egress`` and ``service``."""
     rows: list[Row] = []
-    policy = Policies.load(settings).default("custom_script")
+    policy = Policies.load(settings).default("custom_script").fully_loaded
     if "sandbox" in parts:
         rows += await measure_sandbox(policy, template(settings), progress)
     if "egress" in parts:

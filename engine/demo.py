@@ -121,7 +121,7 @@ def run_demo() -> None:
 
 
 @contextlib.contextmanager
-def own_service() -> Iterator[str]:
+def own_service(*, workers: int = 1) -> Iterator[str]:
     """The whole service on embedded servers, with its data in a temporary folder; yields its URL.
 
     Raises:
@@ -131,7 +131,7 @@ def own_service() -> Iterator[str]:
     folder.chmod(0o755)  # the embedded servers have another user when we are root
     try:
         with _saying("starting the service on embedded servers"):
-            service, url = _start(folder)
+            service, url = _start(folder, workers)
         try:
             yield url
         finally:
@@ -141,14 +141,15 @@ def own_service() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _start(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
+def _start(folder: Path, workers: int) -> tuple[subprocess.Popen[bytes], str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     log = (folder / "service.log").open("wb")
     environ = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "REDIS_URL", "HOST")}
     service = subprocess.Popen(  # noqa: S603  our own command
-        [sys.executable, "-m", "engine", "up", "--port", str(port), "--data", str(folder / "data")],
+        [sys.executable, "-m", "engine", "up", "--port", str(port), "--data", str(folder / "data"),
+         "--workers", str(workers)],
         cwd=PROJECT_DIR, stdout=subprocess.PIPE, stderr=log, env=environ | {"ENVIRONMENT": "development"},
     )  # fmt: skip
     lines: queue.Queue[bytes] = queue.Queue()

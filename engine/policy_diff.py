@@ -143,6 +143,7 @@ RULES: MappingProxyType[str, Rule] = MappingProxyType(
         "max_attempts": _more_is_looser,
         "start": _ordered("cold", "warm"),
         "preload": _more_grants,  # it runs in the zygote, before anything is locked down
+        "preload_if_named": _more_grants,
         "require": _more_is_asked,
         "limits.wall_s": _more_is_looser,
         "limits.cpu_s": _more_is_looser,

@@ -103,6 +103,7 @@ def _head(policy: Policy) -> list[str]:
         _row("digest", policy.digest),
         _row("start", STARTS[policy.start]),
         *_wrapped(", ".join(policy.preload) or "nothing", f"  {'loaded before':<{_KEY}}"),
+        *[_row("", f"{name}, if the request's text names it") for name in policy.preload_if_named],
         _row("needs", ", ".join(policy.require) + "; a worker on a host without one of them does not start"),
     ]
 

@@ -13,7 +13,7 @@ import random
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
@@ -45,7 +45,9 @@ from sandbox import (
     Result,
     RunError,
     SandboxError,
+    SplitPool,
     Template,
+    make_pool,
     probe_host,
 )
 
@@ -107,7 +109,7 @@ def template(settings: Settings) -> Template:
 @contextlib.asynccontextmanager
 async def open_pools(
     settings: Settings, host: Host, policies: tuple[Policy, ...], *, ready: int
-) -> AsyncIterator[dict[str, Pool]]:
+) -> AsyncIterator[dict[str, Pool | SplitPool]]:
     """A started pool for each policy, by policy name; closed at the end.
 
     Raises:
@@ -116,7 +118,7 @@ async def open_pools(
     """
     models.require(settings.models_dir, policies)
     pools = {
-        policy.name: Pool(policy, host, template(settings), ready=ready, rotate_after=settings.rotate_after)
+        policy.name: make_pool(policy, host, template(settings), ready=ready, rotate_after=settings.rotate_after)
         for policy in policies
     }
     try:
@@ -185,7 +187,7 @@ class Worker:
         self,
         settings: Settings,
         policies: Policies,
-        pools: dict[str, Pool],
+        pools: Mapping[str, Pool | SplitPool],
         audit: AuditLog,
         metrics: WorkerMetrics,
         *,

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         Usage,
         Violation,
     )
+    from sandbox.split_pool import SplitPool, make_pool
     from sandbox.template import Template
 
 _HOME = {
@@ -53,6 +54,7 @@ _HOME = {
         "policy_paths", "read_policies", "read_policy",
     ),
     "pool": ("Pool", "PoolStats"),
+    "split_pool": ("SplitPool", "make_pool"),
     "probe": ("Host", "Layer", "probe_host"),
     "result": (
         "Artifact", "ExitReason", "Isolation", "Logs", "Progress", "RefusedArtifact", "Result", "RunError", "Usage",
@@ -86,6 +88,7 @@ __all__ = [
     "Result",
     "RunError",
     "SandboxError",
+    "SplitPool",
     "Syscalls",
     "Template",
     "Usage",
@@ -94,6 +97,7 @@ __all__ = [
     "is_wide",
     "load_policies",
     "load_policy",
+    "make_pool",
     "parse_entry",
     "parse_exceptions",
     "policy_paths",

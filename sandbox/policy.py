@@ -112,6 +112,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ``task_type`` it is for who asks for runs: nothing in this package reads it or starts a run by itself."""
     start: Literal["warm", "cold"]
     preload: tuple[str, ...]
+    preload_if_named: tuple[str, ...]
+    """Loaded beforehand, too, for requests in whose text the first part of one of these names occurs."""
     require: tuple[Literal["namespaces", "landlock", "seccomp", "rlimits"], ...]
     limits: Limits
     filesystem: Filesystem
@@ -119,6 +121,11 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     syscalls: Syscalls
     name: str = ""
     digest: str = ""
+
+    @property
+    def fully_loaded(self) -> Policy:
+        """The same grant, with everything loaded for every request."""
+        return msgspec.structs.replace(self, preload=(*self.preload, *self.preload_if_named), preload_if_named=())
 
 
 class PolicyFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -330,7 +337,7 @@ def _call_fault(name: str) -> str:
 
 def _repeated(policy: Policy) -> list[str]:
     lists = {
-        "preload": policy.preload,
+        "preload and preload_if_named": (*policy.preload, *policy.preload_if_named),
         "require": policy.require,
         "filesystem.read": policy.filesystem.read,
         "network.allow": policy.network.allow,
@@ -376,5 +383,6 @@ def _contradictions(policy: Policy, exceptions: tuple[IPNetwork, ...]) -> list[s
     if (policy.syscalls.profile == "processes") != (limits.processes > 0):
         faults.append('syscalls.profile: "processes" and limits.processes > 0 go together, or neither')
     faults += [f"syscalls.allow: {name}: {fault}" for name, fault in _call_faults(policy.syscalls.allow)]
-    odd = [name for name in policy.preload if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", name)]
+    modules = (*policy.preload, *policy.preload_if_named)
+    odd = [name for name in modules if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", name)]
     return faults + [f"preload: {name!r} is not a module name" for name in odd]

@@ -28,8 +28,8 @@ def host() -> sandbox.Host:
 
 @pytest.fixture(scope="session")
 def policy() -> sandbox.Policy:
-    """The policy as it is delivered."""
-    return sandbox.load_policies(ROOT / "policies")["custom_script"]
+    """The policy as it is delivered, for requests that name all that it loads for them."""
+    return sandbox.load_policies(ROOT / "policies")["custom_script"].fully_loaded
 
 
 @pytest.fixture(scope="session")

@@ -61,6 +61,7 @@ class Stack:
         policies.mkdir()
         policy = (ROOT / "policies" / "custom_script.toml").read_text()
         light = re.sub(r"^preload .*$", 'preload = ["handlers.custom_script"]', policy, flags=re.MULTILINE)
+        light = re.sub(r"^preload_if_named .*$", "preload_if_named = []", light, flags=re.MULTILINE)
         (policies / "custom_script.toml").write_text(light)
         self.servers = self._cleanup.enter_context(Embedded(None))
         self.port = free_port()
