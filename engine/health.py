@@ -92,8 +92,11 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
             found.append("PostgreSQL cannot be asked: tasks are not accepted")
         if self.redis.fault is not None:
             found.append("Redis cannot be asked: tasks are accepted, and run when it is back")
-        if self.accepts and not any(worker.state == "working" for worker in self.workers):
+        working = [worker for worker in self.workers if worker.state == "working"]
+        if self.accepts and not working:
             found.append("no worker is at work: tasks are accepted, and run when there is one")
+        elif self.accepts and not any(worker.heartbeat.state.works for worker in working):
+            found.append("every worker's sandboxes fail: tasks are accepted, and run when they are well again")
         return tuple(found)
 
     @property
@@ -104,6 +107,8 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
             name = f"worker {worker.heartbeat.state.worker_id} (pid {worker.heartbeat.state.pid})"
             if worker.state == "silent":
                 found.append(f"{name} has been silent for {worker.heartbeat.age_s:.0f} s")
+            if worker.heartbeat.state.failing:
+                found.append(f"{name} fails by its own fault under: {', '.join(worker.heartbeat.state.failing)}")
             if worker.policies_differ:
                 differ = ", ".join(worker.policies_differ)
                 found.append(f"{name} does not have the policies that this API has: {differ}")

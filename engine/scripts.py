@@ -7,6 +7,7 @@ without following links, and its bytes are read once. Whoever swaps the file mea
 from __future__ import annotations
 
 import ast
+import errno
 import hashlib
 import os
 import stat
@@ -19,6 +20,8 @@ from engine.task import Script
 from handlers.parameters import SCRIPT_NAME
 
 SCRIPT_BYTES = 1 << 20
+OUR_OWN = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Errors that say something of this process or host, and nothing of the script."""
 
 
 class ScriptError(Exception):
@@ -33,7 +36,11 @@ class NamedScript(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def list_scripts(folder: Path) -> list[str]:
-    """The names of the scripts in a folder: regular files only, no links."""
+    """The names of the scripts in a folder: regular files only, no links.
+
+    Raises:
+        OSError: this process is short of descriptors or memory.
+    """
     try:
         with os.scandir(folder) as entries:
             return sorted(
@@ -41,7 +48,9 @@ def list_scripts(folder: Path) -> list[str]:
                 for entry in entries
                 if SCRIPT_NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
             )
-    except OSError:
+    except OSError as error:
+        if error.errno in OUR_OWN:
+            raise
         return []
 
 
@@ -96,6 +105,7 @@ def read_script(folder: Path, name: str) -> NamedScript:
 
     Raises:
         ScriptError: there is none of this name, or it is not a regular UTF-8 file of at most 1 MiB.
+        OSError: this process is short of descriptors or memory.
     """
     if name not in list_scripts(folder):
         raise ScriptError(f"there is no script {name}")
@@ -103,6 +113,8 @@ def read_script(folder: Path, name: str) -> NamedScript:
         source = _read(folder, name)
         text = source.decode("utf-8")
     except OSError as error:
+        if error.errno in OUR_OWN:
+            raise
         raise ScriptError(f"the script {name} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ScriptError(f"the script {name} is not UTF-8") from error

@@ -230,18 +230,32 @@ class Store:
             )
         )
 
-    async def retry(self, claim: Claim, worker_id: UUID, message: str, *, delay_s: float) -> bool:
-        """Queue a task again after our own failure; ``False`` when no attempt is left (or the lease was lost)."""
-        text = message.replace("\x00", "\\x00")
+    async def retry(self, claim: Claim, worker_id: UUID, message: str, *, delay_s: float, counts: bool = True) -> bool:
+        """Queue a task again after our own failure; ``False`` when no attempt is left (or the lease was lost).
+
+        Args:
+            claim: the attempt.
+            worker_id: who made it.
+            message: what failed.
+            delay_s: not to be queued again before, seconds.
+            counts: whether it costs the task one of its attempts.
+        """
+        more, text = 0 if counts else 1, message.replace("\x00", "\\x00")
         return bool(
             await self._rows(
-                "give_back_task", claim.task_id, claim.attempt, worker_id, delay_s, 0, "sandbox_failed", text
+                "give_back_task", claim.task_id, claim.attempt, worker_id, delay_s, more, "sandbox_failed", text
             )
         )
 
     async def sweep_lost(self, outcome: Outcome) -> list[Swept]:
-        """Take back the tasks of lost workers; those without an attempt left fail with ``outcome``."""
-        rows = await self._rows("sweep_lost_tasks", msgspec.json.encode(outcome))
+        """Take back the tasks of lost workers; those without an attempt left fail with ``outcome``.
+
+        The time is asked for first: on a server that hung, a statement that we gave up long ago is carried out when it
+        goes on, at a time when every lease has run out because nobody could renew it.
+        """
+        async with self._connection() as connection:
+            time = await connection.fetchval(self._sql["clock"])
+            rows = await connection.fetch(self._sql["sweep_lost_tasks"], msgspec.json.encode(outcome), time)
         return [
             Swept(
                 task_id=UUID(bytes=row["task_id"].bytes),

@@ -224,6 +224,8 @@ class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
     running: int
     ready: dict[str, int]
     """Policy → sandboxes that stand ready."""
+    failing: tuple[str, ...] = ()
+    """Policies whose sandbox failed there by our own fault, and has not worked since."""
     isolation: Isolation
     state: Literal["working", "draining"]
     versions: Versions = Versions()
@@ -240,6 +242,11 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
 
     state: WorkerState
     age_s: float
+
+    @property
+    def works(self) -> bool:
+        """Whether it can run tasks, of at least one policy."""
+        return not set(self.ready) <= set(self.failing)
 
 
 def outcome_of(result: Result, *, queue_s: float, script: Script | None) -> Outcome:

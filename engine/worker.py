@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import random
 import signal
@@ -56,6 +57,7 @@ SWEEP_S = 1.0
 OVERDUE_S = 2.0
 OVERDUE_PAGE = 500
 RETRY_DELAY_S = 1.0
+MAX_REST_S = 5.0
 CLAIM_PAUSE_S = 1.0
 AWAY_PAUSE_S = 1.0
 STORE_PAUSE_S = (0.1, 2.0)
@@ -74,6 +76,14 @@ class Ended(NamedTuple):
 
     outcome: Outcome
     artifacts: tuple[Artifact, ...] = ()
+
+
+class Failing(NamedTuple):
+    """A policy whose sandbox has failed here by our own fault and has not worked since."""
+
+    suspect: UUID
+    """The task with which it began. It may be the cause, so each failure of it costs it an attempt; others pay none."""
+    failures: int
 
 
 class UnknownFileError(Exception):
@@ -208,7 +218,10 @@ class Worker:
         self._entries = QueueWorker(redis_url, settings.queue_name, self.run_task, slots=settings.max_concurrent_tasks)
         self._callbacks = Callbacks(settings, self._store, metrics.called_back)
         self._attempts: dict[UUID, Attempt] = {}
-        self._draining = False
+        self._failing: dict[str, Failing] = {}
+        self._database_away_s = -math.inf
+        """When PostgreSQL was last found away, on the event loop's clock."""
+        self._draining = asyncio.Event()
         metrics.count_running(lambda: len(self._attempts))
         self._log = get_logger(worker_id=str(self.worker_id))
 
@@ -286,11 +299,14 @@ class Worker:
     @contextlib.contextmanager
     def _attempt(self, claim: Claim) -> Iterator[Attempt]:
         attempt = Attempt(claim=claim, stop=asyncio.Event(), claimed_at=time.monotonic())
+        if older := self._attempts.get(claim.task_id):  # its lease was lost while we slept, and we are next
+            older.stop.set()
         self._attempts[claim.task_id] = attempt
         try:
             yield attempt
         finally:
-            del self._attempts[claim.task_id]
+            if self._attempts[claim.task_id] is attempt:
+                del self._attempts[claim.task_id]
 
     async def _end(self, attempt: Attempt) -> Ended | None:
         """How an attempt ended; ``None`` when it ended by our own fault and the task is queued again."""
@@ -331,6 +347,7 @@ class Worker:
         limits = effective_limits(policy, self._settings, claim.timeout_s, claim.memory_mib)
         request = build_request(claim, script)
         result = await self._pools[policy.name].run(request, inputs=inputs, limits=limits, cancel=attempt.stop)
+        self._failing.pop(policy.name, None)
         self._log_result(claim, result)
         outcome = outcome_of(result, queue_s=claim.queue_s, script=script.script if script else None)
         return Ended(outcome, result.artifacts)
@@ -358,20 +375,35 @@ class Worker:
     async def _try_again(self, claim: Claim, error: SandboxError) -> Ended | None:
         """Queue a task again after our own failure; the outcome that it fails with when no attempt is left."""
         self._log.error("sandbox failed", stage=error.stage, reason=error.message)
+        failing = self._note_failure(claim)
+        counts = failing.suspect == claim.task_id
         try:
-            again = await self._store.retry(claim, self.worker_id, str(error), delay_s=RETRY_DELAY_S)
+            again = await self._store.retry(claim, self.worker_id, str(error), delay_s=RETRY_DELAY_S, counts=counts)
         except StoreUnavailableError:
             return None  # the lease runs out, which comes to the same
-        if again:
-            await asyncio.sleep(RETRY_DELAY_S)  # keeps the slot: a sandbox that fails is not asked any faster
-            with contextlib.suppress(QueueUnavailableError):
-                await self._queue.put([claim.task_id])
-            return None
-        return Ended(msgspec.structs.replace(LOST, message=f"The sandbox failed and no attempt is left: {error}"))
+        if not again:
+            return Ended(msgspec.structs.replace(LOST, message=f"The sandbox failed and no attempt is left: {error}"))
+        await self._rest(RETRY_DELAY_S)
+        with contextlib.suppress(QueueUnavailableError):
+            await self._queue.put([claim.task_id])
+        await self._rest(min(RETRY_DELAY_S * (failing.failures - 1), MAX_REST_S))
+        return None
+
+    def _note_failure(self, claim: Claim) -> Failing:
+        """A worker that is sick, e.g. out of descriptors, must not spend the attempts of every task that it meets."""
+        known = self._failing.get(claim.policy, Failing(claim.task_id, 0))
+        failing = known._replace(failures=known.failures + 1)
+        if claim.policy in self._pools:
+            self._failing[claim.policy] = failing
+        return failing
+
+    async def _rest(self, seconds: float) -> None:
+        """Keep the slot, so that a sandbox that fails is not asked any faster. Over when this worker stops."""
+        await _within(seconds, self._draining.wait())
 
     async def _conclude(self, attempt: Attempt, ended: Ended) -> bool:
         """Store an outcome, patiently, or give the task back when we were the ones who stopped it."""
-        claim, pause = attempt.claim, STORE_PAUSE_S[0]
+        claim, pause, unsure = attempt.claim, STORE_PAUSE_S[0], False
         stopped_by_us = attempt.stop.is_set() and ended.outcome.exit_reason is ExitReason.CANCELLED
         deadline = asyncio.get_running_loop().time() + STORE_PATIENCE_S
         while True:
@@ -381,15 +413,16 @@ class Worker:
                     return False
                 stored = await self._store.finish(claim, self.worker_id, *ended)
             except StoreUnavailableError as error:
+                unsure = True  # it may have been stored, and only the answer lost
                 self._log.warning("result not stored yet", reason=str(error), retry_s=pause)
                 if asyncio.get_running_loop().time() > deadline:
                     return False  # the lease runs out and the task runs again
             else:
                 if stored:
                     self._count_finished(attempt, ended.outcome)
-                else:
+                elif not unsure:
                     self._log.warning("result not stored: the lease was lost")
-                return stored
+                return stored or unsure
             await asyncio.sleep(pause)
             pause = min(pause * 2, STORE_PAUSE_S[1])
 
@@ -423,6 +456,7 @@ class Worker:
                 await self._store.beat(self._state())
             except StoreUnavailableError as error:
                 self._log.warning("database away", reason=str(error))
+                self._note_database_away()
                 await asyncio.sleep(AWAY_PAUSE_S)
                 continue
             self._lag_s = await _sleep_and_measure(min(self._settings.lease_s / 4, BEAT_S))
@@ -443,9 +477,21 @@ class Worker:
         """Queue again what lost workers or a forgetful Redis left behind."""
         while True:
             await asyncio.sleep(SWEEP_S * random.uniform(0.8, 1.2))  # noqa: S311  only so that workers take turns
-            with contextlib.suppress(StoreUnavailableError, QueueUnavailableError):
-                await self._sweep_lost()
+            try:
+                if self._leases_tell():
+                    await self._sweep_lost()
                 await self._sweep_overdue()
+            except StoreUnavailableError:
+                self._note_database_away()
+            except QueueUnavailableError:
+                continue
+
+    def _leases_tell(self) -> bool:
+        """Whether a lease that ran out means a lost worker. Not just after PostgreSQL was away: nobody could renew."""
+        return asyncio.get_running_loop().time() - self._database_away_s > self._settings.lease_s / 2
+
+    def _note_database_away(self) -> None:
+        self._database_away_s = asyncio.get_running_loop().time()
 
     async def _sweep_lost(self) -> None:
         swept = await self._store.sweep_lost(LOST)
@@ -476,7 +522,7 @@ class Worker:
 
     async def _drain(self, picking: asyncio.Task[None]) -> None:
         """Take nothing more; let what runs go on for ``DRAIN_S``; then kill it and give it back."""
-        self._draining = True
+        self._draining.set()
         picking.cancel()
         self._log.info("draining", running=len(self._attempts), drain_s=self._settings.drain_s)
         if await _within(self._settings.drain_s, self._entries.idle()):
@@ -504,8 +550,9 @@ class Worker:
             slots=self._settings.max_concurrent_tasks,
             running=len(self._attempts),
             ready={name: pool.stats().ready for name, pool in self._pools.items()},
+            failing=tuple(sorted(self._failing)),
             isolation=self._isolation(),
-            state="draining" if self._draining else "working",
+            state="draining" if self._draining.is_set() else "working",
             versions=self._versions,
             policies=self._policies.digests,
             lag_s=self._lag_s,
@@ -541,7 +588,7 @@ async def _sleep_and_measure(seconds: float) -> float:
     return max(0.0, time.monotonic() - due)
 
 
-async def _within(seconds: float, awaitable: Awaitable[None]) -> bool:
+async def _within(seconds: float, awaitable: Awaitable[Any]) -> bool:
     """Whether it ended in time."""
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(awaitable, seconds)

@@ -126,6 +126,9 @@ class WorkerHealth(msgspec.Struct, frozen=True, kw_only=True):
     slots: Annotated[int, Meta(description="Tasks that it can run at the same time.")]
     running: int
     ready: Annotated[dict[str, int], Meta(description="Policy → sandboxes that stand ready.")]
+    failing: Annotated[
+        tuple[str, ...], Meta(description="Policies whose sandbox failed there by our fault, and has not worked since.")
+    ] = ()
     isolation: Annotated[Isolation, Meta(description="The layers that hold every run there.")]
     versions: Versions
     policies: Annotated[dict[str, str] | None, Meta(description="Policy → digest of the file that it has.")]

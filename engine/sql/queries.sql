@@ -62,11 +62,15 @@ INSERT INTO attempts (task_id, attempt, worker_id, started_at, ended, message)
 SELECT task_id, $2, $3, started_at, $6, $7 FROM given
 RETURNING task_id
 
+-- name: clock
+-- What time it is here.
+SELECT now()
+
 -- name: sweep_lost_tasks
--- Tasks whose lease ran out: queued again while attempts are left, else failed with the outcome $1.
+-- Tasks whose lease had run out at $2: queued again while attempts are left, else failed with the outcome $1.
 WITH lost AS (
     SELECT task_id, attempts, worker_id, started_at FROM tasks
-    WHERE status = 'running' AND lease_until < now()
+    WHERE status = 'running' AND lease_until < $2
     ORDER BY lease_until LIMIT 500 FOR UPDATE SKIP LOCKED
 ), noted AS (
     INSERT INTO attempts (task_id, attempt, worker_id, started_at, ended, message)
@@ -91,6 +95,7 @@ ORDER BY due_at, task_id LIMIT $2
 -- Delete up to $2 tasks that ended more than $1 days ago.
 DELETE FROM tasks WHERE task_id IN (
     SELECT task_id FROM tasks WHERE finished_at < now() - make_interval(secs => $1 * 86400) LIMIT $2
+    FOR UPDATE SKIP LOCKED
 )
 
 -- name: insert_file
@@ -112,7 +117,7 @@ SELECT file_id, content FROM files WHERE file_id = ANY($1::text[]) AND tenant = 
 DELETE FROM files WHERE file_id IN (
     SELECT file_id FROM files WHERE expires_at < now()
     AND NOT EXISTS (SELECT FROM tasks WHERE status IN ('queued', 'running') AND file_id = ANY(file_ids))
-    LIMIT $1
+    LIMIT $1 FOR UPDATE OF files SKIP LOCKED
 )
 
 -- name: get_artifact

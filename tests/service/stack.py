@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx
 import psutil
 
@@ -76,9 +78,10 @@ class Stack:
         self.api = self.start("api")
         until(lambda: answers(self.client, "/health"), "the API accepts tasks")
 
-    def start(self, command: str, module: str = "engine", **environ: str) -> Part:
+    def start(self, *command: str, module: str = "engine", **environ: str) -> Part:
         """Start a part; it is stopped at the end, should it still run."""
-        part = Part([command], self.environ | environ, self._folder / f"{command}.log", module)
+        log = self._folder / f"{'-'.join(command).replace(' ', '-')}.log"
+        part = Part(list(command), self.environ | environ, log, module)
         self._cleanup.callback(part.stop, signal.SIGKILL)
         return part
 
@@ -92,6 +95,11 @@ class Stack:
         """Process ids of the workers that are alive, as far as the service knows."""
         workers = self.client.get("/health").json()["workers"]
         return [worker["pid"] for worker in workers if worker["state"] != "silent"]
+
+    def get_worker(self) -> dict[str, Any]:
+        """What the service says of its only worker."""
+        [worker] = self.client.get("/health").json()["workers"]
+        return dict(worker)
 
     def submit(self, script: str, **more: Any) -> dict[str, Any]:
         """Submit a script; the answer of 202."""
@@ -122,6 +130,20 @@ def frozen(pid: int | None, *, whole_family: bool = True) -> Iterator[None]:
         for process in stopped:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.resume()
+
+
+def ask(dsn: str, statement: str) -> list[asyncpg.Record]:
+    """The rows of a statement; of several, none."""
+
+    async def run() -> list[asyncpg.Record]:
+        connection = await asyncpg.connect(dsn)
+        try:
+            several = ";" in statement.strip().removesuffix(";")
+            return await (connection.execute if several else connection.fetch)(statement)
+        finally:
+            await connection.close()
+
+    return asyncio.run(run())
 
 
 def task(script: str, **more: Any) -> dict[str, Any]:

@@ -4,21 +4,47 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import resource
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from uuid import UUID
 
 import httpx
 import psutil
 import redis
-from stack import Stack, frozen, task, until, whole_service
+from stack import Stack, ask, frozen, task, until, whole_service
 
+from engine.queue import Queue
+
+LEASE_S = 3.0
+"""Of the stack that tests may break."""
+LOSE = """
+WITH lost AS (
+    UPDATE tasks SET status = 'queued', worker_id = NULL, lease_until = NULL, due_at = now() - interval '1 minute'
+    WHERE status = 'running' RETURNING task_id, attempts, started_at
+)
+INSERT INTO attempts (task_id, attempt, worker_id, started_at, ended)
+SELECT task_id, attempts, gen_random_uuid(), started_at, 'worker_lost' FROM lost
+"""
+"""What a sweeper does, without the lease having run out."""
 SLEEP = "import time\ntime.sleep({})\nresult = 'slept'"
 
 
 def running(stack: Stack, task_id: str) -> bool:
     return bool(stack.get(task_id)["status"] == "running")
+
+
+def put_in_line(stack: Stack, task_id: str) -> None:
+    """What a sweeper does with a task that it has queued again."""
+
+    async def put() -> None:
+        queue = Queue(stack.environ["REDIS_URL"], "unityai:tasks")
+        await queue.put([UUID(task_id)])
+        await queue.close()
+
+    asyncio.run(put())
 
 
 def test_task_of_a_killed_worker_runs_again(stack: Stack) -> None:
@@ -136,6 +162,68 @@ def test_postgres_that_hangs_is_503_at_once(stack: Stack) -> None:
     stack.worker()
     assert "succeeded" == stack.get(task_id, wait_s=30)["status"]
     assert "succeeded" == stack.get(stack.submit("result = 1")["task_id"], wait_s=30)["status"]
+
+
+def test_tasks_outlive_postgres_that_hangs_beyond_their_lease(stack: Stack) -> None:
+    """When nobody could renew, a lease that ran out tells nothing: owners renew first, and no attempt is spent."""
+    stack.worker()
+    stack.worker()
+    task_ids = [stack.submit(SLEEP.format(9))["task_id"] for _ in range(4)]
+    until(lambda: all(running(stack, task_id) for task_id in task_ids), "the tasks run")
+    assert stack.servers.database
+    with frozen(stack.servers.database.pid):
+        time.sleep(2 * LEASE_S)
+    answers = [stack.get(task_id, wait_s=30) for task_id in task_ids]
+    assert [("succeeded", 1)] * 4 == [(answer["status"], answer["attempts"]) for answer in answers]
+
+
+def test_worker_that_was_frozen_past_its_lease_writes_nothing(stack: Stack) -> None:
+    """JOB-04: it wakes with a result in hand, and the task is another worker's by then; it goes on with others."""
+    first = stack.worker()
+    script = "import time, os\ntime.sleep(1)\nresult = os.urandom(8).hex()"
+    task_id = stack.submit(script)["task_id"]
+    until(lambda: running(stack, task_id), "the task runs")
+    with frozen(first.pid, whole_family=False):
+        second = stack.worker()
+        answer = stack.get(task_id, wait_s=30)
+        assert ("succeeded", 2) == (answer["status"], answer["attempts"])
+        assert 0 == second.stop()
+    until(lambda: "result not stored: the lease was lost" in first.log.read_text(), "it has woken, and tried")
+    assert answer == stack.get(task_id)
+    assert "succeeded" == stack.get(stack.submit("result = 1")["task_id"], wait_s=30)["status"]
+
+
+def test_worker_may_get_the_next_attempt_at_what_it_lost(stack: Stack) -> None:
+    """Two attempts at one task on one worker: the older is stopped, the newer keeps its lease and tells its end."""
+    worker = stack.worker()
+    task_id = stack.submit(SLEEP.format(4))["task_id"]
+    until(lambda: running(stack, task_id), "the task runs")
+    ask(stack.environ["DATABASE_URL"], LOSE)
+    put_in_line(stack, task_id)  # at once, before it hears at its next renewal that it has lost the task
+    answer = stack.get(task_id, wait_s=30)
+    assert ("succeeded", "slept", 2) == (answer["status"], answer["result"], answer["attempts"])
+    assert "queue entry failed" not in worker.log.read_text()
+
+
+def test_worker_without_descriptors_spends_no_tasks(stack: Stack) -> None:
+    """JOB-20: EMFILE in the worker itself. It lives, says that it is sick, costs one task at most, and heals."""
+    worker = stack.worker(MAX_ATTEMPTS="2")
+    soft, hard = resource.prlimit(worker.pid, resource.RLIMIT_NOFILE)
+    stack.get(stack.submit("result = 1")["task_id"], wait_s=30)
+    until(lambda: not stack.get_worker()["running"], "it is at rest")
+    resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (psutil.Process(worker.pid).num_fds(), hard))
+    task_ids = [stack.submit("import time\ntime.sleep(0.2)\nresult = 1")["task_id"] for _ in range(12)]
+    until(lambda: stack.get_worker()["failing"] == ["custom_script"], "it says that it is sick")
+    assert 503 == stack.client.get("/health/ready").status_code
+    time.sleep(3)
+    assert worker.process.poll() is None
+    resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (soft, hard))
+    answers = [stack.get(task_id, wait_s=40) for task_id in task_ids]
+    reasons = [answer["exit_reason"] for answer in answers]
+    assert set(reasons) <= {"ok", "worker_lost"}
+    assert reasons.count("worker_lost") <= 1
+    until(lambda: stack.get_worker()["failing"] == [], "it says that it is well")
+    assert 200 == stack.client.get("/health/ready").status_code
 
 
 def test_api_that_stops_answers_those_who_wait(stack: Stack) -> None:

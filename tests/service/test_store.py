@@ -220,3 +220,27 @@ def test_each_statement_has_a_name_and_a_sentence(tmp_path: Any) -> None:
     path.write_text("-- name: bare\nSELECT 1\n")
     with pytest.raises(ValueError, match="bare"):
         load_queries(path)
+
+
+def test_what_two_workers_do_at_the_same_time_is_done_once(dsn: str) -> None:
+    """JOB-16: sweeping and cleaning up on five workers at once; every task is swept by one and deleted by one."""
+    count = 60
+
+    async def do(store: Store) -> tuple[list[list[Any]], list[int]]:
+        others = [Store(dsn, connections=1) for _ in range(5)]
+        for task in (new_task(max_attempts=1) for _ in range(count)):
+            await store.insert(task)
+            await store.claim(task.task_id, uuid4(), 10)
+        connection = await asyncpg.connect(dsn)
+        await connection.execute("UPDATE tasks SET lease_until = now() - interval '1 s'")
+        await asyncio.gather(*(other.open() for other in others))
+        swept = await asyncio.gather(*(other.sweep_lost(LOST) for other in others for _ in range(20)))
+        await connection.execute("UPDATE tasks SET finished_at = now() - interval '31 days'")
+        await connection.close()
+        deleted = await asyncio.gather(*(other.delete_old(30) for other in others))
+        await asyncio.gather(*(other.close() for other in others))
+        return swept, deleted
+
+    swept, deleted = with_store(dsn, do)
+    assert count == len([task for tasks in swept for task in tasks]) == len({task for tasks in swept for task in tasks})
+    assert count == sum(deleted)

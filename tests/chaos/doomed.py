@@ -1,0 +1,101 @@
+"""A worker or an API that kills itself at one step: ``python -m tests.chaos.doomed STEP worker|api``.
+
+It is the very program of the service; one method of it is wrapped here so that the process gets SIGKILL, from itself,
+right before or after it. Which task it held, and when, is a JSON line on stderr.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from engine.__main__ import app
+from engine.queue import Queue, QueueWorker
+from engine.store import Store
+from engine.worker import Worker
+
+RUN_FOR_S = 0.3
+SENT_FOR_S = 0.001
+
+
+def die(step: str, task_id: object) -> None:
+    """Say so, and be killed as by the kernel: nothing is tidied up."""
+    line = {"died_at": step, "task_id": str(task_id), "time": time.time()}
+    os.write(2, json.dumps(line).encode() + b"\n")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def before(owner: type, name: str, task_of: Callable[..., object]) -> Callable[[str], None]:
+    """Dies when the method is called."""
+
+    def plant(step: str) -> None:
+        async def doomed(*arguments: Any, **_: Any) -> None:
+            die(step, task_of(*arguments))
+
+        setattr(owner, name, doomed)
+
+    return plant
+
+
+def after(owner: type, name: str, task_of: Callable[..., object]) -> Callable[[str], None]:
+    """Dies when the method has answered with something. ``task_of`` is given the answer first."""
+    original = getattr(owner, name)
+
+    def plant(step: str) -> None:
+        async def doomed(*arguments: Any, **named: Any) -> Any:
+            answer = await original(*arguments, **named)
+            if answer or name in ("announce", "put"):
+                die(step, task_of(answer, *arguments))
+            return answer
+
+        setattr(owner, name, doomed)
+
+    return plant
+
+
+def within(owner: type, name: str, seconds: float, task_of: Callable[..., object]) -> Callable[[str], None]:
+    """Dies so long after the method has been called, whether or not it has answered by then."""
+    original = getattr(owner, name)
+
+    def plant(step: str) -> None:
+        async def doomed(*arguments: Any, **named: Any) -> Any:
+            loop = asyncio.get_running_loop()
+            loop.call_later(seconds, die, step, task_of(*arguments))
+            return await original(*arguments, **named)
+
+        setattr(owner, name, doomed)
+
+    return plant
+
+
+STEPS = {
+    # a worker, from the queue to the answer
+    "taken from the queue": after(QueueWorker, "_take", lambda taken, *_: taken[0].decode()),
+    "entry fetched": before(Store, "claim", lambda _, task_id, *__: task_id),
+    "claimed": after(Store, "claim", lambda claim, *_: claim.task_id),
+    "running": within(Worker, "_execute", RUN_FOR_S, lambda _, attempt: attempt.claim.task_id),
+    "lease renewed": after(Store, "renew", lambda kept, *_: next(iter(kept))),
+    "ran": before(Store, "finish", lambda _, claim, *__: claim.task_id),
+    "result sent": within(Store, "finish", SENT_FOR_S, lambda _, claim, *__: claim.task_id),
+    "result stored": after(Store, "finish", lambda _, __, claim, *___: claim.task_id),
+    "told": after(Queue, "announce", lambda _, __, task_id: task_id),
+    "given back": after(Store, "release", lambda _, __, claim, *___: claim.task_id),
+    # a worker as sweeper
+    "swept": after(Store, "sweep_lost", lambda swept, *_: swept[0].task_id),
+    # the API, from the request to the answer
+    "task stored": after(Store, "insert", lambda _, __, task: task.task_id),
+    "task queued": after(Queue, "put", lambda _, __, task_ids: task_ids[0]),
+}
+"""Step → plants the death there."""
+
+
+if __name__ == "__main__":
+    chosen, command = sys.argv[1:]
+    STEPS[chosen](chosen)
+    app([command])
