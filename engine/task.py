@@ -236,17 +236,17 @@ class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
     metrics: str | None = None
     """Address and port where it serves its metrics."""
 
+    @property
+    def works(self) -> bool:
+        """Whether it can run tasks, of at least one policy."""
+        return not set(self.ready) <= set(self.failing)
+
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker last said of itself, and how long ago."""
 
     state: WorkerState
     age_s: float
-
-    @property
-    def works(self) -> bool:
-        """Whether it can run tasks, of at least one policy."""
-        return not set(self.ready) <= set(self.failing)
 
 
 def outcome_of(result: Result, *, queue_s: float, script: Script | None) -> Outcome:

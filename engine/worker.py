@@ -384,10 +384,13 @@ class Worker:
         if not again:
             return Ended(msgspec.structs.replace(LOST, message=f"The sandbox failed and no attempt is left: {error}"))
         await self._rest(RETRY_DELAY_S)
-        with contextlib.suppress(QueueUnavailableError):
-            await self._queue.put([claim.task_id])
+        await self._put_again(claim.task_id)
         await self._rest(min(RETRY_DELAY_S * (failing.failures - 1), MAX_REST_S))
         return None
+
+    async def _put_again(self, task_id: UUID) -> None:
+        with contextlib.suppress(QueueUnavailableError):  # then the sweeper does it
+            await self._queue.put([task_id])
 
     def _note_failure(self, claim: Claim) -> Failing:
         """A worker that is sick, e.g. out of descriptors, must not spend the attempts of every task that it meets."""
@@ -409,7 +412,8 @@ class Worker:
         while True:
             try:
                 if stopped_by_us:
-                    await self._store.release(claim, self.worker_id)
+                    if await self._store.release(claim, self.worker_id):
+                        await self._put_again(claim.task_id)
                     return False
                 stored = await self._store.finish(claim, self.worker_id, *ended)
             except StoreUnavailableError as error:

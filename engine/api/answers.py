@@ -279,6 +279,7 @@ def _worker(worker: WorkerFound) -> WorkerHealth:
         slots=at.slots,
         running=at.running,
         ready=at.ready,
+        failing=at.failing,
         isolation=at.isolation,
         versions=at.versions,
         policies=at.policies,
