@@ -1,12 +1,13 @@
 """Structured logs: one event a line on stderr, JSON by default.
 
 A value can never forge a line or drive a terminal: JSON is written in pure ASCII, and the console form shows control
-characters as escapes. Passwords in URLs are cut out of every value, tracebacks included. Local variables never reach
-a traceback, for they may hold what a client sent.
+characters as escapes. Passwords in URLs, and what else looks like a secret, are cut out of every value, tracebacks
+included. Local variables never reach a traceback, for they may hold what a client sent.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
@@ -20,7 +21,14 @@ from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import FilteringBoundLogger, Processor
 
 _PASSWORD = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)[^\s/@'\"]*@", re.IGNORECASE)
-_PASSWORD_OPTION = re.compile(r"(?P<name>password=)[^&\s'\"]+", re.IGNORECASE)
+_SECRET_OPTION = re.compile(
+    r"(?P<name>\b(?:password|passwd|secret|token|api[_-]?key|authorization)[\"']?\s*[=:]\s*[\"']?(?:bearer\s+|basic\s+)?)"
+    r"[^&\s,;'\"]+",
+    re.IGNORECASE,
+)
+_TOKEN = re.compile(r"(?P<sort>\bbearer\s+|\bwhsec_)[A-Za-z0-9+/=._~-]{8,}", re.IGNORECASE)
+_MARKS = ("=", ": ", "://", '":', "':", "earer", "EARER", "whsec_")
+"""A text without any of these has no secret that we would know: most have none, and looking costs a microsecond."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _QUIET_LIBRARIES = ("arq", "asyncio", "httpx", "httpcore", "litestar", "uvicorn", "uvicorn.error", "redis")
 
@@ -66,9 +74,17 @@ def get_logger(**bound: Any) -> FilteringBoundLogger:
     return logger
 
 
+def lines_with(**ids: str | int | None) -> contextlib.AbstractContextManager[Any]:
+    """Each line of this task's log, those of libraries included, says these ids, as far as there are any."""
+    return structlog.contextvars.bound_contextvars(**{name: value for name, value in ids.items() if value is not None})
+
+
 def redact(text: str) -> str:
-    """The text without the user and password of any URL in it."""
-    return _PASSWORD_OPTION.sub(r"\g<name>***", _PASSWORD.sub(r"\g<scheme>***@", text))
+    """The text without what looks like a secret: user and password of a URL, values of options named so, tokens."""
+    if not any(mark in text for mark in _MARKS):
+        return text
+    text = _SECRET_OPTION.sub(r"\g<name>***", _PASSWORD.sub(r"\g<scheme>***@", text))
+    return _TOKEN.sub(r"\g<sort>***", text)
 
 
 def escape_controls(text: str) -> str:
@@ -93,7 +109,7 @@ def _redacted(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMappin
 def _plain(value: Any) -> Any:
     """The value as JSON types, every text in it redacted."""
     if isinstance(value, str):
-        return redact(value) if "://" in value else value
+        return redact(value)
     if value is None or isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, Mapping):

@@ -28,6 +28,7 @@ from engine.scripts import NamedScript, list_scripts
 from engine.settings import Settings
 from engine.store import SchemaError, Store, StoreUnavailableError
 from engine.task import Callback, Claim, NewFile, NewTask, Priority, Status, StoredTask
+from engine.tracing import NO_TRACES, Traces
 from sandbox import Artifact, Policy
 
 MAX_WAIT_S = 300.0
@@ -118,9 +119,19 @@ class Waiters:
 class Service:
     """Accepts tasks and answers for them."""
 
-    def __init__(self, settings: Settings, store: Store, queue: Queue, policies: Policies, metrics: ApiMetrics) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        queue: Queue,
+        policies: Policies,
+        *,
+        metrics: ApiMetrics,
+        traces: Traces = NO_TRACES,
+    ) -> None:
         self.settings = settings
         self.metrics = metrics
+        self.traces = traces
         self.policies = policies
         self.waiters = Waiters()
         self._destinations = Destinations(settings.callback_urls)
@@ -154,9 +165,11 @@ class Service:
         """
         task = self._new_task(principal, ask, task_id)
         await self._check_files(ask.file_ids, principal.tenant)
-        created_at = await self._store.insert(task)
+        with self.traces.span("store", task_id=str(task_id)):
+            created_at = await self._store.insert(task)
         self.metrics.accepted(task.task_type, task.policy)
-        await self._enqueue(task_id)
+        with self.traces.span("enqueue"):
+            await self._enqueue(task_id)
         return StoredTask(
             task_id=task_id,
             tenant=task.tenant,
@@ -276,6 +289,7 @@ class Service:
             max_attempts=allowed_attempts(policy, self.settings),
             file_ids=ask.file_ids,
             memory_mib=ask.memory_mib,
+            traceparent=self.traces.traceparent(),
             tenant=principal.tenant,
             callback_url=self._callback_url(ask.callback_url),
         )

@@ -229,6 +229,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = None
     port: Annotated[int, Meta(ge=1, le=65535), _about("PORT", "TCP port that the API listens on.", unit="port")] = 8001
+    otlp_endpoint: Annotated[
+        str | None,
+        _about(
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "Base URL of an OpenTelemetry collector (OTLP over HTTP) that traces are sent to. "
+            "OTEL_EXPORTER_OTLP_HEADERS, OTEL_TRACES_SAMPLER and OTEL_RESOURCE_ATTRIBUTES mean what OpenTelemetry "
+            "says of them.",
+            unit="URL",
+            schemes=HTTP_SCHEMES,
+            secret=True,
+            default="no traces",
+        ),
+    ] = None
     worker_metrics_port: Annotated[
         Annotated[int, Meta(ge=0, le=65535)] | None,
         _about(

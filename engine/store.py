@@ -170,6 +170,7 @@ class Store:
             task.callback_url,
             task.idempotency_key,
             task.request_sha256,
+            task.traceparent,
         )
         return created_at
 
@@ -199,6 +200,7 @@ class Store:
             callback_url=row["callback_url"],
             queue_s=max(0.0, row["queue_s"]),
             age_s=max(0.0, row["age_s"]),
+            traceparent=row["traceparent"],
         )
 
     async def renew(self, worker_id: UUID, task_ids: Sequence[UUID], lease_s: float) -> set[UUID]:

@@ -75,6 +75,8 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True):
     idempotency_key: str | None = None
     request_sha256: bytes | None = None
     """Of the request that the key stands for; given with the key."""
+    traceparent: str | None = None
+    """The trace that it belongs to."""
 
 
 class NewFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,6 +118,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """How long the task waited for this attempt, since it was accepted or given back."""
     age_s: float
     """How long ago the task was accepted."""
+    traceparent: str | None = None
+    """The trace that it belongs to."""
 
 
 class Script(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,14 +19,13 @@ from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 import msgspec
-import structlog
 from prometheus_client import CollectorRegistry
 
 from engine import models
 from engine.audit import AuditLog
 from engine.callbacks import Callbacks
 from engine.health import BEAT_S, SHOWN_FOR_S
-from engine.logs import get_logger
+from engine.logs import get_logger, lines_with
 from engine.metrics import MetricsListener, WorkerMetrics
 from engine.policies import Policies, effective_limits
 from engine.queue import Queue, QueueUnavailableError, QueueWorker
@@ -35,6 +34,7 @@ from engine.service import build_request
 from engine.settings import PROJECT_DIR, Settings
 from engine.store import Store, StoreUnavailableError
 from engine.task import Claim, Outcome, Status, TaskUsage, WorkerState, outcome_of
+from engine.tracing import NO_TRACES, Traces, open_traces
 from engine.versions import engine_version, versions
 from sandbox import (
     Artifact,
@@ -169,8 +169,13 @@ async def run_worker(settings: Settings) -> None:
             policies={policy.name: policy.task_type for policy in policies.all},
         )
         metrics.watch_pools({name: pool.stats for name, pool in pools.items()})
-        with contextlib.closing(AuditLog(settings.audit_log)) as audit, serve_metrics(settings, metrics) as address:
-            await Worker(settings, policies, pools, audit, metrics, metrics_address=address).run(stop)
+        async with open_traces(settings, "worker") as traces:
+            with (
+                contextlib.closing(AuditLog(settings.audit_log)) as audit,
+                serve_metrics(settings, metrics) as address,
+            ):
+                worker = Worker(settings, policies, pools, audit, metrics, metrics_address=address, traces=traces)
+                await worker.run(stop)
 
 
 @contextlib.contextmanager
@@ -202,6 +207,7 @@ class Worker:
         metrics: WorkerMetrics,
         *,
         metrics_address: str | None = None,
+        traces: Traces = NO_TRACES,
     ) -> None:
         database_url, redis_url = settings.servers
         self.worker_id = uuid4()
@@ -211,6 +217,7 @@ class Worker:
         self._audit = audit
         self._metrics = metrics
         self._metrics_address = metrics_address
+        self._traces = traces
         self._versions = versions()
         self._lag_s = 0.0
         self._store = Store(database_url, connections=settings.database_connections)
@@ -254,14 +261,12 @@ class Worker:
 
     async def run_task(self, task_id: UUID) -> None:
         """One attempt at one task: claim, run, store, tell."""
+        claimed_at_ns = time.time_ns()
         claim = await self._claim(task_id)
         if claim is None:
             return
         self._metrics.claimed(claim.task_type, claim.queue_s)
-        with (
-            self._attempt(claim) as attempt,
-            structlog.contextvars.bound_contextvars(task_id=str(task_id), attempt=claim.attempt),
-        ):
+        with self._told(claim, claimed_at_ns), self._attempt(claim) as attempt:
             ended = await self._end(attempt)
             if ended is None or not await self._conclude(attempt, ended):
                 return
@@ -295,6 +300,25 @@ class Worker:
             self._log.warning("task not claimed", task_id=str(task_id), reason=str(error))
             await asyncio.sleep(CLAIM_PAUSE_S)  # keeps the slot, so that we do not empty the queue for nothing
             return None  # it is still queued, and the sweeper puts it in line again
+
+    @contextlib.contextmanager
+    def _told(self, claim: Claim, claimed_at_ns: int) -> Iterator[None]:
+        """What an attempt does is told as its own: in its trace, and with its ids on each line of the log."""
+        ids: dict[str, str | int] = {"task_id": str(claim.task_id), "attempt": claim.attempt}
+        with (
+            self._traces.attempt(
+                claim.traceparent,
+                queue_s=claim.queue_s,
+                claimed_at_ns=claimed_at_ns,
+                task_type=claim.task_type,
+                policy=claim.policy,
+                tenant=claim.tenant,
+                worker_id=str(self.worker_id),
+                **ids,
+            ) as span,
+            lines_with(**ids, trace_id=span.trace_id),
+        ):
+            yield
 
     @contextlib.contextmanager
     def _attempt(self, claim: Claim) -> Iterator[Attempt]:
@@ -346,7 +370,9 @@ class Worker:
             return Ended(_without_files(claim, error))
         limits = effective_limits(policy, self._settings, claim.timeout_s, claim.memory_mib)
         request = build_request(claim, script)
-        result = await self._pools[policy.name].run(request, inputs=inputs, limits=limits, cancel=attempt.stop)
+        with self._traces.span("sandbox run") as span:
+            result = await self._pools[policy.name].run(request, inputs=inputs, limits=limits, cancel=attempt.stop)
+            span.note(exit_reason=result.exit_reason.value, wall_s=result.usage.wall_s, cpu_s=result.usage.cpu_s)
         self._failing.pop(policy.name, None)
         self._log_result(claim, result)
         outcome = outcome_of(result, queue_s=claim.queue_s, script=script.script if script else None)
@@ -415,7 +441,8 @@ class Worker:
                     if await self._store.release(claim, self.worker_id):
                         await self._put_again(claim.task_id)
                     return False
-                stored = await self._store.finish(claim, self.worker_id, *ended)
+                with self._traces.span("store result"):
+                    stored = await self._store.finish(claim, self.worker_id, *ended)
             except StoreUnavailableError as error:
                 unsure = True  # it may have been stored, and only the answer lost
                 self._log.warning("result not stored yet", reason=str(error), retry_s=pause)

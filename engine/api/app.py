@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 from litestar import Litestar
@@ -19,12 +21,15 @@ from engine.api.openapi import build_openapi
 from engine.api.problems import MEDIA_TYPE, Problem, answer_exception, make_problem, problem_of
 from engine.api.routes import BIG_BODIES, ROUTES, State
 from engine.auth import ANYONE
-from engine.logs import get_logger
+from engine.logs import get_logger, lines_with
 from engine.metrics import ApiMetrics
 from engine.service import Service
+from engine.tracing import NO_TRACES, SAYS_NOTHING, Span, Traces
 
 METHODS = ("GET", "POST")
 LOOPBACK_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost")
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{7,63}", re.ASCII)
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -58,22 +63,24 @@ def create_app(service: Service, *, version: str) -> Shell:
         openapi_config=None,
         logging_config=None,
     )
-    return Shell(app, service.metrics, only_loopback_names=_is_loopback(service.settings.listen_host))
+    return Shell(app, service.metrics, service.traces, only_loopback_names=_is_loopback(service.settings.listen_host))
 
 
 class Shell:
     """What holds for every request, whatever it asks for."""
 
-    def __init__(self, app: Litestar, metrics: ApiMetrics, *, only_loopback_names: bool) -> None:
+    def __init__(self, app: Litestar, metrics: ApiMetrics, traces: Traces, *, only_loopback_names: bool) -> None:
         """
         Args:
             app: answers what is not refused here.
             metrics: counts the requests.
+            traces: records them.
             only_loopback_names: refuse a Host header that is not this machine's own: a page of a foreign site that
                 rebinds its name to 127.0.0.1 would otherwise reach a service that listens there without a key.
         """
         self._app: Any = app
         self._metrics = metrics
+        self._traces = traces
         self._only_loopback_names = only_loopback_names
         self._log = get_logger()
         strict = "default-src 'none'; frame-ancestors 'none'"
@@ -88,15 +95,30 @@ class Shell:
             else:
                 await send({"type": "websocket.close", "code": 1008})
             return
+        request_id = _request_id(scope)
+        with self._traced(scope, request_id) as span, lines_with(request_id=request_id, trace_id=span.trace_id):
+            status = await self._answer_marked(scope, receive, send, request_id)
+            method = scope["method"] if scope["method"] in METHODS else "other"
+            span.note(status=status, task_id=scope.get("task_id"))
+            span.end_as(f"{method} {scope.get('path_template') or 'no route'}", failed=status >= 500)
+
+    def _traced(self, scope: Scope, request_id: str) -> contextlib.AbstractContextManager[Span]:
+        if scope["path"].startswith(SAYS_NOTHING):
+            return NO_TRACES.request(None)
+        return self._traces.request(_sent_once(scope, b"traceparent"), request_id=request_id)
+
+    async def _answer_marked(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> int:
+        """Answer with what every answer has; returns the status, 0 when there was none."""
         scope["principal"] = ANYONE
         started, status = time.perf_counter(), 0
         extra = self._docs_headers if scope["path"] == "/docs" else self._headers
+        marks = [*extra, (b"x-request-id", request_id.encode())]
 
         async def send_marked(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], *extra]
+                message["headers"] = [*message["headers"], *marks]
             await send(message)
 
         try:
@@ -109,6 +131,7 @@ class Shell:
             duration_s = time.perf_counter() - started
             self._metrics.answered(scope.get("path_template"), scope["method"], status, duration_s)
             self._log_request(scope, status, duration_s)
+        return status
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] not in METHODS:
@@ -121,7 +144,7 @@ class Shell:
             await self._app(scope, receive, send)
 
     def _log_request(self, scope: Scope, status: int, duration_s: float) -> None:
-        say = self._log.debug if scope["path"].startswith(("/health", "/metrics")) else self._log.info
+        say = self._log.debug if scope["path"].startswith(SAYS_NOTHING) else self._log.info
         say(
             "request",
             method=scope["method"],
@@ -130,6 +153,18 @@ class Shell:
             duration_ms=round(duration_s * 1000, 2),
             task_id=scope.get("task_id"),
         )
+
+
+def _sent_once(scope: Scope, name: bytes) -> str | None:
+    """A header that was sent once: one that was sent twice can be read in two ways, so it is not read."""
+    found = [value for header, value in scope["headers"] if header == name]
+    return found[0].decode("latin-1") if len(found) == 1 else None
+
+
+def _request_id(scope: Scope) -> str:
+    """The client's own, when it is well-formed; else a new one. It goes into logs and into the answer."""
+    given = _sent_once(scope, b"x-request-id")
+    return given if given and _REQUEST_ID.fullmatch(given) else uuid4().hex
 
 
 def _security_headers(content_policy: str) -> list[tuple[bytes, bytes]]:

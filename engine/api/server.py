@@ -15,6 +15,7 @@ from engine.queue import Queue
 from engine.service import Service
 from engine.settings import Settings
 from engine.store import Store
+from engine.tracing import Traces, open_traces
 from engine.versions import engine_version
 
 CONNECTIONS = 2000
@@ -31,22 +32,31 @@ async def serve(settings: Settings) -> None:
         ListenError: the address is taken, or not ours.
         PolicyError: a policy file that cannot be.
     """
-    database_url, redis_url = settings.servers
     listener = listen(settings.listen_host, settings.port)
-    service = Service(
+    async with open_traces(settings, "api") as traces:
+        service = _make_service(settings, traces)
+        await _Server(_config(service), service).serve(sockets=[listener])
+
+
+def _make_service(settings: Settings, traces: Traces) -> Service:
+    database_url, redis_url = settings.servers
+    return Service(
         settings,
         Store(database_url, connections=settings.database_connections, answer_s=STORE_ANSWER_S),
         Queue(redis_url, settings.queue_name),
         Policies.load(settings),
-        ApiMetrics(CollectorRegistry(), version=engine_version()),
+        metrics=ApiMetrics(CollectorRegistry(), version=engine_version()),
+        traces=traces,
     )
-    config = uvicorn.Config(
+
+
+def _config(service: Service) -> uvicorn.Config:
+    return uvicorn.Config(
         create_app(service, version=engine_version()),
         loop="uvloop", http="httptools", ws="none", lifespan="on", log_config=None, access_log=False,
         server_header=False, date_header=True, proxy_headers=False, limit_concurrency=CONNECTIONS,
         timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=GRACEFUL_S,
     )  # fmt: skip
-    await _Server(config, service).serve(sockets=[listener])
 
 
 class _Server(uvicorn.Server):

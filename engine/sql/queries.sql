@@ -3,8 +3,8 @@
 -- name: insert_task
 -- Remember a task before anybody is told of it. $4 is the parameters' JSON text.
 INSERT INTO tasks (task_id, task_type, policy, parameters, timeout_s, labels, script_name, max_attempts, file_ids,
-    memory_mib, tenant, priority, callback_url, idempotency_key, request_sha256)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+    memory_mib, tenant, priority, callback_url, idempotency_key, request_sha256, traceparent)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
 RETURNING created_at
 
 -- name: get_task
@@ -20,7 +20,7 @@ UPDATE tasks
 SET status = 'running', attempts = attempts + 1, worker_id = $2, lease_until = now() + make_interval(secs => $3),
     started_at = now()
 WHERE task_id = $1 AND status = 'queued'
-RETURNING attempts, tenant, priority, task_type, policy, parameters, timeout_s, script_name, file_ids, memory_mib,
+RETURNING attempts, tenant, priority, task_type, policy, parameters, timeout_s, script_name, file_ids, memory_mib, traceparent,
     callback_url,
     extract(epoch FROM now() - greatest(created_at, due_at))::float8 AS queue_s,
     extract(epoch FROM now() - created_at)::float8 AS age_s

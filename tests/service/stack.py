@@ -57,7 +57,7 @@ class Stack:
     """Servers, an API and workers that a test may break. Their only policy loads little, so that they start quickly."""
 
     def __init__(self, folder: Path, **environ: str) -> None:
-        self._folder = folder
+        self.folder = folder
         self._cleanup = contextlib.ExitStack()
         policies = folder / "policies"
         policies.mkdir()
@@ -80,7 +80,7 @@ class Stack:
 
     def start(self, *command: str, module: str = "engine", **environ: str) -> Part:
         """Start a part; it is stopped at the end, should it still run."""
-        log = self._folder / f"{'-'.join(command).replace(' ', '-')}.log"
+        log = self.folder / f"{'-'.join(command).replace(' ', '-')}.log"
         part = Part(list(command), self.environ | environ, log, module)
         self._cleanup.callback(part.stop, signal.SIGKILL)
         return part

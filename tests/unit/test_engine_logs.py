@@ -61,6 +61,12 @@ def test_tracebacks_are_structured_without_locals(capsys: pytest.CaptureFixture[
         ("redis://:pw@h:1/0", "redis://***@h:1/0"),
         ("unix:///run/x.sock?password=pw&db=1", "unix:///run/x.sock?password=***&db=1"),
         ("no secret here", "no secret here"),
+        ("Authorization: Bearer abc.def-123", "Authorization: Bearer ***"),
+        ("sent Bearer abcdef123456 there", "sent Bearer *** there"),
+        ("key whsec_MfKQ9r8GKYqrTwjU is bad", "key whsec_*** is bad"),
+        ('{"api_key": "abc", "token":"def"}', '{"api_key": "***", "token":"***"}'),
+        ("?secret=abc&page=2", "?secret=***&page=2"),
+        ("the token is missing", "the token is missing"),
     ],
 )
 def test_passwords_are_cut_out(text: str, expected: str) -> None:
