@@ -63,6 +63,7 @@ EGRESS_DECISIONS = (
     "bad_response", "not_tls", "name_mismatch", "too_many_connections", "bytes_limit", "timeout", "run_ended",
 )  # fmt: skip
 """The words of the egress proxy; any other would be counted as ``other``."""
+CALLBACK_OUTCOMES = ("delivered", "retried", "dead")
 
 _SHORT_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 """From a ready sandbox, which answers within a millisecond, to MAX_TASK_TIMEOUT as it is unless set."""
@@ -243,7 +244,7 @@ CALLBACKS = Family(
     name="unityai_callbacks_total",
     kind="counter",
     labels=("outcome",),
-    about="Attempts to deliver a callback, by outcome.",
+    about="Attempts to deliver a callback, by outcome: delivered, retried (later), dead (given up).",
 )
 
 API_FAMILIES = (
@@ -365,6 +366,8 @@ class WorkerMetrics:
                 self._finished.labels(task_type, policy, reason.value)
         for decision in EGRESS_DECISIONS:
             self._connections.labels(decision)
+        for outcome in CALLBACK_OUTCOMES:
+            self._callbacks.labels(outcome)
 
     def watch_pools(self, stats: Mapping[str, Callable[[], PoolStats]]) -> None:
         """Tell of these pools from now on.
@@ -424,8 +427,8 @@ class WorkerMetrics:
         self._loop_lag.set(lag_s)
 
     def called_back(self, outcome: str) -> None:
-        """An attempt to deliver a callback is over; ``outcome`` is one of a few words."""
-        self._callbacks.labels(outcome).inc()
+        """An attempt to deliver a callback is over."""
+        self._callbacks.labels(outcome if outcome in CALLBACK_OUTCOMES else OTHER).inc()
 
 
 class Exposition(NamedTuple):

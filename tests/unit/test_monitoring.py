@@ -12,6 +12,7 @@ import yaml
 
 from engine.metrics import (
     API_FAMILIES,
+    CALLBACK_OUTCOMES,
     EGRESS_DECISIONS,
     PROCESS_METRICS,
     SYSCALLS,
@@ -29,6 +30,7 @@ VALUES = {
     "state": {"working", "draining", "silent"},
     "dependency": {"database", "redis"},
     "decision": set(EGRESS_DECISIONS),
+    "outcome": set(CALLBACK_OUTCOMES),
     "syscall": SYSCALLS | {"other"},
 }
 WORDS = {"and", "or", "unless", "on", "ignoring", "bool"}
