@@ -48,8 +48,8 @@ monitoring-test: install  ## Have promtool try alert rules, dashboard and metric
 coverage: install  ## Branch coverage of sandbox/, with what cannot be measured and why
 	@$(PY) -m tests.coverage_sandbox
 
-bench: install models  ## Measure, against plain python and bwrap in the same run
-	@$(PY) -m engine bench
+bench: install models  ## Measure, against plain python and bwrap in the same run; writes BENCHMARKS.md
+	@$(PY) -m engine bench --report BENCHMARKS.md
 
 lock:  ## Work requirements.lock out anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \

@@ -139,6 +139,7 @@ def metrics(
 def bench(
     part: Annotated[BenchPart, typer.Argument(help="What to measure.")] = BenchPart.ALL,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    report: Annotated[Path | None, typer.Option(help="File to write the report to, as BENCHMARKS.md.")] = None,
 ) -> None:
     """Measure, always beside a baseline of the same run: plain python, and bwrap where it is installed.
 
@@ -150,7 +151,7 @@ def bench(
         from engine import bench as benchmarks
 
         parts = ["sandbox", "egress", "service"] if part is BenchPart.ALL else [part.value]
-        rows = benchmarks.run(settings, parts, json=json)
+        rows = benchmarks.run(settings, parts, json=json, report=report)
         if json:
             _print_json(rows)
 

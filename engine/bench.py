@@ -23,6 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from engine import bench_egress, bench_service
+from engine.bench_report import write_report
+from engine.bench_rows import Row, make_row
 from engine.policies import Policies
 from engine.settings import Settings
 from engine.worker import template
@@ -35,34 +37,6 @@ import pandas
 result = pandas.DataFrame(args).corr()
 """
 _ROWS = [{"x": number, "y": number * number} for number in range(20)]
-
-
-class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One measurement. ``ratio`` is the baseline's p50 over this p50: how many times faster this is."""
-
-    what: str
-    samples: int
-    p50_ms: float
-    p95_ms: float
-    rate_s: float | None = None
-    baseline: str | None = None
-    ratio: float | None = None
-    note: str = ""
-
-
-def _row(what: str, seconds: list[float], baseline: Row | None = None, *, rate_s: float | None = None) -> Row:
-    ordered = sorted(seconds)
-    p50_ms = statistics.median(ordered) * 1e3
-    p95_ms = ordered[min(len(ordered) - 1, round(len(ordered) * 0.95))] * 1e3
-    return Row(
-        what=what,
-        samples=len(ordered),
-        p50_ms=round(p50_ms, 3),
-        p95_ms=round(p95_ms, 3),
-        rate_s=None if rate_s is None else round(rate_s, 1),
-        baseline=baseline.what if baseline else None,
-        ratio=round(baseline.p50_ms / p50_ms, 2) if baseline else None,
-    )
 
 
 # -- baselines
@@ -87,10 +61,10 @@ def measure_baselines(progress: Progress) -> dict[str, Row]:
     for name, code, count in (("", "pass", 30), (" + import pandas", "import pandas", 7)):
         command = [sys.executable, "-I", "-c", code]
         progress(f"plain python{name}")
-        rows["python" + name] = _row(f"python -I{name}", _time_commands(command, count))
+        rows["python" + name] = make_row(f"python -I{name}", _time_commands(command, count))
         if shutil.which("bwrap"):
             progress(f"bwrap + python{name}")
-            rows["bwrap" + name] = _row(f"bwrap + python -I{name}", _time_commands(_bwrap(command), count))
+            rows["bwrap" + name] = make_row(f"bwrap + python -I{name}", _time_commands(_bwrap(command), count))
     return rows
 
 
@@ -149,10 +123,10 @@ async def measure_sandbox(policy: Policy, template: Template, progress: Progress
         async with Pool(chosen, host, template, ready=2) as pool:
             progress(f"ready child, {name}")
             seconds = await _time_ready(pool, _request(_TRIVIAL), 300)
-            rows.append(_row(f"ready child, trivial script, {name}", seconds, bare))
+            rows.append(make_row(f"ready child, trivial script, {name}", seconds, bare))
             if chosen is policy:
                 seconds = await _time_ready(pool, _request(_CORRELATION, _ROWS), 100)
-                rows.append(_row("ready child, import pandas + correlation", seconds, with_pandas))
+                rows.append(make_row("ready child, import pandas + correlation", seconds, with_pandas))
         async with Pool(chosen, host, template, ready=10) as pool:
             rows.append(_weigh(pool, name))
         async with Pool(chosen, host, template, ready=0) as pool:
@@ -160,7 +134,7 @@ async def measure_sandbox(policy: Policy, template: Template, progress: Progress
                 progress(f"turnover, {name}, {concurrency} at once")
                 seconds, rate_s = await _time_turnover(pool, concurrency, 400)
                 what = f"fork + lock down + run + reap, {name}, {concurrency} at once"
-                rows.append(_row(what, seconds, bare, rate_s=rate_s))
+                rows.append(make_row(what, seconds, bare, rate_s=rate_s))
     return rows
 
 
@@ -170,8 +144,9 @@ def _weigh(pool: Pool, name: str) -> Row:
     for pid in pool.ready_pids():
         text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
         sizes_mib.append(next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")) / 1024)
-    note = f"PSS {statistics.mean(sizes_mib):.1f} MiB an idle child, with {len(sizes_mib)} ready"
-    return Row(what=f"memory of a ready child, {name}", samples=len(sizes_mib), p50_ms=0, p95_ms=0, note=note)
+    mean_mib = statistics.mean(sizes_mib)
+    note = f"PSS {mean_mib:.1f} MiB an idle child, with {len(sizes_mib)} ready"
+    return Row(what=f"memory of a ready child, {name}", samples=len(sizes_mib), value=mean_mib, unit="MiB", note=note)
 
 
 # -- the egress proxy
@@ -185,9 +160,9 @@ async def measure_egress(policy: Policy, template: Template, progress: Progress)
     rows: list[Row] = []
     for name, fetched in (("directly", direct), ("through the proxy", proxied)):
         baseline = rows[:2] if rows else [None, None]
-        rows.append(_row(f"small fetch {name}", fetched.small_s, baseline[0]))
+        rows.append(make_row(f"small fetch {name}", fetched.small_s, baseline[0]))
         seconds = [seconds for _, seconds in fetched.big]
-        row = _row(f"{bench_egress.BIG_MIB} MiB {name}", seconds, baseline[1])
+        row = make_row(f"{bench_egress.BIG_MIB} MiB {name}", seconds, baseline[1])
         speed = f"{bench_egress.BIG_MIB * 1e3 / row.p50_ms:.0f} MiB/s"
         rows.append(msgspec.structs.replace(row, note=speed))
     added_ms = rows[2].p50_ms - rows[0].p50_ms
@@ -201,15 +176,18 @@ async def measure_egress(policy: Policy, template: Template, progress: Progress)
 async def measure_service(progress: Progress) -> list[Row]:
     """``POST /execute?wait`` end to end: HTTP, PostgreSQL, Redis, sandbox and back."""
     progress("plain python")
-    bare = _row("python -I", await asyncio.to_thread(_time_commands, [sys.executable, "-I", "-c", "pass"], 30))
+    bare = make_row("python -I", await asyncio.to_thread(_time_commands, [sys.executable, "-I", "-c", "pass"], 30))
     rows, body = [bare], _request(_TRIVIAL)
     for workers, concurrencies in ((1, {1: 200, 16: 1600}), (2, {16: 1600})):
-        loads = await bench_service.measure(body, concurrencies, workers=workers, say=progress)
+        loads, idle_percent = await bench_service.measure(body, concurrencies, workers=workers, say=progress)
         for concurrency, load in zip(concurrencies, loads, strict=True):
             noun = "worker" if workers == 1 else "workers"
             what = f"POST /execute?wait, {concurrency} at once, {workers} {noun}"
-            row = _row(what, load.seconds, bare, rate_s=load.rate_s)
+            row = make_row(what, load.seconds, bare, rate_s=load.rate_s)
             rows.append(msgspec.structs.replace(row, note=bench_service.in_words(load.cpu_ms)))
+        if workers == 1:
+            note = f"{idle_percent:.2f} % of a core, zygotes and ready children included"
+            rows.append(Row(what="idle worker", samples=1, value=idle_percent, unit="%", note=note))
     return rows
 
 
@@ -242,12 +220,14 @@ async def measure(parts: list[str], settings: Settings, progress: Progress) -> l
     return rows
 
 
-def run(settings: Settings, parts: list[str], *, json: bool) -> list[Row]:
+def run(settings: Settings, parts: list[str], *, json: bool, report: Path | None = None) -> list[Row]:
     """Measure with a progress line on stderr, and show the table unless it is to be JSON."""
     # a line each, no spinner: what moves on the screen takes processor time from what is measured
     console = Console(stderr=True)
     # on the loop that a worker runs on
     rows = uvloop.run(measure(parts, settings, lambda what: console.print(f"measuring: {what}", style="dim")))
+    if report is not None:
+        write_report(rows, report)
     if not json:
         show(rows, Console(width=None if sys.stdout.isatty() else 150))
     return rows

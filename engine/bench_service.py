@@ -16,6 +16,8 @@ from engine.demo import own_service
 
 TIMEOUT_S = 60.0
 WARM_UP = 5
+SETTLE_S = 3.0
+IDLE_S = 10.0
 PARTS = ("api", "worker", "sandbox", "postgres", "redis", "client")
 _NAMES = {"postgres": "postgres", "valkey-server": "redis", "redis-server": "redis"}
 
@@ -32,7 +34,7 @@ class Load(NamedTuple):
 
 async def measure(
     body: bytes, concurrencies: dict[int, int], *, workers: int, say: Callable[[str], None]
-) -> list[Load]:
+) -> tuple[list[Load], float]:
     """Loads of ``POST /execute?wait`` on a service of its own.
 
     Args:
@@ -40,6 +42,9 @@ async def measure(
         concurrencies: how many clients at once → how many posts in all.
         workers: worker processes.
         say: is told what is being measured.
+
+    Returns:
+        The loads, and what the workers then used while nothing was asked of them, in per cent of a core.
 
     Raises:
         RuntimeError: a task did not end well.
@@ -50,7 +55,8 @@ async def measure(
             say(f"POST /execute?wait, {concurrency} at once, workers: {workers}")
             await post(url, body, concurrency, WARM_UP * concurrency)  # what is slow only once
             loads.append(await post(url, body, concurrency, count))
-    return loads
+        say(f"the service at rest, workers: {workers}")
+        return loads, await _idle_percent()
 
 
 async def post(url: str, body: bytes, concurrency: int, count: int) -> Load:
@@ -87,6 +93,14 @@ def in_words(cpu_ms: dict[str, float]) -> str:
     """Processor time by part, the largest first."""
     largest = sorted(cpu_ms.items(), key=lambda item: -item[1])
     return "cpu ms a task: " + ", ".join(f"{part} {spent:.2f}" for part, spent in largest)
+
+
+async def _idle_percent() -> float:
+    await asyncio.sleep(SETTLE_S)
+    before = _processor_s()
+    await asyncio.sleep(IDLE_S)
+    after = _processor_s()
+    return sum(after[part] - before[part] for part in ("worker", "sandbox")) / IDLE_S * 100
 
 
 async def _answer(reader: asyncio.StreamReader) -> bytes:

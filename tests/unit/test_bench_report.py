@@ -1,0 +1,72 @@
+"""The report says what was reached, what was missed and why, and what was not measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from engine.bench_report import BARS, write_report
+from engine.bench_rows import Row, make_row
+
+QUICK = {
+    "ready child, trivial script, light": Row(what="", samples=1, p50_ms=0.9, p95_ms=1.9, ratio=15, baseline="bwrap"),
+    "ready child, import pandas": Row(what="", samples=1, p50_ms=2, p95_ms=3, ratio=100, baseline="bwrap"),
+    "fork + lock down + run + reap, light": Row(what="", samples=1, rate_s=250),
+    "fork + lock down + run + reap, pandas": Row(what="", samples=1, rate_s=150),
+    "POST /execute?wait, 1 at once": Row(what="", samples=1, p50_ms=10, p95_ms=12),
+    "POST /execute?wait, 16 at once": Row(what="", samples=1, rate_s=200),
+    "data_processing statistics 1,000,000": Row(what="", samples=1, p50_ms=2, ratio=0.5, baseline="in process"),
+    "memory of a ready child": Row(what="", samples=1, value=6, unit="MiB"),
+    "idle worker": Row(what="", samples=1, value=1, unit="%"),
+}
+SLOW = {
+    name: Row(
+        what="",
+        samples=1,
+        p50_ms=row.p50_ms * 1.1,
+        p95_ms=row.p95_ms * 1.1,
+        rate_s=row.rate_s and row.rate_s * 0.9,
+        ratio=row.ratio and row.ratio * 0.9,
+        baseline=row.baseline,
+        value=row.value and row.value * 1.1,
+        unit=row.unit,
+    )
+    for name, row in QUICK.items()
+}
+
+
+def report(folder: Path, rows: dict[str, Row]) -> str:
+    named = [msgspec.structs.replace(row, what=f"{name}, here") for name, row in rows.items()]
+    write_report(named, folder / "report.md")
+    return (folder / "report.md").read_text(encoding="utf-8")
+
+
+def test_every_bar_is_measured_by_some_row() -> None:
+    """No bar without a row, and no row of this test without a bar."""
+    assert {bar.begins for bar in BARS} == QUICK.keys()
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_bar_that_is_just_reached_is_said_so(tmp_path: Path, name: str) -> None:
+    """The number itself still counts."""
+    text = report(tmp_path, {name: QUICK[name]})
+    assert (1, 0) == (text.count("| reached |"), text.count("**missed**"))
+    assert len(BARS) - 1 == text.count("not measured in this run")
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_bar_that_is_missed_is_said_so_with_its_reason(tmp_path: Path, name: str) -> None:
+    """Ten per cent worse is not reached, and there is a sentence for it."""
+    text = report(tmp_path, {name: SLOW[name]})
+    assert (0, 1) == (text.count("| reached |"), text.count("**missed**"))
+    (bar,) = [bar for bar in BARS if bar.begins == name]
+    assert f"- **{bar.what}**: " in text
+
+
+def test_row_of_times_has_its_median_and_its_slow_end() -> None:
+    """p95 is the ninety-fifth of a hundred, the ratio that of the medians."""
+    baseline = make_row("baseline", [0.01])
+    row = make_row("row", [number / 1000 for number in range(1, 101)], baseline)
+    assert (50.5, 96, 0.2) == (row.p50_ms, row.p95_ms, row.ratio)
