@@ -127,7 +127,7 @@ def metrics(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, as in the README.")] = False,
 ) -> None:
     """List every metric: its type, its labels, which process has it, what it means."""
-    from engine.metrics import describe_families, markdown_table
+    from engine.metric_families import describe_families, markdown_table
 
     if markdown:
         print(markdown_table())

@@ -23,6 +23,8 @@ from engine.versions import Versions, versions
 
 BEAT_S = 2.0
 ALIVE_WITHIN_S = 7.0
+SLOW_S = 1.0
+"""A worker whose event loop was later than that at its last beat has too little processor time."""
 SHOWN_FOR_S = 600.0
 """How long a silent worker is still told of."""
 
@@ -109,6 +111,8 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
                 found.append(f"{name} has been silent for {worker.heartbeat.age_s:.0f} s")
             if worker.heartbeat.state.failing:
                 found.append(f"{name} fails by its own fault under: {', '.join(worker.heartbeat.state.failing)}")
+            elif worker.heartbeat.state.lag_s > SLOW_S:
+                found.append(f"{name} is slow: its event loop was {worker.heartbeat.state.lag_s:.1f} s late")
             if worker.policies_differ:
                 differ = ", ".join(worker.policies_differ)
                 found.append(f"{name} does not have the policies that this API has: {differ}")

@@ -102,7 +102,7 @@ async def run_stack(settings: Settings, *, workers: int, ready: Callable[[str], 
         environ = _environ(settings, embedded)
         stop_s = settings.drain_s + WORKER_STOP_GRACE_S
         parts = [
-            Part("worker", environ | {"WORKER_METRICS_PORT": _metrics_port(settings, number)}, stop_s=stop_s)
+            Part("worker", environ | {"WORKER_METRICS_PORT": metrics_port(settings, number)}, stop_s=stop_s)
             for number in range(workers)
         ]
         await _run_parts([Part("api", environ, stop_s=API_STOP_S), *parts], embedded, settings, stop, ready)
@@ -203,7 +203,7 @@ def _environ(settings: Settings, embedded: Embedded) -> dict[str, str]:
     return environ
 
 
-def _metrics_port(settings: Settings, number: int) -> str:
+def metrics_port(settings: Settings, number: int) -> str:
     """A port of its own for each worker: counted on from the one that was asked for, else any that is free."""
     first = settings.worker_metrics_port
     return str(first + number) if first else "0"

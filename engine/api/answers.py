@@ -264,7 +264,7 @@ def targets_answer(health: Health) -> tuple[MetricsTargets, ...]:
     """Where the workers serve their metrics."""
     addresses = [worker.heartbeat.state.metrics for worker in health.workers]
     found = tuple(sorted(address for address in addresses if address))
-    return (MetricsTargets(targets=found, labels={"process": "worker"}),)
+    return (MetricsTargets(targets=found, labels={}),)
 
 
 def _worker(worker: WorkerFound) -> WorkerHealth:

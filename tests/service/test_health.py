@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 from stack import Stack, until
 
-from engine.health import ALIVE_WITHIN_S, BEAT_S
+from engine.health import ALIVE_WITHIN_S, BEAT_S, SLOW_S
 
 
 def workers(stack: Stack) -> dict[int, dict[str, Any]]:
@@ -62,6 +62,10 @@ def test_stopped_worker_shows_as_silent_and_comes_back(stack: Stack) -> None:
     assert ["no worker is at work: tasks are accepted, and run when there is one"] == reasons
     assert 'unityai_workers{state="silent"} 1.0' in metrics
     until(lambda: workers(stack)[worker.pid]["state"] == "working", "the worker is back")
+    awake = stack.client.get("/health").json()
+    assert awake["workers"][0]["lag_ms"] > SLOW_S * 1000
+    assert any(f"pid {worker.pid}) is slow" in reason for reason in awake["reasons"])
+    until(lambda: stack.client.get("/health").json()["status"] == "ok", "all is well again")
 
 
 def test_worker_with_other_policies_is_reported(stack: Stack, tmp_path: Path) -> None:

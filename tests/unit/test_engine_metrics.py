@@ -14,19 +14,19 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from engine.listening import ListenError
+from engine.metric_families import API_FAMILIES, WORKER_FAMILIES, markdown_table
 from engine.metrics import (
-    API_FAMILIES,
     EGRESS_DECISIONS,
     PROCESS_METRICS,
     SYSCALLS,
-    WORKER_FAMILIES,
     ApiMetrics,
     MetricsListener,
     ServiceState,
     WorkerMetrics,
     expose,
-    markdown_table,
 )
+from engine.settings import load_settings
+from engine.stack import metrics_port
 from engine.task import Outcome, Status, TaskUsage
 from sandbox import ExitReason, Isolation, PoolStats, Violation
 from sandbox.egress.decisions import Decision, Ledger
@@ -187,6 +187,15 @@ def test_taken_port_is_a_sentence(worker: WorkerMetrics) -> None:
         taken.listen()
         with pytest.raises(ListenError, match="WORKER_METRICS_PORT"):
             MetricsListener(worker.registry, "127.0.0.1", taken.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [("", ["0", "0", "0"]), ("0", ["0", "0", "0"]), ("9100", ["9100", "9101", "9102"])]
+)
+def test_each_worker_of_up_has_a_port_of_its_own(given: str, expected: list[str]) -> None:
+    """Counted on from the port that was asked for, else any that is free."""
+    settings = load_settings({"WORKER_METRICS_PORT": given})
+    assert expected == [metrics_port(settings, number) for number in range(3)]
 
 
 def test_table_in_the_readme_is_the_one_that_the_engine_prints() -> None:
