@@ -4,7 +4,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install models demo test lint ablation soak monitoring-test coverage bench lock clean
+.PHONY: help install models demo test lint ablation soak chaos monitoring-test coverage bench lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -44,6 +44,9 @@ soak: install  ## 10,000 runs through one pool; afterwards nothing may be more t
 
 monitoring-test: install  ## Have promtool try alert rules, dashboard and metrics (apt-get install prometheus)
 	@$(PY) -m tests.monitoring
+
+chaos: install  ## Kill and spoil everything for a few minutes while tasks come in; no promise may break
+	@$(PY) -m tests.chaos
 
 coverage: install  ## Branch coverage of sandbox/, with what cannot be measured and why
 	@$(PY) -m tests.coverage_sandbox

@@ -56,13 +56,14 @@ class Part:
 class Stack:
     """Servers, an API and workers that a test may break. Their only policy loads little, so that they start quickly."""
 
-    def __init__(self, folder: Path, **environ: str) -> None:
+    def __init__(self, folder: Path, *, max_attempts: int = 3, **environ: str) -> None:
         self.folder = folder
         self._cleanup = contextlib.ExitStack()
         policies = folder / "policies"
         policies.mkdir()
         policy = (ROOT / "policies" / "custom_script.toml").read_text()
         light = re.sub(r"^preload .*$", 'preload = ["handlers.custom_script"]', policy, flags=re.MULTILINE)
+        light = re.sub(r"^max_attempts .*$", f"max_attempts = {max_attempts}", light, flags=re.MULTILINE)
         light = re.sub(r"^preload_if_named .*$", "preload_if_named = []", light, flags=re.MULTILINE)
         (policies / "custom_script.toml").write_text(light)
         self.servers = self._cleanup.enter_context(Embedded(None))
@@ -81,7 +82,10 @@ class Stack:
     def start(self, *command: str, module: str = "engine", **environ: str) -> Part:
         """Start a part; it is stopped at the end, should it still run."""
         log = self.folder / f"{'-'.join(command).replace(' ', '-')}.log"
-        part = Part(list(command), self.environ | environ, log, module)
+        return self.keep(Part(list(command), self.environ | environ, log, module))
+
+    def keep(self, part: Part) -> Part:
+        """Stop a part at the end, should it still run."""
         self._cleanup.callback(part.stop, signal.SIGKILL)
         return part
 
