@@ -53,7 +53,7 @@ class WorkerFound(msgspec.Struct, frozen=True, kw_only=True):
     def free_slots(self) -> int:
         """Tasks that it could take at once."""
         at = self.heartbeat.state
-        return max(0, at.slots - at.running) if self.state == "working" else 0
+        return max(0, at.slots - at.running) if self.state == "working" and at.works else 0
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,7 +98,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
         if self.accepts and not working:
             found.append("no worker is at work: tasks are accepted, and run when there is one")
         elif self.accepts and not any(worker.heartbeat.state.works for worker in working):
-            found.append("every worker's sandboxes fail: tasks are accepted, and run when they are well again")
+            found.append("no worker that is at work is well: tasks are accepted, and run when one is again")
         return tuple(found)
 
     @property
@@ -109,6 +109,8 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
             name = f"worker {worker.heartbeat.state.worker_id} (pid {worker.heartbeat.state.pid})"
             if worker.state == "silent":
                 found.append(f"{name} has been silent for {worker.heartbeat.age_s:.0f} s")
+            if worker.heartbeat.state.redis != "ok" and self.redis.fault is None:
+                found.append(f"{name} does not reach Redis, which this API does: it takes no tasks")
             if worker.heartbeat.state.failing:
                 found.append(f"{name} fails by its own fault under: {', '.join(worker.heartbeat.state.failing)}")
             elif worker.heartbeat.state.lag_s > SLOW_S:

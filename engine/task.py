@@ -228,6 +228,8 @@ class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
     running: int
     ready: dict[str, int]
     """Policy → sandboxes that stand ready."""
+    redis: Literal["ok", "away"] = "ok"
+    """Whether it reaches Redis, without which it takes no tasks."""
     failing: tuple[str, ...] = ()
     """Policies whose sandbox failed there by our own fault, and has not worked since."""
     isolation: Isolation
@@ -243,7 +245,7 @@ class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def works(self) -> bool:
         """Whether it can run tasks, of at least one policy."""
-        return not set(self.ready) <= set(self.failing)
+        return self.redis == "ok" and not set(self.ready) <= set(self.failing)
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from uuid import UUID, uuid4
 
 import msgspec
@@ -484,7 +484,7 @@ class Worker:
             try:
                 await self._store.open()
                 await self._renew()
-                await self._store.beat(self._state())
+                await self._store.beat(await self._state())
             except StoreUnavailableError as error:
                 self._log.warning("database away", reason=str(error))
                 self._note_database_away()
@@ -573,7 +573,14 @@ class Worker:
     def _isolation(self) -> Isolation:
         return next(iter(self._pools.values())).isolation
 
-    def _state(self) -> WorkerState:
+    async def _ask_redis(self) -> Literal["ok", "away"]:
+        try:
+            await self._queue.ping()
+        except QueueUnavailableError:
+            return "away"
+        return "ok"
+
+    async def _state(self) -> WorkerState:
         return WorkerState(
             worker_id=self.worker_id,
             host=socket.gethostname(),
@@ -581,6 +588,7 @@ class Worker:
             slots=self._settings.max_concurrent_tasks,
             running=len(self._attempts),
             ready={name: pool.stats().ready for name, pool in self._pools.items()},
+            redis=await self._ask_redis(),
             failing=tuple(sorted(self._failing)),
             isolation=self._isolation(),
             state="draining" if self._draining.is_set() else "working",

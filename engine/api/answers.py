@@ -126,6 +126,7 @@ class WorkerHealth(msgspec.Struct, frozen=True, kw_only=True):
     slots: Annotated[int, Meta(description="Tasks that it can run at the same time.")]
     running: int
     ready: Annotated[dict[str, int], Meta(description="Policy → sandboxes that stand ready.")]
+    redis: Annotated[Literal["ok", "away"], Meta(description="Whether it reaches Redis; else it takes no tasks.")]
     failing: Annotated[
         tuple[str, ...], Meta(description="Policies whose sandbox failed there by our fault, and has not worked since.")
     ] = ()
@@ -279,6 +280,7 @@ def _worker(worker: WorkerFound) -> WorkerHealth:
         slots=at.slots,
         running=at.running,
         ready=at.ready,
+        redis=at.redis,
         failing=at.failing,
         isolation=at.isolation,
         versions=at.versions,

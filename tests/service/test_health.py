@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from stack import Stack, until
+from stack import Stack, free_port, until
 
 from engine.health import ALIVE_WITHIN_S, BEAT_S, SLOW_S
 
@@ -81,6 +81,19 @@ def test_worker_with_other_policies_is_reported(stack: Stack, tmp_path: Path) ->
     assert health["policies"]["custom_script"] != found["policies"]["custom_script"]
     assert "degraded" == health["status"]
     assert any("policies" in reason and str(worker.pid) in reason for reason in health["reasons"])
+
+
+def test_worker_that_does_not_reach_redis_is_named(stack: Stack) -> None:
+    """A worker that is alive, and takes nothing because its own way to Redis is cut, does not pass for one at work."""
+    worker = stack.worker(REDIS_URL=f"redis://127.0.0.1:{free_port()}/0")
+    health = stack.client.get("/health").json()
+    assert ("ok", "away", 0) == (
+        health["redis"]["status"],
+        workers(stack)[worker.pid]["redis"],
+        health["queue"]["free_slots"],
+    )
+    assert any(f"pid {worker.pid}) does not reach Redis" in reason for reason in health["reasons"])
+    assert 503 == _ready(stack)[0]
 
 
 def test_database_away_is_down_with_the_reason(stack: Stack) -> None:
