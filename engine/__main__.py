@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from engine.logs import configure_logs
+from engine.logs import configure_logs, log_uncaught
 from engine.policy_commands import make_app
 from engine.settings import Settings, SettingsError, load_settings, variables
 
@@ -187,6 +187,7 @@ def _settings(overrides: dict[str, str] | None = None) -> Settings:
     os.environ.update(overrides or {})
     loaded = load_settings(os.environ)
     configure_logs(level=loaded.log_level, log_format=loaded.log_format)
+    log_uncaught()
     return loaded
 
 

@@ -12,7 +12,9 @@ import json
 import logging
 import re
 import sys
+import threading
 from collections.abc import Mapping, MutableMapping
+from types import TracebackType
 from typing import Any
 
 import msgspec
@@ -66,6 +68,20 @@ def configure_logs(*, level: str, log_format: str) -> None:
     root.setLevel(number)
     for name in _QUIET_LIBRARIES:
         logging.getLogger(name).setLevel(max(number, logging.WARNING))
+
+
+def log_uncaught() -> None:
+    """Make lines of what would otherwise go to stderr as it is: warnings, and exceptions that nobody catches."""
+    logging.captureWarnings(True)
+    sys.excepthook = _log_uncaught
+    threading.excepthook = lambda raised: _log_uncaught(raised.exc_type, raised.exc_value, raised.exc_traceback)
+
+
+def _log_uncaught(kind: type[BaseException], raised: BaseException | None, traceback: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, raised or kind(), traceback)
+    else:
+        get_logger().critical("exception that nobody caught", exc_info=raised or kind())
 
 
 def get_logger(**bound: Any) -> FilteringBoundLogger:
