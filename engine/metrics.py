@@ -240,7 +240,8 @@ class WorkerMetrics:
         """A task was taken back from a lost worker, and stands so now."""
         self._leases_lost.inc()
         if status.final:
-            self.finished(task_type, policy, ExitReason.WORKER_LOST, None)
+            reason = ExitReason.CANCELLED if status is Status.CANCELLED else ExitReason.WORKER_LOST
+            self.finished(task_type, policy, reason, None)
 
     def lagged(self, lag_s: float) -> None:
         """The event loop was late by so many seconds."""

@@ -40,6 +40,7 @@ from redis.exceptions import RedisError
 
 from engine.logs import get_logger
 
+Channel = Literal["finished", "cancel"]
 FUNCTION = "run_task"
 ENTRY_BYTES = 1024
 ENTRY_TTL_S = 7 * 86400
@@ -102,7 +103,7 @@ class Queue:
         """
         self._url = url
         self._name = name
-        self._channel = f"{name}:finished"
+        self._channels: dict[Channel, str] = {"finished": f"{name}:finished", "cancel": f"{name}:cancel"}
         self._redis = _client(url, COMMAND_TIMEOUT_S, connections=CONNECTIONS)
         self._turns = asyncio.Semaphore(CONNECTIONS)
         self._away_until = 0.0
@@ -133,7 +134,21 @@ class Queue:
         """Wake everybody who waits for this task; who does not hear it looks again within a second."""
         with contextlib.suppress(QueueUnavailableError):
             async with self._reachable():
-                await self._redis.publish(self._channel, str(task_id))
+                await self._redis.publish(self._channels["finished"], str(task_id))
+
+    async def ask_to_cancel(self, task_id: UUID) -> None:
+        """Tell the workers that this task is to end; who does not hear it learns it when it renews its leases."""
+        with contextlib.suppress(QueueUnavailableError):
+            async with self._reachable():
+                await self._redis.publish(self._channels["cancel"], str(task_id))
+
+    async def drop(self, task_id: UUID) -> None:
+        """Take a task out of the line; one that stays there does no harm, since nobody can claim it any more."""
+        with contextlib.suppress(QueueUnavailableError):
+            async with self._reachable(), self._redis.pipeline(transaction=False) as pipe:
+                pipe.zrem(self._name, str(task_id))
+                pipe.delete(job_key_prefix + str(task_id))
+                await pipe.execute()
 
     async def ping(self) -> None:
         """Ask for nothing.
@@ -144,10 +159,11 @@ class Queue:
         async with self._reachable():
             await self._redis.ping()
 
-    async def listen(self, heard: Callable[[str], None], reconnected: Callable[[], None]) -> None:
-        """Call ``heard`` with the id of each task that ends, until cancelled. Reconnects by itself.
+    async def listen(self, channel: Channel, heard: Callable[[str], None], reconnected: Callable[[], None]) -> None:
+        """Call ``heard`` with the id of each task that ends, or is to be cancelled. Never ends; reconnects by itself.
 
         Args:
+            channel: which of the two.
             heard: is given the text that was announced, which may be anything.
             reconnected: called each time that listening begins, for what was missed before.
         """
@@ -156,7 +172,7 @@ class Queue:
             client = _client(self._url, None, connections=1)
             try:
                 async with client.pubsub() as subscription:
-                    await subscription.subscribe(self._channel)
+                    await subscription.subscribe(self._channels[channel])
                     self.listening, pause = True, BACKOFF_S[0]
                     reconnected()
                     async for message in subscription.listen():

@@ -29,7 +29,7 @@ from engine.settings import Settings
 from engine.store import SchemaError, Store, StoreUnavailableError
 from engine.task import Callback, Claim, NewFile, NewTask, Priority, Status, StoredTask
 from engine.tracing import NO_TRACES, Traces
-from sandbox import Artifact, Policy
+from sandbox import Artifact, ExitReason, Policy
 
 MAX_WAIT_S = 300.0
 POLL_LISTENING_S = 5.0
@@ -144,7 +144,7 @@ class Service:
         """Keeps connecting to PostgreSQL until it answers, and listens for tasks that end."""
         background = [
             asyncio.create_task(self._open_store()),
-            asyncio.create_task(self._queue.listen(self.waiters.wake, self.waiters.wake_all)),
+            asyncio.create_task(self._queue.listen("finished", self.waiters.wake, self.waiters.wake_all)),
         ]
         try:
             yield
@@ -238,6 +238,27 @@ class Service:
             if found is None or found.status.final or wait_s <= 0:
                 return found
             return await self.wait(principal, waiter, wait_s)
+
+    async def cancel(self, principal: Principal, task_id: UUID, *, wait_s: float = 0.0) -> StoredTask | None:
+        """Ask for a task's end, and wait up to ``wait_s`` seconds for it; ``None`` when the tenant has none such.
+
+        One that is queued has ended when this returns; of one that runs the worker is told; one that has ended stays
+        as it is.
+
+        Raises:
+            StoreUnavailableError: PostgreSQL is away.
+        """
+        with self.waiters.waiting(task_id) as waiter:
+            cancelled = await self._store.cancel(task_id, principal.tenant)
+            if cancelled is not None and cancelled.status.final:
+                self.metrics.finished(cancelled.task_type, cancelled.policy, ExitReason.CANCELLED)
+                await self._queue.drop(task_id)
+                await self._queue.announce(task_id)
+            elif cancelled is not None:
+                await self._queue.ask_to_cancel(task_id)
+                if wait_s > 0:
+                    return await self.wait(principal, waiter, wait_s)
+            return await self._store.get(task_id, principal.tenant)
 
     async def wait(self, principal: Principal, waiter: Waiter, wait_s: float) -> StoredTask | None:
         """A task as it ended within ``wait_s`` seconds, else as it stands then.

@@ -24,7 +24,9 @@ import msgspec
 
 from engine.logs import redact
 from engine.task import (
+    CANCELLED,
     Callback,
+    Cancelled,
     Claim,
     Heartbeat,
     NewFile,
@@ -203,10 +205,14 @@ class Store:
             traceparent=row["traceparent"],
         )
 
-    async def renew(self, worker_id: UUID, task_ids: Sequence[UUID], lease_s: float) -> set[UUID]:
-        """Renew the leases of a worker's tasks; returns those that are still its own."""
+    async def renew(self, worker_id: UUID, task_ids: Sequence[UUID], lease_s: float) -> dict[UUID, bool]:
+        """Renew the leases of a worker's tasks.
+
+        Returns:
+            Those that are still its own → whether somebody asked for their end.
+        """
         rows = await self._rows("renew_leases", worker_id, list(task_ids), lease_s)
-        return {UUID(bytes=row["task_id"].bytes) for row in rows}
+        return {UUID(bytes=row["task_id"].bytes): row["cancel_asked"] for row in rows}
 
     async def finish(self, claim: Claim, worker_id: UUID, outcome: Outcome, artifacts: Sequence[Artifact] = ()) -> bool:
         """Store how an attempt ended; ``False`` when its lease was lost meanwhile and nothing was stored."""
@@ -224,16 +230,23 @@ class Store:
         )
         return bool(rows)
 
-    async def release(self, claim: Claim, worker_id: UUID) -> bool:
-        """Give a task back without spending an attempt, because this worker stops."""
-        return bool(
-            await self._rows(
-                "give_back_task", claim.task_id, claim.attempt, worker_id, 0.0, 1, "released", "the worker stopped"
-            )
-        )
+    async def cancel(self, task_id: UUID, tenant: str) -> Cancelled | None:
+        """Cancel a task: at once while it is queued, else by its worker; ``None`` when it is final or not there."""
+        rows = await self._rows("cancel_task", task_id, tenant, msgspec.json.encode(CANCELLED))
+        return Cancelled(Status(rows[0]["status"]), rows[0]["task_type"], rows[0]["policy"]) if rows else None
 
-    async def retry(self, claim: Claim, worker_id: UUID, message: str, *, delay_s: float, counts: bool = True) -> bool:
-        """Queue a task again after our own failure; ``False`` when no attempt is left (or the lease was lost).
+    async def release(self, claim: Claim, worker_id: UUID) -> Status | None:
+        """Give a task back without spending an attempt, because this worker stops.
+
+        Returns:
+            ``QUEUED``, or ``CANCELLED`` where that was asked for; ``None`` when the lease was lost.
+        """
+        return await self._give_back(claim, worker_id, "released", "the worker stopped", more_attempts=1)
+
+    async def retry(
+        self, claim: Claim, worker_id: UUID, message: str, *, delay_s: float, counts: bool = True
+    ) -> Status | None:
+        """Queue a task again after our own failure.
 
         Args:
             claim: the attempt.
@@ -241,13 +254,22 @@ class Store:
             message: what failed.
             delay_s: not to be queued again before, seconds.
             counts: whether it costs the task one of its attempts.
+        Returns:
+            ``QUEUED``, or ``CANCELLED`` where that was asked for; ``None`` when no attempt or no lease is left.
         """
-        more, text = 0 if counts else 1, message.replace("\x00", "\\x00")
-        return bool(
-            await self._rows(
-                "give_back_task", claim.task_id, claim.attempt, worker_id, delay_s, more, "sandbox_failed", text
-            )
+        text = message.replace("\x00", "\\x00")
+        return await self._give_back(
+            claim, worker_id, "sandbox_failed", text, delay_s=delay_s, more_attempts=0 if counts else 1
         )
+
+    async def _give_back(
+        self, claim: Claim, worker_id: UUID, ended: str, why: str, *, more_attempts: int, delay_s: float = 0.0
+    ) -> Status | None:
+        cancelled = msgspec.json.encode(CANCELLED)
+        rows = await self._rows(
+            "give_back_task", claim.task_id, claim.attempt, worker_id, delay_s, more_attempts, ended, why, cancelled
+        )
+        return Status(rows[0]["status"]) if rows else None
 
     async def sweep_lost(self, outcome: Outcome) -> list[Swept]:
         """Take back the tasks of lost workers; those without an attempt left fail with ``outcome``.
@@ -257,7 +279,8 @@ class Store:
         """
         async with self._connection() as connection:
             time = await connection.fetchval(self._sql["clock"])
-            rows = await connection.fetch(self._sql["sweep_lost_tasks"], msgspec.json.encode(outcome), time)
+            ends = map(msgspec.json.encode, (outcome, CANCELLED))
+            rows = await connection.fetch(self._sql["sweep_lost_tasks"], next(ends), time, next(ends))
         return [
             Swept(
                 task_id=UUID(bytes=row["task_id"].bytes),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -206,6 +206,21 @@ class OwedCallback(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int
     age_s: float
     """How long it has been owed."""
+
+
+CANCELLED = Outcome(exit_reason=ExitReason.CANCELLED, message="It was cancelled while it did not run.")
+LOST = Outcome(
+    exit_reason=ExitReason.WORKER_LOST,
+    message="Each worker that ran this task was lost before it could store a result, and no attempt is left.",
+)
+
+
+class Cancelled(NamedTuple):
+    """A task whose end was asked for, and where it stands now: ``CANCELLED``, or ``RUNNING`` until its worker hears."""
+
+    status: Status
+    task_type: str
+    policy: str
 
 
 class Swept(msgspec.Struct, frozen=True, kw_only=True):

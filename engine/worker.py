@@ -33,7 +33,7 @@ from engine.scripts import NamedScript, ScriptError, read_script
 from engine.service import build_request
 from engine.settings import PROJECT_DIR, Settings
 from engine.store import Store, StoreUnavailableError
-from engine.task import Claim, Outcome, Status, TaskUsage, WorkerState, outcome_of
+from engine.task import LOST, Claim, Outcome, Status, TaskUsage, WorkerState, outcome_of
 from engine.tracing import NO_TRACES, Traces, open_traces
 from engine.versions import engine_version, versions
 from sandbox import (
@@ -63,12 +63,8 @@ AWAY_PAUSE_S = 1.0
 STORE_PAUSE_S = (0.1, 2.0)
 STORE_PATIENCE_S = 60.0
 KILL_S = 5.0
+REMEMBER_CANCEL_S = 10.0
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  compared, not listened on
-
-LOST = Outcome(
-    exit_reason=ExitReason.WORKER_LOST,
-    message="Each worker that ran this task was lost before it could store a result, and no attempt is left.",
-)
 
 
 class Ended(NamedTuple):
@@ -98,6 +94,8 @@ class Attempt(msgspec.Struct, kw_only=True):
     """Set to have the run killed: the lease was lost, or this worker stops."""
     claimed_at: float
     """On the clock of ``time.monotonic``, seconds."""
+    cancelled: bool = False
+    """Its client wants it to end: it is not given back."""
     ended: bool = False
     """The run is over: how it ended is being stored, or is, and a lease that has gone is no surprise."""
 
@@ -229,12 +227,17 @@ class Worker:
         self._database_away_s = -math.inf
         """When PostgreSQL was last found away, on the event loop's clock."""
         self._draining = asyncio.Event()
+        self._to_cancel: dict[UUID, float] = {}
+        """Tasks whose end was asked for → when, on the event loop's clock; kept for a claim that is on its way."""
         metrics.count_running(lambda: len(self._attempts))
         self._log = get_logger(worker_id=str(self.worker_id))
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop``, then drain and leave nothing behind."""
-        work = (self._take(), self._beat(), self._sweep(), self._clean_up(), self._callbacks.run())
+        work = (
+            self._take(), self._beat(), self._sweep(), self._clean_up(), self._callbacks.run(),
+            self._queue.listen("cancel", self._hear_cancel, lambda: None),
+        )  # fmt: skip
         loops = [asyncio.create_task(loop) for loop in work]
         isolation = self._isolation()
         self._log.info(
@@ -326,6 +329,8 @@ class Worker:
         if older := self._attempts.get(claim.task_id):  # its lease was lost while we slept, and we are next
             older.stop.set()
         self._attempts[claim.task_id] = attempt
+        if claim.task_id in self._to_cancel:
+            self._cancel(attempt)
         try:
             yield attempt
         finally:
@@ -407,7 +412,10 @@ class Worker:
             again = await self._store.retry(claim, self.worker_id, str(error), delay_s=RETRY_DELAY_S, counts=counts)
         except StoreUnavailableError:
             return None  # the lease runs out, which comes to the same
-        if not again:
+        if again is Status.CANCELLED:
+            await self._tell(claim)
+            return None
+        if again is None:
             return Ended(msgspec.structs.replace(LOST, message=f"The sandbox failed and no attempt is left: {error}"))
         await self._rest(RETRY_DELAY_S)
         await self._put_again(claim.task_id)
@@ -433,14 +441,17 @@ class Worker:
     async def _conclude(self, attempt: Attempt, ended: Ended) -> bool:
         """Store an outcome, patiently, or give the task back when we were the ones who stopped it."""
         claim, pause, unsure = attempt.claim, STORE_PAUSE_S[0], False
-        stopped_by_us = attempt.stop.is_set() and ended.outcome.exit_reason is ExitReason.CANCELLED
+        stopped_by_us = (
+            attempt.stop.is_set() and not attempt.cancelled and ended.outcome.exit_reason is ExitReason.CANCELLED
+        )
         deadline = asyncio.get_running_loop().time() + STORE_PATIENCE_S
         while True:
             try:
                 if stopped_by_us:
-                    if await self._store.release(claim, self.worker_id):
+                    given_back = await self._store.release(claim, self.worker_id)
+                    if given_back is Status.QUEUED:
                         await self._put_again(claim.task_id)
-                    return False
+                    return given_back is Status.CANCELLED
                 with self._traces.span("store result"):
                     stored = await self._store.finish(claim, self.worker_id, *ended)
             except StoreUnavailableError as error:
@@ -498,11 +509,28 @@ class Worker:
         if not held:
             return
         kept = await self._store.renew(self.worker_id, held, self._settings.lease_s)
-        for task_id in set(held) - kept:
+        for task_id in (task_id for task_id, cancel_asked in kept.items() if cancel_asked):
+            self._hear_cancel(str(task_id))
+        for task_id in set(held) - kept.keys():
             attempt = self._attempts.get(task_id)
             if attempt and not attempt.ended:
                 self._log.warning("lease lost", task_id=str(task_id), attempt=attempt.claim.attempt)
                 attempt.stop.set()
+
+    def _hear_cancel(self, task_id: str) -> None:
+        """Somebody asks for a task's end; every worker hears it, and at most one runs the task."""
+        now = asyncio.get_running_loop().time()
+        self._to_cancel = {known: heard for known, heard in self._to_cancel.items() if now - heard < REMEMBER_CANCEL_S}
+        with contextlib.suppress(ValueError):  # whoever can write to Redis can say anything
+            key = UUID(task_id)
+            self._to_cancel[key] = now
+            if attempt := self._attempts.get(key):
+                self._cancel(attempt)
+
+    def _cancel(self, attempt: Attempt) -> None:
+        if not attempt.ended:
+            attempt.cancelled = True
+            attempt.stop.set()
 
     async def _sweep(self) -> None:
         """Queue again what lost workers or a forgetful Redis left behind."""

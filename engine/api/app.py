@@ -26,7 +26,7 @@ from engine.metrics import ApiMetrics
 from engine.service import Service
 from engine.tracing import NO_TRACES, SAYS_NOTHING, Span, Traces
 
-METHODS = ("GET", "POST")
+METHODS = ("GET", "POST", "DELETE")
 LOOPBACK_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{7,63}", re.ASCII)

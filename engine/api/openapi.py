@@ -167,7 +167,7 @@ def _operation(route: HTTPRouteHandler, path: str, available: list[str]) -> dict
             "202": _answer("The task is accepted and will be run.", "Task") | {"headers": _LOCATION},
             **_problems(400, 405, 408, 413, 415, 503),
         }
-    elif path == "/task/{task_id}":
+    elif route.operation_id == "getTask":
         operation["parameters"] = [_TASK_ID, _WAIT]
         operation["responses"] = {"200": _answer("The task.", "Task"), **_problems(400, 404, 405, 503)}
     elif path == "/task/{task_id}/artifacts/{name}":
@@ -226,6 +226,14 @@ def _problems(*statuses: int) -> dict[str, Any]:
 
 
 _OPERATIONS: dict[str, dict[str, Any]] = {
+    "cancelTask": {
+        "parameters": [_TASK_ID, _WAIT],
+        "responses": {
+            "200": _answer("The task as it ended, now or before.", "Task"),
+            "202": _answer("It still runs; its worker is ending it.", "Task"),
+            **_problems(400, 404, 405, 503),
+        },
+    },
     "listCallbacks": {
         "parameters": [_CALLBACK_STATE],
         "responses": {"200": _answer("The callbacks.", "CallbacksAnswer"), **_problems(400, 405, 503)},

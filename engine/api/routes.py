@@ -11,7 +11,7 @@ from urllib.parse import quote
 from uuid import UUID, uuid4
 
 import msgspec
-from litestar import MediaType, Request, Response, get, post
+from litestar import MediaType, Request, Response, delete, get, post
 from litestar.datastructures import UploadFile
 from litestar.exceptions import InternalServerException
 
@@ -84,6 +84,19 @@ async def get_task(request: Connection, task_id: str) -> Response[bytes]:
     if task is None:
         raise RequestError(404, "There is no task with this id.")
     return _task(task)
+
+
+@delete("/task/{task_id:str}", operation_id="cancelTask", status_code=200)
+async def cancel_task(request: Connection, task_id: str) -> Response[bytes]:
+    """Cancel a task: 200 and the task as it ended, or 202 while its worker is ending it."""
+    state: State = request.app.state.parts
+    wait_s = _wait_s(request)
+    key = _task_id(task_id)
+    request.scope["task_id"] = str(key) if key else None  # type: ignore[typeddict-unknown-key]  # for the log line
+    task = await state.service.cancel(_principal(request), key, wait_s=wait_s) if key else None
+    if task is None:
+        raise RequestError(404, "There is no task with this id.")
+    return _task(task, status=200 if task.status.final else 202)
 
 
 @get("/task/{task_id:str}/artifacts/{name:str}", operation_id="getArtifact")
@@ -211,6 +224,7 @@ async def get_docs(request: Connection) -> Response[bytes]:
 ROUTES = (
     execute,
     get_task,
+    cancel_task,
     get_artifact,
     list_callbacks,
     redeliver_callback,

@@ -26,10 +26,23 @@ RETURNING attempts, tenant, priority, task_type, policy, parameters, timeout_s, 
     extract(epoch FROM now() - created_at)::float8 AS age_s
 
 -- name: renew_leases
--- Renew the leases of worker $1 on the tasks $2 for $3 seconds. A task that does not come back is no longer its own.
+-- Renew the leases of worker $1 on the tasks $2 for $3 seconds. A task that does not come back is no longer its own;
+-- one that comes back with cancel_asked is to be stopped.
 UPDATE tasks SET lease_until = now() + make_interval(secs => $3)
 WHERE task_id = ANY($2::uuid[]) AND status = 'running' AND worker_id = $1
-RETURNING task_id
+RETURNING task_id, cancel_asked_at IS NOT NULL AS cancel_asked
+
+-- name: cancel_task
+-- Cancel task $1 of tenant $2: with the outcome $3 while it is queued, else by asking its worker. No row: it is final,
+-- or is not there.
+UPDATE tasks
+SET cancel_asked_at = coalesce(cancel_asked_at, now()),
+    status = CASE WHEN status = 'queued' THEN 'cancelled' ELSE status END,
+    exit_reason = CASE WHEN status = 'queued' THEN 'cancelled' ELSE exit_reason END,
+    finished_at = CASE WHEN status = 'queued' THEN now() ELSE finished_at END,
+    outcome = CASE WHEN status = 'queued' THEN $3::bytea ELSE outcome END
+WHERE task_id = $1 AND tenant = $2 AND status IN ('queued', 'running')
+RETURNING status, task_type, policy
 
 -- name: finish_task
 -- Store how attempt $2 of worker $3 ended, with the names ($7), hashes ($8) and contents ($9) of its artifacts.
@@ -50,24 +63,32 @@ RETURNING task_id
 
 -- name: give_back_task
 -- End attempt $2 of worker $3 without a result and queue the task again, due in $4 seconds, with $5 more attempts
--- allowed (1 when the attempt is not to be counted). $6 is how it ended, $7 why.
+-- allowed (1 when the attempt is not to be counted). $6 is how it ended, $7 why. A task that was to be cancelled ends
+-- with the outcome $8 instead.
 WITH given AS (
     UPDATE tasks
-    SET status = 'queued', worker_id = NULL, lease_until = NULL, max_attempts = max_attempts + $5,
-        due_at = now() + make_interval(secs => $4)
-    WHERE task_id = $1 AND attempts = $2 AND worker_id = $3 AND status = 'running' AND attempts < max_attempts + $5
-    RETURNING task_id, started_at
+    SET worker_id = NULL, lease_until = NULL, max_attempts = max_attempts + $5,
+        due_at = now() + make_interval(secs => $4),
+        status = (CASE WHEN cancel_asked_at IS NULL THEN 'queued' ELSE 'cancelled' END)::task_status,
+        exit_reason = (CASE WHEN cancel_asked_at IS NOT NULL THEN 'cancelled' END)::exit_reason,
+        finished_at = CASE WHEN cancel_asked_at IS NOT NULL THEN now() END,
+        outcome = CASE WHEN cancel_asked_at IS NOT NULL THEN $8::bytea END
+    WHERE task_id = $1 AND attempts = $2 AND worker_id = $3 AND status = 'running'
+        AND (attempts < max_attempts + $5 OR cancel_asked_at IS NOT NULL)
+    RETURNING task_id, started_at, status
+), noted AS (
+    INSERT INTO attempts (task_id, attempt, worker_id, started_at, ended, message)
+    SELECT task_id, $2, $3, started_at, $6, $7 FROM given
 )
-INSERT INTO attempts (task_id, attempt, worker_id, started_at, ended, message)
-SELECT task_id, $2, $3, started_at, $6, $7 FROM given
-RETURNING task_id
+SELECT status FROM given
 
 -- name: clock
 -- What time it is here.
 SELECT now()
 
 -- name: sweep_lost_tasks
--- Tasks whose lease had run out at $2: queued again while attempts are left, else failed with the outcome $1.
+-- Tasks whose lease had run out at $2: queued again while attempts are left, else failed with the outcome $1. Those that
+-- were to be cancelled are, with the outcome $3.
 WITH lost AS (
     SELECT task_id, attempts, worker_id, started_at FROM tasks
     WHERE status = 'running' AND lease_until < $2
@@ -78,10 +99,13 @@ WITH lost AS (
 )
 UPDATE tasks
 SET worker_id = NULL, lease_until = NULL, due_at = now(),
-    status = (CASE WHEN tasks.attempts < max_attempts THEN 'queued' ELSE 'failed' END)::task_status,
-    exit_reason = (CASE WHEN tasks.attempts < max_attempts THEN NULL ELSE 'worker_lost' END)::exit_reason,
-    finished_at = CASE WHEN tasks.attempts < max_attempts THEN NULL ELSE now() END,
-    outcome = CASE WHEN tasks.attempts < max_attempts THEN NULL ELSE $1::bytea END
+    status = (CASE WHEN cancel_asked_at IS NOT NULL THEN 'cancelled' WHEN tasks.attempts < max_attempts THEN 'queued'
+        ELSE 'failed' END)::task_status,
+    exit_reason = (CASE WHEN cancel_asked_at IS NOT NULL THEN 'cancelled' WHEN tasks.attempts < max_attempts THEN NULL
+        ELSE 'worker_lost' END)::exit_reason,
+    finished_at = CASE WHEN cancel_asked_at IS NULL AND tasks.attempts < max_attempts THEN NULL ELSE now() END,
+    outcome = CASE WHEN cancel_asked_at IS NOT NULL THEN $3::bytea WHEN tasks.attempts < max_attempts THEN NULL
+        ELSE $1::bytea END
 FROM lost WHERE tasks.task_id = lost.task_id
 RETURNING tasks.task_id, tasks.status, tasks.task_type, tasks.policy
 

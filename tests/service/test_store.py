@@ -125,7 +125,7 @@ def test_lease_that_was_lost_is_not_renewed(dsn: str) -> None:
         return await store.renew(worker, [kept.task_id, lost.task_id], 10), kept.task_id
 
     renewed, kept = with_store(dsn, do)
-    assert {kept} == renewed
+    assert {kept: False} == renewed
 
 
 def test_attempts_end_in_worker_lost(dsn: str) -> None:
@@ -148,7 +148,7 @@ def test_attempts_end_in_worker_lost(dsn: str) -> None:
 def test_our_own_failure_is_retried_and_counted(dsn: str) -> None:
     """A failure of the sandbox queues the task again until no attempt is left; giving back costs none."""
 
-    async def do(store: Store) -> list[bool]:
+    async def do(store: Store) -> list[Status | None]:
         task, worker, done = new_task(), uuid4(), []
         await store.insert(task)
         for give_back in (store.release, None, None):
@@ -160,7 +160,7 @@ def test_our_own_failure_is_retried_and_counted(dsn: str) -> None:
                 done.append(await store.retry(claim, worker, "spawn: \x00", delay_s=0))
         return done
 
-    assert [True, True, False] == with_store(dsn, do)
+    assert [Status.QUEUED, Status.QUEUED, None] == with_store(dsn, do)
 
 
 def test_old_tasks_are_deleted_and_young_ones_kept(dsn: str) -> None:
