@@ -30,6 +30,7 @@ CATALOGUE = {
     "DOC": "01 02 04 05 07 08 10 11 13 14 16",
     "IMG": "01 02 04 05 07 08 10 11",
     "SSRF": "01 02 04 05 07 08 10 11 13 14 16 17 19 20 22 23 25 26 28 29",
+    "JOB": "01 02 04 05 07 08 10 11 13 14 16 17 19 20",
     "XT": "01 02 04 05 07 08",
     "ZYG": "01 02 04 05 07 08 10 11 13 14",
 }
@@ -49,6 +50,16 @@ ELSEWHERE = {
     "DOC-13": "attacks/test_hostile_files.py::test_a_damaged_file_ends_one_run_only",
     **{f"IMG-{number}": _FILES for number in CATALOGUE["IMG"].split()},
     "IMG-11": "handlers/test_image_processing.py::test_no_other_decoder_is_loaded",
+    "JOB-01": "chaos/test_steps.py::test_a_task_that_was_claimed_runs_again",
+    "JOB-02": "chaos/test_steps.py::test_a_task_that_was_not_yet_claimed_or_already_stored_runs_once",
+    "JOB-04": "service/test_faults.py::test_worker_that_was_frozen_past_its_lease_writes_nothing",
+    "JOB-05": "service/test_faults.py::test_task_that_loses_every_worker_fails_as_our_fault",
+    "JOB-10": "chaos/test_weather.py::test_tasks_are_accepted_whatever_redis_does",
+    "JOB-11": "chaos/test_steps.py::test_a_task_whose_api_was_killed_runs_all_the_same",
+    "JOB-14": "chaos/test_weather.py::test_results_do_not_depend_on_redis",
+    "JOB-16": "service/test_store.py::test_what_two_workers_do_at_the_same_time_is_done_once",
+    "JOB-19": "chaos/test_storm.py::test_no_promise_is_broken_in_a_storm",
+    "JOB-20": "service/test_faults.py::test_worker_without_descriptors_spends_no_tasks",
     "NAME-08": "service/test_files.py::test_an_input_name_that_leaves_its_folder_is_refused",
     "NET-16": "sandbox/test_egress.py::test_a_host_that_the_policy_does_not_name_sees_nothing",
     "NET-17": "sandbox/test_egress.py::test_a_head_that_can_be_read_in_two_ways_is_refused",
@@ -86,6 +97,10 @@ ELSEWHERE = {
 """Case → the test that has it: it is about the pool, not about one program."""
 
 LATER = {
+    "JOB-07": "tasks cannot be cancelled yet",
+    "JOB-08": "tasks cannot be cancelled yet",
+    "JOB-13": "requests have no idempotency key yet",
+    "JOB-17": "a deep queue is not measured yet",
     "NAME-05": "a named script is read by the engine, once; the sandbox gets its text",
     "NAME-07": "names of scripts are the engine's to refuse",
     "SSRF-26": "callbacks do not exist yet",
