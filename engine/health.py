@@ -25,7 +25,7 @@ BEAT_S = 2.0
 ALIVE_WITHIN_S = 7.0
 SLOW_S = 1.0
 """A worker whose event loop was later than that at its last beat has too little processor time."""
-SHOWN_FOR_S = 600.0
+SHOWN_FOR_S = 300.0
 """How long a silent worker is still told of."""
 
 

@@ -22,7 +22,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from engine.logs import redact
+from engine.logs import get_logger, redact
 from engine.task import (
     CANCELLED,
     Callback,
@@ -389,15 +389,16 @@ class Store:
         await self._execute("forget_lost_workers", silent_s)
 
     async def heartbeats(self, within_s: float) -> list[Heartbeat]:
-        """The last word of each worker heard of in the last ``within_s`` seconds."""
-        rows = await self._rows("heartbeats", within_s)
-        return [
-            Heartbeat(
-                state=msgspec.json.decode(row["state"], type=WorkerState),
-                age_s=max(0.0, row["age_s"]),
-            )
-            for row in rows
-        ]
+        """The last word of each worker heard of in the last ``within_s`` seconds, as far as we understand it."""
+        found = []
+        for row in await self._rows("heartbeats", within_s):
+            try:
+                state = msgspec.json.decode(row["state"], type=WorkerState)
+            except msgspec.ValidationError as error:  # of a newer engine; health must tell of the others all the same
+                get_logger().warning("heartbeat not understood", worker_id=str(row["worker_id"]), reason=str(error))
+            else:
+                found.append(Heartbeat(state=state, age_s=max(0.0, row["age_s"])))
+        return found
 
     async def queue_depth(self) -> tuple[int, float, int]:
         """How many tasks wait, the longest wait in seconds, how many run."""

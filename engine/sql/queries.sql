@@ -207,7 +207,7 @@ DELETE FROM workers WHERE seen_at < now() - make_interval(secs => $1)
 
 -- name: heartbeats
 -- What the workers heard of in the last $1 seconds said last, and how long ago.
-SELECT state, extract(epoch FROM now() - seen_at)::float8 AS age_s FROM workers WHERE seen_at > now() - make_interval(secs => $1) ORDER BY started_at
+SELECT worker_id, state, extract(epoch FROM now() - seen_at)::float8 AS age_s FROM workers WHERE seen_at > now() - make_interval(secs => $1) ORDER BY started_at
 
 -- name: queue_depth
 -- How many tasks wait, how long the oldest has been waiting, and how many run.

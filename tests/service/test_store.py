@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
+import msgspec
 import pytest
 
 from engine.embedded import Embedded
 from engine.store import SQL_DIR, SchemaError, Store, load_queries
-from engine.task import NewTask, Outcome, Status
-from sandbox import ExitReason
+from engine.task import NewTask, Outcome, Status, WorkerState
+from sandbox import ExitReason, Isolation
 
 OK = Outcome(exit_reason=ExitReason.OK, message="done")
+OLDEST_FIELDS = ("worker_id", "host", "pid", "slots", "running", "ready", "isolation", "state")
 LOST = Outcome(exit_reason=ExitReason.WORKER_LOST, message="lost")
 
 
@@ -244,3 +247,24 @@ def test_what_two_workers_do_at_the_same_time_is_done_once(dsn: str) -> None:
     swept, deleted = with_store(dsn, do)
     assert count == len([task for tasks in swept for task in tasks]) == len({task for tasks in swept for task in tasks})
     assert count == sum(deleted)
+
+
+def test_heartbeat_of_another_version_hides_no_worker(dsn: str) -> None:
+    """During an upgrade health tells of the workers that it understands, older ones too, and never fails."""
+    isolation = Isolation(profile="full", start="warm", layers={})
+    state = WorkerState(
+        worker_id=uuid4(), host="h", pid=1, slots=2, running=0, ready={}, isolation=isolation, state="working"
+    )
+
+    async def do(store: Store) -> list[UUID]:
+        await store.beat(state)
+        connection = await asyncpg.connect(dsn)
+        older = {name: msgspec.to_builtins(state)[name] for name in OLDEST_FIELDS}
+        insert = "INSERT INTO workers (worker_id, state) VALUES ($1, $2)"
+        for other in (older | {"worker_id": str(uuid4())}, older | {"state": "thinking"}, {}, []):
+            await connection.execute(insert, uuid4(), json.dumps(other))
+        await connection.close()
+        return [heartbeat.state.worker_id for heartbeat in await store.heartbeats(60)]
+
+    found = with_store(dsn, do)
+    assert (2, True) == (len(found), state.worker_id in found)
