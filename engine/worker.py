@@ -413,6 +413,7 @@ class Worker:
         except StoreUnavailableError:
             return None  # the lease runs out, which comes to the same
         if again is Status.CANCELLED:
+            self._metrics.finished(claim.task_type, claim.policy, ExitReason.CANCELLED, None)
             await self._tell(claim)
             return None
         if again is None:
@@ -451,6 +452,8 @@ class Worker:
                     given_back = await self._store.release(claim, self.worker_id)
                     if given_back is Status.QUEUED:
                         await self._put_again(claim.task_id)
+                    if given_back is Status.CANCELLED:
+                        self._count_finished(attempt, ended.outcome)
                     return given_back is Status.CANCELLED
                 with self._traces.span("store result"):
                     stored = await self._store.finish(claim, self.worker_id, *ended)

@@ -6,7 +6,7 @@ import uuid
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
-from stack import task
+from stack import Stack, task
 
 from engine.api.routes import ROUTES
 from engine.metrics import PROCESS_METRICS
@@ -106,3 +106,13 @@ def test_openmetrics_is_answered_who_asks_for_it(client: httpx.Client) -> None:
     response = client.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
     assert "application/openmetrics-text" in response.headers["content-type"]
     assert response.text.endswith("# EOF\n")
+
+
+def test_task_that_is_cancelled_in_the_queue_is_counted_by_the_api(stack: Stack) -> None:
+    """No worker ever sees it; asking twice counts once."""
+    task_id = stack.submit("result = 1")["task_id"]
+    labels = {"task_type": "custom_script", "policy": "custom_script", "exit_reason": "cancelled"}
+    before = read(stack.client)
+    for _ in range(2):
+        assert "cancelled" == stack.client.delete(f"/task/{task_id}").json()["status"]
+    assert 1 == increase(before, read(stack.client), "unityai_tasks_finished_total", **labels)
