@@ -429,6 +429,25 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             unit="seconds",
         ),
     ] = 20.0
+    event_followers: Annotated[
+        int,
+        Meta(ge=1, le=1500),
+        _about(
+            "EVENT_FOLLOWERS",
+            "Clients that may follow the events of tasks at the same time in one API process; one more is answered "
+            "with 503.",
+            unit="clients",
+        ),
+    ] = 256
+    event_heartbeat_s: Annotated[
+        float,
+        Meta(ge=0.1, le=300),
+        _about(
+            "EVENT_HEARTBEAT_S",
+            "A stream of events in which nothing happens says so this often, so that nobody on the way ends it.",
+            unit="seconds",
+        ),
+    ] = 15.0
     database_connections: Annotated[
         int,
         Meta(ge=2, le=200),

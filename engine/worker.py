@@ -24,6 +24,7 @@ from prometheus_client import CollectorRegistry
 from engine import models
 from engine.audit import AuditLog
 from engine.callbacks import Callbacks
+from engine.events import AttemptEvents, EventWriter
 from engine.health import BEAT_S, SHOWN_FOR_S
 from engine.logs import get_logger, lines_with
 from engine.metrics import MetricsListener, WorkerMetrics
@@ -90,6 +91,7 @@ class Attempt(msgspec.Struct, kw_only=True):
     """An attempt under way here."""
 
     claim: Claim
+    events: AttemptEvents
     stop: asyncio.Event
     """Set to have the run killed: the lease was lost, or this worker stops."""
     claimed_at: float
@@ -221,6 +223,7 @@ class Worker:
         self._store = Store(database_url, connections=settings.database_connections)
         self._queue = Queue(redis_url, settings.queue_name)
         self._entries = QueueWorker(redis_url, settings.queue_name, self.run_task, slots=settings.max_concurrent_tasks)
+        self._events = EventWriter(redis_url, settings.queue_name)
         self._callbacks = Callbacks(settings, self._store, metrics.called_back)
         self._attempts: dict[UUID, Attempt] = {}
         self._failing: dict[str, Failing] = {}
@@ -237,6 +240,7 @@ class Worker:
         work = (
             self._take(), self._beat(), self._sweep(), self._clean_up(), self._callbacks.run(),
             self._queue.listen("cancel", self._hear_cancel, lambda: None),
+            self._events.listen(),
         )  # fmt: skip
         loops = [asyncio.create_task(loop) for loop in work]
         isolation = self._isolation()
@@ -269,7 +273,11 @@ class Worker:
         if claim is None:
             return
         self._metrics.claimed(claim.task_type, claim.queue_s)
-        with self._told(claim, claimed_at_ns), self._attempt(claim) as attempt:
+        with (
+            self._told(claim, claimed_at_ns),
+            self._events.attempt(claim) as events,
+            self._attempt(claim, events) as attempt,
+        ):
             ended = await self._end(attempt)
             if ended is None or not await self._conclude(attempt, ended):
                 return
@@ -324,8 +332,8 @@ class Worker:
             yield
 
     @contextlib.contextmanager
-    def _attempt(self, claim: Claim) -> Iterator[Attempt]:
-        attempt = Attempt(claim=claim, stop=asyncio.Event(), claimed_at=time.monotonic())
+    def _attempt(self, claim: Claim, events: AttemptEvents) -> Iterator[Attempt]:
+        attempt = Attempt(claim=claim, events=events, stop=asyncio.Event(), claimed_at=time.monotonic())
         if older := self._attempts.get(claim.task_id):  # its lease was lost while we slept, and we are next
             older.stop.set()
         self._attempts[claim.task_id] = attempt
@@ -375,9 +383,14 @@ class Worker:
             return Ended(_without_files(claim, error))
         limits = effective_limits(policy, self._settings, claim.timeout_s, claim.memory_mib)
         request = build_request(claim, script)
+        events = attempt.events
         with self._traces.span("sandbox run") as span:
-            result = await self._pools[policy.name].run(request, inputs=inputs, limits=limits, cancel=attempt.stop)
+            result = await self._pools[policy.name].run(
+                request, inputs=inputs, limits=limits, cancel=attempt.stop,
+                on_output=events.on_output, on_progress=events.on_progress,
+            )  # fmt: skip
             span.note(exit_reason=result.exit_reason.value, wall_s=result.usage.wall_s, cpu_s=result.usage.cpu_s)
+        await events.end()
         self._failing.pop(policy.name, None)
         self._log_result(claim, result)
         outcome = outcome_of(result, queue_s=claim.queue_s, script=script.script if script else None)
@@ -426,6 +439,7 @@ class Worker:
     async def _put_again(self, task_id: UUID) -> None:
         with contextlib.suppress(QueueUnavailableError):  # then the sweeper does it
             await self._queue.put([task_id])
+        await self._events.say_changed(task_id)
 
     def _note_failure(self, claim: Claim) -> Failing:
         """A worker that is sick, e.g. out of descriptors, must not spend the attempts of every task that it meets."""
@@ -564,6 +578,8 @@ class Worker:
                 await self._queue.announce(task.task_id)
         if again := [task.task_id for task in swept if task.status is Status.QUEUED]:
             await self._queue.put(again)
+            for task_id in again:
+                await self._events.say_changed(task_id)
 
     async def _sweep_overdue(self) -> None:
         async for task_ids in self._store.overdue(OVERDUE_S, OVERDUE_PAGE):
@@ -597,6 +613,7 @@ class Worker:
         with contextlib.suppress(StoreUnavailableError):
             await self._store.forget_worker(self.worker_id)
         await self._entries.disconnect()
+        await self._events.close()
         await self._queue.close()
         await self._store.close()
         self._log.info("worker stopped")

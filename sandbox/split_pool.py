@@ -16,6 +16,7 @@ from sandbox.policy import Limits, Policy
 from sandbox.pool import Pool, PoolStats
 from sandbox.probe import Host
 from sandbox.result import Isolation, Result
+from sandbox.supervisor import OnOutput, OnProgress
 from sandbox.template import Template
 
 
@@ -70,6 +71,8 @@ class SplitPool:
         inputs: Mapping[str, bytes] | None = None,
         limits: Limits | None = None,
         cancel: asyncio.Event | None = None,
+        on_output: OnOutput | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Result:
         """Run one request; as of ``Pool``.
 
@@ -77,7 +80,9 @@ class SplitPool:
             SandboxError: our own failure; the request may be tried again.
         """
         pool = self._large if any(name in request for name in self._names) else self._small
-        return await pool.run(request, inputs=inputs, limits=limits, cancel=cancel)
+        return await pool.run(
+            request, inputs=inputs, limits=limits, cancel=cancel, on_output=on_output, on_progress=on_progress
+        )
 
     async def close(self) -> None:
         """Kill every child and both zygotes, and wait until they are gone."""

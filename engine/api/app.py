@@ -17,16 +17,20 @@ from litestar.datastructures import State as AppState
 
 from engine.api.checker import Checker
 from engine.api.docs import build_docs, content_security_policy
+from engine.api.event_routes import EVENT_ROUTES
 from engine.api.openapi import build_openapi
 from engine.api.problems import MEDIA_TYPE, Problem, answer_exception, make_problem, problem_of
-from engine.api.routes import BIG_BODIES, ROUTES, State
+from engine.api.routes import BIG_BODIES, State
+from engine.api.routes import ROUTES as COMMON_ROUTES
 from engine.auth import ANYONE
+from engine.follow import Followers
 from engine.logs import get_logger, lines_with
 from engine.metrics import ApiMetrics
 from engine.service import Service
 from engine.tracing import NO_TRACES, SAYS_NOTHING, Span, Traces
 
 METHODS = ("GET", "POST", "DELETE")
+ROUTES = (*COMMON_ROUTES, *EVENT_ROUTES)
 LOOPBACK_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{7,63}", re.ASCII)
@@ -43,6 +47,7 @@ def create_app(service: Service, *, version: str) -> Shell:
     parts = State(
         service=service,
         checker=Checker(),
+        followers=Followers(service),
         big_bodies=asyncio.Semaphore(BIG_BODIES),
         openapi=msgspec.json.encode(document),
         docs=build_docs(document).encode(),
@@ -50,7 +55,7 @@ def create_app(service: Service, *, version: str) -> Shell:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
-        async with service.running():
+        async with service.running(), parts.followers.running():
             yield
         await parts.checker.close()
 

@@ -108,6 +108,18 @@ _CALLBACK_STATE = {
     "description": "Which callbacks; those that were given up unless another state is named.",
     "schema": {"type": "string", "enum": list(CALLBACK_STATES), "default": "dead"},
 }
+_LAST_EVENT_ID = {
+    "name": "Last-Event-ID",
+    "in": "header",
+    "description": "Id of the last event that the client has: the stream goes on after it.",
+    "schema": {"type": "string", "pattern": r"^(end|[0-9]{1,9}-[0-9]{1,9})?$"},
+}
+_EVENTS = (
+    "Server-sent events, until the task has ended. `status` {status, attempt}; `log` {stream, text} as it is printed, "
+    "`progress` {fraction, message} as it is reported; `gap` {missing}: so many of the two were lost. The last is "
+    "`result`, the task as `GET /task/{task_id}` gives it, or `error`, a problem document: where it has a `retry`, "
+    "come again with the id of the last event."
+)
 _PROBLEMS = {
     400: "Something in the request cannot be; `errors` names the part.",
     404: "There is no task with this id.",
@@ -226,6 +238,14 @@ def _problems(*statuses: int) -> dict[str, Any]:
 
 
 _OPERATIONS: dict[str, dict[str, Any]] = {
+    "followTask": {
+        "parameters": [_TASK_ID, _LAST_EVENT_ID],
+        "responses": {
+            "200": {"description": _EVENTS, "content": {"text/event-stream": {"schema": {"type": "string"}}}},
+            "204": {"description": "The client has seen the end (`Last-Event-ID: end`)."},
+            **_problems(400, 404, 405, 503),
+        },
+    },
     "cancelTask": {
         "parameters": [_TASK_ID, _WAIT],
         "responses": {

@@ -12,12 +12,14 @@ from msgspec import Meta
 
 from engine.api.checker import CheckError
 from engine.api.checks import Fault, InvalidRequestError
+from engine.follow import TooManyFollowersError
 from engine.logs import get_logger
 from engine.service import TaskError
 from engine.store import StoreUnavailableError
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 2
+RETRY_FOLLOWING_S = 5
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -62,6 +64,9 @@ def problem_of(error: Exception) -> tuple[Problem, dict[str, str]]:
         headers["Retry-After"] = str(RETRY_AFTER_S)
         problem = make_problem(503, "PostgreSQL cannot be asked just now. Nothing is promised: try again.")
         get_logger().warning("request refused", reason=str(error))
+    elif isinstance(error, TooManyFollowersError):
+        headers["Retry-After"] = str(RETRY_FOLLOWING_S)
+        problem = make_problem(503, "As many clients follow tasks here as may (EVENT_FOLLOWERS). Try again.")
     elif isinstance(error, HTTPException) and error.status_code < 500:
         headers |= error.headers or {}
         problem = make_problem(error.status_code, str(error.detail) or HTTPStatus(error.status_code).phrase)

@@ -32,6 +32,7 @@ from engine.api.answers import (
 from engine.api.checker import INLINE_BYTES, Checker
 from engine.api.problems import RequestError
 from engine.auth import Principal
+from engine.follow import Followers
 from engine.metrics import expose
 from engine.scripts import describe_scripts
 from engine.service import MAX_WAIT_S, Ask, Service
@@ -52,6 +53,7 @@ class State(msgspec.Struct, frozen=True):
 
     service: Service
     checker: Checker
+    followers: Followers
     big_bodies: asyncio.Semaphore
     """Bodies beyond ``INLINE_BYTES``, or of unknown length, that may be in memory at the same time."""
     openapi: bytes
@@ -67,7 +69,7 @@ async def execute(request: Connection) -> Response[bytes]:
     with state.service.waiters.waiting(uuid4()) as waiter:
         task = await _accept(request, state, waiter.task_id)
         if wait_s > 0:
-            task = await state.service.wait(_principal(request), waiter, wait_s) or task
+            task = await state.service.wait(principal_of(request), waiter, wait_s) or task
     request.scope["task_id"] = str(task.task_id)  # type: ignore[typeddict-unknown-key]  # for the log line
     headers = {"Location": f"/task/{task.task_id}"}
     return _task(task, status=200 if task.status.final else 202, headers=headers)
@@ -78,9 +80,9 @@ async def get_task(request: Connection, task_id: str) -> Response[bytes]:
     """A task as it stands."""
     state: State = request.app.state.parts
     wait_s = _wait_s(request)
-    key = _task_id(task_id)
+    key = task_id_of(task_id)
     request.scope["task_id"] = str(key) if key else None  # type: ignore[typeddict-unknown-key]  # for the log line
-    task = await state.service.get(_principal(request), key, wait_s=wait_s) if key else None
+    task = await state.service.get(principal_of(request), key, wait_s=wait_s) if key else None
     if task is None:
         raise RequestError(404, "There is no task with this id.")
     return _task(task)
@@ -103,8 +105,8 @@ async def cancel_task(request: Connection, task_id: str) -> Response[bytes]:
 async def get_artifact(request: Connection, task_id: str, name: str) -> Response[bytes]:
     """A file that a task left behind."""
     state: State = request.app.state.parts
-    key = _task_id(task_id)
-    artifact = await state.service.artifact(_principal(request), key, name) if key and "\0" not in name else None
+    key = task_id_of(task_id)
+    artifact = await state.service.artifact(principal_of(request), key, name) if key and "\0" not in name else None
     if artifact is None:
         raise RequestError(404, "There is no such artifact: the task's answer lists those that there are.")
     headers = {
@@ -122,7 +124,7 @@ async def list_callbacks(request: Connection) -> Response[bytes]:
     wanted = request.query_params.get("state", "dead")
     if wanted not in CALLBACK_STATES:
         raise RequestError(400, f"must be one of: {', '.join(CALLBACK_STATES)}", path="state")
-    found = await state.service.callbacks(_principal(request), wanted, MAX_CALLBACKS)
+    found = await state.service.callbacks(principal_of(request), wanted, MAX_CALLBACKS)
     owed = tuple(OwedCallbackAnswer(task_id=task_id, callback=callback) for task_id, callback in found)
     return _json(CallbacksAnswer(callbacks=owed))
 
@@ -131,8 +133,8 @@ async def list_callbacks(request: Connection) -> Response[bytes]:
 async def redeliver_callback(request: Connection, task_id: str) -> Response[bytes]:
     """Owe the callback of a final task once more, whether it was delivered or given up."""
     state: State = request.app.state.parts
-    key = _task_id(task_id)
-    callback = await state.service.redeliver(_principal(request), key) if key else None
+    key = task_id_of(task_id)
+    callback = await state.service.redeliver(principal_of(request), key) if key else None
     if callback is None:
         raise RequestError(404, "There is no final task with this id and a callback.")
     return _json(callback, status=202)
@@ -144,7 +146,7 @@ async def upload_file(request: Connection) -> Response[bytes]:
     state: State = request.app.state.parts
     async with _room(request, state):
         name, media_type, content = await _uploaded(request)
-        kept = await state.service.keep_file(_principal(request), name, media_type, content)
+        kept = await state.service.keep_file(principal_of(request), name, media_type, content)
     return _json(file_answer(kept), status=201)
 
 
@@ -259,7 +261,7 @@ async def _accept(request: Connection, state: State, task_id: UUID) -> StoredTas
             callback_url=checked.callback_url,
             file_ids=checked.file_ids,
         )
-        return await state.service.submit(_principal(request), ask, task_id)
+        return await state.service.submit(principal_of(request), ask, task_id)
 
 
 async def _uploaded(request: Connection) -> tuple[str, str, bytes]:
@@ -283,7 +285,7 @@ def _file_name(given: str) -> str:
     return given or "file"
 
 
-def _principal(request: Connection) -> Principal:
+def principal_of(request: Connection) -> Principal:
     found: Principal = request.scope["principal"]  # type: ignore[typeddict-item]  # the Shell puts it there
     return found
 
@@ -296,7 +298,7 @@ def _json(answer: Answer, *, status: int = 200, headers: dict[str, str] | None =
     return Response(msgspec.json.encode(answer), status_code=status, media_type=MediaType.JSON, headers=headers)
 
 
-def _task_id(text: str) -> UUID | None:
+def task_id_of(text: str) -> UUID | None:
     """The id, when the text is one in exactly the form that we give out."""
     try:
         task_id = UUID(text)

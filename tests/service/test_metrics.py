@@ -8,7 +8,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 from stack import Stack, task
 
-from engine.api.routes import ROUTES
+from engine.api.app import ROUTES
 from engine.metrics import PROCESS_METRICS
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]

@@ -1,0 +1,374 @@
+"""``GET /task/{id}/events``: what happens to a task is told as it happens, and to its end."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import httpx
+import psutil
+import pytest
+import redis
+from stack import Part, Stack, answers, free_port, task, until
+
+from engine.events import parse_event_id
+
+SLOW = """
+import time
+for n in range({lines}):
+    print("line", n)
+    report_progress(n / {lines}, f"line {{n}}")
+    time.sleep({pause_s})
+result = "done"
+"""
+
+
+FOREIGN_ENTRIES = [
+    {"log": b"\x80\x04pickle"}, {"log": "[" * 5000}, {"x": "1"}, {"log": "{}", "progress": "{}"}, {"progress": "[1]"},
+    {"log": '{"stream":"stdin","text":""}'}, {"log": '{"stream":"stdout","text":"' + "x" * 200_000 + '"}'},
+]  # fmt: skip
+
+
+class Event(NamedTuple):
+    name: str
+    data: Any
+    event_id: str | None
+    retry: int | None
+
+
+class Stream:
+    """A client's view of one stream."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.response = response
+        self._lines = response.iter_lines()
+
+    def __iter__(self) -> Iterator[Event]:
+        """Events in their order; ends with the stream."""
+        fields: dict[str, list[str]] = {}
+        for line in self._lines:
+            name, _, value = line.partition(":")
+            if not line and "data" in fields:
+                event_id, retry = fields.get("id"), fields.get("retry")
+                yield Event(
+                    fields["event"][0],
+                    json.loads("\n".join(fields["data"])),
+                    event_id[0] if event_id else None,
+                    int(retry[0]) if retry else None,
+                )
+            if not line:
+                fields = {}
+            elif name:
+                fields.setdefault(name, []).append(value.removeprefix(" "))
+
+    def until_comment(self) -> None:
+        """Until a line that says nothing but that the stream lives; an event before it is a failure."""
+        for line in self._lines:
+            assert not line or line.startswith(":")
+            if line:
+                return
+        raise AssertionError("the stream ended")
+
+    def until(self, wanted: Callable[[Event], bool]) -> list[Event]:
+        """Events up to the first that is wanted."""
+        seen = []
+        for event in self:
+            seen.append(event)
+            if wanted(event):
+                return seen
+        raise AssertionError(f"the stream ended before: {seen}")
+
+
+@contextlib.contextmanager
+def follow(client: httpx.Client, task_id: str, last: str | None = None) -> Iterator[Stream]:
+    """Follow a task."""
+    headers = {"last-event-id": last} if last else {}
+    with client.stream("GET", f"/task/{task_id}/events", headers=headers) as response:
+        assert 200 == response.status_code, response.read()
+        assert "text/event-stream; charset=utf-8" == response.headers["content-type"]
+        yield Stream(response)
+
+
+def submit(client: httpx.Client, script: str, **more: Any) -> str:
+    response = client.post("/execute", json=task(script, **more))
+    assert response.status_code == 202, response.text
+    return str(response.json()["task_id"])
+
+
+def names(events: list[Event]) -> list[str]:
+    return [event.name for event in events]
+
+
+def statuses(events: list[Event]) -> list[tuple[str, int]]:
+    return [(event.data["status"], event.data["attempt"]) for event in events if event.name == "status"]
+
+
+def printed(events: list[Event], stream: str = "stdout") -> str:
+    return "".join(event.data["text"] for event in events if event.name == "log" and event.data["stream"] == stream)
+
+
+def is_log(event: Event) -> bool:
+    return event.name == "log"
+
+
+def get(client: httpx.Client, task_id: str) -> dict[str, Any]:
+    return dict(client.get(f"/task/{task_id}").json())
+
+
+def test_lines_arrive_while_the_script_runs(client: httpx.Client) -> None:
+    """A line is there when the task still runs; the whole is in order, and ends with what GET gives."""
+    task_id = submit(client, SLOW.format(lines=20, pause_s=0.1))
+    with follow(client, task_id) as stream:
+        seen = stream.until(is_log)
+        assert "running" == get(client, task_id)["status"]
+        seen += list(stream)
+    assert "line 0\n" == seen[names(seen).index("log")].data["text"][:7]
+    assert [("running", 1), ("succeeded", 1)] == statuses(seen)[-2:]
+    assert "".join(f"line {n}\n" for n in range(20)) == printed(seen)
+    reports = [event.data for event in seen if event.name == "progress"]
+    assert {"fraction": 0.0, "message": "line 0"} == reports[0]
+    assert sorted(report["fraction"] for report in reports) == [report["fraction"] for report in reports]
+    assert ("result", "end") == (seen[-1].name, seen[-1].event_id)
+    assert get(client, task_id) == seen[-1].data
+    assert "gap" not in names(seen)
+
+
+def test_resumed_stream_has_exactly_the_rest(client: httpx.Client) -> None:
+    """Broken off anywhere and resumed by the id: together the events are those of an unbroken stream."""
+    task_id = submit(client, SLOW.format(lines=20, pause_s=0.1))
+    with follow(client, task_id) as whole:
+        all_of_it = whole.until(is_log)
+        first: list[Event] = []
+        with follow(client, task_id) as stream:
+            first += stream.until(lambda event: is_log(event) and "line 4" in event.data["text"])
+        with follow(client, task_id, first[-1].event_id) as stream:
+            second = stream.until(lambda event: is_log(event) and "line 9" in event.data["text"])
+        all_of_it += list(whole)
+    with follow(client, task_id, second[-1].event_id) as stream:  # the task is final by now
+        third = list(stream)
+    assert [event for event in all_of_it if event.data.get("status") != "queued"] == [
+        event for event in first + second + third if event.data.get("status") != "queued"
+    ]
+    assert 204 == client.get(f"/task/{task_id}/events", headers={"last-event-id": "end"}).status_code
+
+
+def test_whoever_comes_late_gets_what_was_printed_before(client: httpx.Client) -> None:
+    """Nobody followed when the script printed; who comes then still sees it, and as few events."""
+    script = "import time\nfor n in range(500):\n    print('early', n)\nprint('x' * 20_000)\ntime.sleep(2)"
+    task_id = submit(client, script)
+    until(lambda: get(client, task_id)["status"] == "running", "the task runs")
+    with follow(client, task_id) as stream:
+        seen = list(stream)
+    assert "".join(f"early {n}\n" for n in range(500)) + "x" * 20_000 + "\n" == printed(seen)
+    assert len([event for event in seen if is_log(event)]) < 50
+
+
+def test_text_is_whole_and_harmless(client: httpx.Client) -> None:
+    """A character in two writes is one; bytes that are none show as in the logs; escapes and line ends stay data."""
+    script = r"""
+import os, time
+for byte in "é€🙂".encode():
+    os.write(1, bytes([byte])); time.sleep(0.12)
+os.write(1, b"\xff\x1b[2J\r\n\ndata: forged\n\nevent: result\n\n\xe2\x82")
+os.write(2, b"to stderr\x00")
+os.write(3, b'R' + (5).to_bytes(8, 'big') + b'[\n\r\n]')
+os._exit(0)
+"""
+    task_id = submit(client, script)
+    with follow(client, task_id) as stream:
+        seen = list(stream)
+    logs = seen[-1].data["logs"]
+    assert "é€🙂\\xff\x1b[2J\r\n\ndata: forged\n\nevent: result\n\n\\xe2\\x82" == printed(seen) == logs["stdout"]
+    assert "to stderr\x00" == printed(seen, "stderr") == logs["stderr"]
+    assert ["result"] == [name for name in names(seen) if name == "result"]
+    assert [] == seen[-1].data["result"]
+
+
+def test_final_task_answers_at_once(client: httpx.Client) -> None:
+    """Status and result, and the stream ends."""
+    task_id = submit(client, "print('gone')\nresult = 1")
+    client.get(f"/task/{task_id}", params={"wait": 60})
+    with follow(client, task_id) as stream:
+        seen = list(stream)
+    assert (["status", "result"], [("succeeded", 1)]) == (names(seen), statuses(seen))
+    assert get(client, task_id) == seen[-1].data
+
+
+def test_handlers_report_their_progress(client: httpx.Client) -> None:
+    """Text by text, at most ten times a second."""
+    texts = [f"Text number {number} is about the weather in spring." for number in range(400)]
+    body = {"task_type": "ml_inference", "parameters": {"model_type": "classification", "input_data": texts}}
+    task_id = client.post("/execute", json=body).json()["task_id"]
+    with follow(client, task_id) as stream:
+        seen = list(stream)
+    reports = [event.data for event in seen if event.name == "progress"]
+    assert reports
+    assert {f"{round(report['fraction'] * 400)} of 400 texts" for report in reports} == {
+        report["message"] for report in reports
+    }
+    assert len(reports) <= 11 + 10 * seen[-1].data["usage"]["wall_s"]
+    assert "succeeded" == seen[-1].data["status"]
+
+
+def test_no_such_task_is_404(client: httpx.Client) -> None:
+    """Also for what is no id."""
+    for task_id in ("00000000-0000-4000-8000-000000000000", "x", "*"):
+        response = client.get(f"/task/{task_id}/events")
+        assert (404, "application/problem+json") == (response.status_code, response.headers["content-type"])
+
+
+@pytest.mark.parametrize("given", ["x", "1", "-1-1", "1-", "1-1-1", "9999999999-1", "1-1\u00e9".encode(), "$", "+"])
+def test_id_that_is_none_is_refused(client: httpx.Client, given: str | bytes) -> None:
+    """It never reaches Redis."""
+    task_id = submit(client, "result = 1")
+    response = client.get(f"/task/{task_id}/events", headers={"last-event-id": given})
+    assert (400, "Last-Event-ID") == (response.status_code, response.json()["errors"][0]["path"])
+
+
+# -- when something breaks
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Servers and an API of these tests' own, with few places, quick heartbeats and short leases."""
+    limits = {"EVENT_FOLLOWERS": "3", "EVENT_HEARTBEAT_S": "0.3", "LEASE_S": "3", "MAX_ATTEMPTS": "2", "DRAIN_S": "0.3"}
+    found = Stack(tmp_path_factory.mktemp("events"), **limits)
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def worker(own: Stack) -> Part:
+    """Of that stack."""
+    return own.worker()
+
+
+@pytest.fixture
+def connection(own: Stack) -> Iterator[redis.Redis]:
+    """To its Redis."""
+    with redis.Redis.from_url(own.environ["REDIS_URL"]) as found:
+        yield found
+
+
+def test_followers_are_capped_and_idle_ones_hear_that_it_lives(own: Stack) -> None:
+    """API-23: a queued task that no worker takes; the fourth is refused, and has a place when one has gone."""
+    task_id = own.submit("result = 1")["task_id"]
+    with contextlib.ExitStack() as places:
+        streams = [places.enter_context(follow(own.client, task_id)) for _ in range(3)]
+        for stream in streams:
+            assert [("queued", 0)] == statuses([next(iter(stream))])
+        refused = own.client.get(f"/task/{task_id}/events")
+        assert (503, "5") == (refused.status_code, refused.headers["retry-after"])
+        assert "application/problem+json" == refused.headers["content-type"]
+        streams[0].until_comment()
+    until(lambda: can_follow(own, task_id), "the places are free again")
+
+
+def can_follow(own: Stack, task_id: str) -> bool:
+    with own.client.stream("GET", f"/task/{task_id}/events") as response:
+        return response.status_code == 200
+
+
+def test_killed_worker_the_stream_goes_on_with_the_next_attempt(own: Stack) -> None:
+    """kill -9 in the middle: attempt 1 is seen running, then attempt 2 with its own lines, to the end."""
+    first = own.worker()
+    task_id = own.submit("import time\nprint('begun')\ntime.sleep(1)\nprint('over')\nresult = 1")["task_id"]
+    with follow(own.client, task_id) as stream:
+        seen = stream.until(is_log)
+        first.stop(signal.SIGKILL)
+        own.worker()
+        seen += list(stream)
+    assert ["1-1", "2-1"] == [event.event_id for event in seen if is_log(event) and event.data["text"] == "begun\n"]
+    told = [status for status in statuses(seen) if status != ("queued", 0)]
+    assert [("running", 1), ("queued", 1), ("running", 2), ("succeeded", 2)] == told
+    assert ("begun\nover\n", 2) == (seen[-1].data["logs"]["stdout"], seen[-1].data["attempts"])
+    with follow(own.client, task_id, "1-1") as stream:  # all of the second attempt, none of the first
+        assert "begun\nover\n" == printed(list(stream))
+
+
+def test_redis_that_forgets_loses_live_lines_at_most(own: Stack, worker: Part, connection: redis.Redis) -> None:
+    """FLUSHALL in the middle: the stream goes on, what is missing is said, and the result has the whole logs."""
+    task_id = own.submit(SLOW.format(lines=20, pause_s=0.1))["task_id"]
+    with follow(own.client, task_id) as stream:
+        seen = stream.until(is_log)
+        connection.flushall()
+        seen += list(stream)
+    assert [("running", 1), ("succeeded", 1)] == statuses(seen)[-2:]
+    assert "line 19\n" == printed(seen)[-8:]
+    assert "".join(f"line {n}\n" for n in range(20)) == seen[-1].data["logs"]["stdout"]
+    numbers = [found.number for event in seen if (found := parse_event_id(event.event_id or "")) and found.number]
+    holes = [after - before - 1 for before, after in itertools.pairwise(numbers) if after > before + 1]
+    assert holes == [event.data["missing"] for event in seen if event.name == "gap"]
+
+
+def test_what_others_write_to_redis_is_data_or_nothing(own: Stack, worker: Part, connection: redis.Redis) -> None:
+    """Entries that are none of ours are passed by; nothing breaks, and the result is the task's own."""
+    task_id = own.submit(SLOW.format(lines=10, pause_s=0.2))["task_id"]
+    key = f"unityai:tasks:events:{task_id}"
+    with follow(own.client, task_id) as stream:
+        seen = stream.until(is_log)
+        for number, fields in enumerate(FOREIGN_ENTRIES, 500):
+            connection.xadd(key, fields, id=f"1-{number}")
+        connection.publish("unityai:tasks:live", b"\xff\x00")
+        connection.publish("unityai:tasks:followed", b"+\xff" * 100)
+        connection.publish("unityai:tasks:live", task_id)
+        seen += list(stream)
+    assert {"status", "log", "progress", "gap", "result"} == set(names(seen))
+    assert "done" == seen[-1].data["result"]
+
+
+def test_redis_away_the_stream_reaches_its_end(own: Stack, worker: Part) -> None:
+    """Without Redis there are no live lines, then or later; status and result come all the same."""
+    assert own.servers.redis
+    task_id = own.submit(SLOW.format(lines=30, pause_s=0.1))["task_id"]
+    with follow(own.client, task_id) as stream:
+        seen = stream.until(is_log)
+        own.servers.redis.stop()
+        try:
+            seen += list(stream)
+        finally:
+            own.servers.start_redis()
+    assert ("succeeded", "done") == (seen[-1].data["status"], seen[-1].data["result"])
+
+
+def test_who_reads_nothing_costs_nothing(own: Stack, worker: Part) -> None:
+    """A client that does not read: the API's memory stays as it is while the task prints megabytes, and ends."""
+    script = "import time\nfor n in range(400):\n    print('x' * 2500)\n    time.sleep(0.005)\nresult = 1"
+    memory_bytes = psutil.Process(own.api.pid).memory_info().rss
+    task_ids = [own.submit(script)["task_id"] for _ in range(3)]
+    with contextlib.ExitStack() as streams:
+        for task_id in task_ids:
+            streams.enter_context(follow(own.client, task_id))
+        for task_id in task_ids:
+            assert "succeeded" == own.get(task_id, wait_s=60)["status"]
+        assert psutil.Process(own.api.pid).memory_info().rss - memory_bytes < 32 << 20
+
+
+def test_nothing_is_written_of_a_task_that_nobody_follows(own: Stack, worker: Part, connection: redis.Redis) -> None:
+    """However much it prints and reports."""
+    task_id = own.submit(SLOW.format(lines=50, pause_s=0.005))["task_id"]
+    assert "succeeded" == own.get(task_id, wait_s=30)["status"]
+    assert [] == connection.keys(f"*{task_id}*")
+
+
+def test_api_that_stops_says_so(own: Stack, worker: Part) -> None:
+    """SIGTERM of the API: the stream ends with an error event that says when to come again; there it goes on."""
+    task_id = own.submit(SLOW.format(lines=60, pause_s=0.1))["task_id"]
+    api = own.start("api", PORT=str(port := free_port()))
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+        until(lambda: answers(client, "/health"), "the second API answers")
+        with follow(client, task_id) as stream:
+            first = stream.until(is_log)
+            api.process.send_signal(signal.SIGTERM)
+            first += list(stream)
+    assert ("error", 503, 1000) == (first[-1].name, first[-1].data["status"], first[-1].retry)
+    assert 0 == api.stop()
+    last = [event.event_id for event in first if event.event_id][-1]
+    with follow(own.client, task_id, last) as stream:
+        second = list(stream)
+    assert "".join(f"line {n}\n" for n in range(60)) == printed(first + second)
+    assert "done" == second[-1].data["result"]
