@@ -52,7 +52,7 @@ TEXT_CHARACTERS = 8192
 """Of one event; longer prints are several."""
 EVENT_BYTES = 1 << 17
 """More than any event of ours takes as JSON; what is longer is cut off, and then is none."""
-PIECES = 1000
+PIECES = 500
 """Of what is printed, before what is printed next joins one of them."""
 FOLLOWED_S = 15.0
 """How long a worker takes a task for followed after it was said."""

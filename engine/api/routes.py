@@ -93,9 +93,9 @@ async def cancel_task(request: Connection, task_id: str) -> Response[bytes]:
     """Cancel a task: 200 and the task as it ended, or 202 while its worker is ending it."""
     state: State = request.app.state.parts
     wait_s = _wait_s(request)
-    key = _task_id(task_id)
+    key = task_id_of(task_id)
     request.scope["task_id"] = str(key) if key else None  # type: ignore[typeddict-unknown-key]  # for the log line
-    task = await state.service.cancel(_principal(request), key, wait_s=wait_s) if key else None
+    task = await state.service.cancel(principal_of(request), key, wait_s=wait_s) if key else None
     if task is None:
         raise RequestError(404, "There is no task with this id.")
     return _task(task, status=200 if task.status.final else 202)

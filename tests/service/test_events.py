@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import json
+import re
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import httpx
 import psutil
 import pytest
 import redis
-from stack import Part, Stack, answers, free_port, task, until
+from stack import ROOT, Part, Stack, answers, free_port, task, until
 
-from engine.events import parse_event_id
+from engine.api import event_routes
+from engine.embedded import Embedded
+from engine.events import KEPT_EVENTS, PIECES, AttemptEvents, Wire, parse_event_id
 
 SLOW = """
 import time
@@ -198,6 +203,17 @@ def test_final_task_answers_at_once(client: httpx.Client) -> None:
     assert get(client, task_id) == seen[-1].data
 
 
+def test_cancelled_task_ends_the_stream(client: httpx.Client) -> None:
+    """Running: what it printed, then the final status and the result that says so, without being asked for."""
+    task_id = submit(client, "print('begun')\nimport time\ntime.sleep(60)")
+    with follow(client, task_id) as stream:
+        seen = stream.until(is_log)
+        assert client.delete(f"/task/{task_id}").status_code in (200, 202)
+        seen += list(stream)
+    assert [("running", 1), ("cancelled", 1)] == statuses(seen)[-2:]
+    assert ("result", "cancelled", "begun\n") == (seen[-1].name, seen[-1].data["exit_reason"], printed(seen))
+
+
 def test_handlers_report_their_progress(client: httpx.Client) -> None:
     """Text by text, at most ten times a second."""
     texts = [f"Text number {number} is about the weather in spring." for number in range(400)]
@@ -266,6 +282,17 @@ def test_followers_are_capped_and_idle_ones_hear_that_it_lives(own: Stack) -> No
         assert "application/problem+json" == refused.headers["content-type"]
         streams[0].until_comment()
     until(lambda: can_follow(own, task_id), "the places are free again")
+
+
+def test_task_that_is_cancelled_in_the_queue_ends_the_stream(own: Stack) -> None:
+    """No worker had it."""
+    task_id = own.submit("result = 1")["task_id"]
+    with follow(own.client, task_id) as stream:
+        seen = stream.until(lambda event: event.name == "status")
+        assert 200 == own.client.delete(f"/task/{task_id}").status_code
+        seen += list(stream)
+    assert ["status", "status", "result"] == names(seen)
+    assert [("queued", 0), ("cancelled", 0)] == statuses(seen)
 
 
 def can_follow(own: Stack, task_id: str) -> bool:
@@ -372,3 +399,91 @@ def test_api_that_stops_says_so(own: Stack, worker: Part) -> None:
         second = list(stream)
     assert "".join(f"line {n}\n" for n in range(60)) == printed(first + second)
     assert "done" == second[-1].data["result"]
+
+
+# -- without a service
+
+
+def test_the_client_of_the_readme_follows(client: httpx.Client, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the README shows runs as it stands."""
+    (code,) = re.findall(r"```python\n(import json\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    task_id = submit(client, SLOW.format(lines=3, pause_s=0.3))
+    exec(code.replace("http://localhost:8001", str(client.base_url).rstrip("/")), {"TASK_ID": task_id})
+    assert "line 0\n" in (shown := capsys.readouterr().out)
+    assert "done\n" == shown[-5:]
+
+
+def test_client_that_takes_nothing_loses_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that no byte leaves by is given up after SEND_S; so is the place, and what was followed."""
+    monkeypatch.setattr(event_routes, "SEND_S", 0.05)
+    ended = []
+
+    class Places:
+        taken = 0
+
+        @contextlib.contextmanager
+        def place(self) -> Iterator[None]:
+            self.taken += 1
+            yield
+            self.taken -= 1
+
+    async def heartbeats() -> AsyncIterator[None]:
+        try:
+            while True:
+                yield None
+        finally:
+            ended.append(True)
+
+    async def never(_: Any = None) -> Any:
+        await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            await never()
+
+    places = Places()
+    answer = event_routes.EventStream(places, heartbeats).to_asgi_response()  # type: ignore[arg-type]
+    asyncio.run(answer({}, never, send))
+    assert (0, [True]) == (places.taken, ended)
+
+
+def test_what_an_attempt_keeps_is_bounded(servers: Embedded) -> None:
+    """A script that alternates between its streams a byte at a time: pieces are joined, and no byte is lost."""
+
+    async def keep() -> tuple[int, dict[str, str], int]:
+        wire = Wire(str(servers.urls.redis), "bounded")
+        events = AttemptEvents(wire, str(uuid4()), 1, lambda: True)
+        for _ in range(20_000):
+            events.on_output("stdout", b"o")
+            events.on_output("stderr", b"e")
+        kept = len(events._pending)
+        events.follow()
+        await events.end()
+        entries = await wire.redis.xrange(wire.stream(events._task_id))
+        await wire.close()
+        logs = [json.loads(fields[b"log"]) for _, fields in entries]
+        texts = {name: "".join(log["text"] for log in logs if log["stream"] == name) for name in ("stdout", "stderr")}
+        return kept, texts, len(entries)
+
+    kept, texts, entries = asyncio.run(keep())
+    assert {"stdout": "o" * 20_000, "stderr": "e" * 20_000} == texts
+    assert kept <= PIECES + 2
+    assert entries <= KEPT_EVENTS
+
+
+def test_an_older_attempt_adds_nothing_to_a_newer_one(servers: Embedded) -> None:
+    """A worker that was frozen past its lease wakes and writes: Redis refuses, and it gives no trouble."""
+
+    async def write() -> list[tuple[bytes, dict[bytes, bytes]]]:
+        wire, task_id = Wire(str(servers.urls.redis), "older"), str(uuid4())
+        older, newer = (AttemptEvents(wire, task_id, attempt, lambda: True) for attempt in (1, 2))
+        older.follow()
+        for attempt, text in ((newer, b"new"), (older, b"old")):
+            attempt.on_output("stdout", text)
+            attempt.follow()
+            await attempt.end()
+        entries: list[tuple[bytes, dict[bytes, bytes]]] = await wire.redis.xrange(wire.stream(task_id))
+        await wire.close()
+        return entries
+
+    assert [(b"2-1", {b"log": b'{"stream":"stdout","text":"new"}'})] == asyncio.run(write())
