@@ -44,7 +44,7 @@ class BrokenPool:
     def stats(self) -> PoolStats:
         return PoolStats(ready=1, wanted=1, running=0, spawned=0, zygote_restarts=0, zygote_rotations=0)
 
-    async def run(self, _: bytes, *, inputs: dict[str, bytes], limits: Limits, cancel: asyncio.Event) -> Result:  # noqa: ARG002  Pool's name
+    async def run(self, _: bytes, *, limits: Limits, **__: Any) -> Result:
         if self.failures:
             raise self.failures.pop()
         return Result(
