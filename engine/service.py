@@ -10,10 +10,10 @@ import contextlib
 import hashlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import datetime
 from typing import NamedTuple
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import msgspec
 
@@ -27,7 +27,7 @@ from engine.queue import Queue, QueueUnavailableError
 from engine.scripts import NamedScript, list_scripts
 from engine.settings import Settings
 from engine.store import SchemaError, Store, StoreUnavailableError
-from engine.task import Callback, Claim, NewFile, NewTask, Priority, Status, StoredTask
+from engine.task import Callback, Claim, ListedTask, NewFile, NewTask, Priority, Status, StoredTask, Wanted
 from engine.tracing import NO_TRACES, Traces
 from sandbox import Artifact, ExitReason, Policy
 
@@ -46,6 +46,10 @@ class TaskError(Exception):
         self.message = message
 
 
+class KeyTakenError(Exception):
+    """An idempotency key under which the tenant has a task that was made by another request."""
+
+
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """What a client asks for, with its syntax and types checked."""
 
@@ -58,10 +62,18 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     priority: Priority = Priority.NORMAL
     script_name: str | None = None
     callback_url: str | None = None
+    idempotency_key: str | None = None
     policy: str | None = None
     """Name of the policy to run under; ``None`` for the task type's own."""
     file_ids: tuple[str, ...] = ()
     """The uploaded files that the parameters name."""
+
+
+class Accepted(NamedTuple):
+    """A task that was accepted, now or, under the same idempotency key, before."""
+
+    task: StoredTask
+    is_replay: bool = False
 
 
 class KeptFile(NamedTuple):
@@ -156,35 +168,47 @@ class Service:
             await self._queue.close()
             await self._store.close()
 
-    async def submit(self, principal: Principal, ask: Ask, task_id: UUID) -> StoredTask:
+    async def submit(self, principal: Principal, ask: Ask, task_id: UUID) -> Accepted:
         """Accept a task under an id that was made for it (random, so that nobody guesses it).
 
         Raises:
             TaskError: it cannot be accepted, and why.
+            KeyTakenError: its idempotency key stands for another request.
             StoreUnavailableError: PostgreSQL is away; nothing is promised.
         """
         task = self._new_task(principal, ask, task_id)
         await self._check_files(ask.file_ids, principal.tenant)
         with self.traces.span("store", task_id=str(task_id)):
             created_at = await self._store.insert(task)
+        if created_at is None:
+            return await self._replayed(principal, task)
         self.metrics.accepted(task.task_type, task.policy)
         with self.traces.span("enqueue"):
-            await self._enqueue(task_id)
-        return StoredTask(
-            task_id=task_id,
-            tenant=task.tenant,
-            task_type=task.task_type,
-            status=Status.QUEUED,
-            policy=task.policy,
-            priority=task.priority,
-            labels=task.labels,
-            attempts=0,
-            created_at=created_at,
-            started_at=None,
-            finished_at=None,
-            outcome=None,
-            callback=Callback(url=task.callback_url, state="waiting") if task.callback_url else None,
-        )
+            await self._enqueue([task_id])
+        return Accepted(_waiting_task(task, created_at))
+
+    async def submit_many(self, principal: Principal, asks: Sequence[Ask]) -> list[Accepted | Exception]:
+        """Accept many tasks, each for itself: in their order what ``submit`` returns or raises.
+
+        Raises:
+            StoreUnavailableError: PostgreSQL is away; nothing is promised.
+        """
+        known = await self._known_files(principal, asks)
+        prepared = [self._prepared(principal, ask, known) for ask in asks]
+        tasks = [task for task in prepared if isinstance(task, NewTask)]
+        with self.traces.span("store", tasks=len(tasks)):
+            stored = await self._store.insert_many(tasks) if tasks else {}
+        for task in tasks:
+            if task.task_id in stored:
+                self.metrics.accepted(task.task_type, task.policy)
+        with self.traces.span("enqueue"):
+            await self._enqueue(list(stored))
+        return [
+            Accepted(_waiting_task(task, stored[task.task_id]))
+            if isinstance(task, NewTask) and task.task_id in stored
+            else await self._replayed_or_not(principal, task)
+            for task in prepared
+        ]
 
     async def keep_file(self, principal: Principal, name: str, media_type: str, content: bytes) -> KeptFile:
         """Keep an uploaded file for ``FILE_TTL`` seconds, under an id that nobody guesses.
@@ -238,6 +262,14 @@ class Service:
             if found is None or found.status.final or wait_s <= 0:
                 return found
             return await self.wait(principal, waiter, wait_s)
+
+    async def list_tasks(self, principal: Principal, wanted: Wanted) -> list[ListedTask]:
+        """A tenant's tasks, the newest first.
+
+        Raises:
+            StoreUnavailableError: PostgreSQL is away, or the question took too long.
+        """
+        return await self._store.list_tasks(principal.tenant, wanted)
 
     async def cancel(self, principal: Principal, task_id: UUID, *, wait_s: float = 0.0) -> StoredTask | None:
         """Ask for a task's end, and wait up to ``wait_s`` seconds for it; ``None`` when the tenant has none such.
@@ -313,6 +345,8 @@ class Service:
             traceparent=self.traces.traceparent(),
             tenant=principal.tenant,
             callback_url=self._callback_url(ask.callback_url),
+            idempotency_key=ask.idempotency_key,
+            request_sha256=_fingerprint(ask) if ask.idempotency_key is not None else None,
         )
 
     def _callback_url(self, url: str | None) -> str | None:
@@ -334,11 +368,43 @@ class Service:
             raise TaskError("$.policy", f"no such policy for {ask.task_type}; there are: {', '.join(there_are)}")
         return chosen
 
+    async def _known_files(self, principal: Principal, asks: Sequence[Ask]) -> set[str]:
+        wanted = {file_id for ask in asks for file_id in ask.file_ids}
+        return await self._store.known_files(sorted(wanted), principal.tenant) if wanted else set()
+
+    def _prepared(self, principal: Principal, ask: Ask, known_files: set[str]) -> NewTask | TaskError:
+        try:
+            _check_known(ask.file_ids, known_files)
+            return self._new_task(principal, ask, uuid4())
+        except TaskError as error:
+            return error
+
+    async def _replayed_or_not(self, principal: Principal, task: NewTask | TaskError) -> Accepted | Exception:
+        if isinstance(task, TaskError):
+            return task
+        try:
+            return await self._replayed(principal, task)
+        except KeyTakenError as error:
+            return error
+
+    async def _replayed(self, principal: Principal, task: NewTask) -> Accepted:
+        """The task that stands under the idempotency key of one that was not stored.
+
+        Raises:
+            KeyTakenError: it was made by another request.
+            StoreUnavailableError: PostgreSQL is away, or the task has been deleted this very moment.
+        """
+        found = await self._store.by_key(principal.tenant, task.idempotency_key or "")
+        stored = await self._store.get(found[0], principal.tenant) if found else None
+        if found is None or stored is None:
+            raise StoreUnavailableError("the task under this idempotency key has just been deleted")
+        if found[1] != task.request_sha256:
+            raise KeyTakenError
+        return Accepted(stored, is_replay=True)
+
     async def _check_files(self, file_ids: tuple[str, ...], tenant: str) -> None:
-        if file_ids and (missing := sorted(set(file_ids) - await self._store.known_files(file_ids, tenant))):
-            raise TaskError(
-                "$.parameters", f"there is no file {', '.join(missing)}: it was never uploaded here, or has expired"
-            )
+        if file_ids:
+            _check_known(file_ids, await self._store.known_files(file_ids, tenant))
 
     def _check_script(self, name: str) -> None:
         known = list_scripts(self.settings.scripts_dir)
@@ -349,11 +415,12 @@ class Service:
                 "a file's name: add a line break.)",
             )
 
-    async def _enqueue(self, task_id: UUID) -> None:
+    async def _enqueue(self, task_ids: list[UUID]) -> None:
         try:
-            await self._queue.put([task_id])
+            await self._queue.put(task_ids)
         except QueueUnavailableError as error:
-            self._log.warning("task accepted but not queued yet", task_id=str(task_id), reason=str(error))
+            first = str(task_ids[0]) if task_ids else None
+            self._log.warning("accepted but not queued yet", task_id=first, tasks=len(task_ids), reason=str(error))
 
     async def _open_store(self) -> None:
         pause = RECONNECT_S[0]
@@ -368,6 +435,39 @@ class Service:
                 return
             await asyncio.sleep(pause)
             pause = min(pause * 2, RECONNECT_S[1])
+
+
+def _check_known(file_ids: Sequence[str], known: set[str]) -> None:
+    if missing := sorted(set(file_ids) - known):
+        raise TaskError(
+            "$.parameters", f"there is no file {', '.join(missing)}: it was never uploaded here, or has expired"
+        )
+
+
+def _fingerprint(ask: Ask) -> bytes:
+    """SHA-256 of what an idempotency key stands for: all that was asked, the parameters as they were written."""
+    asked = {name: getattr(ask, name) for name in ask.__struct_fields__ if name != "parameters"}
+    text = msgspec.json.encode(asked, order="deterministic")
+    return hashlib.sha256(text + b"\n" + bytes(ask.parameters)).digest()
+
+
+def _waiting_task(task: NewTask, created_at: datetime) -> StoredTask:
+    """A task that has just been stored."""
+    return StoredTask(
+        task_id=task.task_id,
+        tenant=task.tenant,
+        task_type=task.task_type,
+        status=Status.QUEUED,
+        policy=task.policy,
+        priority=task.priority,
+        labels=task.labels,
+        attempts=0,
+        created_at=created_at,
+        started_at=None,
+        finished_at=None,
+        outcome=None,
+        callback=Callback(url=task.callback_url, state="waiting") if task.callback_url else None,
+    )
 
 
 def build_request(claim: Claim, script: NamedScript | None) -> bytes:

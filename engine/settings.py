@@ -210,15 +210,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(ge=1, le=604800),
         _about(
             "CLEANUP_INTERVAL",
-            "Time between two clean-ups, which delete what is older than RETENTION_DAYS.",
+            "Time between two clean-ups, which delete what is older than RESULT_TTL and FILE_TTL.",
             unit="seconds",
         ),
     ] = 3600.0
-    retention_days: Annotated[
+    result_ttl_s: Annotated[
         float,
-        Meta(gt=0, le=36500),
-        _about("RETENTION_DAYS", "How long a finished task and its result are kept.", unit="days"),
-    ] = 30.0
+        Meta(ge=1, le=3_153_600_000),
+        _about(
+            "RESULT_TTL",
+            "How long a task is kept after its end, with result, logs and artifacts; longer while it owes a callback.",
+            unit="seconds",
+        ),
+    ] = 2_592_000.0
     host: Annotated[
         str | None,
         _about(

@@ -29,6 +29,7 @@ from engine.task import (
     Cancelled,
     Claim,
     Heartbeat,
+    ListedTask,
     NewFile,
     NewTask,
     Outcome,
@@ -37,9 +38,10 @@ from engine.task import (
     Status,
     StoredTask,
     Swept,
+    Wanted,
     WorkerState,
 )
-from sandbox import Artifact
+from sandbox import Artifact, ExitReason
 
 SQL_DIR = Path(__file__).resolve().parent / "sql"
 MIGRATION_LOCK = 0x756E697479  # any number that every version of the engine agrees on
@@ -48,6 +50,7 @@ ANSWER_S = 5.0
 BULK_TIMEOUT_S = 60.0
 OPEN_TIMEOUT_S = 300.0
 BULK_BYTES = 1 << 20
+_TIMES = ("created_at", "started_at", "finished_at")
 NO_UUID = UUID(int=0)
 NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -153,28 +156,57 @@ class Store:
         async with self._connection() as connection:
             await connection.fetchval("SELECT 1")
 
-    async def insert(self, task: NewTask) -> datetime:
-        """Remember a new task; when this returns, the task survives any crash. Returns when it was accepted."""
-        created_at: datetime = await self._value(
-            "insert_task",
-            task.task_id,
-            task.task_type,
-            task.policy,
-            task.parameters,
-            task.timeout_s,
-            msgspec.json.encode(task.labels).decode(),
-            task.script_name,
-            task.max_attempts,
-            list(task.file_ids),
-            task.memory_mib,
-            task.tenant,
-            task.priority.value,
-            task.callback_url,
-            task.idempotency_key,
-            task.request_sha256,
-            task.traceparent,
-        )
+    async def insert(self, task: NewTask) -> datetime | None:
+        """Remember a new task; when this returns, the task survives any crash.
+
+        Returns:
+            When it was accepted; ``None`` when its tenant has a task under its idempotency key, and nothing was stored.
+        """
+        created_at: datetime | None = await self._value("insert_task", *_columns(task))
         return created_at
+
+    async def insert_many(self, tasks: Sequence[NewTask]) -> dict[UUID, datetime]:
+        """Remember new tasks, all of them or none.
+
+        Returns:
+            Task id → when it was accepted, without those whose tenant has a task under their idempotency key.
+        """
+        columns = [list(column) for column in zip(*map(_columns, tasks), strict=True)]
+        columns[8] = [",".join(file_ids) for file_ids in columns[8]]
+        rows = await self._rows("insert_tasks", *columns)
+        return {UUID(bytes=row["task_id"].bytes): row["created_at"] for row in rows}
+
+    async def by_key(self, tenant: str, idempotency_key: str) -> tuple[UUID, bytes] | None:
+        """The task that a tenant has under a key, with the hash of its request."""
+        rows = await self._rows("get_task_by_key", tenant, idempotency_key)
+        return (UUID(bytes=rows[0]["task_id"].bytes), rows[0]["request_sha256"]) if rows else None
+
+    async def list_tasks(self, tenant: str, wanted: Wanted) -> list[ListedTask]:
+        """A tenant's tasks, the newest first."""
+        before = wanted.before or (None, None)
+        rows = await self._rows(
+            "list_tasks",
+            tenant,
+            list(wanted.statuses) or None,
+            wanted.task_type,
+            list(wanted.exit_reasons) or None,
+            msgspec.json.encode(wanted.labels).decode(),
+            wanted.created_after,
+            *before,
+            wanted.limit,
+            wanted.created_before,
+        )
+        return [
+            ListedTask(
+                task_id=UUID(bytes=row["task_id"].bytes),
+                status=Status(row["status"]),
+                exit_reason=ExitReason(row["exit_reason"]) if row["exit_reason"] else None,
+                priority=Priority(row["priority"]),
+                labels=msgspec.json.decode(row["labels"]),
+                **{name: row[name] for name in ("task_type", "policy", "attempts", *_TIMES)},
+            )
+            for row in rows
+        ]
 
     async def get(self, task_id: UUID, tenant: str) -> StoredTask | None:
         """One task, or ``None`` when this tenant has none with this id."""
@@ -335,10 +367,10 @@ class Store:
         rows = await self._rows("get_artifact", task_id, name, tenant)
         return Artifact(**dict(rows[0])) if rows else None
 
-    async def delete_old(self, retention_days: float) -> int:
-        """Delete finished tasks beyond their retention; returns how many."""
+    async def delete_old(self, ttl_s: float) -> int:
+        """Delete tasks that ended ``ttl_s`` seconds ago or earlier; returns how many."""
         deleted = 0
-        while count := int((await self._execute("delete_old_tasks", retention_days, 500)).rpartition(" ")[2]):
+        while count := int((await self._execute("delete_old_tasks", ttl_s, 500)).rpartition(" ")[2]):
             deleted += count
         return deleted
 
@@ -491,6 +523,28 @@ def load_queries(path: Path) -> dict[str, str]:
             raise ValueError(f"{path}: {name}: given twice, or without a description")
         queries[name] = "\n".join(line for line in body.splitlines() if not line.startswith("--")).strip()
     return queries
+
+
+def _columns(task: NewTask) -> tuple[Any, ...]:
+    """What of a new task is stored, in the order of the statement."""
+    return (
+        task.task_id,
+        task.task_type,
+        task.policy,
+        task.parameters,
+        task.timeout_s,
+        msgspec.json.encode(task.labels).decode(),
+        task.script_name,
+        task.max_attempts,
+        list(task.file_ids),
+        task.memory_mib,
+        task.tenant,
+        task.priority.value,
+        task.callback_url,
+        task.idempotency_key,
+        task.request_sha256,
+        task.traceparent,
+    )
 
 
 def _callback(row: asyncpg.Record) -> Callback:

@@ -198,6 +198,36 @@ class StoredTask(msgspec.Struct, frozen=True, kw_only=True):
     callback: Callback | None = None
 
 
+class ListedTask(msgspec.Struct, frozen=True, kw_only=True):
+    """A task as a list shows it, without what it answered."""
+
+    task_id: UUID
+    task_type: str
+    status: Status
+    exit_reason: ExitReason | None
+    policy: str
+    priority: Priority
+    labels: dict[str, str]
+    attempts: int
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """Which tasks a list is to show. What is empty or ``None`` leaves none out."""
+
+    statuses: tuple[Status, ...] = ()
+    task_type: str | None = None
+    exit_reasons: tuple[ExitReason, ...] = ()
+    labels: dict[str, str] = {}
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    before: tuple[datetime, UUID] | None = None
+    """Go on after the task that was made then and has this id."""
+    limit: int = 50
+
+
 class OwedCallback(msgspec.Struct, frozen=True, kw_only=True):
     """A callback that this worker may try to deliver. ``attempts`` is its fencing token."""
 

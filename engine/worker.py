@@ -594,7 +594,7 @@ class Worker:
             await asyncio.sleep(self._settings.cleanup_interval_s * random.uniform(0.9, 1.0))  # noqa: S311  as above
             with contextlib.suppress(StoreUnavailableError):
                 await self._store.forget_lost_workers(SHOWN_FOR_S)
-                deleted = await self._store.delete_old(self._settings.retention_days)
+                deleted = await self._store.delete_old(self._settings.result_ttl_s)
                 files = await self._store.delete_old_files()
                 self._log.info("clean-up done", tasks_deleted=deleted, files_deleted=files)
 

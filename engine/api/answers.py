@@ -15,7 +15,7 @@ from engine.policy_show import show
 from engine.scripts import ScriptFacts
 from engine.service import KeptFile
 from engine.settings import Settings
-from engine.task import NULL, ArtifactFacts, Callback, Priority, Script, Status, StoredTask, TaskUsage
+from engine.task import NULL, ArtifactFacts, Callback, ListedTask, Priority, Script, Status, StoredTask, TaskUsage
 from engine.versions import Versions
 from sandbox import ExitReason, Isolation, Limits, Logs, Policy, PolicyFile, RefusedArtifact, RunError, Violation
 
@@ -61,6 +61,15 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
     started_at: Annotated[datetime | None, Meta(description="Start of the last attempt.")] = None
     finished_at: datetime | None = None
+
+
+class TasksAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of a list of tasks, the newest first."""
+
+    tasks: tuple[ListedTask, ...]
+    next_cursor: Annotated[
+        str | None, Meta(description="Give it as `cursor` for the next page; null when there is none.")
+    ] = None
 
 
 class ScriptsAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,11 +17,10 @@ from litestar.datastructures import State as AppState
 
 from engine.api.checker import Checker
 from engine.api.docs import build_docs, content_security_policy
-from engine.api.event_routes import EVENT_ROUTES
 from engine.api.openapi import build_openapi
 from engine.api.problems import MEDIA_TYPE, Problem, answer_exception, make_problem, problem_of
-from engine.api.routes import BIG_BODIES, State
-from engine.api.routes import ROUTES as COMMON_ROUTES
+from engine.api.requests import BIG_BODIES, State
+from engine.api.routes import ROUTES
 from engine.auth import ANYONE
 from engine.follow import Followers
 from engine.logs import get_logger, lines_with
@@ -30,7 +29,6 @@ from engine.service import Service
 from engine.tracing import NO_TRACES, SAYS_NOTHING, Span, Traces
 
 METHODS = ("GET", "POST", "DELETE")
-ROUTES = (*COMMON_ROUTES, *EVENT_ROUTES)
 LOOPBACK_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{7,63}", re.ASCII)

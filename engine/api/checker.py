@@ -11,7 +11,7 @@ from typing import cast
 
 import msgspec
 
-from engine.api.checks import LENGTH, Checked, Fault, InvalidRequestError, check
+from engine.api.checks import HEAD, LENGTH, Checked, Found, InvalidRequestError, Reply, check, check_batch
 from engine.settings import PROJECT_DIR
 
 INLINE_BYTES = 128 * 1024
@@ -39,35 +39,48 @@ class Checker:
         """
         if len(body) <= INLINE_BYTES:
             return check(body)
+        (found,) = await self._asked(body, is_batch=False)
+        return cast(Checked, found.checked)
+
+    async def check_batch(self, body: bytes) -> list[Found]:
+        """Check a body that is an array of tasks.
+
+        Raises:
+            InvalidRequestError: what is wrong with the whole of it; what is wrong with a task is among what was found.
+            CheckError: it could not be checked.
+        """
+        if len(body) <= INLINE_BYTES:
+            return check_batch(body)
+        return await self._asked(body, is_batch=True)
+
+    async def _asked(self, body: bytes, *, is_batch: bool) -> list[Found]:
         async with self._turn:
             try:
-                answer = await self._ask(body)
+                reply = await self._ask(body, is_batch=is_batch)
             except BaseException:
                 await self._end()  # it may be in the middle of an answer to nobody
                 raise
-        if isinstance(answer, Fault):
-            raise InvalidRequestError(answer)
-        return answer
+        if reply.fault is not None:
+            raise InvalidRequestError(reply.fault)
+        return reply.found
 
     async def close(self) -> None:
         """End the checking process."""
         async with self._turn:
             await self._end()
 
-    async def _ask(self, body: bytes) -> Checked | Fault:
+    async def _ask(self, body: bytes, *, is_batch: bool) -> Reply:
         process = await self._started()
         requests, answers = cast(asyncio.StreamWriter, process.stdin), cast(asyncio.StreamReader, process.stdout)
         try:
-            requests.write(LENGTH.pack(len(body)))
+            requests.write(HEAD.pack(is_batch, len(body)))
             requests.write(body)
             await requests.drain()
             head = await answers.readexactly(LENGTH.size)
             text = await answers.readexactly(LENGTH.unpack(head)[0])
         except (OSError, asyncio.IncompleteReadError) as error:
             raise CheckError("the process that checks big bodies ended") from error
-        if "message" in msgspec.json.decode(text, type=dict[str, msgspec.Raw]):
-            return msgspec.json.decode(text, type=Fault)
-        return msgspec.json.decode(text, type=Checked)
+        return msgspec.json.decode(text, type=Reply)
 
     async def _started(self) -> asyncio.subprocess.Process:
         if self._process is None or self._process.returncode is not None:

@@ -18,7 +18,7 @@ import struct
 import sys
 from collections.abc import Iterable
 from itertools import chain
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any, BinaryIO, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -28,7 +28,13 @@ from handlers.parameters import PARAMETERS, SCRIPT_NAME, decode, file_ids
 
 MEMORY_BYTES = 3 << 30
 """Of the checking process. The smallest objects of JSON take twenty times their length."""
+HEAD = struct.Struct(">?Q")
+"""Before a body: whether it is a batch, and its length."""
 LENGTH = struct.Struct(">Q")
+"""Before an answer."""
+MAX_BATCH = 1000
+IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
+IDEMPOTENCY_KEY_RULE = "must be 1 to 255 characters of ASCII, without spaces"
 _PLACE = re.compile(r"(?P<message>.*?) - at (?P<name>`key` in )?`(?P<path>\$.*)`", re.DOTALL)
 _CONTAINERS = frozenset((dict, list))
 _LABEL = r"\A[^\x00-\x1f\x7f]*\Z"
@@ -38,6 +44,7 @@ _IN_WORDS = {
     f"Expected `str` matching regex {_LABEL_NAME!r}": "a label's name has letters, digits and _ . / - only",
 }
 
+Body = TypeVar("Body")
 Label = Annotated[str, Meta(max_length=200, pattern=_LABEL)]
 LabelName = Annotated[str, Meta(max_length=63, pattern=_LABEL_NAME)]
 
@@ -102,6 +109,12 @@ class ExecuteRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     ] = {}
 
 
+class ExecuteItem(ExecuteRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One task of ``POST /execute/batch``."""
+
+    idempotency_key: Annotated[str, Meta(description="As the header Idempotency-Key of POST /execute.")] | None = None
+
+
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that is wrong with a body."""
 
@@ -123,8 +136,25 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
     policy: str | None = None
     memory_mib: int | None = None
     callback_url: str | None = None
+    idempotency_key: str | None = None
+    """Of one task among several; that of a single one is a header."""
     file_ids: tuple[str, ...] = ()
     """The uploaded files that the parameters name."""
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What became of one task of a body: one of the two."""
+
+    checked: Checked | None = None
+    fault: Fault | None = None
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """What the checking process answers."""
+
+    found: list[Found] = []
+    fault: Fault | None = None
+    """What is wrong with the body as a whole."""
 
 
 class InvalidRequestError(Exception):
@@ -144,14 +174,42 @@ def check(body: bytes) -> Checked:
     return _check(body)[0]
 
 
-def _check(body: bytes) -> tuple[Checked, msgspec.Struct]:
+def check_batch(body: bytes) -> list[Found]:
+    """Check a body that is an array of tasks, each for itself.
+
+    Raises:
+        InvalidRequestError: it is no such array, or has no task, or more than ``MAX_BATCH``.
+    """
+    items = _decode(body, list[msgspec.Raw], "an array")
+    if not 1 <= len(items) <= MAX_BATCH:
+        raise _invalid("$", f"must have 1 to {MAX_BATCH} tasks; it has {len(items)}")
+    found, end = [], 0
+    for item in items:
+        text = bytes(item)
+        start, end = _find(body, text, end)
+        found.append(_check_item(text, start))
+    return found
+
+
+def _check_item(text: bytes, start: int) -> Found:
+    try:
+        checked = _check(text, ExecuteItem)[0]
+    except InvalidRequestError as error:
+        return Found(fault=error.fault)
+    return Found(checked=msgspec.structs.replace(checked, start=start + checked.start, end=start + checked.end))
+
+
+def _check(body: bytes, kind: type[ExecuteRequest] = ExecuteRequest) -> tuple[Checked, msgspec.Struct]:
     """Check a body; the decoded parameters are given too, only so that the caller decides when they are let go of."""
-    request = _decode_envelope(body)
+    request = _decode(body, kind, "a JSON object")
     if request.task_type not in PARAMETERS:
         raise InvalidRequestError(_unknown_task_type(request.task_type))
     parameters = _decode_parameters(request)
     _refuse_repeated_names(body, request, parameters)
     start, end = _find(body, bytes(request.parameters))
+    key = getattr(request, "idempotency_key", None)
+    if key is not None and not IDEMPOTENCY_KEY.fullmatch(key):
+        raise _invalid("$.idempotency_key", IDEMPOTENCY_KEY_RULE)
     script = getattr(parameters, "script", None) if request.task_type == "custom_script" else None
     checked = Checked(
         task_type=request.task_type,
@@ -165,27 +223,28 @@ def _check(body: bytes) -> tuple[Checked, msgspec.Struct]:
         memory_mib=request.memory_mib,
         callback_url=request.callback_url,
         file_ids=file_ids(parameters),
+        idempotency_key=key,
     )
     return checked, parameters
 
 
-def _find(body: bytes, text: bytes) -> tuple[int, int]:
-    """Where a text that is part of the body stands. Should it stand there twice, then both are the same text.
+def _find(body: bytes, text: bytes, begin: int = 0) -> tuple[int, int]:
+    """Where a text that is part of the body stands, from ``begin`` on. Should it stand there twice, both are the same.
 
     Looking for its beginning and comparing the rest is four times as fast as looking for all of it.
     """
-    start = body.find(text[:64])
+    start = body.find(text[:64], begin)
     while body[start : start + len(text)] != text:
         start = body.find(text[:64], start + 1)
     return start, start + len(text)
 
 
-def _decode_envelope(body: bytes) -> ExecuteRequest:
+def _decode(body: bytes, kind: type[Body], form: str) -> Body:
     if not body.strip():
-        raise _invalid("$", "the body is empty; it must be a JSON object")
+        raise _invalid("$", f"the body is empty; it must be {form}")
     try:
         body.decode("utf-8")
-        return msgspec.json.decode(body, type=ExecuteRequest)
+        return msgspec.json.decode(body, type=kind)
     except UnicodeDecodeError as error:
         raise _invalid("$", f"the body is not UTF-8 (byte {error.start})") from None
     except RecursionError:
@@ -284,18 +343,22 @@ def _distinct(pairs: list[tuple[str, Any]]) -> None:
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Check bodies, each preceded by its length in eight bytes, until there are no more."""
+    """Check bodies, each preceded by ``HEAD``, until there are no more."""
     gc.disable()  # what a decoder makes has no cycles, and looking for some would take half of the time
-    while len(head := requests.read(LENGTH.size)) == LENGTH.size:
-        body = requests.read(LENGTH.unpack(head)[0])
-        answer: Checked | Fault
+    while len(head := requests.read(HEAD.size)) == HEAD.size:
+        is_batch, length = HEAD.unpack(head)
+        body, decoded = requests.read(length), None
         try:
-            answer, decoded = _check(body)
+            if is_batch:
+                reply = Reply(found=check_batch(body))
+            else:
+                checked, decoded = _check(body)
+                reply = Reply(found=[Found(checked=checked)])
         except InvalidRequestError as error:
-            answer, decoded = error.fault, None
+            reply = Reply(fault=error.fault)
         except MemoryError:
-            answer, decoded = Fault(path="$", message="this JSON takes too much memory to be checked"), None
-        text = msgspec.json.encode(answer)
+            reply = Reply(fault=Fault(path="$", message="this JSON takes too much memory to be checked"))
+        text = msgspec.json.encode(reply)
         answers.write(LENGTH.pack(len(text)) + text)
         answers.flush()
         del decoded  # which takes a while, after the answer

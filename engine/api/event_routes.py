@@ -18,7 +18,7 @@ from litestar.response import ServerSentEventMessage
 
 from engine.api.answers import task_answer
 from engine.api.problems import RequestError, make_problem
-from engine.api.routes import State, principal_of, task_id_of
+from engine.api.requests import State, principal_of, task_id_of
 from engine.events import EventId, Log, parse_event_id
 from engine.follow import BrokenOff, Ended, Followers, Gap, NewStatus, Told
 from engine.logs import get_logger

@@ -20,16 +20,20 @@ from engine.api.answers import (
     Ready,
     ScriptsAnswer,
     Task,
+    TasksAnswer,
 )
-from engine.api.checks import ExecuteRequest
+from engine.api.batch import BatchAnswer, BatchItem
+from engine.api.checks import MAX_BATCH, ExecuteItem, ExecuteRequest
+from engine.api.listing import MAX_LIMIT
 from engine.api.problems import MEDIA_TYPE, Problem
-from engine.task import Callback
+from engine.task import TASK_TYPES, Callback, Status
 from handlers.image_options import OPTIONS
 from handlers.parameters import PARAMETERS
+from sandbox import ExitReason
 
 ANSWERS = (
-    FileAnswer, CallbacksAnswer, Callback, PoliciesAnswer, PolicyAnswer, ScriptsAnswer, HealthAnswer, Live,
-    MetricsTargets, Problem, Ready,
+    Callback, CallbacksAnswer, FileAnswer, HealthAnswer, Live, MetricsTargets, PoliciesAnswer,
+    PolicyAnswer, Problem, Ready, ScriptsAnswer, TasksAnswer,
 )  # fmt: skip
 REF = "#/components/schemas/{name}"
 
@@ -102,6 +106,31 @@ def _in_path(name: str, description: str, **schema: str) -> dict[str, Any]:
 _TASK_ID = _in_path("task_id", "The task's id, as it was given out.", format="uuid")
 _ARTIFACT_NAME = _in_path("name", "Name of the artifact, as the task's answer lists it.")
 _POLICY_NAME = _in_path("name", "Name of the policy.")
+_IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "Sent again with the same request it gives the same task, for as long as that is kept; with another "
+    "request it is refused.",
+    "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
+}
+
+
+def _in_query(name: str, description: str, *, repeats: bool = False, **schema: Any) -> dict[str, Any]:
+    """A part of the query."""
+    schema = {"type": "array", "items": schema} if repeats else schema
+    return {"name": name, "in": "query", "description": description, "schema": schema}
+
+
+_LIST_PARAMETERS = [
+    _in_query("status", "Only these.", repeats=True, type="string", enum=[status.value for status in Status]),
+    _in_query("task_type", "Only this.", type="string", enum=list(TASK_TYPES)),
+    _in_query("exit_reason", "Only these.", repeats=True, type="string", enum=[reason.value for reason in ExitReason]),
+    _in_query("label", "Only tasks with all of these, as NAME:VALUE.", repeats=True, type="string", pattern="^[^:]+:"),
+    _in_query("created_after", "Accepted then or later.", type="string", format="date-time"),
+    _in_query("created_before", "Accepted before.", type="string", format="date-time"),
+    _in_query("limit", "Tasks of a page.", type="integer", minimum=1, maximum=MAX_LIMIT, default=50),
+    _in_query("cursor", "The page after: the last one's `next_cursor`.", type="string"),
+]
 _CALLBACK_STATE = {
     "name": "state",
     "in": "query",
@@ -124,6 +153,7 @@ _PROBLEMS = {
     400: "Something in the request cannot be; `errors` names the part.",
     404: "There is no task with this id.",
     405: "This path does not know this method.",
+    409: "The idempotency key stands for another request.",
     408: "The body took too long.",
     413: "The body is too long.",
     415: "The body is not JSON in UTF-8.",
@@ -142,7 +172,8 @@ def build_openapi(routes: Iterable[HTTPRouteHandler], task_types: Iterable[str],
     available = [task_type for task_type in task_types if task_type in PARAMETERS]
     parameters = [_documented(PARAMETERS[name]) for name in available]
     options = [_documented(kind, name=f"{kind.__name__}Options") for kind in OPTIONS.values()]
-    types = [_documented(Task), *ANSWERS, *parameters, *options]
+    task = _documented(Task)
+    types = [task, _documented_batch(task), *ANSWERS, *parameters, *options]
     _, components = msgspec.json.schema_components(types, ref_template=REF)
     if "ImageProcessing" in components:  # raw JSON to the decoder, which reads it by its operation
         refs = [{"$ref": REF.format(name=kind.__name__)} for kind in options]
@@ -153,6 +184,11 @@ def build_openapi(routes: Iterable[HTTPRouteHandler], task_types: Iterable[str],
         path = next(iter(route.paths)).replace(":str", "")
         method = next(iter(route.http_methods)).lower()
         paths.setdefault(path, {})[method] = _operation(route, path, available)
+    items = {name.replace("Execute", "ExecuteItem", 1): _as_item(schema) for name, schema in requests.items()}
+    unions = {
+        "ExecuteRequest": _any_request(requests, available),
+        "ExecuteItem": _any_request(items, available),
+    }
     return {
         "openapi": "3.1.0",
         "info": {
@@ -161,7 +197,7 @@ def build_openapi(routes: Iterable[HTTPRouteHandler], task_types: Iterable[str],
             "description": "Runs code that nobody has read, each task in a single-use sandbox.",
         },
         "paths": paths,
-        "components": {"schemas": components | requests | {"ExecuteRequest": _any_request(requests, available)}},
+        "components": {"schemas": components | requests | items | unions},
     }
 
 
@@ -171,13 +207,15 @@ def _operation(route: HTTPRouteHandler, path: str, available: list[str]) -> dict
         "summary": (route.fn.__doc__ or "").strip().splitlines()[0],
     }
     operation |= _OPERATIONS.get(str(route.operation_id), {})
+    if route.operation_id == "executeBatch":
+        operation["requestBody"] = _batch_body()
     if path == "/execute":
-        operation["parameters"] = [_WAIT]
+        operation["parameters"] = [_WAIT, _IDEMPOTENCY_KEY]
         operation["requestBody"] = _body(available)
         operation["responses"] = {
             "200": _answer("The task as it ended, within the time to wait.", "Task"),
             "202": _answer("The task is accepted and will be run.", "Task") | {"headers": _LOCATION},
-            **_problems(400, 405, 408, 413, 415, 503),
+            **_problems(400, 405, 408, 409, 413, 415, 503),
         }
     elif route.operation_id == "getTask":
         operation["parameters"] = [_TASK_ID, _WAIT]
@@ -222,6 +260,16 @@ def _body(available: list[str]) -> dict[str, Any]:
     return {"required": True, "content": {"application/json": {"schema": schema, "examples": examples}}}
 
 
+def _batch_body() -> dict[str, Any]:
+    schema = {"type": "array", "minItems": 1, "maxItems": MAX_BATCH, "items": {"$ref": REF.format(name="ExecuteItem")}}
+    first, second = EXAMPLES["custom_script"], EXAMPLES["ml_inference"]
+    example = [
+        {"task_type": "custom_script", "parameters": first, "idempotency_key": "order-4711"},
+        {"task_type": "ml_inference", "parameters": second, "priority": "low"},
+    ]
+    return {"required": True, "content": {"application/json": {"schema": schema, "example": example}}}
+
+
 def _answer(description: str, name: str) -> dict[str, Any]:
     return {
         "description": description,
@@ -245,6 +293,16 @@ _OPERATIONS: dict[str, dict[str, Any]] = {
             "204": {"description": "The client has seen the end (`Last-Event-ID: end`)."},
             **_problems(400, 404, 405, 503),
         },
+    },
+    "executeBatch": {
+        "responses": {
+            "200": _answer("What became of each, in their order.", "BatchAnswer"),
+            **_problems(400, 405, 408, 413, 415, 503),
+        },
+    },
+    "listTasks": {
+        "parameters": _LIST_PARAMETERS,
+        "responses": {"200": _answer("A page of the list.", "TasksAnswer"), **_problems(400, 405, 503)},
     },
     "cancelTask": {
         "parameters": [_TASK_ID, _WAIT],
@@ -283,6 +341,14 @@ def _request_schema(task_type: str) -> dict[str, Any]:
     return schema | {"title": f"Execute{kind.__name__}", "description": summary, "properties": properties}
 
 
+def _as_item(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a request as one of several."""
+    _, components = msgspec.json.schema_components([ExecuteItem], ref_template=REF)
+    key = components["ExecuteItem"]["properties"]["idempotency_key"]
+    title = schema["title"].replace("Execute", "ExecuteItem", 1)
+    return schema | {"title": title, "properties": schema["properties"] | {"idempotency_key": key}}
+
+
 def _documented(kind: type[msgspec.Struct], *, name: str = "") -> type[msgspec.Struct]:
     """The same Struct, untagged, with defaults that a JSON schema can show: a raw JSON text becomes its value.
 
@@ -303,6 +369,20 @@ def _documented(kind: type[msgspec.Struct], *, name: str = "") -> type[msgspec.S
     return msgspec.defstruct(
         name or kind.__name__, fields, kw_only=True, forbid_unknown_fields=True, namespace={"__doc__": kind.__doc__}
     )
+
+
+def _documented_batch(task: type[msgspec.Struct]) -> type[msgspec.Struct]:
+    """``BatchAnswer`` over the documented form of a task."""
+    fields = [
+        (field.name, task | None if field.name == "task" else field.type, field.default)
+        for field in msgspec.structs.fields(BatchItem)
+        if not field.required
+    ]
+    item = msgspec.defstruct(
+        "BatchItem", [("status", int), *fields], kw_only=True, namespace={"__doc__": BatchItem.__doc__}
+    )
+    items: Any = tuple[item, ...]  # type: ignore[valid-type]  # a type that is made here
+    return msgspec.defstruct("BatchAnswer", [("tasks", items)], namespace={"__doc__": BatchAnswer.__doc__})
 
 
 def _any_request(requests: dict[str, Any], available: list[str]) -> dict[str, Any]:

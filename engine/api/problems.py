@@ -14,7 +14,7 @@ from engine.api.checker import CheckError
 from engine.api.checks import Fault, InvalidRequestError
 from engine.follow import TooManyFollowersError
 from engine.logs import get_logger
-from engine.service import TaskError
+from engine.service import KeyTakenError, TaskError
 from engine.store import StoreUnavailableError
 
 MEDIA_TYPE = "application/problem+json"
@@ -60,6 +60,8 @@ def problem_of(error: Exception) -> tuple[Problem, dict[str, str]]:
     elif isinstance(error, RequestError):
         faults = (Fault(path=error.path, message=error.detail),) if error.path else ()
         problem = make_problem(error.status, error.detail, faults)
+    elif isinstance(error, KeyTakenError):
+        problem = make_problem(409, "This Idempotency-Key stands for another request of yours: take a new key.")
     elif isinstance(error, StoreUnavailableError | CheckError):
         headers["Retry-After"] = str(RETRY_AFTER_S)
         problem = make_problem(503, "PostgreSQL cannot be asked just now. Nothing is promised: try again.")

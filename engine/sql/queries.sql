@@ -1,11 +1,44 @@
 -- Every statement that the engine sends, by name. The line under a name says what it is for.
 
 -- name: insert_task
--- Remember a task before anybody is told of it. $4 is the parameters' JSON text.
+-- Remember a task before anybody is told of it. $4 is the parameters' JSON text. No row: its tenant has another task
+-- under its idempotency key.
 INSERT INTO tasks (task_id, task_type, policy, parameters, timeout_s, labels, script_name, max_attempts, file_ids,
     memory_mib, tenant, priority, callback_url, idempotency_key, request_sha256, traceparent)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+ON CONFLICT (tenant, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
 RETURNING created_at
+
+-- name: insert_tasks
+-- The same for many: each argument is an array. Uploaded files ($9) are given as one text for each task, with commas.
+INSERT INTO tasks (task_id, task_type, policy, parameters, timeout_s, labels, script_name, max_attempts, file_ids,
+    memory_mib, tenant, priority, callback_url, idempotency_key, request_sha256, traceparent)
+SELECT task_id, task_type, policy, parameters, timeout_s, labels::jsonb, script_name, max_attempts,
+    string_to_array(file_ids, ','), memory_mib, tenant, priority::task_priority, callback_url, idempotency_key,
+    request_sha256, traceparent
+FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[], $5::float8[], $6::text[], $7::text[], $8::int[],
+    $9::text[], $10::int[], $11::text[], $12::text[], $13::text[], $14::text[], $15::bytea[], $16::text[])
+    AS new (task_id, task_type, policy, parameters, timeout_s, labels, script_name, max_attempts, file_ids, memory_mib,
+        tenant, priority, callback_url, idempotency_key, request_sha256, traceparent)
+ON CONFLICT (tenant, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
+RETURNING task_id, created_at
+
+-- name: get_task_by_key
+-- The task that tenant $1 has under an idempotency key, and the hash of the request that it was made by.
+SELECT task_id, request_sha256 FROM tasks WHERE tenant = $1 AND idempotency_key = $2
+
+-- name: list_tasks
+-- The newest $9 tasks of tenant $1 that were made before ($7, $8), if that is given, and are as the other arguments say
+-- (null: whatever they are).
+SELECT task_id, task_type, status, exit_reason, policy, priority, labels, attempts, created_at, started_at, finished_at
+FROM tasks
+WHERE tenant = $1 AND ($2::text[] IS NULL OR status = ANY($2::text[]::task_status[]))
+    AND ($3::text IS NULL OR task_type = $3)
+    AND ($4::text[] IS NULL OR exit_reason = ANY($4::text[]::exit_reason[]))
+    AND labels @> $5::jsonb
+    AND ($6::timestamptz IS NULL OR created_at >= $6) AND ($10::timestamptz IS NULL OR created_at < $10)
+    AND ($7::timestamptz IS NULL OR (created_at, task_id) < ($7, $8))
+ORDER BY created_at DESC, task_id DESC LIMIT $9
 
 -- name: get_task
 -- One task of tenant $2 as clients see it, without its parameters.
@@ -116,10 +149,11 @@ WHERE status = 'queued' AND due_at < now() - make_interval(secs => $1) AND (due_
 ORDER BY due_at, task_id LIMIT $2
 
 -- name: delete_old_tasks
--- Delete up to $2 tasks that ended more than $1 days ago.
+-- Delete up to $2 tasks that ended more than $1 seconds ago and owe no callback.
 DELETE FROM tasks WHERE task_id IN (
-    SELECT task_id FROM tasks WHERE finished_at < now() - make_interval(secs => $1 * 86400) LIMIT $2
-    FOR UPDATE SKIP LOCKED
+    SELECT task_id FROM tasks WHERE finished_at < now() - make_interval(secs => $1)
+    AND NOT EXISTS (SELECT FROM callbacks WHERE callbacks.task_id = tasks.task_id AND state = 'due')
+    LIMIT $2 FOR UPDATE SKIP LOCKED
 )
 
 -- name: insert_file
