@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import enum
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 DEFAULT_TENANT = "default"
 """Whose everything is where there are no API keys, which only development allows."""
@@ -25,6 +27,17 @@ class Scope(enum.StrEnum):
     """Read metrics."""
 
 
+class Quotas(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How much a tenant may ask for; ``None`` for as much as there is."""
+
+    tasks_per_minute: Annotated[int, Meta(ge=1)] | None = None
+    """Accepted within any 60 seconds."""
+    queued_tasks: Annotated[int, Meta(ge=1)] | None = None
+    """Waiting at the same time."""
+    concurrent_tasks: Annotated[int, Meta(ge=1)] | None = None
+    """Running at the same time, on all workers together."""
+
+
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
     """Who a request comes from. A tenant sees and touches what is its own, and nothing else exists for it."""
 
@@ -32,6 +45,8 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     scopes: frozenset[Scope]
     policies: frozenset[str] | None = None
     """Names of the policies that its tasks may run under; ``None`` for all."""
+    quotas: Quotas = Quotas()
+    """Of the tenant; where its keys differ, those of the key that a task came with count."""
     key_id: str | None = None
     """Which key it came with; never the key itself. ``None`` where there are none."""
 
