@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import math
 import os
@@ -33,6 +34,7 @@ import msgspec
 
 from sandbox import response
 from sandbox.child import INPUT, NARROWING, PROGRESS
+from sandbox.errors import SandboxError
 from sandbox.harvest import Harvest, harvest, is_empty
 from sandbox.isolation import seccomp
 from sandbox.isolation.syscalls import LEAVING
@@ -210,7 +212,7 @@ class Watch:
         self._listen_to_everything()
         self._send(memoryview(request))
         self._keep_the_deadline()
-        self._timers["watch"] = self._loop.call_later(_TICK_S[0], self._watch)
+        self._timers["watch"] = self._loop.call_later(_TICK_S[0], self._guarded, self._watch)
         stop_waiting = self._obey(cancel)
         self._child.death.add_done_callback(self._learn_of_death)
         try:
@@ -249,7 +251,7 @@ class Watch:
             while rest:
                 rest = rest[os.write(self._child.stdin, rest) :]
         except BlockingIOError:
-            self._loop.add_writer(self._child.stdin, self._write, rest)
+            self._loop.add_writer(self._child.stdin, self._guarded, self._write, rest)
             return
         except BrokenPipeError:
             pass  # it died or closed its stdin: its end says why
@@ -260,8 +262,8 @@ class Watch:
 
     def _listen_to_everything(self) -> None:
         child = self._child
-        self._loop.add_reader(child.stdout, self._read_prints, child.stdout, "stdout")
-        self._loop.add_reader(child.stderr, self._read_prints, child.stderr, "stderr")
+        self._loop.add_reader(child.stdout, self._guarded, self._read_prints, child.stdout, "stdout")
+        self._loop.add_reader(child.stderr, self._guarded, self._read_prints, child.stderr, "stderr")
         self._listen_for_response()
         self._listen_for_calls()
 
@@ -295,7 +297,7 @@ class Watch:
         return sum(map(len, self._prints.values()))
 
     def _listen_for_response(self) -> None:
-        self._loop.add_reader(self._child.response, self._hear_response)
+        self._loop.add_reader(self._child.response, self._guarded, self._hear_response)
 
     def _hear_response(self) -> None:
         self._read_response()
@@ -360,7 +362,7 @@ class Watch:
             self._timers["deny"] = self._loop.call_later(_DENIAL_PAUSE_S, self._listen_for_calls)
 
     def _listen_for_calls(self) -> None:
-        self._loop.add_reader(self._child.listener, self._hear_call)
+        self._loop.add_reader(self._child.listener, self._guarded, self._hear_call)
 
     def _drain_the_rest(self) -> None:
         """All writers are dead: what the pipes still hold is all there will ever be."""
@@ -388,6 +390,19 @@ class Watch:
             self._end_known.set_result((self._exit_code << 8, self._child.cpu_s()))
 
     # -- what ends it
+
+    def _guarded(self, act: Callable[..., object], *arguments: object) -> None:
+        """Do one thing of the watch. Should we fail at it, e.g. for want of memory, the run ends as our failure.
+
+        Otherwise it would go on unwatched, and be blamed for what we did not hear or see.
+        """
+        try:
+            act(*arguments)
+        except Exception as error:
+            self._stop_listening()
+            self._child.kill()
+            if not self._end_known.done():
+                self._end_known.set_exception(SandboxError("watch", f"{type(error).__name__}: {error}"))
 
     def _end(self, reason: ExitReason) -> None:
         """Kill it. The first reason stands."""
@@ -431,7 +446,7 @@ class Watch:
             self._end(ExitReason.MEMORY_LIMIT if left_bytes < 0 else ExitReason.CPU_LIMIT)
             return
         pause_s = min(max(left_bytes / _FASTEST_GROWTH_BYTES_S / 4, _TICK_S[0]), _TICK_S[1])
-        self._timers["watch"] = self._loop.call_later(pause_s, self._watch)
+        self._timers["watch"] = self._loop.call_later(pause_s, self._guarded, self._watch)
 
     def _limit_met_without_kernel(self, measured: Measure) -> ExitReason | None:
         """Limits that the kernel itself refuses to pass where there are namespaces, and we must end where not."""
@@ -503,16 +518,26 @@ def measure_tree(pid: int) -> Measure | None:
             stat = Path(f"/proc/{one}/stat").read_bytes().rpartition(b")")[2].split()
             for thread in os.listdir(f"/proc/{one}/task"):
                 waiting += map(int, Path(f"/proc/{one}/task/{thread}/children").read_bytes().split())
-        except OSError:
+        except OSError as error:
+            _blame_ourselves(error)
             if one == pid:
                 return None
             continue
         threads += int(stat[20 - 3])
         cpu_ticks += sum(int(ticks) for ticks in stat[14 - 3 : 18 - 3])
-        with contextlib.suppress(OSError):
+        try:
             rollup = Path(f"/proc/{one}/smaps_rollup").read_bytes()
-            memory_kib += sum(int(size) for size in _SHARED_OUT.findall(rollup))
+        except OSError as error:
+            _blame_ourselves(error)
+            continue
+        memory_kib += sum(int(size) for size in _SHARED_OUT.findall(rollup))
     return Measure(memory_kib << 10, threads, cpu_ticks / os.sysconf("SC_CLK_TCK"))
+
+
+def _blame_ourselves(error: OSError) -> None:
+    """Raise what says that we are short of descriptors or memory, and not that a process has gone."""
+    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        raise error
 
 
 _SHARED_OUT = re.compile(rb"^Pss_(?:Anon|Shmem):\s+(\d+) kB", re.MULTILINE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import secrets
 import signal
@@ -16,7 +17,7 @@ import msgspec
 import pytest
 from synchronous import BUSY, Sandbox, as_before, children_of, descendants, eventually, inventory, status_of, value_of
 
-from sandbox import ExitReason, Host, Policy, SandboxError, Template
+from sandbox import ExitReason, Host, Policy, SandboxError, Template, supervisor
 
 MakeBox = Callable[..., Sandbox]
 SLEEP = BUSY + "import time\ntime.sleep(args)\nresult = 1"
@@ -300,3 +301,33 @@ def test_everything_is_dead_soon_after_the_end(make_box: MakeBox) -> None:
     assert ExitReason.WALL_LIMIT == result.exit_reason
     assert eventually(lambda: not alive(pid), within_s=1.0)
     assert time.monotonic() - ended_s < 1.0
+
+
+@pytest.mark.parametrize("what", ["_read", "has_call"])
+def test_a_watch_that_fails_ends_the_run_as_our_failure(
+    make_box: MakeBox, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """JOB-20: out of memory while we listen. The run is not blamed for what we did not hear, and not left unwatched."""
+    box = make_box(ready=1)
+
+    def fail(_: object) -> None:
+        raise MemoryError
+
+    owner = supervisor if what == "_read" else supervisor.seccomp
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, what, fail)
+        with pytest.raises(SandboxError, match="watch: MemoryError"):
+            box.run("import os\nprint(1)\nos.fork()")
+    assert 1 == value_of(box.run("result = 1"))
+    assert box.settle()
+
+
+def test_a_tree_that_cannot_be_measured_is_not_taken_for_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """JOB-20: without descriptors the memory of further processes would no longer be limited."""
+
+    def no_descriptor(_: Path) -> bytes:
+        raise OSError(errno.EMFILE, "no descriptor left")
+
+    monkeypatch.setattr(Path, "read_bytes", no_descriptor)
+    with pytest.raises(OSError, match="no descriptor left"):
+        supervisor.measure_tree(os.getpid())
