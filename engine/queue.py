@@ -46,6 +46,8 @@ ENTRY_BYTES = 1024
 ENTRY_TTL_S = 7 * 86400
 CONNECT_TIMEOUT_S = 1.0
 COMMAND_TIMEOUT_S = 1.0
+ANSWER_S = 1.0
+"""For all of it: the turn, a connection (which redis-py makes one after another, greeting included), the answer."""
 CONNECTIONS = 16
 POP_TIMEOUT_S = 5.0
 POP_GRACE_S = 10.0
@@ -191,14 +193,18 @@ class Queue:
 
     @contextlib.asynccontextmanager
     async def _reachable(self) -> AsyncIterator[None]:
-        if time.monotonic() < self._away_until:
-            raise QueueUnavailableError("Redis was away a moment ago")
+        self._refuse_while_away()
         try:
-            async with self._turns:
+            async with asyncio.timeout(ANSWER_S), self._turns:
+                self._refuse_while_away()  # somebody may have found out while we waited for our turn
                 yield
         except _AWAY as error:
             self._away_until = time.monotonic() + AWAY_PAUSE_S
-            raise QueueUnavailableError(f"Redis cannot be asked: {error or type(error).__name__}") from error
+            raise QueueUnavailableError(f"Redis cannot be asked: {str(error) or type(error).__name__}") from error
+
+    def _refuse_while_away(self) -> None:
+        if time.monotonic() < self._away_until:
+            raise QueueUnavailableError("Redis was away a moment ago")
 
 
 class QueueWorker(ArqWorker):
@@ -264,7 +270,8 @@ class QueueWorker(ArqWorker):
         Raises:
             QueueEntryError: none of ours, or gone; the sweeper queues the task again if it still waits.
         """
-        data = await self.pool.getdel(job_key_prefix + job_id)
+        async with asyncio.timeout(ANSWER_S):
+            data = await self.pool.getdel(job_key_prefix + job_id)
         if data is None:
             raise QueueEntryError("the entry has gone")
         try:

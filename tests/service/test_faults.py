@@ -16,7 +16,7 @@ import psutil
 import redis
 from stack import Stack, ask, frozen, task, until, whole_service
 
-from engine.queue import Queue
+from engine.queue import ANSWER_S, Queue, QueueUnavailableError
 
 LEASE_S = 3.0
 """Of the stack that tests may break."""
@@ -113,6 +113,25 @@ def test_redis_away_tasks_are_accepted_and_run_later(stack: Stack) -> None:
     assert 503 == stack.client.get("/health/ready").status_code
     stack.servers.start_redis()
     assert "succeeded" == stack.get(task_id, wait_s=30)["status"]
+
+
+def test_redis_that_hangs_holds_nobody_up_for_long(tmp_path: Path) -> None:
+    """JOB-10: it takes connections and says nothing. A hundred at once wait for one answer in all."""
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async def ask_all() -> list[BaseException | None]:
+        async with await asyncio.start_unix_server(hang, tmp_path / "redis.sock"):
+            queue = Queue(f"unix://{tmp_path}/redis.sock", "test")
+            async with asyncio.timeout(10 * ANSWER_S):  # it was 32
+                found = await asyncio.gather(*(queue.put([UUID(int=n)]) for n in range(100)), return_exceptions=True)
+            await queue.close()
+            await asyncio.sleep(0.1)  # the server hears that its clients have gone
+            return found
+
+    assert {QueueUnavailableError} == {type(error) for error in asyncio.run(ask_all())}
 
 
 def test_postgres_away_is_503_at_once(stack: Stack) -> None:
