@@ -574,7 +574,7 @@ def _reason(error: str | None) -> str | None:
 
 def _bulk(name: str, arguments: tuple[Any, ...]) -> Bulk:
     values = chain.from_iterable(value if isinstance(value, list) else (value,) for value in arguments)
-    if any(isinstance(value, bytes | memoryview) and len(value) > BULK_BYTES for value in values):
+    if sum(len(value) for value in values if isinstance(value, bytes | memoryview)) > BULK_BYTES:
         return Bulk.WAITED_FOR
     return BULKY.get(name, Bulk.NO)
 

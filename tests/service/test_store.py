@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from engine.embedded import Embedded
-from engine.store import SQL_DIR, SchemaError, Store, load_queries
+from engine.store import BULK_BYTES, SQL_DIR, Bulk, SchemaError, Store, _bulk, load_queries
 from engine.task import NewTask, Outcome, Status, WorkerState
 from sandbox import ExitReason, Isolation
 
@@ -268,3 +268,17 @@ def test_heartbeat_of_another_version_hides_no_worker(dsn: str) -> None:
 
     found = with_store(dsn, do)
     assert (2, True) == (len(found), state.worker_id in found)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "bulk"),
+    [
+        ("insert_task", (b"x" * 1000,), Bulk.NO),
+        ("insert_task", (memoryview(b"x" * (BULK_BYTES + 1)),), Bulk.WAITED_FOR),
+        ("insert_tasks", ([b"x" * 2000] * 1000,), Bulk.WAITED_FOR),
+        ("claim_task", (), Bulk.UNHURRIED),
+    ],
+)
+def test_megabytes_get_the_time_that_they_take(name: str, arguments: tuple[Any, ...], bulk: Bulk) -> None:
+    """One large value or many small ones; what is small is given up soon."""
+    assert bulk is _bulk(name, arguments)
