@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from record import Record, faults, read, watch
-from stack import Stack, ask, task, until
+from stack import Part, Stack, answers, ask, free_port, task, until
 from storm import WEATHER, Plan, Storm
 
 MAX_ATTEMPTS = 2
@@ -107,6 +107,26 @@ def test_postgres_comes_back_and_nothing_needs_a_restart(sky: Sky, name: str) ->
         assert (503, "2") == (refused.status_code, refused.headers["retry-after"])
     until(lambda: sky.stack.client.get("/health").status_code == 200, "it is back")
     assert [("succeeded", 1)] * 2 == sky.ended(task_id, sky.submit(f"after {name}"))
+
+
+def test_parts_that_start_while_everything_is_away_wait_for_it(sky: Sky) -> None:
+    """An API and a worker that come up first: 503 and no crash, and then they are at work."""
+    port = free_port()
+    with (
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client,
+        sky.redis_away(),
+        sky.postgres_restarted(),
+    ):
+        api = sky.stack.start("api", PORT=str(port))
+        worker = sky.stack.keep(Part(["worker"], sky.stack.environ, sky.stack.folder / "early.log"))
+        until(lambda: answers(client, "/health/live"), "the API is up")
+        refused = client.post("/execute", json=body("refused"))
+        assert (503, "2") == (refused.status_code, refused.headers["retry-after"])
+        until(lambda: "database away" in worker.log.read_text(), "the worker looks for PostgreSQL")
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
+        until(lambda: answers(client, "/health/ready"), "the API is ready")
+    until(lambda: worker.pid in sky.stack.worker_pids(), "the worker is at work")
+    assert [0, 0] == [part.stop(signal.SIGTERM) for part in (api, worker)]
 
 
 def test_postgres_without_space_is_503_and_a_result_waits_for_it(sky: Sky) -> None:

@@ -174,11 +174,11 @@ def test_tasks_outlive_postgres_that_hangs_beyond_their_lease(stack: Stack) -> N
     """When nobody could renew, a lease that ran out tells nothing: owners renew first, and no attempt is spent."""
     stack.worker()
     stack.worker()
-    task_ids = [stack.submit(SLEEP.format(9))["task_id"] for _ in range(4)]
+    task_ids = [stack.submit(SLEEP.format(6.5))["task_id"] for _ in range(4)]
     until(lambda: all(running(stack, task_id) for task_id in task_ids), "the tasks run")
     assert stack.servers.database
     with frozen(stack.servers.database.pid):
-        time.sleep(2 * LEASE_S)
+        time.sleep(1.5 * LEASE_S)
     answers = [stack.get(task_id, wait_s=30) for task_id in task_ids]
     assert [("succeeded", 1)] * 4 == [(answer["status"], answer["attempts"]) for answer in answers]
 
