@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -28,7 +29,7 @@ RETRY_S = 1.0
 
 
 class TooManyFollowersError(Exception):
-    """This process follows as many tasks as it may."""
+    """As many clients follow tasks by this process as may, or as many of one tenant's."""
 
 
 class NewStatus(msgspec.Struct, frozen=True):
@@ -77,7 +78,7 @@ class Followers:
         self._service = service
         self._news = Waiters()
         self._most, self._heartbeat_s = settings.event_followers, settings.event_heartbeat_s
-        self._count = 0
+        self._taken: Counter[str] = Counter()
         self._reader = EventReader(settings.servers[1], settings.queue_name, self._news.wake, self._news.wake_all)
 
     def running(self) -> contextlib.AbstractAsyncContextManager[None]:
@@ -85,21 +86,24 @@ class Followers:
         return self._reader.running()
 
     @contextlib.contextmanager
-    def place(self) -> Iterator[None]:
-        """A place for one more.
+    def place(self, tenant: str) -> Iterator[None]:
+        """A place for one more client of a tenant.
 
         Raises:
-            TooManyFollowersError: there is none.
+            TooManyFollowersError: there is none, or the tenant has half of all.
         """
-        if self._count >= self._most:
+        if self._taken.total() >= self._most or self._taken[tenant] >= (self._most + 1) // 2:
             raise TooManyFollowersError
-        self._count += 1
+        self._taken[tenant] += 1
         try:
             yield
         finally:
-            self._count -= 1
+            self._taken[tenant] -= 1
+            self._taken = +self._taken
 
-    async def follow(self, principal: Principal, task: StoredTask, after: EventId | None) -> AsyncIterator[Told | None]:
+    async def follow(
+        self, principal: Principal, task: StoredTask, after: EventId | None
+    ) -> AsyncGenerator[Told | None, None]:
         """All that becomes known of a task, to its end; ``None`` when nothing did for a while.
 
         Ends with ``Ended`` or ``BrokenOff``. Reads on only when what was read is taken.
@@ -177,10 +181,10 @@ class Course:
 
     def __init__(self, task: StoredTask, after: EventId | None) -> None:
         """Without ``after``, what was before the attempt that runs now is passed by."""
-        stands = task.status is Status.RUNNING
+        runs = task.status is Status.RUNNING
         if after is None or after.attempt > task.attempts:
-            self.position = EventId(task.attempts, 0 if stands else LAST_NUMBER)
-            self._started = task.attempts - 1 if stands else task.attempts
+            self.position = EventId(task.attempts, 0 if runs else LAST_NUMBER)
+            self._started = task.attempts - 1 if runs else task.attempts
             self._queued: int | None = None
         else:
             self.position = after

@@ -438,11 +438,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(ge=1, le=1500),
         _about(
             "EVENT_FOLLOWERS",
-            "Clients that may follow the events of tasks at the same time in one API process; one more is answered "
-            "with 503.",
+            "Clients that may follow the events of tasks at the same time in one API process, half of them of one "
+            "tenant; one more is answered with 503.",
             unit="clients",
         ),
-    ] = 256
+    ] = 512
     event_heartbeat_s: Annotated[
         float,
         Meta(ge=0.1, le=300),

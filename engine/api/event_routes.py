@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import msgspec
@@ -20,7 +21,7 @@ from engine.api.answers import task_answer
 from engine.api.problems import RequestError, make_problem
 from engine.api.requests import State, principal_of, task_id_of
 from engine.events import EventId, Log, parse_event_id
-from engine.follow import BrokenOff, Ended, Followers, Gap, NewStatus, Told
+from engine.follow import BrokenOff, Ended, Gap, NewStatus, Told
 from engine.logs import get_logger
 from sandbox import Progress
 
@@ -37,6 +38,7 @@ _NAMES: dict[type, str] = {NewStatus: "status", Log: "log", Progress: "progress"
 
 Connection = Request[Any, Any, Any]
 Message = MutableMapping[str, Any]
+Follow = AsyncGenerator[Told | None, None]
 Send = Callable[[Message], Awaitable[None]]
 Receive = Callable[[], Awaitable[Message]]
 
@@ -54,7 +56,8 @@ async def follow_task(request: Connection, task_id: str) -> Response[Any]:
     if given == LAST and task.status.final:
         return Response(None, status_code=204)  # the one answer after which a browser does not come again
     after = _parse_last_event_id(given)
-    return EventStream(state.followers, lambda: state.followers.follow(principal, task, after))
+    place = state.followers.place(principal.tenant)
+    return EventStream(place, lambda: state.followers.follow(principal, task, after))
 
 
 EVENT_ROUTES = (follow_task,)
@@ -63,21 +66,21 @@ EVENT_ROUTES = (follow_task,)
 class EventStream(Response[None]):
     """A response that goes on until the task has ended."""
 
-    def __init__(self, followers: Followers, follow: Callable[[], Any]) -> None:
+    def __init__(self, place: AbstractContextManager[None], follow: Callable[[], Follow]) -> None:
         """
         Args:
-            followers: has the places.
+            place: of the client, which it takes for as long as it follows.
             follow: begins to follow; see ``Followers.follow``.
         """
         super().__init__(None)
-        self._followers, self._follow = followers, follow
+        self._place, self._follow = place, follow
 
     def to_asgi_response(self, *_: Any, **__: Any) -> Any:
         """The ASGI application that answers."""
         return self._answer
 
     async def _answer(self, _: Message, receive: Receive, send: Send) -> None:
-        with self._followers.place():
+        with self._place:
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
             jobs = [asyncio.create_task(self._send_all(send)), asyncio.create_task(_until_gone(receive))]
             try:

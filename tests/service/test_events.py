@@ -9,7 +9,8 @@ import json
 import re
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple, cast
 from uuid import uuid4
 
 import httpx
@@ -21,6 +22,9 @@ from stack import ROOT, Part, Stack, answers, free_port, task, until
 from engine.api import event_routes
 from engine.embedded import Embedded
 from engine.events import KEPT_EVENTS, PIECES, AttemptEvents, Wire, parse_event_id
+from engine.follow import Followers, TooManyFollowersError
+from engine.service import Service
+from engine.settings import load_settings
 
 SLOW = """
 import time
@@ -162,13 +166,16 @@ def test_resumed_stream_has_exactly_the_rest(client: httpx.Client) -> None:
 
 
 def test_whoever_comes_late_gets_what_was_printed_before(client: httpx.Client) -> None:
-    """Nobody followed when the script printed; who comes then still sees it, and as few events."""
-    script = "import time\nfor n in range(500):\n    print('early', n)\nprint('x' * 20_000)\ntime.sleep(2)"
-    task_id = submit(client, script)
+    """Nobody followed when the script printed; who comes then still sees it, and in few events."""
+    text = "".join(f"early {n}\n" for n in range(500)) + "x" * 20_000 + "\n"
+    script = "import time\nfor n in range(500):\n    print('early', n)\nprint('x' * 20_000)\nreport_progress(1)\n"
+    task_id = submit(client, script + "time.sleep(60)")
     until(lambda: get(client, task_id)["status"] == "running", "the task runs")
     with follow(client, task_id) as stream:
-        seen = list(stream)
-    assert "".join(f"early {n}\n" for n in range(500)) + "x" * 20_000 + "\n" == printed(seen)
+        seen = stream.until(lambda event: event.name == "progress")
+        assert client.delete(f"/task/{task_id}").status_code in (200, 202)
+        seen += list(stream)
+    assert text == printed(seen) == seen[-1].data["logs"]["stdout"]
     assert len([event for event in seen if is_log(event)]) < 50
 
 
@@ -177,20 +184,29 @@ def test_text_is_whole_and_harmless(client: httpx.Client) -> None:
     script = r"""
 import os, time
 for byte in "é€🙂".encode():
-    os.write(1, bytes([byte])); time.sleep(0.12)
+    os.write(1, bytes([byte])); time.sleep(0.08)
 os.write(1, b"\xff\x1b[2J\r\n\ndata: forged\n\nevent: result\n\n\xe2\x82")
 os.write(2, b"to stderr\x00")
-os.write(3, b'R' + (5).to_bytes(8, 'big') + b'[\n\r\n]')
-os._exit(0)
+time.sleep(60)
 """
     task_id = submit(client, script)
     with follow(client, task_id) as stream:
-        seen = list(stream)
+        seen = stream.until(lambda event: is_log(event) and event.data["stream"] == "stderr")
+        client.delete(f"/task/{task_id}")
+        seen += list(stream)
     logs = seen[-1].data["logs"]
     assert "é€🙂\\xff\x1b[2J\r\n\ndata: forged\n\nevent: result\n\n\\xe2\\x82" == printed(seen) == logs["stdout"]
     assert "to stderr\x00" == printed(seen, "stderr") == logs["stderr"]
     assert ["result"] == [name for name in names(seen) if name == "result"]
-    assert [] == seen[-1].data["result"]
+
+
+def test_line_ends_within_a_result_are_no_ends_of_events(client: httpx.Client) -> None:
+    """JSON may have them between its tokens, and a script may write its own."""
+    script = "import os\nos.write(3, b'R' + (11).to_bytes(8, 'big') + b'[\\n\\r\\n\\n\\r\\r1\\n\\n]')\nos._exit(0)"
+    task_id = submit(client, script)
+    with follow(client, task_id) as stream:
+        seen = list(stream)
+    assert ("succeeded", [1]) == (seen[-1].data["status"], seen[-1].data["result"])
 
 
 def test_final_task_answers_at_once(client: httpx.Client) -> None:
@@ -251,7 +267,7 @@ def test_id_that_is_none_is_refused(client: httpx.Client, given: str | bytes) ->
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Servers and an API of these tests' own, with few places, quick heartbeats and short leases."""
-    limits = {"EVENT_FOLLOWERS": "3", "EVENT_HEARTBEAT_S": "0.3", "LEASE_S": "3", "MAX_ATTEMPTS": "2", "DRAIN_S": "0.3"}
+    limits = {"EVENT_FOLLOWERS": "5", "EVENT_HEARTBEAT_S": "0.3", "LEASE_S": "3", "MAX_ATTEMPTS": "2", "DRAIN_S": "0.3"}
     found = Stack(tmp_path_factory.mktemp("events"), **limits)
     yield found
     found.close()
@@ -418,21 +434,17 @@ def test_client_that_takes_nothing_loses_its_place(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(event_routes, "SEND_S", 0.05)
     ended = []
 
-    class Places:
-        taken = 0
-
-        @contextlib.contextmanager
-        def place(self) -> Iterator[None]:
-            self.taken += 1
-            yield
-            self.taken -= 1
+    @contextlib.contextmanager
+    def place() -> Iterator[None]:
+        yield
+        ended.append("place")
 
     async def heartbeats() -> AsyncIterator[None]:
         try:
             while True:
                 yield None
         finally:
-            ended.append(True)
+            ended.append("following")
 
     async def never(_: Any = None) -> Any:
         await asyncio.Event().wait()
@@ -441,10 +453,26 @@ def test_client_that_takes_nothing_loses_its_place(monkeypatch: pytest.MonkeyPat
         if message["type"] == "http.response.body":
             await never()
 
-    places = Places()
-    answer = event_routes.EventStream(places, heartbeats).to_asgi_response()  # type: ignore[arg-type]
+    answer = event_routes.EventStream(place(), heartbeats).to_asgi_response()
     asyncio.run(answer({}, never, send))
-    assert (0, [True]) == (places.taken, ended)
+    assert ["following", "place"] == ended
+
+
+def test_one_tenant_leaves_places_to_others(servers: Embedded) -> None:
+    """Half of them are the most that it gets; together they get all and not one more."""
+    urls = {"DATABASE_URL": str(servers.urls.database), "REDIS_URL": str(servers.urls.redis)}
+    settings = load_settings({**urls, "EVENT_FOLLOWERS": "4"})
+    followers = Followers(cast(Service, SimpleNamespace(settings=settings)))
+    with contextlib.ExitStack() as places:
+        for tenant in ("a", "a", "b"):
+            places.enter_context(followers.place(tenant))
+        with pytest.raises(TooManyFollowersError):
+            places.enter_context(followers.place("a"))
+        places.enter_context(followers.place("b"))
+        with pytest.raises(TooManyFollowersError):
+            places.enter_context(followers.place("c"))
+    with followers.place("c"):
+        pass
 
 
 def test_what_an_attempt_keeps_is_bounded(servers: Embedded) -> None:
