@@ -10,6 +10,8 @@ queue is only a task's id. Hence the few places where we leave arq's own way (0.
 - arq guards a job with a key that outlives a killed worker by the longest timeout. Taking an entry removes it here;
   the lease in PostgreSQL guards the task, and the sweeper queues again what was lost.
 - arq's loop ends on a Redis error. Here it waits and tries again.
+- arq's scores are times; ours are places, given out so that no tenant's flood delays another and no low priority
+  starves (``lua/put.lua``). The lowest is still the next.
 - arq keeps results, counts retries and looks for aborts around every job, in two transactions of eleven commands.
   All of that is PostgreSQL's here, so one GETDEL of the entry is left.
 """
@@ -18,8 +20,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, cast
 from uuid import UUID
 
@@ -39,9 +44,14 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from engine.logs import get_logger
+from engine.task import Priority, Waiting
 
 Channel = Literal["finished", "cancel"]
 FUNCTION = "run_task"
+PUT = Path(__file__).resolve().parent / "lua" / "put.lua"
+PUT_PAGE = 250
+COSTS = MappingProxyType({Priority.HIGH: 0.5, Priority.NORMAL: 1.0, Priority.LOW: 4.0})
+"""How far a task puts its flow forward: of one tenant's tasks, eight high ones are taken while one low one is."""
 ENTRY_BYTES = 1024
 ENTRY_TTL_S = 7 * 86400
 CONNECT_TIMEOUT_S = 1.0
@@ -107,30 +117,44 @@ class Queue:
         self._name = name
         self._channels: dict[Channel, str] = {"finished": f"{name}:finished", "cancel": f"{name}:cancel"}
         self._redis = _client(url, COMMAND_TIMEOUT_S, connections=CONNECTIONS)
+        self._put = self._redis.register_script(PUT.read_text(encoding="utf-8"))
         self._turns = asyncio.Semaphore(CONNECTIONS)
         self._away_until = 0.0
         self.listening = False
         """Whether ``listen`` hears of every task that ends."""
 
-    async def put(self, task_ids: Iterable[UUID]) -> None:
-        """Put tasks at the end of the line; one that stands there already keeps its place.
+    async def put(self, tasks: Iterable[Waiting]) -> None:
+        """Put tasks in line, each behind what its tenant already has there of its priority, and fairly between tenants
+        (see ``lua/put.lua``); one that stands there already keeps its place.
 
         Raises:
             QueueUnavailableError: Redis is away. It is not asked again for a second, so that nobody waits in vain.
         """
         now_ms = int(time.time() * 1000)
-        async with self._reachable(), self._redis.pipeline(transaction=False) as pipe:
-            for task_id in map(str, task_ids):
+        for page in _pages(tasks, PUT_PAGE):
+            keys = [self._name, f"{self._name}:clocks"]
+            arguments: list[str | bytes | int | float] = [ENTRY_TTL_S * 1000]
+            for task in page:
+                task_id = str(task.task_id)
                 entry = serialize_job(FUNCTION, (task_id,), {}, None, now_ms, serializer=encode_entry)
-                pipe.psetex(job_key_prefix + task_id, ENTRY_TTL_S * 1000, entry)
-                pipe.zadd(self._name, {task_id: now_ms}, nx=True)
-            await pipe.execute()
+                keys.append(job_key_prefix + task_id)
+                arguments += [task_id, f"{task.priority} {task.tenant}", COSTS[task.priority], entry or b""]
+            async with self._reachable():
+                await self._put(keys=keys, args=arguments)
 
-    async def missing(self, task_ids: list[UUID]) -> list[UUID]:
+    async def position(self, task_id: UUID) -> int | None:
+        """How many tasks are to be taken before this one; ``None`` when it does not stand in line, or nobody knows."""
+        with contextlib.suppress(QueueUnavailableError):
+            async with self._reachable():
+                rank: int | None = await self._redis.zrank(self._name, str(task_id))
+                return rank
+        return None
+
+    async def missing(self, tasks: list[Waiting]) -> list[Waiting]:
         """Which of these tasks do not stand in line."""
         async with self._reachable():
-            scores = await self._redis.zmscore(self._name, [str(task_id) for task_id in task_ids])
-        return [task_id for task_id, score in zip(task_ids, scores, strict=True) if score is None]
+            scores = await self._redis.zmscore(self._name, [str(task.task_id) for task in tasks])
+        return [task for task, score in zip(tasks, scores, strict=True) if score is None]
 
     async def announce(self, task_id: UUID) -> None:
         """Wake everybody who waits for this task; who does not hear it looks again within a second."""
@@ -308,6 +332,12 @@ class QueueWorker(ArqWorker):
 
     async def _run(self, _: dict[Any, Any], task_id: str) -> None:
         await self._run_task(UUID(task_id))
+
+
+def _pages(tasks: Iterable[Waiting], size: int) -> Iterator[list[Waiting]]:
+    left = iter(tasks)
+    while page := list(itertools.islice(left, size)):
+        yield page
 
 
 class _Connections(ConnectionPool):

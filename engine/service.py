@@ -27,13 +27,14 @@ from engine.queue import Queue, QueueUnavailableError
 from engine.scripts import NamedScript, list_scripts
 from engine.settings import Settings
 from engine.store import SchemaError, Store, StoreUnavailableError
-from engine.task import Callback, Claim, ListedTask, NewFile, NewTask, Priority, Status, StoredTask, Wanted
+from engine.task import Callback, Claim, ListedTask, NewFile, NewTask, Priority, Status, StoredTask, Waiting, Wanted
 from engine.tracing import NO_TRACES, Traces
 from sandbox import Artifact, ExitReason, Policy
 
 MAX_WAIT_S = 300.0
 POLL_LISTENING_S = 5.0
 POLL_DEAF_S = 0.25
+RATE_OVER_S, RATE_KNOWN_S = 60.0, 5.0
 RECONNECT_S = (0.1, 2.0)
 
 
@@ -128,6 +129,25 @@ class Waiters:
         self.wake_all()
 
 
+class Rate:
+    """How many tasks end in a second, over all workers; asked for every few seconds at most."""
+
+    def __init__(self) -> None:
+        self._rate_s = 0.0
+        self._known_until_s = 0.0
+
+    async def ask(self, store: Store) -> float:
+        """Tasks in a second, of late; 0 when none ended.
+
+        Raises:
+            StoreUnavailableError: PostgreSQL is away.
+        """
+        if time.monotonic() > self._known_until_s:
+            self._known_until_s = time.monotonic() + RATE_KNOWN_S  # whoever asks meanwhile is told what was
+            self._rate_s = await store.ended_lately(RATE_OVER_S) / RATE_OVER_S
+        return self._rate_s
+
+
 class Service:
     """Accepts tasks and answers for them."""
 
@@ -147,6 +167,7 @@ class Service:
         self.policies = policies
         self.waiters = Waiters()
         self._destinations = Destinations(settings.callback_urls)
+        self._rate = Rate()
         self._store = store
         self._queue = queue
         self._log = get_logger()
@@ -184,7 +205,7 @@ class Service:
             return await self._replayed(principal, task)
         self.metrics.accepted(task.task_type, task.policy)
         with self.traces.span("enqueue"):
-            await self._enqueue([task_id])
+            await self._enqueue([task])
         return Accepted(_waiting_task(task, created_at))
 
     async def submit_many(self, principal: Principal, asks: Sequence[Ask]) -> list[Accepted | Exception]:
@@ -202,7 +223,7 @@ class Service:
             if task.task_id in stored:
                 self.metrics.accepted(task.task_type, task.policy)
         with self.traces.span("enqueue"):
-            await self._enqueue(list(stored))
+            await self._enqueue([task for task in tasks if task.task_id in stored])
         return [
             Accepted(_waiting_task(task, stored[task.task_id]))
             if isinstance(task, NewTask) and task.task_id in stored
@@ -259,9 +280,20 @@ class Service:
         """
         with self.waiters.waiting(task_id) as waiter:
             found = await self._store.get(task_id, principal.tenant)
-            if found is None or found.status.final or wait_s <= 0:
-                return found
-            return await self.wait(principal, waiter, wait_s)
+            if found is not None and not found.status.final and wait_s > 0:
+                found = await self.wait(principal, waiter, wait_s)
+            return await self._placed(found)
+
+    async def _placed(self, task: StoredTask | None) -> StoredTask | None:
+        """A task that waits is told its place, and how long that will take."""
+        if task is None or task.status is not Status.QUEUED:
+            return task
+        before = await self._queue.position(task.task_id)
+        if before is None:
+            return task
+        rate_s = await self._rate.ask(self._store)
+        wait_s = round((before + 1) / rate_s, 1) if rate_s else None
+        return msgspec.structs.replace(task, queue_position=before + 1, estimated_wait_s=wait_s)
 
     async def list_tasks(self, principal: Principal, wanted: Wanted) -> list[ListedTask]:
         """A tenant's tasks, the newest first.
@@ -344,6 +376,7 @@ class Service:
             memory_mib=ask.memory_mib,
             traceparent=self.traces.traceparent(),
             tenant=principal.tenant,
+            quotas=principal.quotas,
             callback_url=self._callback_url(ask.callback_url),
             idempotency_key=ask.idempotency_key,
             request_sha256=_fingerprint(ask) if ask.idempotency_key is not None else None,
@@ -415,12 +448,12 @@ class Service:
                 "a file's name: add a line break.)",
             )
 
-    async def _enqueue(self, task_ids: list[UUID]) -> None:
+    async def _enqueue(self, tasks: list[NewTask]) -> None:
         try:
-            await self._queue.put(task_ids)
+            await self._queue.put(Waiting(task.task_id, task.tenant, task.priority) for task in tasks)
         except QueueUnavailableError as error:
-            first = str(task_ids[0]) if task_ids else None
-            self._log.warning("accepted but not queued yet", task_id=first, tasks=len(task_ids), reason=str(error))
+            first = str(tasks[0].task_id) if tasks else None
+            self._log.warning("accepted but not queued yet", task_id=first, tasks=len(tasks), reason=str(error))
 
     async def _open_store(self) -> None:
         pause = RECONNECT_S[0]

@@ -22,6 +22,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
+from engine.auth import Quotas
 from engine.logs import get_logger, redact
 from engine.task import (
     CANCELLED,
@@ -38,6 +39,7 @@ from engine.task import (
     Status,
     StoredTask,
     Swept,
+    Waiting,
     Wanted,
     WorkerState,
 )
@@ -50,6 +52,7 @@ ANSWER_S = 5.0
 BULK_TIMEOUT_S = 60.0
 OPEN_TIMEOUT_S = 300.0
 BULK_BYTES = 1 << 20
+UNLIMITED = Quotas()
 _TIMES = ("created_at", "started_at", "finished_at")
 NO_UUID = UUID(int=0)
 NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
@@ -95,6 +98,17 @@ BULKY = MappingProxyType(
 
 class StoreUnavailableError(Exception):
     """PostgreSQL cannot be asked just now. Nothing was decided; the same call may succeed later."""
+
+
+class QuotaError(Exception):
+    """A tenant asks for more than its quota. Nothing was stored."""
+
+    def __init__(self, quota: str, limit: int, retry_after_s: float) -> None:
+        super().__init__(f"{quota}: {limit}")
+        self.quota = quota
+        """``tasks_per_minute`` or ``queued_tasks``."""
+        self.limit = limit
+        self.retry_after_s = retry_after_s
 
 
 class SchemaError(Exception):
@@ -159,22 +173,48 @@ class Store:
     async def insert(self, task: NewTask) -> datetime | None:
         """Remember a new task; when this returns, the task survives any crash.
 
+        Raises:
+            QuotaError: its tenant has no more to ask for just now.
+
         Returns:
             When it was accepted; ``None`` when its tenant has a task under its idempotency key, and nothing was stored.
         """
-        created_at: datetime | None = await self._value("insert_task", *_columns(task))
+        if task.quotas == UNLIMITED:
+            created_at: datetime | None = await self._value("insert_task", *_columns(task))
+        else:
+            async with self._admitted(task.tenant, task.quotas, 1) as connection:
+                created_at = await connection.fetchval(self._sql["insert_task"], *_columns(task))
         return created_at
 
     async def insert_many(self, tasks: Sequence[NewTask]) -> dict[UUID, datetime]:
-        """Remember new tasks, all of them or none.
+        """Remember new tasks of one tenant, all of them or none.
+
+        Raises:
+            QuotaError: that would be more than the tenant may ask for just now.
 
         Returns:
             Task id → when it was accepted, without those whose tenant has a task under their idempotency key.
         """
         columns = [list(column) for column in zip(*map(_columns, tasks), strict=True)]
         columns[8] = [",".join(file_ids) for file_ids in columns[8]]
-        rows = await self._rows("insert_tasks", *columns)
+        async with self._admitted(tasks[0].tenant, tasks[0].quotas, len(tasks)) as connection:
+            rows = await connection.fetch(self._sql["insert_tasks"], *columns)
         return {UUID(bytes=row["task_id"].bytes): row["created_at"] for row in rows}
+
+    @contextlib.asynccontextmanager
+    async def _admitted(self, tenant: str, quotas: Quotas, more: int) -> AsyncIterator[Any]:
+        """A transaction in which ``more`` tasks may be stored; nobody else is admitted for this tenant meanwhile.
+
+        Raises:
+            QuotaError: they may not.
+        """
+        async with self._connection() as connection, connection.transaction():
+            if quotas != UNLIMITED:
+                asked = (tenant, quotas.tasks_per_minute, quotas.queued_tasks, more)
+                if refusal := await connection.fetchrow(self._sql["admit"], *asked):
+                    limit = getattr(quotas, refusal["reason"])
+                    raise QuotaError(refusal["reason"], limit, max(0.0, refusal["retry_after_s"]))
+            yield connection
 
     async def by_key(self, tenant: str, idempotency_key: str) -> tuple[UUID, bytes] | None:
         """The task that a tenant has under a key, with the hash of its request."""
@@ -216,6 +256,8 @@ class Store:
     async def claim(self, task_id: UUID, worker_id: UUID, lease_s: float) -> Claim | None:
         """Take a queued task for ``lease_s`` seconds; ``None`` when it is not there to be taken."""
         rows = await self._rows("claim_task", task_id, worker_id, lease_s)
+        if not rows and await self._value("claim_limited_task", task_id, worker_id, lease_s):
+            rows = await self._rows("get_claim", task_id, worker_id)
         if not rows:
             return None
         row = rows[0]
@@ -232,6 +274,7 @@ class Store:
             file_ids=tuple(row["file_ids"]),
             memory_mib=row["memory_mib"],
             callback_url=row["callback_url"],
+            concurrent_limit=row["concurrent_limit"],
             queue_s=max(0.0, row["queue_s"]),
             age_s=max(0.0, row["age_s"]),
             traceparent=row["traceparent"],
@@ -316,6 +359,8 @@ class Store:
         return [
             Swept(
                 task_id=UUID(bytes=row["task_id"].bytes),
+                tenant=row["tenant"],
+                priority=Priority(row["priority"]),
                 task_type=row["task_type"],
                 policy=row["policy"],
                 status=Status(row["status"]),
@@ -323,14 +368,23 @@ class Store:
             for row in rows
         ]
 
-    async def overdue(self, older_than_s: float, page: int) -> AsyncIterator[list[UUID]]:
+    async def overdue(self, older_than_s: float, page: int) -> AsyncIterator[list[Waiting]]:
         """Pages of the tasks that have waited longer than ``older_than_s`` seconds, the oldest first."""
         after = (NO_TIME, NO_UUID)
         while rows := await self._rows("overdue_tasks", older_than_s, page, *after):
-            yield [UUID(bytes=row["task_id"].bytes) for row in rows]
+            yield list(map(_waiting, rows))
             if len(rows) < page:
                 return
             after = (rows[-1]["due_at"], rows[-1]["task_id"])
+
+    async def let_go(self, tenant: str | None = None) -> list[Waiting]:
+        """Held tasks that may run now, as many of each tenant (or of this one) as there is room for."""
+        return list(map(_waiting, await self._rows("let_go", tenant)))
+
+    async def ended_lately(self, within_s: float) -> int:
+        """How many tasks ended in the last ``within_s`` seconds."""
+        count: int = await self._value("ended_lately", within_s)
+        return count
 
     async def insert_file(self, file: NewFile, ttl_s: float) -> datetime:
         """Keep an uploaded file for ``ttl_s`` seconds; returns when it expires."""
@@ -544,7 +598,12 @@ def _columns(task: NewTask) -> tuple[Any, ...]:
         task.idempotency_key,
         task.request_sha256,
         task.traceparent,
+        task.quotas.concurrent_tasks,
     )
+
+
+def _waiting(row: asyncpg.Record) -> Waiting:
+    return Waiting(UUID(bytes=row["task_id"].bytes), row["tenant"], Priority(row["priority"]))
 
 
 def _callback(row: asyncpg.Record) -> Callback:

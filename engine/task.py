@@ -9,6 +9,7 @@ from uuid import UUID
 
 import msgspec
 
+from engine.auth import Quotas
 from engine.versions import Versions
 from sandbox import ExitReason, Isolation, Limits, Logs, RefusedArtifact, Result, RunError, Usage, Violation
 
@@ -75,8 +76,18 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True):
     idempotency_key: str | None = None
     request_sha256: bytes | None = None
     """Of the request that the key stands for; given with the key."""
+    quotas: Quotas = Quotas()
+    """Of the key that it came with."""
     traceparent: str | None = None
     """The trace that it belongs to."""
+
+
+class Waiting(NamedTuple):
+    """A task that is to stand in line: whose it is and how urgent it is say where."""
+
+    task_id: UUID
+    tenant: str
+    priority: Priority
 
 
 class NewFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,6 +125,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     file_ids: tuple[str, ...] = ()
     memory_mib: int | None = None
     callback_url: str | None = None
+    concurrent_limit: int | None = None
+    """How many of its tenant's tasks may run at the same time."""
     queue_s: float
     """How long the task waited for this attempt, since it was accepted or given back."""
     age_s: float
@@ -196,6 +209,9 @@ class StoredTask(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: datetime | None
     outcome: Outcome | None
     callback: Callback | None = None
+    queue_position: int | None = None
+    """1 for the task that is taken next."""
+    estimated_wait_s: float | None = None
 
 
 class ListedTask(msgspec.Struct, frozen=True, kw_only=True):
@@ -257,6 +273,8 @@ class Swept(msgspec.Struct, frozen=True, kw_only=True):
     """A task whose worker was lost, and where it stands now."""
 
     task_id: UUID
+    tenant: str
+    priority: Priority
     task_type: str
     policy: str
     status: Status

@@ -34,7 +34,7 @@ from engine.scripts import NamedScript, ScriptError, read_script
 from engine.service import build_request
 from engine.settings import PROJECT_DIR, Settings
 from engine.store import Store, StoreUnavailableError
-from engine.task import LOST, Claim, Outcome, Status, TaskUsage, WorkerState, outcome_of
+from engine.task import LOST, Claim, Outcome, Status, TaskUsage, Waiting, WorkerState, outcome_of
 from engine.tracing import NO_TRACES, Traces, open_traces
 from engine.versions import engine_version, versions
 from sandbox import (
@@ -285,6 +285,9 @@ class Worker:
 
     async def _tell(self, claim: Claim) -> None:
         await self._queue.announce(claim.task_id)
+        if claim.concurrent_limit is not None:
+            with contextlib.suppress(StoreUnavailableError, QueueUnavailableError):  # then the sweeper does it
+                await self._let_go(claim.tenant)
         if claim.callback_url is not None:
             self._callbacks.wake()
 
@@ -432,14 +435,14 @@ class Worker:
         if again is None:
             return Ended(msgspec.structs.replace(LOST, message=f"The sandbox failed and no attempt is left: {error}"))
         await self._rest(RETRY_DELAY_S)
-        await self._put_again(claim.task_id)
+        await self._put_again(claim)
         await self._rest(min(RETRY_DELAY_S * (failing.failures - 1), MAX_REST_S))
         return None
 
-    async def _put_again(self, task_id: UUID) -> None:
+    async def _put_again(self, claim: Claim) -> None:
         with contextlib.suppress(QueueUnavailableError):  # then the sweeper does it
-            await self._queue.put([task_id])
-        await self._events.say_changed(task_id)
+            await self._queue.put([Waiting(claim.task_id, claim.tenant, claim.priority)])
+        await self._events.say_changed(claim.task_id)
 
     def _note_failure(self, claim: Claim) -> Failing:
         """A worker that is sick, e.g. out of descriptors, must not spend the attempts of every task that it meets."""
@@ -465,7 +468,7 @@ class Worker:
                 if stopped_by_us:
                     given_back = await self._store.release(claim, self.worker_id)
                     if given_back is Status.QUEUED:
-                        await self._put_again(claim.task_id)
+                        await self._put_again(claim)
                     if given_back is Status.CANCELLED:
                         self._count_finished(attempt, ended.outcome)
                     return given_back is Status.CANCELLED
@@ -556,6 +559,7 @@ class Worker:
             try:
                 if self._leases_tell():
                     await self._sweep_lost()
+                await self._let_go()
                 await self._sweep_overdue()
             except StoreUnavailableError:
                 self._note_database_away()
@@ -576,14 +580,19 @@ class Worker:
             self._log.warning("worker lost", task_id=str(task.task_id), status=task.status.value)
             if task.status.final:
                 await self._queue.announce(task.task_id)
-        if again := [task.task_id for task in swept if task.status is Status.QUEUED]:
-            await self._queue.put(again)
-            for task_id in again:
-                await self._events.say_changed(task_id)
+        if again := [task for task in swept if task.status is Status.QUEUED]:
+            await self._queue.put(Waiting(task.task_id, task.tenant, task.priority) for task in again)
+            for task in again:
+                await self._events.say_changed(task.task_id)
+
+    async def _let_go(self, tenant: str | None = None) -> None:
+        """Let tasks into the line that were held because their tenant had as many running as it may."""
+        if waiting := await self._store.let_go(tenant):
+            await self._queue.put(waiting)
 
     async def _sweep_overdue(self) -> None:
-        async for task_ids in self._store.overdue(OVERDUE_S, OVERDUE_PAGE):
-            missing = await self._queue.missing(task_ids)
+        async for waiting in self._store.overdue(OVERDUE_S, OVERDUE_PAGE):
+            missing = await self._queue.missing(waiting)
             if not missing:
                 return
             await self._queue.put(missing)

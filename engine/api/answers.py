@@ -57,6 +57,12 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     artifacts_refused: Annotated[
         tuple[RefusedArtifact, ...], Meta(description="What lay there and was not taken, and why.")
     ] = ()
+    queue_position: Annotated[
+        int | None, Meta(description="While it waits: 1 for the task that is taken next; null where nobody knows.")
+    ] = None
+    estimated_wait_s: Annotated[
+        float | None, Meta(description="Its place over the tasks that ended in a second, of late; null when none did.")
+    ] = None
     callback: Annotated[Callback | None, Meta(description="Whether the `callback_url` was told.")] = None
     created_at: datetime
     started_at: Annotated[datetime | None, Meta(description="Start of the last attempt.")] = None
@@ -212,6 +218,8 @@ def task_answer(task: StoredTask) -> Task:
         attempts=task.attempts,
         labels=task.labels,
         callback=task.callback,
+        queue_position=task.queue_position,
+        estimated_wait_s=task.estimated_wait_s,
         created_at=task.created_at,
         started_at=task.started_at,
         finished_at=task.finished_at,

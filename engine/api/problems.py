@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import msgspec
@@ -15,8 +17,14 @@ from engine.api.checks import Fault, InvalidRequestError
 from engine.follow import TooManyFollowersError
 from engine.logs import get_logger
 from engine.service import KeyTakenError, TaskError
-from engine.store import StoreUnavailableError
+from engine.store import QuotaError, StoreUnavailableError
 
+QUOTAS = MappingProxyType(
+    {
+        "tasks_per_minute": "Your quota is {} tasks a minute (tasks_per_minute).",
+        "queued_tasks": "Your quota is {} tasks that wait at the same time (queued_tasks).",
+    }
+)
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 2
 RETRY_FOLLOWING_S = 5
@@ -62,6 +70,9 @@ def problem_of(error: Exception) -> tuple[Problem, dict[str, str]]:
         problem = make_problem(error.status, error.detail, faults)
     elif isinstance(error, KeyTakenError):
         problem = make_problem(409, "This Idempotency-Key stands for another request of yours: take a new key.")
+    elif isinstance(error, QuotaError):
+        headers["Retry-After"] = str(math.ceil(max(error.retry_after_s, 1)))
+        problem = make_problem(429, f"{QUOTAS[error.quota].format(error.limit)} Try again after Retry-After seconds.")
     elif isinstance(error, StoreUnavailableError | CheckError):
         headers["Retry-After"] = str(RETRY_AFTER_S)
         problem = make_problem(503, "PostgreSQL cannot be asked just now. Nothing is promised: try again.")

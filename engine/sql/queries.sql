@@ -4,22 +4,24 @@
 -- Remember a task before anybody is told of it. $4 is the parameters' JSON text. No row: its tenant has another task
 -- under its idempotency key.
 INSERT INTO tasks (task_id, task_type, policy, parameters, timeout_s, labels, script_name, max_attempts, file_ids,
-    memory_mib, tenant, priority, callback_url, idempotency_key, request_sha256, traceparent)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+    memory_mib, tenant, priority, callback_url, idempotency_key, request_sha256, traceparent,
+    concurrent_limit)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
 ON CONFLICT (tenant, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
 RETURNING created_at
 
 -- name: insert_tasks
 -- The same for many: each argument is an array. Uploaded files ($9) are given as one text for each task, with commas.
 INSERT INTO tasks (task_id, task_type, policy, parameters, timeout_s, labels, script_name, max_attempts, file_ids,
-    memory_mib, tenant, priority, callback_url, idempotency_key, request_sha256, traceparent)
+    memory_mib, tenant, priority, callback_url, idempotency_key, request_sha256, traceparent,
+    concurrent_limit)
 SELECT task_id, task_type, policy, parameters, timeout_s, labels::jsonb, script_name, max_attempts,
     string_to_array(file_ids, ','), memory_mib, tenant, priority::task_priority, callback_url, idempotency_key,
-    request_sha256, traceparent
+    request_sha256, traceparent, concurrent_limit
 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[], $5::float8[], $6::text[], $7::text[], $8::int[],
-    $9::text[], $10::int[], $11::text[], $12::text[], $13::text[], $14::text[], $15::bytea[], $16::text[])
+    $9::text[], $10::int[], $11::text[], $12::text[], $13::text[], $14::text[], $15::bytea[], $16::text[], $17::int[])
     AS new (task_id, task_type, policy, parameters, timeout_s, labels, script_name, max_attempts, file_ids, memory_mib,
-        tenant, priority, callback_url, idempotency_key, request_sha256, traceparent)
+        tenant, priority, callback_url, idempotency_key, request_sha256, traceparent, concurrent_limit)
 ON CONFLICT (tenant, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
 RETURNING task_id, created_at
 
@@ -48,15 +50,54 @@ SELECT task_id, tenant, task_type, status, policy, priority, labels, tasks.attem
 FROM tasks LEFT JOIN callbacks USING (task_id) WHERE task_id = $1 AND tenant = $2
 
 -- name: claim_task
--- Take the lease of a queued task for worker $2, for $3 seconds. No row: somebody else has it, or it is done.
+-- Take the lease of a queued task for worker $2, for $3 seconds. No row: somebody else has it, it is done, or its tenant
+-- has a limit.
 UPDATE tasks
 SET status = 'running', attempts = attempts + 1, worker_id = $2, lease_until = now() + make_interval(secs => $3),
     started_at = now()
-WHERE task_id = $1 AND status = 'queued'
-RETURNING attempts, tenant, priority, task_type, policy, parameters, timeout_s, script_name, file_ids, memory_mib, traceparent,
-    callback_url,
+WHERE task_id = $1 AND status = 'queued' AND concurrent_limit IS NULL
+RETURNING attempts, tenant, priority, task_type, policy, parameters, timeout_s, script_name, file_ids, memory_mib,
+    traceparent, callback_url, concurrent_limit,
     extract(epoch FROM now() - greatest(created_at, due_at))::float8 AS queue_s,
     extract(epoch FROM now() - created_at)::float8 AS age_s
+
+-- name: claim_limited_task
+-- The same for a task whose tenant has a limit. A row that says false: it is held until another of the tenant's ends.
+SELECT claim_limited($1, $2, $3)
+
+-- name: get_claim
+-- What worker $2 has just claimed.
+SELECT attempts, tenant, priority, task_type, policy, parameters, timeout_s, script_name, file_ids, memory_mib,
+    traceparent, callback_url, concurrent_limit,
+    extract(epoch FROM now() - greatest(created_at, due_at))::float8 AS queue_s,
+    extract(epoch FROM now() - created_at)::float8 AS age_s
+FROM tasks WHERE task_id = $1 AND worker_id = $2 AND status = 'running'
+
+-- name: let_go
+-- Let tasks back into the line that were held, the most urgent and oldest first: of each tenant (of $1 only, if that is
+-- given) as many as may now run.
+WITH room AS (
+    SELECT tenant, max(concurrent_limit) - (
+        SELECT count(*) FROM tasks AS running WHERE running.tenant = held.tenant AND status = 'running'
+    ) AS slots
+    FROM tasks AS held WHERE held_at IS NOT NULL AND status = 'queued' AND ($1::text IS NULL OR tenant = $1) GROUP BY tenant
+), chosen AS (
+    SELECT chosen.task_id FROM room CROSS JOIN LATERAL (
+        SELECT task_id FROM tasks WHERE tenant = room.tenant AND held_at IS NOT NULL AND status = 'queued'
+        ORDER BY priority DESC, created_at LIMIT greatest(room.slots, 0)
+    ) AS chosen
+)
+UPDATE tasks SET held_at = NULL, due_at = greatest(due_at, now()) FROM chosen
+WHERE tasks.task_id = chosen.task_id AND held_at IS NOT NULL
+RETURNING tasks.task_id, tasks.tenant, tasks.priority
+
+-- name: admit
+-- Whether tenant $1 may have $4 more tasks accepted. A row: it may not, and why, and how long to wait.
+SELECT reason, retry_after_s FROM admit($1, $2, $3, $4)
+
+-- name: ended_lately
+-- How many tasks ended in the last $1 seconds.
+SELECT count(*) FROM tasks WHERE finished_at > now() - make_interval(secs => $1)
 
 -- name: renew_leases
 -- Renew the leases of worker $1 on the tasks $2 for $3 seconds. A task that does not come back is no longer its own;
@@ -69,7 +110,7 @@ RETURNING task_id, cancel_asked_at IS NOT NULL AS cancel_asked
 -- Cancel task $1 of tenant $2: with the outcome $3 while it is queued, else by asking its worker. No row: it is final,
 -- or is not there.
 UPDATE tasks
-SET cancel_asked_at = coalesce(cancel_asked_at, now()),
+SET cancel_asked_at = coalesce(cancel_asked_at, now()), held_at = NULL,
     status = CASE WHEN status = 'queued' THEN 'cancelled' ELSE status END,
     exit_reason = CASE WHEN status = 'queued' THEN 'cancelled' ELSE exit_reason END,
     finished_at = CASE WHEN status = 'queued' THEN now() ELSE finished_at END,
@@ -140,12 +181,12 @@ SET worker_id = NULL, lease_until = NULL, due_at = now(),
     outcome = CASE WHEN cancel_asked_at IS NOT NULL THEN $3::bytea WHEN tasks.attempts < max_attempts THEN NULL
         ELSE $1::bytea END
 FROM lost WHERE tasks.task_id = lost.task_id
-RETURNING tasks.task_id, tasks.status, tasks.task_type, tasks.policy
+RETURNING tasks.task_id, tasks.status, tasks.task_type, tasks.policy, tasks.tenant, tasks.priority
 
 -- name: overdue_tasks
 -- The $2 oldest tasks after ($3, $4) that have been waiting for more than $1 seconds: Redis may have lost them.
-SELECT task_id, due_at FROM tasks
-WHERE status = 'queued' AND due_at < now() - make_interval(secs => $1) AND (due_at, task_id) > ($3, $4)
+SELECT task_id, tenant, priority, due_at FROM tasks
+WHERE status = 'queued' AND held_at IS NULL AND due_at < now() - make_interval(secs => $1) AND (due_at, task_id) > ($3, $4)
 ORDER BY due_at, task_id LIMIT $2
 
 -- name: delete_old_tasks

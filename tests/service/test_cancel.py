@@ -118,10 +118,12 @@ def test_cancelled_task_of_a_worker_that_stops_is_not_run_again(quick: Stack, tm
     """The worker is told to stop and dies before it hears: the sweeper ends the task instead of queueing it again."""
     stack = Stack(tmp_path, LEASE_S="2", DRAIN_S="0.2")
     try:
-        waiting = stack.submit("result = 1")["task_id"]
+        waiting, behind = (stack.submit("result = 1")["task_id"] for _ in range(2))
+        assert [1, 2] == [stack.get(task_id)["queue_position"] for task_id in (waiting, behind)]
         status, answer = cancel(stack, waiting)
         assert (200, "cancelled", 0) == (status, answer["status"], answer["attempts"])
         assert "while it did not run" in answer["message"]
+        assert [None, 1] == [stack.get(task_id)["queue_position"] for task_id in (waiting, behind)]
         first = stack.worker()
         assert "cancelled" == stack.get(waiting)["status"]
         task_id = started(stack)

@@ -17,6 +17,7 @@ import redis
 from stack import Stack, ask, frozen, task, until, whole_service
 
 from engine.queue import ANSWER_S, Queue, QueueUnavailableError
+from engine.task import Priority, Waiting
 
 LEASE_S = 3.0
 """Of the stack that tests may break."""
@@ -41,7 +42,7 @@ def put_in_line(stack: Stack, task_id: str) -> None:
 
     async def put() -> None:
         queue = Queue(stack.environ["REDIS_URL"], "unityai:tasks")
-        await queue.put([UUID(task_id)])
+        await queue.put([Waiting(UUID(task_id), "default", Priority.NORMAL)])
         await queue.close()
 
     asyncio.run(put())

@@ -17,7 +17,7 @@ from engine.policies import Policies
 from engine.queue import Queue
 from engine.settings import load_settings
 from engine.store import Store
-from engine.task import NewTask, Status, StoredTask
+from engine.task import NewTask, Priority, Status, StoredTask, Waiting
 from engine.worker import Worker
 from sandbox import (
     ExitReason,
@@ -82,7 +82,7 @@ def attempt(servers: Embedded, failures: list[Exception], script_name: str | Non
         try:
             await store.open()
             await store.insert(_task(task_id, script_name))
-            await queue.put([task_id])
+            await queue.put([Waiting(task_id, "acme", Priority.NORMAL)])
             while not (found := await store.get(task_id, "acme")) or not found.status.final:
                 assert not working.done(), working.exception()
                 await asyncio.sleep(0.05)
