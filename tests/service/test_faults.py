@@ -127,7 +127,10 @@ def test_redis_that_hangs_holds_nobody_up_for_long(tmp_path: Path) -> None:
         async with await asyncio.start_unix_server(hang, tmp_path / "redis.sock"):
             queue = Queue(f"unix://{tmp_path}/redis.sock", "test")
             async with asyncio.timeout(10 * ANSWER_S):  # it was 32
-                found = await asyncio.gather(*(queue.put([UUID(int=n)]) for n in range(100)), return_exceptions=True)
+                found = await asyncio.gather(
+                    *(queue.put([Waiting(UUID(int=n), "default", Priority.NORMAL)]) for n in range(100)),
+                    return_exceptions=True,
+                )
             await queue.close()
             await asyncio.sleep(0.1)  # the server hears that its clients have gone
             return found
