@@ -17,6 +17,7 @@ from typing import Any
 
 from engine.__main__ import app
 from engine.queue import Queue, QueueWorker
+from engine.service import Service
 from engine.store import Store
 from engine.worker import Worker
 
@@ -50,7 +51,7 @@ def after(owner: type, name: str, task_of: Callable[..., object]) -> Callable[[s
     def plant(step: str) -> None:
         async def doomed(*arguments: Any, **named: Any) -> Any:
             answer = await original(*arguments, **named)
-            if answer or name in ("announce", "put"):
+            if answer or name in ("announce", "_enqueue"):
                 die(step, task_of(answer, *arguments))
             return answer
 
@@ -90,7 +91,7 @@ STEPS = {
     "swept": after(Store, "sweep_lost", lambda swept, *_: swept[0].task_id),
     # the API, from the request to the answer
     "task stored": after(Store, "insert", lambda _, __, task: task.task_id),
-    "task queued": after(Queue, "put", lambda _, __, task_ids: task_ids[0]),
+    "task queued": after(Service, "_enqueue", lambda _, __, tasks: tasks[0].task_id),
 }
 """Step → plants the death there."""
 
