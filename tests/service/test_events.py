@@ -378,6 +378,22 @@ def test_redis_away_the_stream_reaches_its_end(own: Stack, worker: Part) -> None
     assert ("succeeded", "done") == (seen[-1].data["status"], seen[-1].data["result"])
 
 
+def test_postgresql_away_the_lines_go_on(own: Stack, worker: Part) -> None:
+    """A stream that has begun tells what is printed, and reaches its end when PostgreSQL is back."""
+    assert own.servers.database
+    task_id = own.submit(SLOW.format(lines=20, pause_s=0.1))["task_id"]
+    with follow(own.client, task_id) as stream:
+        seen = stream.until(is_log)
+        own.servers.database.stop()
+        try:
+            seen += stream.until(lambda event: is_log(event) and "line 12" in event.data["text"])
+        finally:
+            own.servers.start_database()
+        seen += list(stream)
+    assert "".join(f"line {n}\n" for n in range(20)) == printed(seen)[: len("line 0\n") * 10 + len("line 10\n") * 10]
+    assert ("result", "succeeded", "done") == (seen[-1].name, seen[-1].data["status"], seen[-1].data["result"])
+
+
 def test_who_reads_nothing_costs_nothing(own: Stack, worker: Part) -> None:
     """A client that does not read: the API's memory stays as it is while the task prints megabytes, and ends."""
     script = "import time\nfor n in range(400):\n    print('x' * 2500)\n    time.sleep(0.005)\nresult = 1"
