@@ -29,8 +29,9 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
+from engine.channels import AWAY, close, hear
 from engine.logs import get_logger
 from engine.task import Claim
 from sandbox import Progress
@@ -38,7 +39,6 @@ from sandbox import Progress
 CONNECT_TIMEOUT_S = 1.0
 COMMAND_TIMEOUT_S = 1.0
 CONNECTIONS = 8
-BACKOFF_S = (0.05, 2.0)
 AWAY_PAUSE_S = 1.0
 BATCH_S = 0.05
 """Between two writes of one attempt."""
@@ -64,7 +64,6 @@ LAST_NUMBER = 999_999_999
 END_S = 0.5
 """How long the end of an attempt waits for its last events to be written; only where somebody follows it."""
 
-_AWAY = (RedisError, OSError, TimeoutError)
 _TASK_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _EVENT_ID = re.compile(r"(\d{1,9})-(\d{1,9})")
 
@@ -123,35 +122,12 @@ class Wire:
     async def hear(
         self, channel: str, heard: Callable[[str], None], listening: Callable[[bool], Awaitable[None]]
     ) -> None:
-        """Call ``heard`` with whatever is said on a channel, until cancelled. Reconnects by itself.
-
-        Args:
-            channel: where to listen.
-            heard: is given the text, which may be anything.
-            listening: is told when it begins and when it breaks off.
-        """
-        pause = BACKOFF_S[0]
-        while True:
-            client = _client(self._url, 1, None)
-            try:
-                async with client.pubsub() as subscription:
-                    await subscription.subscribe(channel)
-                    async for message in subscription.listen():
-                        if message["type"] == "subscribe":
-                            pause = BACKOFF_S[0]
-                            await listening(True)
-                        elif message["type"] == "message":
-                            heard(message["data"].decode("ascii", "replace"))
-            except _AWAY:
-                pause = min(pause * 2, BACKOFF_S[1])
-            finally:
-                await listening(False)
-                await _close(client)
-            await asyncio.sleep(pause)
+        """See ``engine.channels.hear``."""
+        await hear(lambda: _client(self._url, 1, None), channel, heard, listening)
 
     async def close(self) -> None:
         """Close every connection but those that listen."""
-        await _close(self.redis)
+        await close(self.redis)
 
 
 # -- the worker's side
@@ -224,7 +200,7 @@ class AttemptEvents:
             self._writing.cancel()
 
     async def _write_while_followed(self) -> None:
-        with contextlib.suppress(*_AWAY):  # that it runs: its status has changed
+        with contextlib.suppress(*AWAY):  # that it runs: its status has changed
             await self._wire.redis.publish(self._wire.live, self._task_id)
         while self._is_followed():
             await self._news.wait()
@@ -232,7 +208,7 @@ class AttemptEvents:
             ended = self._ended.is_set()
             try:
                 await self._write()
-            except _AWAY:
+            except AWAY:
                 self._news.set()
                 await asyncio.sleep(AWAY_PAUSE_S)
                 continue
@@ -325,7 +301,7 @@ class EventWriter:
     async def say_changed(self, task_id: UUID) -> None:
         """Have who follows a task look at its status."""
         if self._is_followed(str(task_id)):
-            with contextlib.suppress(*_AWAY):
+            with contextlib.suppress(*AWAY):
                 await self._wire.redis.publish(self._wire.live, str(task_id))
 
     async def close(self) -> None:
@@ -418,7 +394,7 @@ class EventReader:
             return None
         try:
             return await command(*arguments)
-        except _AWAY:
+        except AWAY:
             self._away_until_s = time.monotonic() + AWAY_PAUSE_S
             return None
 
@@ -451,9 +427,3 @@ def _client(url: str, connections: int, timeout_s: float | None) -> Redis:
         **({} if url.startswith("unix:") else {"socket_keepalive": True}),
     )
     return Redis(connection_pool=pool)
-
-
-async def _close(client: Redis) -> None:
-    with contextlib.suppress(*_AWAY):
-        await client.aclose()
-        await client.connection_pool.disconnect()

@@ -43,6 +43,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
+from engine.channels import hear
 from engine.logs import get_logger
 from engine.task import Priority, Waiting
 
@@ -193,23 +194,13 @@ class Queue:
             heard: is given the text that was announced, which may be anything.
             reconnected: called each time that listening begins, for what was missed before.
         """
-        pause = BACKOFF_S[0]
-        while True:
-            client = _client(self._url, None, connections=1)
-            try:
-                async with client.pubsub() as subscription:
-                    await subscription.subscribe(self._channels[channel])
-                    self.listening, pause = True, BACKOFF_S[0]
-                    reconnected()
-                    async for message in subscription.listen():
-                        if message["type"] == "message":
-                            heard(message["data"].decode("ascii", "replace"))
-            except _AWAY:
-                pause = min(pause * 2, BACKOFF_S[1])
-            finally:
-                self.listening = False
-                await _close(client)
-            await asyncio.sleep(pause)
+
+        async def note(listening: bool) -> None:
+            self.listening = listening
+            if listening:
+                reconnected()
+
+        await hear(lambda: _client(self._url, None, connections=1), self._channels[channel], heard, note)
 
     async def close(self) -> None:
         """Close every connection."""
