@@ -149,7 +149,7 @@ def enter_namespaces(inheritance: Inheritance) -> None:
     """The pid namespace is the child's own since the fork; now the other five."""
     namespaces.enter(namespaces.CHILD, proc_fd=inheritance.proc_fd, inner_uid=namespaces.INNER_UID)
     namespaces.forbid_further(inheritance.proc_fd)
-    libc.sethostname(namespaces.HOSTNAME)
+    namespaces.hide_hostname()
 
 
 def mount_workspace(plan: Plan) -> None:

@@ -55,7 +55,7 @@ def launch(control_fd: int) -> NoReturn:
             privileges.become(plan.outer_uid, plan.outer_gid)
         execute(second_stage, plan)
     enter_root_and_namespaces(plan, proc_fd)
-    libc.sethostname(namespaces.HOSTNAME)  # before anything that the zygote imports can keep the host's
+    namespaces.hide_hostname()  # before anything that the zygote imports can keep the host's
     pid = os.fork()
     if pid == 0:
         execute(second_stage, plan)

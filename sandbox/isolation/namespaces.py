@@ -17,6 +17,16 @@ _KINDS = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup", "time")
 HOSTNAME = b"sandbox"
 
 
+def hide_hostname() -> None:
+    """The name of the host, or of the container, is not that of the caller's own uts namespace.
+
+    Podman's default profile refuses sethostname(2) to whoever has no CAP_SYS_ADMIN outside; the container's name then
+    stays, which is made up anyhow.
+    """
+    with contextlib.suppress(PermissionError):
+        libc.sethostname(HOSTNAME)
+
+
 def open_proc() -> int:
     """A descriptor for /proc that outlives the change of root: no path leads to it from inside."""
     return os.open("/proc", os.O_PATH | os.O_DIRECTORY)

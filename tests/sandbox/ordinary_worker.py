@@ -27,7 +27,8 @@ TESTS = Path(__file__).resolve().parent.parent
 ROOT = TESTS.parent
 sys.path[:0] = [str(ROOT), str(TESTS)]
 
-import coverage_sandbox  # noqa: E402 found by the line above
+import container_seccomp  # noqa: E402 found by the line above
+import coverage_sandbox  # noqa: E402
 import msgspec  # noqa: E402
 from as_user import UID, make_reachable  # noqa: E402
 from synchronous import Sandbox, children_of, descendants, eventually, name_of, status_of  # noqa: E402
@@ -183,6 +184,8 @@ class Worker:
             coverage_sandbox.instrument(self.code / "sandbox", Path(os.environ[coverage_sandbox.FOLDER]))
         if options.get("refused"):
             REFUSALS[options["refused"]]()
+        if options.get("seccomp"):
+            container_seccomp.apply(options["seccomp"])
         self.options = {name: options[name] for name in ("isolation", "landlock_abi_max") if name in options}
         self.box: Sandbox | None = None
 
