@@ -513,6 +513,11 @@ class Variable(msgspec.Struct, frozen=True, kw_only=True):
     annotation: Any
     facts: dict[str, Any]
 
+    @property
+    def file_env(self) -> str:
+        """The variable that may name a file which holds this one's value; empty where it is no secret."""
+        return f"{self.env}_FILE" if self.secret else ""
+
 
 def variables() -> tuple[Variable, ...]:
     """Every environment variable, in the order of ``Settings``."""
@@ -523,13 +528,20 @@ def variables() -> tuple[Variable, ...]:
 def load_settings(environ: Mapping[str, str]) -> Settings:
     """Build the settings from an environment; an empty value counts as not set.
 
+    A secret may lie in a file instead, which ``NAME_FILE`` names: an environment is inherited, and shown by container
+    engines to whoever may ask them.
+
     Raises:
         SettingsError: at least one variable is missing or cannot be; all of them are named.
     """
     values: dict[str, Any] = {}
     faults: list[str] = []
     for variable in variables():
-        text = environ.get(variable.env, "").strip()
+        try:
+            text = _text(variable, environ)
+        except ValueError as error:
+            faults.append(str(error))
+            continue
         if not text:
             continue
         try:
@@ -544,11 +556,37 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         faults += [
             f"{variable.env} is not set: production requires it ({variable.allowed}). {variable.effect}"
             for variable in variables()
-            if variable.required and not environ.get(variable.env, "").strip()
+            if variable.required and not _given(environ, variable.env) and not _given(environ, variable.file_env)
         ]
     if faults:
         raise SettingsError(faults)
     return Settings(**values)
+
+
+def _given(environ: Mapping[str, str], name: str) -> str:
+    return environ.get(name, "").strip() if name else ""
+
+
+def _text(variable: Variable, environ: Mapping[str, str]) -> str:
+    """What is given for a variable, be it in a file; empty for nothing.
+
+    Raises:
+        ValueError: says what is wrong with the file, and never what is in it.
+    """
+    text, path = _given(environ, variable.env), _given(environ, variable.file_env)
+    if not path:
+        return text
+    if text:
+        raise ValueError(f"{variable.env} and {variable.file_env} are both set: only one of them may be")
+    try:
+        text = Path(path).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ValueError(f"{variable.file_env} {path!r}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{variable.file_env} {path!r}: is not UTF-8") from None
+    if not text:
+        raise ValueError(f"{variable.file_env} {path!r}: is empty")
+    return text
 
 
 def _variable(field: msgspec.structs.FieldInfo, annotation: Any) -> Variable:
@@ -564,7 +602,7 @@ def _variable(field: msgspec.structs.FieldInfo, annotation: Any) -> Variable:
         unit=facts["unit"],
         default=facts["default"] or _plain(field.default),
         allowed=_allowed(annotation, facts),
-        effect=effect,
+        effect=effect + (f" {facts['env']}_FILE may name a file that holds it instead." if facts.get("secret") else ""),
         secret=facts.get("secret", False),
         required=facts.get("required", False),
         annotation=annotation,

@@ -126,3 +126,53 @@ def test_callback_secret_that_is_none_is_refused_and_not_shown(text: str) -> Non
 def test_callback_base_that_is_no_url_is_refused(text: str) -> None:
     """CALLBACK_ALLOW is a list of URLs."""
     assert faults({"CALLBACK_ALLOW": text})
+
+
+def test_secrets_may_lie_in_files(tmp_path: Path) -> None:
+    """NAME_FILE stands for each secret's NAME, in production too; the newline that editors leave is none of it."""
+    environ = {"ENVIRONMENT": "production"}
+    for name, value in REQUIRED.items():
+        (tmp_path / name).write_text(f"{value}\n")
+        environ[f"{name}_FILE"] = str(tmp_path / name)
+    assert load_settings(REQUIRED | {"ENVIRONMENT": "production"}) == load_settings(environ)
+
+
+def test_what_is_no_secret_has_no_file(tmp_path: Path) -> None:
+    """PORT_FILE is nobody's variable."""
+    (tmp_path / "port").write_text("9999")
+    assert Settings() == load_settings({"PORT_FILE": str(tmp_path / "port")})
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [(None, "No such file or directory"), (b"\n", "is empty"), (b"\xff\xfe", "is not UTF-8")],
+    ids=["missing", "empty", "binary"],
+)
+def test_file_of_a_secret_that_cannot_be_read_is_one_fault(
+    tmp_path: Path, content: bytes | None, sentence: str
+) -> None:
+    """It never means "not set": a development server would start in place of the real one."""
+    path = tmp_path / "secret"
+    if content is not None:
+        path.write_bytes(content)
+    others = {name: value for name, value in REQUIRED.items() if name != "DATABASE_URL"}
+    (fault,) = faults(others | {"ENVIRONMENT": "production", "DATABASE_URL_FILE": str(path)})
+    assert fault.startswith(f"DATABASE_URL_FILE '{path}': ")
+    assert sentence in fault
+
+
+def test_value_and_file_together_are_refused(tmp_path: Path) -> None:
+    """Nobody could tell which of them counts; neither is shown."""
+    path = tmp_path / "secret"
+    path.write_text("redis://:hunter2@cache")
+    (fault,) = faults({"REDIS_URL": "redis://:hunter2@cache", "REDIS_URL_FILE": str(path)})
+    assert "REDIS_URL and REDIS_URL_FILE are both set: only one of them may be" == fault
+
+
+def test_what_a_file_of_a_secret_holds_is_not_shown(tmp_path: Path) -> None:
+    """Wrong as a value, wrong in a file: the same sentence without it."""
+    path = tmp_path / "secret"
+    path.write_text("mysql://u:hunter2@h/db")
+    (fault,) = faults({"DATABASE_URL_FILE": str(path)})
+    assert fault.startswith("DATABASE_URL (value not shown): must be ")
+    assert "hunter2" not in fault
