@@ -96,7 +96,7 @@ class EventStream(Response[None]):
 
     async def _send_all(self, send: Send) -> None:
         async with contextlib.aclosing(self._follow()) as events:
-            async for told in events:
+            async for told in _to_the_end(events):
                 async with asyncio.timeout(SEND_S):
                     await send({"type": "http.response.body", "body": encode(told), "more_body": True})
         await send({"type": "http.response.body", "body": b""})
@@ -129,6 +129,16 @@ def _parse_last_event_id(given: str) -> EventId | None:
     if event_id is None:
         raise RequestError(400, "It must be an id that this stream gave.", path="Last-Event-ID")
     return event_id
+
+
+async def _to_the_end(events: Follow) -> Follow:
+    """The same events; should we fail at them, an error is the last, for no stream ends silently."""
+    try:
+        async for told in events:
+            yield told
+    except Exception as error:
+        get_logger().error("following failed", exc_info=error)
+        yield Told(BrokenOff(500, "The service failed; the log says more."))
 
 
 async def _until_gone(receive: Receive) -> None:

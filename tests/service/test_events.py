@@ -474,6 +474,26 @@ def test_client_that_takes_nothing_loses_its_place(monkeypatch: pytest.MonkeyPat
     assert ["following", "place"] == ended
 
 
+def test_our_own_failure_is_the_last_event() -> None:
+    """Even then a stream does not end silently."""
+    sent: list[bytes] = []
+
+    async def fail() -> AsyncIterator[None]:
+        yield None
+        raise RuntimeError("ours")
+
+    async def never() -> Any:
+        await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        sent.append(message.get("body"))
+
+    answer = event_routes.EventStream(contextlib.nullcontext(), fail).to_asgi_response()
+    asyncio.run(answer({}, never, send))
+    assert (b"", True) == (sent[-1], sent[-2].startswith(b"event: error\r\n"))
+    assert b'"status":500' in sent[-2]
+
+
 def test_one_tenant_leaves_places_to_others(servers: Embedded) -> None:
     """Half of them are the most that it gets; together they get all and not one more."""
     urls = {"DATABASE_URL": str(servers.urls.database), "REDIS_URL": str(servers.urls.redis)}
