@@ -1,4 +1,5 @@
-"""Sums, averages, counts, statistics and correlations over numbers or objects, computed by DuckDB.
+"""Sums, averages, counts, statistics and correlations over numbers or objects, computed by DuckDB; and rows of tables
+(``data_rows``).
 
 Columns go to DuckDB under names made here, ``c0`` ``c1`` …: a field's own name never becomes SQL.
 README.md beside this file says what each operation answers for missing, mixed and non-numeric fields.
@@ -11,16 +12,19 @@ import itertools
 import math
 import os
 import resource
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import duckdb
 import msgspec
 
-from handlers.columns import Column, Table, count_distinct, read
+from handlers import data_rows
+from handlers.columns import Column, Table, count_distinct, read, table_of
+from handlers.data_files import read_file
 from handlers.failures import Refusal
-from handlers.parameters import Request
+from handlers.parameters import DataProcessing, DataSource, Request
 
 TOP_VALUES = 5
 MAX_SHOWN_CHARACTERS = 256
@@ -40,23 +44,39 @@ def run(request: Request) -> dict[str, Any]:
         Refusal: the operation does not fit the data; says what would.
         MemoryError: DuckDB reached its memory limit.
     """
-    table = read(request.parameters)
     try:
-        return {
-            "operation": table.operation,
-            "rows": table.rows,
-            **OPERATIONS[table.operation](_Query(table, _locked_database())),
-        }
+        table, asked = read(request.parameters)
+        database = _locked_database()
+        if table is None:
+            table = _load(database, cast(DataProcessing, asked).operation, cast(DataProcessing, asked).data)
+        return {"operation": table.operation, "rows": table.rows, **_answer(database, table, asked)}
     except duckdb.OutOfMemoryException as error:
         raise MemoryError(str(error)) from None
 
 
+def _answer(database: duckdb.DuckDBPyConnection, table: Table, asked: DataProcessing | None) -> dict[str, Any]:
+    if table.operation in OPERATIONS:
+        return OPERATIONS[table.operation](_Query(table, database, method=asked.method if asked else None))
+
+    own = database.cursor()  # what is made there goes with it
+
+    def load(name: str, data: Any) -> data_rows.Named:
+        return data_rows.register(own, name, _load(own, table.operation, data))
+
+    data = data_rows.register(own, "data", table)
+    return data_rows.OPERATIONS[table.operation](data_rows.Work(own, data, cast(DataProcessing, asked), load))
+
+
+def _load(database: duckdb.DuckDBPyConnection, operation: str, data: Any) -> Table:
+    if isinstance(data, DataSource) and data.format is not None:
+        return read_file(operation, data, database, _temp_folder())
+    return table_of(operation, data)
+
+
 def rehearse() -> None:
     """Open the database and use it once, before there is a task. Starts no thread, so that a fork may follow."""
-    table = read(
-        msgspec.Raw(b'{"operation": "statistics", "data": [{"a": 1, "b": 2.5, "c": "x"}, {"a": 2, "b": 3.5}]}')
-    )
-    query = _Query(table, _open_database())
+    table = table_of("statistics", [{"a": 1, "b": 2.5, "c": "x"}, {"a": 2, "b": 3.5}])
+    query = _Query(table, _open_database(_temp_folder()))
     _statistics(query)
     _correlation(query)
 
@@ -104,7 +124,7 @@ def _correlation(query: _Query) -> dict[str, Any]:
         )
     pairs = _correlate(query, columns)
     return {
-        "method": "pearson",
+        "method": query.method,
         "fields": [column.name for column in columns],
         "matrix": _matrix(query, columns, pairs),
         "pairs": pairs,
@@ -180,6 +200,8 @@ def _shown(column: Column, value: Any) -> Any:
 
 def _correlate(query: _Query, columns: Sequence[Column]) -> list[dict[str, Any]]:
     couples = list(itertools.combinations(columns, 2))
+    if query.method == "spearman":
+        return [_pair(first, second, *_correlate_ranks(query, first, second)) for first, second in couples]
     expressions = []
     for first, second in couples:
         a, b = query.sql(first), query.sql(second)
@@ -187,10 +209,24 @@ def _correlate(query: _Query, columns: Sequence[Column]) -> list[dict[str, Any]]
     found = iter(query.row(expressions))
     pairs = []
     for first, second in couples:
-        count, value = next(found), next(found)
-        value = None if value is None else max(-1.0, min(1.0, value))
-        pairs.append({"fields": [first.name, second.name], "correlation": value, "count": count})
+        pairs.append(_pair(first, second, next(found), next(found)))
     return pairs
+
+
+def _pair(first: Column, second: Column, count: int, value: float | None) -> dict[str, Any]:
+    value = None if value is None else max(-1.0, min(1.0, value))
+    return {"fields": [first.name, second.name], "correlation": value, "count": count}
+
+
+def _correlate_ranks(query: _Query, first: Column, second: Column) -> list[Any]:
+    """Spearman: over the rows that have both, each value's rank among them; those alike share the mean of theirs."""
+    a, b = query.sql(first), query.sql(second)
+    ranks = (
+        f"rank() OVER (ORDER BY {x}) + (count(*) OVER (PARTITION BY {x}) - 1) / 2 AS {y}"
+        for x, y in ((a, "x"), (b, "y"))
+    )
+    both = f"(SELECT {', '.join(ranks)} FROM data WHERE {a} IS NOT NULL AND {b} IS NOT NULL)"  # noqa: S608 ours
+    return query.row(["count(*)", _corr("x", "y", has_nulls=False)], both)
 
 
 def _corr(a: str, b: str, *, has_nulls: bool) -> str:
@@ -220,7 +256,8 @@ def _matrix(query: _Query, columns: Sequence[Column], pairs: list[dict[str, Any]
 class _Query:
     """Selects over the columns of one table."""
 
-    def __init__(self, table: Table, database: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, table: Table, database: duckdb.DuckDBPyConnection, *, method: str | None = None) -> None:
+        self.method = method or "pearson"
         self.table = table
         self.numbers = [column for column in table.columns if column.kind == "number"]
         self.filled = [column for column in table.columns if column.values is not None]
@@ -238,11 +275,11 @@ class _Query:
         """Whether DuckDB sees integers, which it adds exactly, and not doubles."""
         return column.values is not None and column.values.dtype.kind == "i"
 
-    def row(self, expressions: Sequence[str]) -> list[Any]:
-        """One value for each aggregate expression."""
+    def row(self, expressions: Sequence[str], source: str = "data") -> list[Any]:
+        """One value for each aggregate expression, over the rows of a source."""
         if not expressions:
             return []
-        found = self.one(f"SELECT {', '.join(expressions)} FROM data")  # noqa: S608 nothing in it is a caller's
+        found = self.one(f"SELECT {', '.join(expressions)} FROM {source}")  # noqa: S608 nothing in it is a caller's
         return [_finite(value) for value in found]
 
     def one(self, sql: str) -> tuple[Any, ...]:
@@ -266,8 +303,13 @@ def _finite(value: Any) -> Any:
     return value
 
 
+def _temp_folder() -> str:
+    """The one folder that DuckDB may open files of."""
+    return TEMP_FOLDER if os.path.isdir(TEMP_FOLDER) else tempfile.gettempdir()
+
+
 @functools.cache
-def _open_database() -> duckdb.DuckDBPyConnection:
+def _open_database(folder: str) -> duckdb.DuckDBPyConnection:
     """Open a database in memory, closed to the outside. Single-threaded so far, so that it survives a fork."""
     database = duckdb.connect(
         ":memory:",
@@ -279,13 +321,13 @@ def _open_database() -> duckdb.DuckDBPyConnection:
             "autoinstall_known_extensions": False,
             "allow_community_extensions": False,
             "pandas_analyze_sample": 0,  # objects are text, whatever the first of them look like
-            "temp_directory": TEMP_FOLDER,
-            "secret_directory": TEMP_FOLDER,
+            "temp_directory": folder,
+            "secret_directory": folder,
             "max_temp_directory_size": f"{_TEMP_MIB}MiB",
         },
     )
     # in this order: without external access the list of folders can no longer be changed
-    database.execute(f"SET allowed_directories = ['{TEMP_FOLDER}']")
+    database.execute(f"SET allowed_directories = ['{folder}']")
     database.execute("SET enable_external_access = false")
     return database
 
@@ -293,7 +335,7 @@ def _open_database() -> duckdb.DuckDBPyConnection:
 @functools.cache
 def _locked_database() -> duckdb.DuckDBPyConnection:
     """The database with this process's memory and threads, and its configuration locked."""
-    database = _open_database()
+    database = _open_database(_temp_folder())
     database.execute(f"SET memory_limit = '{_memory_bytes() // _MIB}MiB'")
     database.execute(f"SET threads = {min(_MAX_THREADS, len(os.sched_getaffinity(0)))}")
     database.execute("SET lock_configuration = true")

@@ -310,4 +310,4 @@ def test_column_kinds() -> None:
     """A field is what its values are."""
     raw = msgspec.Raw(json.dumps({"operation": "sum", "data": MIXED}).encode())
     expected = {"n": "number", **SKIPPED, "N": "number"}
-    assert expected == {column.name: column.kind for column in columns.read(raw).columns}
+    assert expected == {column.name: column.kind for column in columns.read(raw)[0].columns}
