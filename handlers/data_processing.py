@@ -30,7 +30,8 @@ TOP_VALUES = 5
 MAX_SHOWN_CHARACTERS = 256
 MAX_CORRELATED_FIELDS = 100
 
-TEMP_FOLDER = "/work/tmp"
+WORKSPACE = "/work"
+TEMP_FOLDER = f"{WORKSPACE}/tmp"  # noqa: S108 of the run alone
 _TEMP_MIB = 128
 _MIB = 1 << 20
 _DEFAULT_MEMORY_BYTES = 512 * _MIB
@@ -304,8 +305,8 @@ def _finite(value: Any) -> Any:
 
 
 def _temp_folder() -> str:
-    """The one folder that DuckDB may open files of."""
-    return TEMP_FOLDER if os.path.isdir(TEMP_FOLDER) else tempfile.gettempdir()
+    """The one folder that DuckDB may open files of: the workspace's, wherever that is."""
+    return TEMP_FOLDER if os.environ.get("HOME") == WORKSPACE else tempfile.gettempdir()
 
 
 @functools.cache

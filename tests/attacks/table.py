@@ -1,4 +1,4 @@
-"""The whole table: every case that concerns the sandbox is a row, a test elsewhere, or named as not yet to be had."""
+"""The whole table: every case is a row, or a test elsewhere."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ CATALOGUE = {
     "NET": "01 02 04 05 07 08 10 11 13 14 16 17 19 20",
     "NAME": "01 02 04 05 07 08 10",
     "DOC": "01 02 04 05 07 08 10 11 13 14 16",
+    "DATA": "01 02 04 05 07 08 10 11 13 14 16 17",
     "IMG": "01 02 04 05 07 08 10 11",
     "SSRF": "01 02 04 05 07 08 10 11 13 14 16 17 19 20 22 23 25 26 28 29",
     "JOB": "01 02 04 05 07 08 10 11 13 14 16 17 19 20",
@@ -47,6 +48,11 @@ _FILES = "attacks/test_hostile_files.py::test_a_hostile_file_does_no_harm"
 
 ELSEWHERE = {
     **{f"DOC-{number}": _FILES for number in CATALOGUE["DOC"].split()},
+    **{
+        f"DATA-{number}": "attacks/test_hostile_data.py::test_hostile_data_does_no_harm"
+        for number in CATALOGUE["DATA"].split()
+    },
+    "DATA-16": "handlers/test_data_rows.py::test_csv_is_an_artifact_without_formulas",
     "DOC-13": "attacks/test_hostile_files.py::test_a_damaged_file_ends_one_run_only",
     **{f"IMG-{number}": _FILES for number in CATALOGUE["IMG"].split()},
     "IMG-11": "handlers/test_image_processing.py::test_no_other_decoder_is_loaded",
@@ -60,6 +66,13 @@ ELSEWHERE = {
     "JOB-16": "service/test_store.py::test_what_two_workers_do_at_the_same_time_is_done_once",
     "JOB-19": "chaos/test_storm.py::test_no_promise_is_broken_in_a_storm",
     "JOB-20": "service/test_faults.py::test_worker_without_descriptors_spends_no_tasks",
+    "JOB-07": "service/test_cancel.py::test_unknown_task_is_404",
+    "JOB-08": "service/test_cancel.py::test_cancelled_task_stays_as_it_ended",
+    "JOB-13": "service/test_idempotency.py::test_hundred_at_once_are_one_task",
+    "JOB-17": "service/test_queue.py::test_flood_of_one_tenant_does_not_delay_another",
+    "NAME-05": "service/test_scripts.py::test_script_that_is_swapped_runs_as_it_was_read",
+    "NAME-07": "service/test_scripts.py::test_name_has_one_spelling",
+    "SSRF-26": "service/test_callbacks.py::test_callback_elsewhere_is_refused",
     "NAME-08": "service/test_files.py::test_an_input_name_that_leaves_its_folder_is_refused",
     "NET-16": "sandbox/test_egress.py::test_a_host_that_the_policy_does_not_name_sees_nothing",
     "NET-17": "sandbox/test_egress.py::test_a_head_that_can_be_read_in_two_ways_is_refused",
@@ -95,14 +108,3 @@ ELSEWHERE = {
     "ZYG-11": "sandbox/test_pool.py::test_a_thousand_runs_leave_nothing",
 }
 """Case → the test that has it: it is about the pool, not about one program."""
-
-LATER = {
-    "JOB-07": "tasks cannot be cancelled yet",
-    "JOB-08": "tasks cannot be cancelled yet",
-    "JOB-13": "requests have no idempotency key yet",
-    "JOB-17": "a deep queue is not measured yet",
-    "NAME-05": "a named script is read by the engine, once; the sandbox gets its text",
-    "NAME-07": "names of scripts are the engine's to refuse",
-    "SSRF-26": "callbacks do not exist yet",
-}
-"""Case → why there is nothing to test in the sandbox as it is."""
