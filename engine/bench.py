@@ -22,7 +22,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from engine import bench_egress, bench_service
+from engine import bench_data, bench_egress, bench_service
 from engine.bench_report import write_report
 from engine.bench_rows import Row, make_row
 from engine.policies import Policies
@@ -191,6 +191,16 @@ async def measure_service(progress: Progress) -> list[Row]:
     return rows
 
 
+async def measure_data(progress: Progress) -> list[Row]:
+    """A million rows through the service, against the same work in one process."""
+    million = await bench_data.measure(progress)
+    by_hand = make_row("json.loads + DataFrame + DuckDB, 1,000,000 rows, in process", million.by_hand)
+    handler = make_row("our handler, 1,000,000 rows, in process", million.handler)
+    row = make_row("data_processing statistics 1,000,000 rows", million.service, by_hand)
+    note = f"{row.p50_ms / handler.p50_ms:.1f} times as long as our handler alone"
+    return [by_hand, handler, msgspec.structs.replace(row, note=note)]
+
+
 # -- the table
 
 
@@ -217,6 +227,7 @@ async def measure(parts: list[str], settings: Settings, progress: Progress) -> l
         rows += await measure_egress(policy, template(settings), progress)
     if "service" in parts:
         rows += await measure_service(progress)
+        rows += await measure_data(progress)
     return rows
 
 

@@ -97,7 +97,7 @@ BARS = (
     ),
     Bar(
         "`data_processing` statistics on 1,000,000 rows",
-        "≤ 2 x the same work in process",
+        "≤ 2 x decode + DuckDB in process",
         "data_processing statistics 1,000,000",
         _times_as_long(2),
         "The text crosses HTTP, PostgreSQL twice and a pipe, and is read twice: by the API, which must refuse what is "
