@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from engine.key_commands import make_app as make_keys_app
 from engine.logs import configure_logs, log_uncaught
 from engine.policy_commands import make_app
 from engine.settings import Settings, SettingsError, load_settings, variables
@@ -214,7 +215,7 @@ def _sentences() -> Iterator[None]:
     except (AuditError, InvalidRequestError, ScriptError, SandboxError, EmbeddedError, ListenError, OSError) as error:
         _fail([str(error)])
     except Exception as error:
-        if type(error).__name__ not in ("StackError", "SchemaError"):  # whose modules load slowly
+        if type(error).__name__ not in ("StackError", "SchemaError", "KeysError"):  # whose modules load slowly
             raise
         _fail([str(error)])
 
@@ -255,6 +256,7 @@ def _print_check(found: Any) -> None:
 
 
 app.add_typer(make_app(_settings, _print_json, _sentences), name="policies")
+app.add_typer(make_keys_app(_settings, _print_json, _sentences), name="keys")
 
 if __name__ == "__main__":
     app()

@@ -27,7 +27,7 @@ class Scope(enum.StrEnum):
     """Read metrics."""
 
 
-class Quotas(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Quotas(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """How much a tenant may ask for; ``None`` for as much as there is."""
 
     tasks_per_minute: Annotated[int, Meta(ge=1)] | None = None

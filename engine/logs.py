@@ -28,8 +28,8 @@ _SECRET_OPTION = re.compile(
     r"[^&\s,;'\"]+",
     re.IGNORECASE,
 )
-_TOKEN = re.compile(r"(?P<sort>\bbearer\s+|\bwhsec_)[A-Za-z0-9+/=._~-]{8,}", re.IGNORECASE)
-_MARKS = ("=", ": ", "://", '":', "':", "earer", "EARER", "whsec_")
+_TOKEN = re.compile(r"(?P<sort>\bbearer\s+|\bwhsec_|\buak_[0-9a-f]{12}_)[A-Za-z0-9+/=._~-]{8,}", re.IGNORECASE)
+_MARKS = ("=", ": ", "://", '":', "':", "earer", "EARER", "whsec_", "uak_")
 """A text without any of these has no secret that we would know: most have none, and looking costs a microsecond."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _QUIET_LIBRARIES = ("arq", "asyncio", "httpx", "httpcore", "litestar", "uvicorn", "uvicorn.error", "redis")

@@ -47,6 +47,10 @@ class TaskError(Exception):
         self.message = message
 
 
+class PolicyForbiddenError(TaskError):
+    """A policy that is there, and not for this key."""
+
+
 class KeyTakenError(Exception):
     """An idempotency key under which the tenant has a task that was made by another request."""
 
@@ -362,6 +366,11 @@ class Service:
         if ask.script_name is not None:
             self._check_script(ask.script_name)
         policy = self._choose_policy(ask)
+        if principal.policies is not None and policy.name not in principal.policies:
+            allowed = ", ".join(sorted(principal.policies))
+            raise PolicyForbiddenError(
+                "$.policy", f"your key may not use the policy {policy.name}; it may use: {allowed}"
+            )
         return NewTask(
             task_id=task_id,
             task_type=ask.task_type,

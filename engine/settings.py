@@ -123,6 +123,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             default="no callbacks to the main app in development",
         ),
     ] = None
+    api_keys_file: Annotated[
+        Path | None,
+        _about(
+            "API_KEYS_FILE",
+            "API keys, as hashes, which `python -m engine keys new` writes. Without it anyone who reaches the API may "
+            "do anything: it then listens on loopback only.",
+            unit="file",
+            required=True,
+            default="no keys in development",
+        ),
+    ] = None
     callback_allow: Annotated[
         tuple[str, ...],
         _about(

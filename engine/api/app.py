@@ -15,6 +15,7 @@ import msgspec
 from litestar import Litestar
 from litestar.datastructures import State as AppState
 
+from engine.api.access import Access
 from engine.api.checker import Checker
 from engine.api.docs import build_docs, content_security_policy
 from engine.api.openapi import build_openapi
@@ -23,6 +24,7 @@ from engine.api.requests import BIG_BODIES, State
 from engine.api.routes import ROUTES
 from engine.auth import ANYONE
 from engine.follow import Followers
+from engine.keys import Keys
 from engine.logs import get_logger, lines_with
 from engine.metrics import ApiMetrics
 from engine.service import Service
@@ -39,7 +41,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 
-def create_app(service: Service, *, version: str) -> Shell:
+def create_app(service: Service, keys: Keys | None, *, version: str) -> Shell:
     """The application around a service, which it runs while it is up."""
     document = build_openapi(ROUTES, service.policies.task_types, version)
     parts = State(
@@ -59,6 +61,7 @@ def create_app(service: Service, *, version: str) -> Shell:
 
     app = Litestar(
         route_handlers=list(ROUTES),
+        guards=[Access(keys).guard],
         state=AppState({"parts": parts}),
         lifespan=[lifespan],
         exception_handlers={Exception: answer_exception},
@@ -66,7 +69,7 @@ def create_app(service: Service, *, version: str) -> Shell:
         openapi_config=None,
         logging_config=None,
     )
-    return Shell(app, service.metrics, service.traces, only_loopback_names=_is_loopback(service.settings.listen_host))
+    return Shell(app, service.metrics, service.traces, only_loopback_names=keys is None)
 
 
 class Shell:
@@ -187,7 +190,8 @@ async def _send_problem(problem: Problem, send: Send, headers: list[tuple[bytes,
     await send({"type": "http.response.body", "body": body})
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether an address or name is this machine's own."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -197,4 +201,4 @@ def _is_loopback(host: str) -> bool:
 def _names_loopback(scope: Scope) -> bool:
     given = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
     name = given.partition("]")[0].lstrip("[") if given.startswith("[") else given.partition(":")[0]
-    return _is_loopback(name)
+    return is_loopback(name)

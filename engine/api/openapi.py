@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from litestar.handlers import HTTPRouteHandler
 
+from engine.api.access import PUBLIC, SCOPES
 from engine.api.answers import (
     CALLBACK_STATES,
     CallbacksAnswer,
@@ -26,6 +27,7 @@ from engine.api.batch import BatchAnswer, BatchItem
 from engine.api.checks import MAX_BATCH, ExecuteItem, ExecuteRequest
 from engine.api.listing import MAX_LIMIT
 from engine.api.problems import MEDIA_TYPE, Problem
+from engine.auth import Scope
 from engine.task import TASK_TYPES, Callback, Status
 from handlers.image_options import OPTIONS
 from handlers.parameters import PARAMETERS
@@ -149,14 +151,18 @@ _EVENTS = (
     "`result`, the task as `GET /task/{task_id}` gives it, or `error`, a problem document: where it has a `retry`, "
     "come again with the id of the last event."
 )
+_KEY = "`uak_…`, as `python -m engine keys new` prints it. Development without keys needs none."
 _PROBLEMS = {
     400: "Something in the request cannot be; `errors` names the part.",
+    401: "No key, or none that holds.",
+    403: "The key does not open this call, or not this policy.",
     404: "There is no task with this id.",
     405: "This path does not know this method.",
     409: "The idempotency key stands for another request.",
     408: "The body took too long.",
     413: "The body is too long.",
     415: "The body is not JSON in UTF-8.",
+    429: "More than the tenant's quota; try again after `Retry-After` seconds.",
     503: "PostgreSQL is away. Nothing is promised: try again after `Retry-After` seconds.",
 }
 
@@ -183,7 +189,7 @@ def build_openapi(routes: Iterable[HTTPRouteHandler], task_types: Iterable[str],
     for route in routes:
         path = next(iter(route.paths)).replace(":str", "")
         method = next(iter(route.http_methods)).lower()
-        paths.setdefault(path, {})[method] = _operation(route, path, available)
+        paths.setdefault(path, {})[method] = _behind_a_key(route, _operation(route, path, available))
     items = {name.replace("Execute", "ExecuteItem", 1): _as_item(schema) for name, schema in requests.items()}
     unions = {
         "ExecuteRequest": _any_request(requests, available),
@@ -197,7 +203,24 @@ def build_openapi(routes: Iterable[HTTPRouteHandler], task_types: Iterable[str],
             "description": "Runs code that nobody has read, each task in a single-use sandbox.",
         },
         "paths": paths,
-        "components": {"schemas": components | requests | items | unions},
+        "components": {
+            "schemas": components | requests | items | unions,
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": _KEY}},
+        },
+    }
+
+
+def _behind_a_key(route: HTTPRouteHandler, operation: dict[str, Any]) -> dict[str, Any]:
+    """What a call says of the key that it needs; where there are no keys it needs none."""
+    scope = SCOPES[str(route.operation_id)]
+    if scope == PUBLIC:
+        return operation
+    refusals = _problems(401, 403, *([429] if str(route.operation_id).startswith("execute") else []))
+    opened = f"Needs a key with the scope `{scope}`." if isinstance(scope, Scope) else "Needs a key, of any scope."
+    return operation | {
+        "description": opened,
+        "responses": operation["responses"] | refusals,
+        "security": [{"key": []}, {}],
     }
 
 

@@ -16,7 +16,7 @@ from engine.api.checker import CheckError
 from engine.api.checks import Fault, InvalidRequestError
 from engine.follow import TooManyFollowersError
 from engine.logs import get_logger
-from engine.service import KeyTakenError, TaskError
+from engine.service import KeyTakenError, PolicyForbiddenError, TaskError
 from engine.store import QuotaError, StoreUnavailableError
 
 QUOTAS = MappingProxyType(
@@ -64,8 +64,11 @@ def problem_of(error: Exception) -> tuple[Problem, dict[str, str]]:
     if isinstance(error, InvalidRequestError):
         problem = _faulty(error.fault)
     elif isinstance(error, TaskError):
-        problem = _faulty(Fault(path=error.path, message=error.message))
+        status = 403 if isinstance(error, PolicyForbiddenError) else 400
+        problem = _faulty(Fault(path=error.path, message=error.message), status)
     elif isinstance(error, RequestError):
+        if error.status == 401:
+            headers["WWW-Authenticate"] = 'Bearer realm="unityai"'
         faults = (Fault(path=error.path, message=error.detail),) if error.path else ()
         problem = make_problem(error.status, error.detail, faults)
     elif isinstance(error, KeyTakenError):
@@ -96,5 +99,5 @@ def make_problem(status: int, detail: str, errors: tuple[Fault, ...] = ()) -> Pr
     return Problem(type=f"urn:unityai:problem:{word}", title=title, status=status, detail=detail, errors=errors)
 
 
-def _faulty(fault: Fault) -> Problem:
-    return make_problem(400, f"{fault.path}: {fault.message}", (fault,))
+def _faulty(fault: Fault, status: int = 400) -> Problem:
+    return make_problem(status, f"{fault.path}: {fault.message}", (fault,))

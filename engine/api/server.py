@@ -7,13 +7,14 @@ from types import FrameType
 import uvicorn
 from prometheus_client import CollectorRegistry
 
-from engine.api.app import create_app
+from engine.api.app import create_app, is_loopback
+from engine.keys import Keys
 from engine.listening import listen
 from engine.metrics import ApiMetrics
 from engine.policies import Policies
 from engine.queue import Queue
 from engine.service import Service
-from engine.settings import Settings
+from engine.settings import Settings, SettingsError
 from engine.store import Store
 from engine.tracing import Traces, open_traces
 from engine.versions import engine_version
@@ -31,11 +32,30 @@ async def serve(settings: Settings) -> None:
     Raises:
         ListenError: the address is taken, or not ours.
         PolicyError: a policy file that cannot be.
+        KeysError: a file of keys that cannot be.
+        SettingsError: others could reach the API without a key.
     """
+    keys = _read_keys(settings)
     listener = listen(settings.listen_host, settings.port)
     async with open_traces(settings, "api") as traces:
         service = _make_service(settings, traces)
-        await _Server(_config(service), service).serve(sockets=[listener])
+        await _Server(_config(service, keys), service).serve(sockets=[listener])
+
+
+def _read_keys(settings: Settings) -> Keys | None:
+    """The keys; ``None`` where there are none, which is for a developer's own machine.
+
+    Raises:
+        KeysError: the file cannot be used.
+        SettingsError: others could reach the API without a key.
+    """
+    if settings.api_keys_file is not None:
+        return Keys(settings.api_keys_file, (policy.name for policy in Policies.load(settings).all))
+    if not is_loopback(settings.listen_host):
+        mend = "make a key by `python -m engine keys new --tenant NAME --file FILE`, and set API_KEYS_FILE"
+        listening = f"HOST {settings.listen_host}: without API_KEYS_FILE the API listens on loopback only; {mend}"
+        raise SettingsError([listening])
+    return None
 
 
 def _make_service(settings: Settings, traces: Traces) -> Service:
@@ -50,9 +70,9 @@ def _make_service(settings: Settings, traces: Traces) -> Service:
     )
 
 
-def _config(service: Service) -> uvicorn.Config:
+def _config(service: Service, keys: Keys | None) -> uvicorn.Config:
     return uvicorn.Config(
-        create_app(service, version=engine_version()),
+        create_app(service, keys, version=engine_version()),
         loop="uvloop", http="httptools", ws="none", lifespan="on", log_config=None, access_log=False,
         server_header=False, date_header=True, proxy_headers=False, limit_concurrency=CONNECTIONS,
         timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=GRACEFUL_S,

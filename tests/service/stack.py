@@ -56,7 +56,15 @@ class Part:
 class Stack:
     """Servers, an API and workers that a test may break. Their only policy loads little, so that they start quickly."""
 
-    def __init__(self, folder: Path, *, max_attempts: int = 3, **environ: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        max_attempts: int = 3,
+        headers: dict[str, str] | None = None,
+        twin: str = "",
+        **environ: str,
+    ) -> None:
         self.folder = folder
         self._cleanup = contextlib.ExitStack()
         policies = folder / "policies"
@@ -65,7 +73,8 @@ class Stack:
         light = re.sub(r"^preload .*$", 'preload = ["handlers.custom_script"]', policy, flags=re.MULTILINE)
         light = re.sub(r"^max_attempts .*$", f"max_attempts = {max_attempts}", light, flags=re.MULTILINE)
         light = re.sub(r"^preload_if_named .*$", "preload_if_named = []", light, flags=re.MULTILINE)
-        (policies / "custom_script.toml").write_text(light)
+        for name in filter(None, ("custom_script", twin)):
+            (policies / f"{name}.toml").write_text(light)
         self.servers = self._cleanup.enter_context(Embedded(None))
         self.port = free_port()
         self.environ = {
@@ -75,7 +84,8 @@ class Stack:
             "POLICIES_DIR": str(policies),
             **environ,
         }
-        self.client = self._cleanup.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60))
+        client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60, headers=headers)
+        self.client = self._cleanup.enter_context(client)
         self.api = self.start("api")
         until(lambda: answers(self.client, "/health"), "the API accepts tasks")
 

@@ -14,7 +14,7 @@ URLS = {
     "N8N_WEBHOOK_URL": "https://n8n.example/webhook",
     "FASTAPI_URL": "http://app:8000",
 }
-REQUIRED = URLS | {"CALLBACK_SECRET": "whsec_" + 32 * "A"}
+REQUIRED = URLS | {"API_KEYS_FILE": "/etc/keys.toml", "CALLBACK_SECRET": "whsec_" + 32 * "A"}
 
 
 def faults(environ: dict[str, str]) -> list[str]:
@@ -130,8 +130,8 @@ def test_callback_base_that_is_no_url_is_refused(text: str) -> None:
 
 def test_secrets_may_lie_in_files(tmp_path: Path) -> None:
     """NAME_FILE stands for each secret's NAME, in production too; the newline that editors leave is none of it."""
-    environ = {"ENVIRONMENT": "production"}
-    for name, value in REQUIRED.items():
+    environ = {"ENVIRONMENT": "production", "API_KEYS_FILE": REQUIRED["API_KEYS_FILE"]}
+    for name, value in REQUIRED.items() - environ.items():
         (tmp_path / name).write_text(f"{value}\n")
         environ[f"{name}_FILE"] = str(tmp_path / name)
     assert load_settings(REQUIRED | {"ENVIRONMENT": "production"}) == load_settings(environ)

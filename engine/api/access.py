@@ -1,0 +1,76 @@
+"""Which scope each call needs, and the one place where a key is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from litestar.connection import ASGIConnection
+from litestar.handlers import BaseRouteHandler
+
+from engine.api.problems import RequestError
+from engine.auth import ANYONE, Principal, Scope
+from engine.keys import Keys
+
+PUBLIC = "public"
+ANY_KEY = "any key"
+SCOPES: Mapping[str, Scope | str] = MappingProxyType(
+    {
+        "execute": Scope.SUBMIT,
+        "executeBatch": Scope.SUBMIT,
+        "uploadFile": Scope.SUBMIT,
+        "redeliverCallback": Scope.SUBMIT,
+        "listScripts": Scope.SUBMIT,
+        "getTask": Scope.READ,
+        "listTasks": Scope.READ,
+        "followTask": Scope.READ,
+        "getArtifact": Scope.READ,
+        "listCallbacks": Scope.READ,
+        "cancelTask": Scope.CANCEL,
+        "listPolicies": Scope.AUDIT,
+        "getPolicy": Scope.AUDIT,
+        "getHealth": Scope.AUDIT,
+        "getMetrics": Scope.METRICS,
+        "getMetricsTargets": Scope.METRICS,
+        "getOpenAPI": ANY_KEY,
+        "getDocs": ANY_KEY,
+        "getLiveness": PUBLIC,  # they say no more than yes or no, and whoever probes has no key
+        "getReadiness": PUBLIC,
+    }
+)
+"""Operation → what opens it. One that is not here is closed."""
+
+
+class Access:
+    """Asks for a key where there are keys."""
+
+    def __init__(self, keys: Keys | None) -> None:
+        """
+        Args:
+            keys: those that there are; ``None`` lets anyone do anything, which only development allows.
+        """
+        self._keys = keys
+
+    def guard(self, connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+        """Litestar's guard of every call: who asks, and whether it may.
+
+        Raises:
+            RequestError: 401 without a key that holds, 403 with one that does not open this call.
+        """
+        needed = SCOPES.get(str(getattr(handler, "operation_id", "")))
+        principal = ANYONE if self._keys is None or needed == PUBLIC else self._principal(connection, self._keys)
+        if isinstance(needed, Scope) and needed not in principal.scopes:
+            raise RequestError(403, f"The key {principal.key_id} lacks the scope `{needed}`, which this call needs.")
+        if needed is None:
+            raise RequestError(403, "Nobody has said who may make this call.")
+        connection.scope["principal"] = principal  # type: ignore[typeddict-unknown-key]
+
+    def _principal(self, connection: ASGIConnection[Any, Any, Any, Any], keys: Keys) -> Principal:
+        given = connection.headers.getall("authorization", []) + connection.headers.getall("x-api-key", [])
+        text = given[0] if len(given) == 1 else ""
+        scheme, _, rest = text.partition(" ")
+        principal = keys.find(rest.strip() if scheme.lower() == "bearer" else text)
+        if principal is None:
+            raise RequestError(401, "Send a key that holds, as `Authorization: Bearer uak_…` or `X-API-Key: uak_…`.")
+        return principal

@@ -1,0 +1,334 @@
+"""API keys: no route without its scope, no tenant in another's things, and a file that may change under us."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+from stack import FOREIGN, ROOT, Stack, task, until
+
+from engine.api.access import ANY_KEY, PUBLIC, SCOPES
+from engine.api.routes import ROUTES
+from engine.auth import Quotas, Scope
+from engine.keys import Keys, KeysError, NewKey, add_key, make_key, read_keys, remove_key
+
+POLICIES = ("custom_script",)
+
+
+class Held:
+    """A service with keys, and who holds which."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "keys.toml"
+        self.admin = self.key("ops", *Scope)
+        self.a = self.key("a", *Scope)
+        self.b = self.key("b", *Scope)
+        self.stack = Stack(folder, headers=bearer(self.admin), twin="custom_script_twin", API_KEYS_FILE=str(self.path))
+        self.stack.worker()
+
+    def key(self, tenant: str, *scopes: Scope, **more: Any) -> NewKey:
+        made = make_key(tenant, scopes, **more)
+        add_key(self.path, made)
+        return made
+
+    def as_(self, key: NewKey) -> httpx.Client:
+        return httpx.Client(base_url=self.stack.client.base_url, headers=bearer(key), timeout=60)
+
+    def holds(self, key: NewKey) -> bool:
+        with self.as_(key) as client:
+            return client.get("/openapi.json").status_code == 200
+
+
+def bearer(key: NewKey) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key.text}"}
+
+
+@pytest.fixture(scope="module")
+def held(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Held]:
+    found = Held(tmp_path_factory.mktemp("keys"))
+    yield found
+    found.stack.close()
+
+
+def calls() -> dict[str, tuple[str, str]]:
+    """Operation → method and path, with names in it that nobody has."""
+    found = {}
+    for route in ROUTES:
+        path = next(iter(route.paths)).replace("{task_id:str}", str(uuid4())).replace("{name:str}", "nothing")
+        found[str(route.operation_id)] = (next(iter(route.http_methods)), path)
+    return found
+
+
+CALLS = calls()
+
+
+def test_every_route_has_its_scope() -> None:
+    """API-01: no more and no fewer; a new route is closed until somebody says who may call it."""
+    assert SCOPES.keys() == CALLS.keys()
+
+
+@pytest.mark.parametrize("operation", CALLS)
+@pytest.mark.parametrize("key", ["none", "wrong", "malformed", "in the query", "of nobody", "two", "basic"])
+def test_no_route_answers_without_a_key_that_holds(held: Held, operation: str, key: str) -> None:
+    """API-01: 401 with WWW-Authenticate, docs, metrics and health in detail included; only two say yes or no."""
+    method, path = CALLS[operation]
+    headers: list[tuple[str, str]] = {
+        "none": [],
+        "wrong": [("Authorization", f"Bearer {held.a.text[:-1]}{'A' if held.a.text[-1] != 'A' else 'B'}")],
+        "malformed": [("X-API-Key", "uak_")],
+        "in the query": [],
+        "of nobody": [("X-API-Key", make_key("a", [Scope.READ]).text)],
+        "two": [("X-API-Key", held.a.text), ("Authorization", f"Bearer {held.a.text}")],
+        "basic": [("Authorization", f"Basic {held.a.text}")],
+    }[key]
+    params = {"key": held.a.text, "api_key": held.a.text} if key == "in the query" else {}
+    answer = httpx.request(method, f"{held.stack.client.base_url}{path}", headers=headers, params=params)
+    if SCOPES[operation] == PUBLIC:
+        assert answer.status_code in (200, 503)
+    else:
+        assert 401 == answer.status_code
+        assert answer.headers["www-authenticate"].startswith("Bearer")
+        assert held.a.text not in answer.text
+
+
+@pytest.mark.parametrize("operation", [name for name, scope in SCOPES.items() if isinstance(scope, Scope)])
+def test_no_route_answers_without_its_scope(held: Held, operation: str) -> None:
+    """403 for a key with every scope but that one, naming the scope and the key's id, never the key."""
+    method, path = CALLS[operation]
+    scope = SCOPES[operation]
+    key = _without(held, scope)
+    with held.as_(key) as client:
+        answer = client.request(method, path)
+    assert 403 == answer.status_code
+    assert f"`{scope}`" in answer.json()["detail"]
+    assert key.key_id in answer.json()["detail"]
+    assert key.text not in answer.text
+
+
+_made: dict[Any, NewKey] = {}
+
+
+def _without(held: Held, scope: Any) -> NewKey:
+    if scope not in _made:
+        _made[scope] = held.key("a", *(other for other in Scope if other != scope))
+        until(lambda: held.holds(_made[scope]), "the new key is taken up")
+    return _made[scope]
+
+
+@pytest.mark.parametrize("operation", [name for name, scope in SCOPES.items() if scope == ANY_KEY])
+def test_docs_open_to_any_key(held: Held, operation: str) -> None:
+    """Whoever holds a key may read how to use it."""
+    with held.as_(_without(held, Scope.READ)) as client:
+        assert 200 == client.request(*CALLS[operation]).status_code
+
+
+def things(held: Held) -> dict[str, str]:
+    """What tenant a has: a task with an artifact, and a file."""
+    with held.as_(held.a) as client:
+        script = "open('artifacts/nothing', 'w').write('of a'); result = 1"
+        made = client.post("/execute", json=task(script, labels={"of": "a"}), params={"wait": 30}).json()
+        file_id = client.post("/files", content=b"of a").json()["file_id"]
+        assert 200 == client.get(f"/task/{made['task_id']}/artifacts/nothing").status_code
+    return {"task_id": made["task_id"], "file_id": file_id}
+
+
+@pytest.mark.parametrize("operation", [name for name, (_, path) in CALLS.items() if "/task/" in path])
+def test_things_of_another_tenant_are_not_there(held: Held, operation: str) -> None:
+    """404, as for what nobody has, on every route that names a task."""
+    method, _ = CALLS[operation]
+    (route,) = [route for route in ROUTES if route.operation_id == operation]
+    path = next(iter(route.paths)).replace("{task_id:str}", things(held)["task_id"]).replace("{name:str}", "nothing")
+    with held.as_(held.b) as client:
+        assert 404 == client.request(method, path).status_code
+    with held.as_(held.a) as client:
+        own = client.request(method, path)
+    assert 404 != own.status_code or operation == "redeliverCallback"
+
+
+def test_lists_show_the_own_only(held: Held) -> None:
+    """Neither tasks nor callbacks of another tenant."""
+    found = things(held)
+    with held.as_(held.b) as client:
+        assert [] == client.get("/tasks", params={"label": "of:a"}).json()["tasks"]
+        assert [] == client.get("/callbacks", params={"state": "due"}).json()["callbacks"]
+    with held.as_(held.a) as client:
+        assert found["task_id"] in {item["task_id"] for item in client.get("/tasks").json()["tasks"]}
+
+
+def test_file_of_another_tenant_cannot_be_named(held: Held) -> None:
+    """XT-07: as if it had never been uploaded."""
+    file_id = things(held)["file_id"]
+    body = {"task_type": "custom_script", "parameters": {"script": "pass", "inputs": {"x": {"file_id": file_id}}}}
+    with held.as_(held.b) as client:
+        answer = client.post("/execute", json=body)
+    assert 400 == answer.status_code
+    assert "there is no file" in answer.text
+
+
+def test_idempotency_keys_of_two_tenants_are_two(held: Held) -> None:
+    """API-05: the same key and request by another tenant is another task."""
+    headers = {"Idempotency-Key": f"key-{uuid4()}"}
+    ids = []
+    for key in (held.a, held.b):
+        with held.as_(key) as client:
+            ids.append(client.post("/execute", json=task("result = 1"), headers=headers).json()["task_id"])
+    assert ids[0] != ids[1]
+
+
+def test_policy_that_is_not_for_the_key_is_403(held: Held) -> None:
+    """Alone and in a batch, whichever way the policy is meant."""
+    key = held.key("a", Scope.SUBMIT, policies=["custom_script"])
+    until(lambda: held.holds(key), "the new key is taken up")
+    twin = task("result = 1", policy="custom_script_twin")
+    with held.as_(key) as client:
+        assert 202 == client.post("/execute", json=task("result = 1")).status_code
+        alone = client.post("/execute", json=twin)
+        items = client.post("/execute/batch", json=[task("result = 1"), twin]).json()["tasks"]
+    assert (403, "$.policy") == (alone.status_code, alone.json()["errors"][0]["path"])
+    assert [202, 403] == [item["status"] for item in items]
+
+
+def test_quota_of_a_key_is_429(held: Held) -> None:
+    """API-11: with Retry-After, and the quota's name."""
+    key = held.key(f"quota-{uuid4()}", Scope.SUBMIT, quotas=Quotas(tasks_per_minute=2))
+    until(lambda: held.holds(key), "the new key is taken up")
+    with held.as_(key) as client:
+        answers = [client.post("/execute", json=task("result = 1")) for _ in range(3)]
+    assert [202, 202, 429] == [answer.status_code for answer in answers]
+    assert 0 < int(answers[-1].headers["retry-after"]) <= 60
+    assert "tasks_per_minute" in answers[-1].json()["detail"]
+
+
+def test_keys_of_a_running_service_come_and_go(held: Held) -> None:
+    """A new key holds, a revoked one does not, an expired one does not; a broken file changes nothing."""
+    key = held.key("c", Scope.READ)
+    until(lambda: held.holds(key), "the new key is taken up")
+    text = held.path.read_text()
+    held.path.write_text(text + "\n[keys.broken")
+    time.sleep(1.2)
+    assert held.holds(key)
+    held.path.write_text(text)
+    remove_key(held.path, key.key_id)
+    until(lambda: not held.holds(key), "the revoked key is refused")
+    expired = held.key("c", Scope.READ, expires_at=datetime.now(UTC) - timedelta(seconds=1))
+    fresh = held.key("c", Scope.READ, expires_at=datetime.now(UTC) + timedelta(days=1))
+    until(lambda: held.holds(fresh), "the new key is taken up")
+    assert not held.holds(expired)
+
+
+def test_no_key_is_in_any_log(held: Held) -> None:
+    """API-02: neither in those of the API nor of the worker."""
+    with held.as_(held.a) as client:
+        client.get(f"/task/{held.a.text}")
+    logs = "".join(path.read_text() for path in held.path.parent.glob("*.log"))
+    assert "/task/" in logs
+    for key in (held.admin, held.a, held.b):
+        assert key.text.split("_", 2)[2][:20] not in logs
+
+
+# ---- the file ---------------------------------------------------------------------------------------------------
+
+
+GOOD = '[keys.0123456789ab]\nsha256 = "' + "0" * 64 + '"\ntenant = "a"\nscopes = ["read"]\n'
+BAD = {
+    "not TOML": GOOD + "[",
+    "short id": GOOD.replace("0123456789ab", "0123"),
+    "no hash": GOOD.replace("0" * 64, "0" * 63),
+    "a key instead of a hash": GOOD.replace("0" * 64, "uak_0123456789ab_" + "x" * 43),
+    "no tenant": GOOD.replace('tenant = "a"\n', ""),
+    "tenant with a slash": GOOD.replace('"a"', '"a/b"'),
+    "no scope": GOOD.replace('"read"', ""),
+    "unknown scope": GOOD.replace('"read"', '"write"'),
+    "unknown field": GOOD + 'scope = "x"\n',
+    "unknown policy": GOOD + 'policies = ["none"]\n',
+    "no policy": GOOD + "policies = []\n",
+    "quota of nothing": GOOD + "quotas = {tasks_per_minute = 0}\n",
+    "unknown quota": GOOD + "quotas = {tasks = 1}\n",
+    "time without offset": GOOD + "expires_at = 2027-01-01T00:00:00\n",
+    "no key": "",
+    "another table": "[users]\n" + GOOD,
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_file_that_cannot_be_is_refused_at_the_start(tmp_path: Path, name: str) -> None:
+    """With the file's name, and never a hash or key of it."""
+    path = tmp_path / "keys.toml"
+    path.write_text(BAD[name])
+    with pytest.raises(KeysError) as caught:
+        Keys(path, POLICIES)
+    assert str(path) in str(caught.value)
+    assert "x" * 43 not in str(caught.value)
+
+
+def test_good_file_is_read(tmp_path: Path) -> None:
+    """The same without a fault."""
+    path = tmp_path / "keys.toml"
+    path.write_text(GOOD)
+    assert Keys(path, POLICIES).find("uak_0123456789ab_" + "x" * 43) is None
+    assert ["0123456789ab"] == list(read_keys(path))
+
+
+def run(*command: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    inherited = {name: value for name, value in os.environ.items() if name not in FOREIGN}
+    return subprocess.run(
+        [sys.executable, "-m", "engine", *command],
+        cwd=ROOT,
+        env=inherited | environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_commands_make_list_and_revoke(tmp_path: Path) -> None:
+    """A key is printed once, its hash is in the file, which is its owner's alone; what cannot be is a sentence."""
+    path = tmp_path / "keys.toml"
+    made = run("keys", "new", "--tenant", "acme", "--scopes", "submit,read", "--policies", "custom_script",
+               "--tasks-per-minute", "60", "--expires-days", "30", "--file", str(path))  # fmt: skip
+    assert 0 == made.returncode, made.stderr
+    text = made.stdout.strip()
+    assert 0o600 == path.stat().st_mode & 0o777
+    assert text not in path.read_text()
+    principal = Keys(path, POLICIES).find(text)
+    assert principal is not None
+    assert ("acme", {Scope.SUBMIT, Scope.READ}, {"custom_script"}, 60) == (
+        principal.tenant, principal.scopes, principal.policies, principal.quotas.tasks_per_minute,
+    )  # fmt: skip
+    listed = run("keys", "list", API_KEYS_FILE=str(path)).stdout
+    assert "acme" in listed
+    assert text not in listed
+    assert 0 == run("keys", "revoke", str(principal.key_id), "--file", str(path)).returncode
+    assert {} == read_keys(path)
+    for command in (["new", "--tenant", "a b"], ["new", "--tenant", "a", "--scopes", "all"],
+                    ["new", "--tenant", "a", "--policies", "none"], ["revoke", "0123456789ab"]):  # fmt: skip
+        done = run("keys", *command, "--file", str(path))
+        assert 1 == done.returncode
+        assert done.stderr.startswith("error: ")
+        assert "Traceback" not in done.stderr
+
+
+def test_secret_is_one_that_callbacks_take() -> None:
+    """What `keys secret` prints is a CALLBACK_SECRET, another each time."""
+    from engine.settings import load_settings  # noqa: PLC0415
+
+    first, second = (run("keys", "secret").stdout.strip() for _ in range(2))
+    assert first != second
+    assert (first,) == load_settings({"CALLBACK_SECRET": first}).callback_secrets
+
+
+def test_api_without_keys_listens_on_loopback_only() -> None:
+    """Development on all addresses without keys does not start, and says what to do."""
+    done = run("api", HOST="0.0.0.0", DATABASE_URL="postgresql://x/y", REDIS_URL="redis://x")
+    assert 1 == done.returncode
+    assert "API_KEYS_FILE" in done.stderr
+    assert "keys new" in done.stderr
