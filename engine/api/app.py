@@ -14,6 +14,7 @@ from uuid import uuid4
 import msgspec
 from litestar import Litestar
 from litestar.datastructures import State as AppState
+from litestar.handlers import HTTPRouteHandler
 
 from engine.api.access import Access
 from engine.api.checker import Checker
@@ -141,8 +142,7 @@ class Shell:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] not in METHODS:
-            detail = f"{scope['method']} is not known here; {' and '.join(METHODS)} are."
-            await _send_problem(make_problem(405, detail), send, [(b"allow", ", ".join(METHODS).encode())])
+            await _refuse_method(scope, send)
         elif self._only_loopback_names and not _names_loopback(scope):
             detail = "This service listens on this machine only and answers to its names only (see HOST)."
             await _send_problem(make_problem(421, detail), send)
@@ -188,6 +188,22 @@ async def _send_problem(problem: Problem, send: Send, headers: list[tuple[bytes,
     head = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode()), *(headers or ())]
     await send({"type": "http.response.start", "status": problem.status, "headers": head})
     await send({"type": "http.response.body", "body": body})
+
+
+def _refuse_method(scope: Scope, send: Send) -> Awaitable[None]:
+    """A method that no call has: 405 and what its path knows, 404 where there is no such path."""
+    known = sorted({method for path, methods in _PATHS if path.fullmatch(scope["path"]) for method in methods})
+    if not known:
+        return _send_problem(make_problem(404, "There is nothing at this path."), send)
+    detail = f"{scope['method']} is not known here; {' and '.join(known)} are."
+    return _send_problem(make_problem(405, detail), send, [(b"allow", ", ".join(known).encode())])
+
+
+def _path_of(route: HTTPRouteHandler) -> re.Pattern[str]:
+    return re.compile(re.sub(r"\{[^}]*\}", "[^/]+", next(iter(route.paths))))
+
+
+_PATHS = tuple((_path_of(route), tuple(sorted(route.http_methods))) for route in ROUTES)
 
 
 def is_loopback(host: str) -> bool:

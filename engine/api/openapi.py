@@ -89,11 +89,16 @@ _FILE_NAME = {
     "schema": {"type": "string", "maxLength": 255},
 }
 _FILE_BODY = {
-    "required": True,
+    "description": "The file as it is, or a form with exactly one. Nothing at all is an empty file.",
+    "required": False,
     "content": {
         "application/octet-stream": {},
         "multipart/form-data": {
-            "schema": {"type": "object", "properties": {"file": {"type": "string", "format": "binary"}}}
+            "schema": {
+                "type": "object",
+                "required": ["file"],
+                "properties": {"file": {"type": "string", "format": "binary"}},
+            }
         },
     },
 }
@@ -131,7 +136,7 @@ _LIST_PARAMETERS = [
     _in_query("created_after", "Accepted then or later.", type="string", format="date-time"),
     _in_query("created_before", "Accepted before.", type="string", format="date-time"),
     _in_query("limit", "Tasks of a page.", type="integer", minimum=1, maximum=MAX_LIMIT, default=50),
-    _in_query("cursor", "The page after: the last one's `next_cursor`.", type="string"),
+    _in_query("cursor", "The page after: the last one's `next_cursor`.", type="string", pattern="^[A-Za-z0-9_-]+$"),
 ]
 _CALLBACK_STATE = {
     "name": "state",
