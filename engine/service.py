@@ -27,9 +27,21 @@ from engine.queue import Queue, QueueUnavailableError
 from engine.scripts import NamedScript, list_scripts
 from engine.settings import Settings
 from engine.store import SchemaError, Store, StoreUnavailableError
-from engine.task import Callback, Claim, ListedTask, NewFile, NewTask, Priority, Status, StoredTask, Waiting, Wanted
+from engine.task import (
+    ArtifactFacts,
+    Callback,
+    Claim,
+    ListedTask,
+    NewFile,
+    NewTask,
+    Priority,
+    Status,
+    StoredTask,
+    Waiting,
+    Wanted,
+)
 from engine.tracing import NO_TRACES, Traces
-from sandbox import Artifact, ExitReason, Policy
+from sandbox import ExitReason, Policy
 
 MAX_WAIT_S = 300.0
 POLL_LISTENING_S = 5.0
@@ -252,7 +264,11 @@ class Service:
         expires_at = await self._store.insert_file(file, self.settings.file_ttl_s)
         return KeptFile(file=file, expires_at=expires_at)
 
-    async def artifact(self, principal: Principal, task_id: UUID, name: str) -> Artifact | None:
+    def artifact_parts(self, principal: Principal, task_id: UUID, artifact: ArtifactFacts) -> AsyncIterator[bytes]:
+        """The content of an artifact, a MiB at a time; raises ``StoreUnavailableError`` on the way."""
+        return self._store.artifact_parts(task_id, artifact.name, principal.tenant, artifact.size_bytes)
+
+    async def artifact(self, principal: Principal, task_id: UUID, name: str) -> ArtifactFacts | None:
         """A file that a task left behind, ``None`` when there is none of this name.
 
         Raises:

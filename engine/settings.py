@@ -134,6 +134,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             default="no keys in development",
         ),
     ] = None
+    cors_origins: Annotated[
+        tuple[str, ...],
+        _about(
+            "CORS_ORIGINS",
+            "Web sites whose pages may ask the API, with commas between, such as https://app.example.com.",
+            unit="origins",
+            default="none",
+            parse=_parse_bases,
+            allowed="URLs that start with http:// or https://, with commas between",
+        ),
+    ] = ()
     callback_allow: Annotated[
         tuple[str, ...],
         _about(

@@ -26,6 +26,7 @@ from engine.auth import Quotas
 from engine.logs import get_logger, redact
 from engine.task import (
     CANCELLED,
+    ArtifactFacts,
     Callback,
     Cancelled,
     Claim,
@@ -53,6 +54,7 @@ CLOCK_S = 1.0
 BULK_TIMEOUT_S = 60.0
 OPEN_TIMEOUT_S = 300.0
 BULK_BYTES = 1 << 20
+PART_BYTES = 1 << 20
 UNLIMITED = Quotas()
 _TIMES = ("created_at", "started_at", "finished_at")
 NO_UUID = UUID(int=0)
@@ -91,7 +93,7 @@ BULKY = MappingProxyType(
         "delete_old_tasks": Bulk.UNHURRIED,
         "delete_old_files": Bulk.UNHURRIED,
         "read_files": Bulk.WAITED_FOR,
-        "get_artifact": Bulk.WAITED_FOR,
+        "get_artifact_part": Bulk.WAITED_FOR,
     }
 )
 """Statements that may move megabytes whatever they are sent."""
@@ -421,10 +423,22 @@ class Store:
             deleted += count
         return deleted
 
-    async def artifact(self, task_id: UUID, name: str, tenant: str) -> Artifact | None:
+    async def artifact(self, task_id: UUID, name: str, tenant: str) -> ArtifactFacts | None:
         """One artifact of a task, ``None`` when this tenant has none of this name there."""
         rows = await self._rows("get_artifact", task_id, name, tenant)
-        return Artifact(**dict(rows[0])) if rows else None
+        return ArtifactFacts(**dict(rows[0])) if rows else None
+
+    async def artifact_parts(self, task_id: UUID, name: str, tenant: str, size_bytes: int) -> AsyncIterator[bytes]:
+        """The content of an artifact, a MiB at a time.
+
+        Raises:
+            StoreUnavailableError: PostgreSQL is away, or the artifact has gone meanwhile.
+        """
+        for start in range(1, size_bytes + 1, PART_BYTES):
+            part: bytes | None = await self._value("get_artifact_part", task_id, name, tenant, start, PART_BYTES)
+            if part is None:
+                raise StoreUnavailableError("the artifact has just been deleted")
+            yield part
 
     async def delete_old(self, ttl_s: float) -> int:
         """Delete tasks that ended ``ttl_s`` seconds ago or earlier; returns how many."""

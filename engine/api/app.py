@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import msgspec
 from litestar import Litestar
+from litestar.config.cors import CORSConfig
 from litestar.datastructures import State as AppState
 from litestar.handlers import HTTPRouteHandler
 
@@ -66,6 +67,7 @@ def create_app(service: Service, keys: Keys | None, *, version: str) -> Shell:
         state=AppState({"parts": parts}),
         lifespan=[lifespan],
         exception_handlers={Exception: answer_exception},
+        cors_config=_cors(service.settings.cors_origins),
         request_max_body_size=service.settings.max_body_mib << 20,
         openapi_config=None,
         logging_config=None,
@@ -89,6 +91,7 @@ class Shell:
         self._metrics = metrics
         self._traces = traces
         self._only_loopback_names = only_loopback_names
+        self._methods = (*METHODS, "OPTIONS") if app.cors_config else METHODS
         self._log = get_logger()
         strict = "default-src 'none'; frame-ancestors 'none'"
         self._headers = _security_headers(strict)
@@ -141,7 +144,7 @@ class Shell:
         return status
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] not in METHODS:
+        if scope["method"] not in self._methods:
             await _refuse_method(scope, send)
         elif self._only_loopback_names and not _names_loopback(scope):
             detail = "This service listens on this machine only and answers to its names only (see HOST)."
@@ -188,6 +191,14 @@ async def _send_problem(problem: Problem, send: Send, headers: list[tuple[bytes,
     head = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode()), *(headers or ())]
     await send({"type": "http.response.start", "status": problem.status, "headers": head})
     await send({"type": "http.response.body", "body": body})
+
+
+def _cors(origins: tuple[str, ...]) -> CORSConfig | None:
+    """What a browser lets pages of other sites do; nothing, unless the operator names their origins."""
+    if not origins:
+        return None
+    headers = ["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-API-Key"]
+    return CORSConfig(allow_origins=list(origins), allow_methods=["GET", "POST", "DELETE"], allow_headers=headers)
 
 
 def _refuse_method(scope: Scope, send: Send) -> Awaitable[None]:

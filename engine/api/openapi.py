@@ -251,7 +251,8 @@ def _operation(route: HTTPRouteHandler, path: str, available: list[str]) -> dict
     elif path == "/task/{task_id}/artifacts/{name}":
         operation["parameters"] = [_TASK_ID, _ARTIFACT_NAME]
         file = {"description": "Its bytes.", "content": {"application/octet-stream": {}}}
-        operation["responses"] = {"200": file, **_problems(400, 404, 405, 503)}
+        same = {"description": "It is what `If-None-Match` names."}
+        operation["responses"] = {"200": file, "304": same, **_problems(400, 404, 405, 503)}
     elif path == "/files":
         operation["parameters"] = [_FILE_NAME]
         operation["requestBody"] = _FILE_BODY

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import AsyncIterator
+from typing import IO, NamedTuple, cast
+
 from litestar import MediaType, Response, get, post
 from litestar.datastructures import UploadFile
 
@@ -23,7 +29,6 @@ from engine.api.requests import (
     answer_json,
     arriving,
     principal_of,
-    read_body,
     room_for,
 )
 from engine.api.task_routes import TASK_ROUTES
@@ -31,6 +36,7 @@ from engine.metrics import expose
 from engine.scripts import describe_scripts
 from engine.service import Service
 
+SPOOL_BYTES = 1 << 20
 _BYTES = "application/octet-stream"
 _MAX_FILE_NAME = 255
 
@@ -39,9 +45,9 @@ _MAX_FILE_NAME = 255
 async def upload_file(request: Connection) -> Response[bytes]:
     """Keep a file, which tasks then name by its id: the body as it is, or a multipart form with one file."""
     state: State = request.app.state.parts
-    async with room_for(request, state):
-        name, media_type, content = await _uploaded(request)
-        kept = await state.service.keep_file(principal_of(request), name, media_type, content)
+    async with _uploaded(request) as upload, room_for(request, state):
+        content = await asyncio.to_thread(upload.file.read)
+        kept = await state.service.keep_file(principal_of(request), upload.name, upload.media_type, content)
     return answer_json(file_answer(kept), status=201)
 
 
@@ -135,18 +141,36 @@ ROUTES = (
 )
 
 
-async def _uploaded(request: Connection) -> tuple[str, str, bytes]:
-    """Name, media type and content of the file in a request."""
+class Upload(NamedTuple):
+    """A file that has arrived: on disk, unless it is small, so that slow clients hold no memory."""
+
+    name: str
+    media_type: str
+    file: IO[bytes]
+    """At its beginning."""
+
+
+@contextlib.asynccontextmanager
+async def _uploaded(request: Connection) -> AsyncIterator[Upload]:
+    """The file in a request."""
     media_type, _ = request.content_type
-    if media_type != "multipart/form-data":
-        return _file_name(request.query_params.get("name", "")), media_type or _BYTES, await read_body(request)
-    async with arriving():
-        form = await request.form()
-    files = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
-    if len(files) != 1:
-        raise RequestError(400, f"The form must have exactly one file; it has {len(files)}.")
-    (file,) = files
-    return _file_name(file.filename or ""), file.content_type or _BYTES, await file.read()
+    if media_type == "multipart/form-data":
+        async with arriving():
+            form = await request.form()  # which Litestar spools
+        files = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
+        if len(files) != 1:
+            raise RequestError(400, f"The form must have exactly one file; it has {len(files)}.")
+        (file,) = files
+        file.file.seek(0)
+        yield Upload(_file_name(file.filename or ""), file.content_type or _BYTES, file.file)
+        return
+    name = _file_name(request.query_params.get("name", ""))
+    with tempfile.SpooledTemporaryFile(SPOOL_BYTES) as spooled:
+        async with arriving():
+            async for part in request.stream():  # which ends with 413 beyond MAX_BODY_MIB
+                await asyncio.to_thread(spooled.write, part) if len(part) > SPOOL_BYTES else spooled.write(part)
+        spooled.seek(0)
+        yield Upload(name, media_type or _BYTES, cast(IO[bytes], spooled))
 
 
 def _file_name(given: str) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 from urllib.parse import quote
 from uuid import UUID, uuid4
 
 from litestar import Response, delete, get, post
+from litestar.response import Stream
 
 from engine.api.answers import CALLBACK_STATES, CallbacksAnswer, OwedCallbackAnswer, TasksAnswer
 from engine.api.batch import BatchAnswer, batch_item
@@ -96,19 +97,24 @@ async def cancel_task(request: Connection, task_id: str) -> Response[bytes]:
 
 
 @get("/task/{task_id:str}/artifacts/{name:str}", operation_id="getArtifact")
-async def get_artifact(request: Connection, task_id: str, name: str) -> Response[bytes]:
-    """A file that a task left behind."""
-    state: State = request.app.state.parts
-    key = task_id_of(task_id)
-    artifact = await state.service.artifact(principal_of(request), key, name) if key and "\0" not in name else None
-    if artifact is None:
+async def get_artifact(request: Connection, task_id: str, name: str) -> Response[Any]:
+    """A file that a task left behind, sent as it is read."""
+    service: Service = request.app.state.parts.service
+    key, principal = task_id_of(task_id), principal_of(request)
+    artifact = await service.artifact(principal, key, name) if key and "\0" not in name else None
+    if key is None or artifact is None:
         raise RequestError(404, "There is no such artifact: the task's answer lists those that there are.")
+    etag = f'"{artifact.sha256}"'
+    if etag in (given.strip() for given in request.headers.get("if-none-match", "").split(",")):
+        return Response(None, status_code=304, headers={"ETag": etag})
     headers = {
         # never shown in place, whatever it is: it comes from code that nobody has read
         "Content-Disposition": f"attachment; filename*=UTF-8''{quote(artifact.name, safe='')}",
-        "ETag": f'"{artifact.sha256}"',
+        "Content-Length": str(artifact.size_bytes),
+        "ETag": etag,
     }
-    return Response(artifact.content, media_type="application/octet-stream", headers=headers)
+    parts = service.artifact_parts(principal, key, artifact)
+    return Stream(parts, media_type="application/octet-stream", headers=headers)
 
 
 @get("/callbacks", operation_id="listCallbacks")

@@ -220,8 +220,14 @@ DELETE FROM files WHERE file_id IN (
 )
 
 -- name: get_artifact
--- One artifact of a task of tenant $3.
-SELECT name, size_bytes, sha256, content FROM artifacts JOIN tasks USING (task_id)
+-- One artifact of a task of tenant $3, without its content.
+SELECT name, size_bytes, sha256 FROM artifacts JOIN tasks USING (task_id)
+WHERE task_id = $1 AND name = $2 AND tenant = $3
+
+-- name: get_artifact_part
+-- $5 bytes of an artifact of a task of tenant $3, from byte $4 on (1 is the first). It is stored uncompressed, so that
+-- only the part is read.
+SELECT substring(content FROM $4 FOR $5) FROM artifacts JOIN tasks USING (task_id)
 WHERE task_id = $1 AND name = $2 AND tenant = $3
 
 -- name: take_callbacks

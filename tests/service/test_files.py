@@ -136,3 +136,41 @@ def test_named_scripts_are_listed_with_what_they_take(client: httpx.Client) -> N
         assert hashlib.sha256((ROOT / "scripts" / name).read_bytes()).hexdigest() == script["sha256"]
         assert script["description"].endswith((".", "network."))
         assert "object" == script["args"]["type"]
+
+
+def test_a_large_artifact_is_sent_in_parts_and_known_again(client: httpx.Client) -> None:
+    """Many MiB arrive whole, with their length; who has it already is told so."""
+    script = "open('artifacts/large', 'wb').write(bytes(range(256)) * 4096 * 9 + b'end')"
+    task = client.post("/execute", params={"wait": 30}, json=_script(script)).json()
+    (artifact,) = task["artifacts"]
+    path = f"/task/{task['task_id']}/artifacts/large"
+    answer = client.get(path)
+    assert bytes(range(256)) * 4096 * 9 + b"end" == answer.content
+    assert (str(9 * (1 << 20) + 3), f'"{artifact["sha256"]}"') == (
+        answer.headers["content-length"],
+        answer.headers["etag"],
+    )
+    again = client.get(path, headers={"If-None-Match": f'"other", {answer.headers["etag"]}'})
+    assert (304, b"") == (again.status_code, again.content)
+    assert 200 == client.get(path, headers={"If-None-Match": '"other"'}).status_code
+
+
+def test_a_large_upload_arrives_whole(client: httpx.Client) -> None:
+    """Beyond what is kept in memory while it arrives, with and without a length."""
+    content = bytes(range(256)) * 4096 * 5
+    sha256 = hashlib.sha256(content).hexdigest()
+    assert sha256 == client.post("/files", content=content).json()["sha256"]
+    parts = (content[start : start + 70_000] for start in range(0, len(content), 70_000))
+    assert sha256 == client.post("/files", content=parts).json()["sha256"]
+    assert sha256 == client.post("/files", files={"file": ("x", content)}).json()["sha256"]
+
+
+def test_an_upload_beyond_the_limit_is_413(client: httpx.Client) -> None:
+    """Whether or not it says its length; nothing is kept."""
+    part = bytes(1 << 20)
+    assert 413 == client.post("/files", content=(part for _ in range(66))).status_code
+    assert 413 == client.post("/files", content=part * 65).status_code
+
+
+def _script(script: str) -> dict[str, object]:
+    return {"task_type": "custom_script", "parameters": {"script": script}}
