@@ -191,6 +191,21 @@ async def measure_service(progress: Progress) -> list[Row]:
     return rows
 
 
+async def measure_backlog(progress: Progress) -> list[Row]:
+    """Submission and an urgent task, before and behind 50,000 waiting tasks."""
+    backlog = await bench_service.measure_backlog(_request(_TRIVIAL), progress)
+    submitted = make_row("POST /execute, nothing waiting", backlog.submitted_empty)
+    urgent = make_row("urgent task through busy workers, nothing waiting", backlog.urgent_empty)
+    deep = make_row("POST /execute, 50,000 waiting", backlog.submitted_deep, submitted)
+    note = f"p95 {deep.p95_ms / submitted.p95_ms:.2f} times that of an empty line"
+    return [
+        submitted,
+        msgspec.structs.replace(deep, note=note, value=deep.p95_ms / submitted.p95_ms, unit="times"),
+        urgent,
+        make_row("urgent task through busy workers, 50,000 waiting", backlog.urgent_deep, urgent),
+    ]
+
+
 async def measure_data(progress: Progress) -> list[Row]:
     """A million rows through the service, against the same work in one process."""
     million = await bench_data.measure(progress)
@@ -227,6 +242,7 @@ async def measure(parts: list[str], settings: Settings, progress: Progress) -> l
         rows += await measure_egress(policy, template(settings), progress)
     if "service" in parts:
         rows += await measure_service(progress)
+        rows += await measure_backlog(progress)
         rows += await measure_data(progress)
     return rows
 

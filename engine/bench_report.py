@@ -96,6 +96,20 @@ BARS = (
         "its row below says how much each.",
     ),
     Bar(
+        "submission with 50,000 tasks waiting",
+        "p95 ≤ 2 x an empty line",
+        "POST /execute, 50,000 waiting",
+        _value(2),
+        "The workers take tasks from the line all the while, and share the two cores with who submits.",
+    ),
+    Bar(
+        "pick-up with 50,000 tasks waiting",
+        "an urgent task ≥ 0.5 x as fast",
+        "urgent task through busy workers, 50,000",
+        _ratio(0.5),
+        "It waits for a slot either way; what is added is the line's.",
+    ),
+    Bar(
         "`data_processing` statistics on 1,000,000 rows",
         "≤ 2 x decode + DuckDB in process",
         "data_processing statistics 1,000,000",

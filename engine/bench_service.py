@@ -15,6 +15,8 @@ import psutil
 from engine.demo import own_service
 
 TIMEOUT_S = 60.0
+SUBMIT = "/execute"
+DEEP, PAGE = 50_000, 1000
 WARM_UP = 5
 SETTLE_S = 3.0
 IDLE_S = 10.0
@@ -59,14 +61,51 @@ async def measure(
         return loads, await _idle_percent()
 
 
-async def post(url: str, body: bytes, concurrency: int, count: int) -> Load:
+class Backlog(NamedTuple):
+    """Seconds of each post, before and behind a deep line."""
+
+    submitted_empty: list[float]
+    submitted_deep: list[float]
+    urgent_empty: list[float]
+    """From the post of an urgent task to its result, while others keep every slot busy."""
+    urgent_deep: list[float]
+
+
+async def measure_backlog(task: bytes, say: Callable[[str], None]) -> Backlog:
+    """What a line of ``DEEP`` waiting tasks costs who submits, and an urgent task.
+
+    Raises:
+        RuntimeError: a task did not end well.
+    """
+    urgent = task[:-1] + b',"priority":"high"}'
+    with own_service() as url:
+        say("submission and urgent tasks, nothing waiting")
+        await post(url, task, 4, 40)
+        submitted_empty = (await post(url, task, 4, 400, path=SUBMIT, ends="queued")).seconds
+        await post(url, task, 1, 1)  # they have been run by then: it stands behind them
+        busy = asyncio.create_task(post(url, task, 12, 1200))
+        urgent_empty = (await post(url, urgent, 1, 60)).seconds
+        await busy
+        say(f"submission and urgent tasks, {DEEP:,} waiting")
+        page = b"[" + b",".join([task[:-1] + b',"priority":"low"}'] * PAGE) + b"]"
+        await post(url, page, 2, DEEP // PAGE, path="/execute/batch", ends="")
+        submitted_deep = (await post(url, task, 4, 400, path=SUBMIT, ends="queued")).seconds
+        urgent_deep = (await post(url, urgent, 1, 60)).seconds
+    return Backlog(submitted_empty, submitted_deep, urgent_empty, urgent_deep)
+
+
+async def post(
+    url: str, body: bytes, concurrency: int, count: int, *, path: str = "/execute?wait=30", ends: str = "ok"
+) -> Load:
     """``count`` posts over ``concurrency`` connections, each of which sends its next when it has its answer.
+
+    Each answer must have ``ends`` as its exit reason or status; an empty one is not looked at.
 
     Written on bare streams: an HTTP library would take as much of the two cores as the API that is measured.
     """
     parts = urlsplit(url)
     head = (
-        f"POST /execute?wait=30 HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     message, seconds = head.encode() + body, []
@@ -78,7 +117,7 @@ async def post(url: str, body: bytes, concurrency: int, count: int) -> Load:
             writer.write(message)
             answer = await asyncio.wait_for(_answer(reader), TIMEOUT_S)
             seconds.append(time.perf_counter() - started)
-            if json.loads(answer).get("exit_reason") != "ok":
+            if ends and ends not in (json.loads(answer).get("exit_reason"), json.loads(answer).get("status")):
                 raise RuntimeError(f"a benchmark task ended with {answer.decode()}")
         writer.close()
 

@@ -17,6 +17,8 @@ QUICK = {
     "fork + lock down + run + reap, pandas": Row(what="", samples=1, rate_s=150),
     "POST /execute?wait, 1 at once": Row(what="", samples=1, p50_ms=10, p95_ms=12),
     "POST /execute?wait, 16 at once": Row(what="", samples=1, rate_s=200),
+    "POST /execute, 50,000 waiting": Row(what="", samples=1, value=2, unit="times"),
+    "urgent task through busy workers, 50,000": Row(what="", samples=1, ratio=0.5, baseline="nothing waiting"),
     "data_processing statistics 1,000,000": Row(what="", samples=1, p50_ms=2, ratio=0.5, baseline="in process"),
     "memory of a ready child": Row(what="", samples=1, value=6, unit="MiB"),
     "idle worker": Row(what="", samples=1, value=1, unit="%"),
