@@ -4,7 +4,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install models demo test lint ablation soak chaos monitoring-test coverage audit bench lock clean
+.PHONY: help install models demo test lint ablation soak chaos monitoring-test image-test coverage audit bench lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -45,6 +45,9 @@ soak: install  ## 10,000 runs through one pool; afterwards nothing may be more t
 monitoring-test: install  ## Have promtool try alert rules, dashboard and metrics (apt-get install prometheus)
 	@$(PY) -m tests.monitoring
 
+image-test: install models  ## Build the container image and try it under three seccomp profiles (root; apt-get install podman …)
+	@$(PY) -m tests.image
+
 chaos: install  ## Kill and spoil everything for a few minutes while tasks come in; no promise may break
 	@$(PY) -m tests.chaos
 
@@ -57,9 +60,11 @@ audit: install  ## Hold requirements.lock against the known vulnerabilities; say
 bench: install models  ## Measure, against plain python and bwrap in the same run; writes BENCHMARKS.md
 	@$(PY) -m engine bench --report BENCHMARKS.md
 
-lock:  ## Work requirements.lock out anew (needs uv)
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
-	  --extra dev --upgrade --custom-compile-command "make lock" pyproject.toml --output-file requirements.lock
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
+	  --custom-compile-command "make lock" pyproject.toml
+lock:  ## Work requirements.lock out anew, and the part of it that the image has (needs uv)
+	$(COMPILE) --extra dev --extra embedded --upgrade --output-file requirements.lock
+	$(COMPILE) --constraint requirements.lock --output-file requirements-runtime.lock
 
 clean:  ## Remove .venv and everything that tools have left
 	rm -rf $(VENV) .data .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

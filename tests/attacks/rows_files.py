@@ -240,17 +240,19 @@ ROWS = (
         severity="C",
         program=_READ_ALL,
         args=lambda field: {
-            "paths": [
-                str(field.folder / "home/.env"),
-                *(str(ROOT / name) for name in ("pyproject.toml", ".env", "engine")),
-                str(field.template.code / "handlers/entry.py"),
-                "/app/engine/__init__.py",
-                "/app/engine/settings.py",
-                "/app/.env",
-                "/app/pyproject.toml",
-                "/app/policies/custom_script.toml",
-                "/app/tests/conftest.py",
-            ]
+            "paths": sorted(
+                {
+                    str(field.folder / "home/.env"),
+                    *(str(ROOT / name) for name in ("pyproject.toml", ".env", "engine")),
+                    str(field.template.code / "handlers/entry.py"),
+                    "/app/engine/__init__.py",
+                    "/app/engine/settings.py",
+                    "/app/.env",
+                    "/app/pyproject.toml",
+                    "/app/policies/custom_script.toml",
+                    "/app/tests/conftest.py",
+                }
+            )
         },
         outcomes={"*": ABSENT},
         control=Control(

