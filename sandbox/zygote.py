@@ -21,6 +21,7 @@ import site
 import socket
 import struct
 import sys
+import time
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -37,6 +38,7 @@ HEAD = struct.Struct("=cQ")
 EXIT = struct.Struct("=cQidd")
 """EXITED, run number, wait status, user s, system s: wait4(2), getrusage(2)."""
 
+_THREADS_LEAVE_S = 0.5
 _MAX_PACKET = 1 << 17
 _FIRST_FREE_FD = 16
 
@@ -137,6 +139,14 @@ def free_low_descriptors(*kept: int) -> list[int]:
     return moved
 
 
+def settle_threads(proc_fd: int) -> int:
+    """Threads of this process. One that has been joined may still be on its way out of the kernel: it is waited for."""
+    deadline = time.monotonic() + _THREADS_LEAVE_S
+    while (threads := child.count_threads(proc_fd)) != 1 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return threads
+
+
 def prepare(plan: Plan, proc_fd: int) -> child.Inheritance:
     """Import what every child needs, then measure and freeze the heap that they will share."""
     sys.path.append(plan.site_packages)
@@ -151,7 +161,7 @@ def prepare(plan: Plan, proc_fd: int) -> child.Inheritance:
     rehearse = find_rehearsal(plan)
     rehearse()
     child.renew_randomness()  # the first time is slow: here, not in every child
-    if (threads := child.count_threads(proc_fd)) != 1:
+    if (threads := settle_threads(proc_fd)) != 1:
         raise RuntimeError(f"{threads} threads after importing {plan.preload}: a fork would copy one of them only")
     gc.collect()
     gc.freeze()

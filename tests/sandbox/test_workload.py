@@ -13,6 +13,7 @@ EXPECTED_DENIALS = {
     "python-docx": {"socket"},
     "the document handler": {"socket"},  # by way of requests, which sumy could fetch pages with
     "spacy": {"socket"},  # by way of requests, which it could load models with
+    "onnxruntime and tokenizers": {"arch_prctl"},  # it asks for AMX where the processor has it, and does without
 }
 """What a library tries, does without, and may be refused for ever."""
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
+import asyncpg
 import httpx
 import pytest
 
@@ -45,3 +48,18 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
     found = Stack(tmp_path, LEASE_S="3", MAX_ATTEMPTS="2", DRAIN_S="0.3")
     yield found
     found.close()
+
+
+@pytest.fixture
+def dsn(servers: Embedded) -> str:
+    """A database of its own for each test."""
+    name = f"test_{uuid4().hex}"
+    url = str(servers.urls.database)
+
+    async def create() -> None:
+        connection = await asyncpg.connect(url)
+        await connection.execute(f"CREATE DATABASE {name}")
+        await connection.close()
+
+    asyncio.run(create())
+    return url.replace("/postgres?", f"/{name}?")

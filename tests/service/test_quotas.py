@@ -11,18 +11,17 @@ import asyncpg
 import pytest
 
 from engine.auth import Quotas
-from engine.embedded import Embedded
 from engine.store import QuotaError, Store
 from engine.task import CANCELLED, NewTask, Priority
 
 
 @pytest.fixture
-def with_stores(servers: Embedded) -> Callable[[Callable[[list[Store]], Awaitable[Any]]], Any]:
+def with_stores(dsn: str) -> Callable[[Callable[[list[Store]], Awaitable[Any]]], Any]:
     """Runs something on four stores, as of four processes."""
 
     def run(do: Callable[[list[Store]], Awaitable[Any]]) -> Any:
         async def on_stores() -> Any:
-            stores = [Store(str(servers.urls.database), connections=10) for _ in range(4)]
+            stores = [Store(dsn, connections=10) for _ in range(4)]
             try:
                 for store in stores:
                     await store.open()
@@ -91,13 +90,13 @@ def test_batch_beyond_a_quota_is_refused_as_a_whole(with_stores: Any, quota: str
     assert 10 == with_stores(do)
 
 
-def test_minute_passes(with_stores: Any, servers: Embedded) -> None:
+def test_minute_passes(with_stores: Any, dsn: str) -> None:
     """What was accepted more than a minute ago does not count any more."""
     tenant, quotas = f"t-{uuid4()}", Quotas(tasks_per_minute=2)
 
     async def do(stores: list[Store]) -> list[str]:
         ends = [await insert(stores[0], new_task(tenant, quotas)) for _ in range(3)]
-        connection = await asyncpg.connect(str(servers.urls.database))
+        connection = await asyncpg.connect(dsn)
         later = "UPDATE tasks SET created_at = created_at - interval '1 min' WHERE tenant = $1"
         await connection.execute(later, tenant)
         await connection.close()

@@ -15,7 +15,6 @@ import pytest
 import yaml
 from stack import ask
 
-from engine.embedded import Embedded
 from engine.store import BULK_BYTES, SQL_DIR, Bulk, SchemaError, Store, _bulk, load_queries
 from engine.task import NewTask, Outcome, Status, WorkerState
 from sandbox import ExitReason, Isolation
@@ -24,21 +23,6 @@ DEPLOY = Path(__file__).resolve().parents[2] / ".github" / "deploy"
 OK = Outcome(exit_reason=ExitReason.OK, message="done")
 OLDEST_FIELDS = ("worker_id", "host", "pid", "slots", "running", "ready", "isolation", "state")
 LOST = Outcome(exit_reason=ExitReason.WORKER_LOST, message="lost")
-
-
-@pytest.fixture
-def dsn(servers: Embedded) -> str:
-    """A database of its own for each test."""
-    name = f"test_{uuid4().hex}"
-    url = str(servers.urls.database)
-
-    async def create() -> None:
-        connection = await asyncpg.connect(url)
-        await connection.execute(f"CREATE DATABASE {name}")
-        await connection.close()
-
-    asyncio.run(create())
-    return url.replace("/postgres?", f"/{name}?")
 
 
 def with_store(dsn: str, do: Callable[[Store], Awaitable[Any]]) -> Any:
