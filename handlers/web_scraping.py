@@ -185,19 +185,10 @@ def _typed_errors(url: str) -> Iterator[None]:
         raise Refusal("connection_failed", f"The connection to {shown} failed: {error}") from None
 
 
-_REASONS = {
-    "403": "host_not_allowed or private_address", "429": "too_many_connections", "413": "bytes_limit",
-}  # fmt: skip
-
-
 def _proxy_refusal(message: str) -> Refusal:
-    """A refused CONNECT, of which httpx tells the status line only."""
-    status = message[:3]
-    if status == "502":
-        return Refusal("connection_failed", "The name cannot be looked up, or the host takes no connection.")
-    if status == "504":
-        return Refusal("timeout", "The host did not take the connection in time.")
-    return _denied(_REASONS.get(status, "a refusal"), message)
+    """A refused CONNECT, of which httpx tells the status line only: the proxy's decision ends it, in brackets."""
+    decision = re.search(r"\(([a-z_]+)\)$", message)
+    return _denied(decision[1] if decision else "a refusal", "" if decision else message)
 
 
 # -- robots

@@ -83,7 +83,8 @@ def answer(refused: Refused) -> bytes:
     problem = {"title": title, "status": int(code), "detail": str(refused), "decision": refused.decision}
     body = msgspec.json.encode(problem)
     lines = [
-        f"HTTP/1.1 {status}",
+        # clients tell of a refused CONNECT by the status line alone, whose words are free (RFC 9112, section 4)
+        f"HTTP/1.1 {status} ({refused.decision})",
         "Content-Type: application/problem+json",
         f"Content-Length: {len(body)}",
         f"X-Egress-Decision: {refused.decision}",

@@ -219,11 +219,12 @@ def test_an_answer_that_is_no_page_is_refused_with_a_code(
     assert code == scraper.code({"url": f"{url}/odd", "max_kib": 64})
 
 
-def test_hosts_that_cannot_be_had_are_told_apart(scraper: Scraper, site: Any, url: str) -> None:
-    """No such name, a private address, a host that the policy does not name."""
-    assert "dns_failed" == scraper.code({"url": f"http://nowhere.test:{site.port}/"})
-    assert "egress_denied" == scraper.code({"url": f"http://inside.test:{site.port}/"})
-    assert "egress_denied" == scraper.code({"url": "http://unnamed.test/"})
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_hosts_that_cannot_be_had_are_told_apart(scraper: Scraper, site: Any, scheme: str) -> None:
+    """No such name, a private address, a host that the policy does not name; through a tunnel, too."""
+    assert "dns_failed" == scraper.code({"url": f"{scheme}://nowhere.test:{site.port}/"})
+    assert "egress_denied" == scraper.code({"url": f"{scheme}://inside.test:{site.port}/"})
+    assert "egress_denied" == scraper.code({"url": f"{scheme}://unnamed.test/"})
 
 
 def test_an_untrusted_certificate_is_refused(host: Host, template: Template) -> None:
