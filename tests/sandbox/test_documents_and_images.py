@@ -65,7 +65,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if not path.is_symlink():
             path.chmod(0o644)
     (made / "secret.pdf").write_bytes(files.pdf())
-    (made / "secret.pdf").chmod(0o600)
+    (made / "secret.pdf").chmod(0o000)  # for the owner, too, whom the runs of an unprivileged worker are
     return made
 
 
