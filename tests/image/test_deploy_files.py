@@ -373,6 +373,22 @@ def test_workers_have_the_time_to_drain() -> None:
     assert int(COMPOSE["services"]["worker"]["stop_grace_period"].removesuffix("s")) > drain_s + 15
 
 
+def test_workers_have_the_memory_that_their_tasks_may_take() -> None:
+    """The largest tasks that policies allow, all at once, beside a worker at rest; /tmp holds their workspaces."""
+    limits = [policy.limits for policy in load_policies(ROOT / "policies").values()]
+    tasks = int(SETTINGS["MAX_CONCURRENT_TASKS"])
+    assert f"${{MAX_CONCURRENT_TASKS:-{tasks}}}" == COMPOSE["services"]["worker"]["environment"]["MAX_CONCURRENT_TASKS"]
+    workspaces_gib = tasks * max(limit.workspace_mib for limit in limits) / 1024
+    needed_gib = 1.4 + tasks * max(limit.memory_mib for limit in limits) / 1024 + workspaces_gib
+    assert needed_gib <= float(
+        COMPOSE["services"]["worker"]["deploy"]["resources"]["limits"]["memory"].removesuffix("G")
+    )
+    assert needed_gib <= float(container("worker")["resources"]["limits"]["memory"].removesuffix("Gi"))
+    (tmp,) = [one["emptyDir"] for one in pod("worker")["volumes"] if one["name"] == "tmp"]
+    assert workspaces_gib <= float(tmp["sizeLimit"].removesuffix("Gi"))
+    assert f"size={workspaces_gib:g}g," in COMPOSE["services"]["worker"]["tmpfs"][0]
+
+
 def test_pods_are_reached_on_the_ports_that_they_have() -> None:
     """The network policies open these, and no more, to those beside us."""
     for part in PARTS:
