@@ -185,7 +185,8 @@ class Store:
         if task.quotas == UNLIMITED:
             created_at: datetime | None = await self._value("insert_task", *_columns(task))
         else:
-            async with self._admitted(task.tenant, task.quotas, 1) as connection:
+            bulk = _bulk("insert_task", (task.parameters,))
+            async with self._admitted(task.tenant, task.quotas, 1, bulk) as connection:
                 created_at = await connection.fetchval(self._sql["insert_task"], *_columns(task))
         return created_at
 
@@ -200,18 +201,19 @@ class Store:
         """
         columns = [list(column) for column in zip(*map(_columns, tasks), strict=True)]
         columns[8] = [",".join(file_ids) for file_ids in columns[8]]
-        async with self._admitted(tasks[0].tenant, tasks[0].quotas, len(tasks)) as connection:
+        bulk = _bulk("insert_tasks", tuple(columns))
+        async with self._admitted(tasks[0].tenant, tasks[0].quotas, len(tasks), bulk) as connection:
             rows = await connection.fetch(self._sql["insert_tasks"], *columns)
         return {UUID(bytes=row["task_id"].bytes): row["created_at"] for row in rows}
 
     @contextlib.asynccontextmanager
-    async def _admitted(self, tenant: str, quotas: Quotas, more: int) -> AsyncIterator[Any]:
+    async def _admitted(self, tenant: str, quotas: Quotas, more: int, bulk: Bulk) -> AsyncIterator[Any]:
         """A transaction in which ``more`` tasks may be stored; nobody else is admitted for this tenant meanwhile.
 
         Raises:
             QuotaError: they may not.
         """
-        async with self._connection() as connection, connection.transaction():
+        async with self._connection(bulk) as connection, connection.transaction():
             if quotas != UNLIMITED:
                 asked = (tenant, quotas.tasks_per_minute, quotas.queued_tasks, more)
                 if refusal := await connection.fetchrow(self._sql["admit"], *asked):
@@ -543,7 +545,7 @@ class Store:
                     if bulk is not Bulk.NO:
                         await self._allow_bulk(connection, deadline, bulk)
                     yield connection
-                except asyncpg.PostgresError:
+                except (asyncpg.PostgresError, QuotaError):
                     self._idle.append(connection)
                     raise
                 except BaseException:

@@ -85,3 +85,14 @@ def test_unknown_file_is_400_for_the_task_that_names_it(client: httpx.Client) ->
     items = batch(client, tasks).json()["tasks"]
     assert [202, 400] == [item["status"] for item in items]
     assert "succeeded" == ended(client, items[0]["task"]["task_id"])["status"]
+
+
+def test_batch_of_megabytes_is_accepted(client: httpx.Client) -> None:
+    """What takes its time on a healthy database is not taken for one that is away."""
+    tasks = [
+        {"task_type": "custom_script", "parameters": {"script": "result = len(args)", "args": "x" * (1 << 20)}}
+        for _ in range(30)
+    ]
+    items = batch(client, tasks).json()["tasks"]
+    assert [202] * 30 == [item["status"] for item in items]
+    assert 1 << 20 == ended(client, items[-1]["task"]["task_id"])["result"]
