@@ -17,6 +17,7 @@ import shutil
 import sys
 import traceback
 import types
+from collections import Counter
 from typing import Any
 
 from handlers import jsonable
@@ -137,11 +138,18 @@ def put_inputs(files: dict[str, InputFile]) -> None:
     from handlers import inputs  # noqa: PLC0415 few scripts need it
 
     os.makedirs(inputs.UPLOADS_FOLDER, exist_ok=True)
+    still_wanted = Counter(file.file_id for file in files.values())
     for name, file in files.items():
         target = os.path.join(inputs.UPLOADS_FOLDER, name)
         if file.file_id is not None:
             uploaded = os.path.join(inputs.UPLOADS_FOLDER, file.file_id)
-            shutil.copyfile(uploaded, target)
+            still_wanted[file.file_id] -= 1
+            if name == file.file_id:
+                continue
+            if still_wanted[file.file_id] or file.file_id in files:
+                shutil.copyfile(uploaded, target)
+            else:  # a second copy would take the room of a large file twice
+                os.replace(uploaded, target)
         else:
             with open(target, "wb") as opened:
                 opened.write(inputs.read(file, max_bytes=MAX_INPUT_BYTES))

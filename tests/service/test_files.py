@@ -174,3 +174,15 @@ def test_an_upload_beyond_the_limit_is_413(client: httpx.Client) -> None:
 
 def _script(script: str) -> dict[str, object]:
     return {"task_type": "custom_script", "parameters": {"script": script}}
+
+
+def test_an_upload_is_found_under_every_name_that_was_asked_for(client: httpx.Client) -> None:
+    """Twice, once, and under its own id; a large one fits although the workspace could not hold it twice."""
+    file_id = client.post("/files", content=b"x" * (40 << 20)).json()["file_id"]
+    script = "import os; result = {name: os.path.getsize(f'inputs/{name}') for name in sorted(os.listdir('inputs'))}"
+    body = _script(script) | {"parameters": {"script": script, "inputs": {"a": {"file_id": file_id}}}}
+    assert {"a": 40 << 20} == client.post("/execute", params={"wait": 30}, json=body).json()["result"]
+    small = client.post("/files", content=b"abc").json()["file_id"]
+    names = {name: {"file_id": small} for name in ("a", "b", small)}
+    body = _script(script) | {"parameters": {"script": script, "inputs": names}}
+    assert dict.fromkeys(names, 3) == client.post("/execute", params={"wait": 30}, json=body).json()["result"]
