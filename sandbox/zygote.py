@@ -46,6 +46,7 @@ _FIRST_FREE_FD = 16
 def launch(control_fd: int) -> NoReturn:
     """First stage, on the host's paths. Ends when the second does."""
     privileges.die_with_parent()
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # a container's init, for one, starts the worker with some blocked
     control = socket.socket(fileno=control_fd)
     plan = Plan.decode(control.recv(_MAX_PACKET))
     proc_fd = namespaces.open_proc()

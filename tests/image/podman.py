@@ -65,7 +65,8 @@ class Containers:
         "--security-opt", "no-new-privileges", "--pids-limit", "4096",
         "--tmpfs", "/tmp:rw,noexec,nosuid,nodev,size=2g,mode=1777",
     )  # fmt: skip
-    LIMITS = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096")
+    BUILD_LIMITS = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096")
+    LIMITS = ("--ulimit", "nofile=4096:4096", "--ulimit", "nproc=4096:4096")
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -101,7 +102,7 @@ class Containers:
         given = [option for name, value in arguments.items() for option in ("--build-arg", f"{name}={value}")]
         mounts = [option for path in volumes for option in ("--volume", f"{path}:{path}:ro")]
         self.podman(
-            "build", "--quiet", "--layers", "--format", "docker", "--isolation", "chroot", *self.LIMITS, *given,
+            "build", "--quiet", "--layers", "--format", "docker", "--isolation", "chroot", *self.BUILD_LIMITS, *given,
             *mounts, "--secret", f"id=pip.conf,src={settings}", "--tag", tag, "--file", str(recipe), str(context),
             check=True,
         )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -403,3 +404,14 @@ def test_an_entry_that_is_not_there_stops_the_start(
     with pytest.raises(SandboxError):
         Sandbox(light_policy, host, msgspec.structs.replace(template, entry="handlers.entry:no_such_function"))
     assert "no_such_function" in capfd.readouterr().err
+
+
+def test_signals_that_the_worker_was_started_with_blocked_are_not(make_box: Callable[..., Sandbox]) -> None:
+    """Some programs that start services leave signals blocked, such as containers' inits: runs never see that."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTSTP, signal.SIGUSR1})
+    try:
+        box = make_box(ready=1)  # its thread, and all that it starts, has them blocked
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    result = box.run("import signal\nresult = [str(one) for one in signal.pthread_sigmask(signal.SIG_BLOCK, ())]")
+    assert [] == value_of(result)
