@@ -97,15 +97,21 @@ class Containers:
         shutil.rmtree(root)
 
     def build(self, context: Path, recipe: Path, tag: str, arguments: Mapping[str, str]) -> None:
-        """An image, from the layers that are there as far as they are the same."""
+        """An image, from the layers that are there as far as they are the same.
+
+        Raises:
+            RuntimeError: it cannot be built; what was said last is in it.
+        """
         settings, volumes = pip_settings(self._folder / "pip.conf")
         given = [option for name, value in arguments.items() for option in ("--build-arg", f"{name}={value}")]
         mounts = [option for path in volumes for option in ("--volume", f"{path}:{path}:ro")]
-        self.podman(
+        built = self.podman(
             "build", "--quiet", "--layers", "--format", "docker", "--isolation", "chroot", *self.BUILD_LIMITS, *given,
             *mounts, "--secret", f"id=pip.conf,src={settings}", "--tag", tag, "--file", str(recipe), str(context),
-            check=True,
+            check=False, capture_output=True,
         )  # fmt: skip
+        if built.returncode:
+            raise RuntimeError(f"{recipe} cannot be built: {built.stderr[-4000:]}")
 
     def command(self, arguments: Sequence[str], *options: str) -> list[str]:
         """``podman run`` as the service is meant to be run, with further options."""
