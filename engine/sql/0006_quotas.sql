@@ -7,7 +7,8 @@ ALTER TABLE tasks
 CREATE INDEX tasks_held ON tasks (tenant, created_at) WHERE held_at IS NOT NULL;
 
 -- Whether a tenant may have more tasks accepted. What it asks and what the caller then inserts is one matter: the lock is
--- held until the transaction ends. Each query in here sees what was committed before it begins.
+-- held until the transaction ends. Each query in here sees what was committed before it begins; now() would be when the
+-- transaction began, before it waited for the lock.
 CREATE FUNCTION admit(whose text, tasks_per_minute integer, queued_tasks integer, more integer)
 RETURNS TABLE (reason text, retry_after_s double precision) LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
@@ -15,10 +16,11 @@ DECLARE
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended(whose, 0));
     IF tasks_per_minute IS NOT NULL THEN
-        SELECT created_at INTO accepted FROM tasks WHERE tenant = whose AND created_at > now() - interval '60 s'
+        SELECT created_at INTO accepted FROM tasks WHERE tenant = whose AND created_at > clock_timestamp() - interval '60 s'
         ORDER BY created_at DESC OFFSET greatest(tasks_per_minute - more, 0) LIMIT 1;
         IF accepted IS NOT NULL OR more > tasks_per_minute THEN
-            RETURN QUERY SELECT 'tasks_per_minute', extract(epoch FROM coalesce(accepted, now()) - now())::float8 + 60;
+            RETURN QUERY SELECT 'tasks_per_minute',
+                least(60, extract(epoch FROM coalesce(accepted, clock_timestamp()) - clock_timestamp())::float8 + 60);
             RETURN;
         END IF;
     END IF;

@@ -17,7 +17,7 @@ import pytest
 from record import Record, faults, read, watch
 from stack import Part, Stack, ask, free_port, task, until
 
-LEASE_S = 3.0
+LEASE_S = 6.0
 MAX_ATTEMPTS = 2
 NONCE = "import time\ntime.sleep({})\nresult = args"
 HOLD_BACK = "UPDATE tasks SET due_at = now() + interval '{}' WHERE status = 'queued'"

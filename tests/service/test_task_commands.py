@@ -11,9 +11,7 @@ from typing import Any
 import pytest
 from stack import FOREIGN, ROOT, free_port, task
 
-SLOW = (
-    "import time\nprint('first', flush=True)\nreport_progress(0.5, 'half')\ntime.sleep(0.5)\nprint('last')\nresult = 7"
-)
+SLOW = "import time\nprint('first', flush=True)\nreport_progress(0.5, 'half')\ntime.sleep(4)\nprint('last')\nresult = 7"
 
 
 def engine(*command: str, stdin: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
