@@ -57,7 +57,7 @@ ELSEWHERE = {
     **{f"IMG-{number}": _FILES for number in CATALOGUE["IMG"].split()},
     "IMG-11": "handlers/test_image_processing.py::test_no_other_decoder_is_loaded",
     "JOB-01": "chaos/test_steps.py::test_a_task_that_was_claimed_runs_again",
-    "JOB-02": "chaos/test_steps.py::test_a_task_that_was_not_yet_claimed_or_already_stored_runs_once",
+    "JOB-02": "chaos/test_steps.py::test_a_task_that_was_already_stored_runs_once",
     "JOB-04": "service/test_faults.py::test_worker_that_was_frozen_past_its_lease_writes_nothing",
     "JOB-05": "service/test_faults.py::test_task_that_loses_every_worker_fails_as_our_fault",
     "JOB-10": "chaos/test_weather.py::test_tasks_are_accepted_whatever_redis_does",

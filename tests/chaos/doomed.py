@@ -75,6 +75,19 @@ def within(owner: type, name: str, seconds: float, task_of: Callable[..., object
     return plant
 
 
+def with_empty_hands(plant: Callable[[str], None]) -> Callable[[str], None]:
+    """The same for a worker that takes no task, so that none is lost with it."""
+
+    def idle(step: str) -> None:
+        async def rest(_: QueueWorker) -> None:
+            await asyncio.Event().wait()
+
+        QueueWorker.main = rest  # type: ignore[method-assign]
+        plant(step)
+
+    return idle
+
+
 STEPS = {
     # a worker, from the queue to the answer
     "taken from the queue": after(QueueWorker, "_take", lambda taken, *_: taken[0].decode()),
@@ -88,7 +101,7 @@ STEPS = {
     "told": after(Queue, "announce", lambda _, __, task_id: task_id),
     "given back": after(Store, "release", lambda _, __, claim, *___: claim.task_id),
     # a worker as sweeper
-    "swept": after(Store, "sweep_lost", lambda swept, *_: swept[0].task_id),
+    "swept": with_empty_hands(after(Store, "sweep_lost", lambda swept, *_: swept[0].task_id)),
     # the API, from the request to the answer
     "task stored": after(Store, "insert", lambda _, __, task: task.task_id),
     "task queued": after(Service, "_enqueue", lambda _, __, tasks: tasks[0].task_id),
