@@ -317,7 +317,7 @@ def narrow_limits(incoming: Incoming) -> None:
             value = max(resource.getrlimit(kind)[0] - incoming.less_bytes, 0)
             resource.setrlimit(kind, (value, value))
     if incoming.cpu_s:
-        resource.setrlimit(resource.RLIMIT_CPU, (incoming.cpu_s, incoming.cpu_s))
+        rlimits.limit_cpu(incoming.cpu_s)
 
 
 def serve(entry: Entry, incoming: Incoming) -> NoReturn:

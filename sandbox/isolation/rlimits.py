@@ -12,6 +12,12 @@ MIB = 1 << 20
 STACK_BYTES = 8 * MIB
 ADDRESS_SLACK_MIB = 1024
 """Address space, not memory, that allocators and thread stacks reserve beyond what they use."""
+CPU_SLACK_S = 1
+"""Processor time that the kernel leaves beyond the limit, so that it is the supervisor that ends a run at the limit.
+
+The kernel counts whole seconds, from the start of the process, by samples of the clock tick: it would kill early, and
+at a time at which the exact count says less than the limit. It is the backstop for a supervisor that is gone.
+"""
 
 
 def limit_resources(
@@ -20,14 +26,14 @@ def limit_resources(
     """Apply every limit to the calling process.
 
     Args:
-        cpu_s: processor seconds over all threads; the kernel kills past it.
+        cpu_s: processor seconds over all threads; the kernel kills ``CPU_SLACK_S`` past it.
         data_bytes: private writable memory (``RLIMIT_DATA``); past it allocations fail with ENOMEM.
         address_space_bytes: all mappings (``RLIMIT_AS``), the backstop for shared ones.
         tasks: threads and processes together; ``None`` leaves them to the supervisor.
         file_bytes: size of any file written.
     """
     limits = [
-        (resource.RLIMIT_CPU, cpu_s),
+        (resource.RLIMIT_CPU, cpu_s + CPU_SLACK_S),
         (resource.RLIMIT_DATA, data_bytes),
         (resource.RLIMIT_AS, address_space_bytes),
         (resource.RLIMIT_FSIZE, file_bytes),
@@ -43,6 +49,11 @@ def limit_resources(
         limits.append((resource.RLIMIT_NPROC, tasks))
     for kind, value in limits:
         resource.setrlimit(kind, (value, value))
+
+
+def limit_cpu(cpu_s: int) -> None:
+    """Lower the limit of processor time to that of one request."""
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s + CPU_SLACK_S, cpu_s + CPU_SLACK_S))
 
 
 def limit_open_files(count: int) -> None:

@@ -29,7 +29,7 @@ def _in_time(seconds: float) -> object:
 
 
 def _burned_a_second(field: Field, result: Result) -> None:
-    assert 0.9 <= result.usage.cpu_s <= 2.0, result.usage
+    assert 1.0 <= result.usage.cpu_s <= 2.0, result.usage
 
 
 def _number(value: dict[str, str], name: str) -> int:
