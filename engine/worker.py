@@ -318,9 +318,15 @@ class Worker:
             await asyncio.sleep(CLAIM_PAUSE_S)  # keeps the slot, so that we do not empty the queue for nothing
             return None  # it is still queued, and the sweeper puts it in line again
         if isinstance(claimed, Held):
-            await self._let_go_soon(claimed.tenant)  # what ran may have ended in the very moment when this was held
+            await self._check_held(claimed)
             return None
         return claimed
+
+    async def _check_held(self, held: Held) -> None:
+        """What ran elsewhere may have ended in the very moment when this was held; what runs here has yet to end, and
+        lets go then."""
+        if all(attempt.claim.tenant != held.tenant for attempt in self._attempts.values()):
+            await self._let_go_soon(held.tenant)
 
     @contextlib.contextmanager
     def _told(self, claim: Claim, claimed_at_ns: int) -> Iterator[None]:
