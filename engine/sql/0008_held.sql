@@ -23,7 +23,8 @@ CREATE INDEX tasks_in_line ON tasks (due_at, task_id) WHERE status = 'queued' AN
 CREATE FUNCTION flow_step(task_priority) RETURNS float8 LANGUAGE sql IMMUTABLE
 RETURN CASE $1 WHEN 'high' THEN 0.5 WHEN 'low' THEN 4 ELSE 1 END;
 
--- Hold a queued task, with its tenant's lock in hand. One that was held before keeps its place.
+-- Hold a queued task, with its tenant's lock in hand. One that was held before keeps its place; one that ran before, and
+-- was given back or lost, goes to the front.
 CREATE FUNCTION hold(which uuid) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE
@@ -31,7 +32,7 @@ DECLARE
     front float8;
     own   float8;
 BEGIN
-    SELECT tenant, concurrent_limit, priority, held_place INTO asked FROM tasks WHERE task_id = which;
+    SELECT tenant, concurrent_limit, priority, held_place, attempts INTO asked FROM tasks WHERE task_id = which;
     own := asked.held_place;
     IF own IS NULL THEN
         SELECT held_place - flow_step(priority) INTO front FROM tasks
@@ -41,6 +42,9 @@ BEGIN
             SELECT coalesce(max(place), 0) INTO front FROM held_clocks
             WHERE tenant = asked.tenant AND concurrent_limit = asked.concurrent_limit;
         END IF;
+        own := front;
+    END IF;
+    IF asked.held_place IS NULL AND asked.attempts = 0 THEN
         INSERT INTO held_clocks AS clock (tenant, concurrent_limit, priority, place)
         VALUES (asked.tenant, asked.concurrent_limit, asked.priority, front + flow_step(asked.priority))
         ON CONFLICT (tenant, concurrent_limit, priority)
@@ -56,13 +60,13 @@ RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     asked record;
 BEGIN
-    SELECT tenant, concurrent_limit, held_place INTO asked FROM tasks
+    SELECT tenant, concurrent_limit, held_place, attempts INTO asked FROM tasks
     WHERE task_id = which AND status = 'queued' AND concurrent_limit IS NOT NULL;
     IF NOT FOUND THEN
         RETURN NULL;
     END IF;
     PERFORM pg_advisory_xact_lock(hashtextextended('running ' || asked.tenant, 0));
-    IF (asked.held_place IS NULL AND EXISTS (
+    IF (asked.held_place IS NULL AND asked.attempts = 0 AND EXISTS (
             SELECT FROM tasks
             WHERE tenant = asked.tenant AND concurrent_limit = asked.concurrent_limit AND held_at IS NOT NULL
         )) OR (

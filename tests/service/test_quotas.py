@@ -212,6 +212,30 @@ def test_task_that_comes_up_later_does_not_overtake_those_held(with_stores: Any)
     assert oldest == free
 
 
+def test_task_that_was_given_back_goes_before_those_held(with_stores: Any) -> None:
+    """A worker that stops, or dies, does not send its task behind all that its tenant has waiting."""
+    tenant, quotas, worker = f"t-{uuid4()}", Quotas(concurrent_tasks=1), uuid4()
+
+    async def do(stores: list[Store]) -> tuple[bool, UUID, UUID]:
+        (store, *_) = stores
+        first, *others = (new_task(tenant, quotas) for _ in range(4))
+        claim = await claimed(store, first, worker)
+        assert [None] * 3 == [await claimed(store, task, worker) for task in others]
+        await store.release(claim, worker)
+        again = await store.claim(first.task_id, worker, 60)
+        await store.release(again, worker)
+        [free] = await store.let_go(tenant)
+        running = await store.claim(free.task_id, worker, 60)
+        assert Held(tenant) == await store.claim(first.task_id, worker, 60)
+        await store.finish(running, worker, CANCELLED)
+        [free] = await store.let_go(tenant)
+        return isinstance(again, Claim), free.task_id, first.task_id
+
+    with_room, free, first = with_stores(do)
+    assert with_room
+    assert first == free
+
+
 def test_letting_go_passes_by_nobody(with_stores: Any, dsn: str) -> None:
     """JOB-17: with 5,000 tasks held of each of three tenants, it looks at a few dozen rows."""
     fill = """
