@@ -91,7 +91,8 @@ QUEUE_TASKS = Family(
 OLDEST_WAIT = Family(
     name="unityai_queue_oldest_wait_seconds",
     kind="gauge",
-    about="How long the task that has waited longest has been due, 0 when none waits. None while PostgreSQL is away.",
+    about="How long the task that has waited longest has been due, 0 when none waits; those that are held for "
+    "concurrent_tasks do not count. None while PostgreSQL is away.",
 )
 WORKERS = Family(
     name="unityai_workers",

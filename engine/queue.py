@@ -52,7 +52,8 @@ FUNCTION = "run_task"
 PUT = Path(__file__).resolve().parent / "lua" / "put.lua"
 PUT_PAGE = 250
 COSTS = MappingProxyType({Priority.HIGH: 0.5, Priority.NORMAL: 1.0, Priority.LOW: 4.0})
-"""How far a task puts its flow forward: of one tenant's tasks, eight high ones are taken while one low one is."""
+"""How far a task puts its flow forward: of one tenant's tasks, eight high ones are taken while one low one is. The same
+as ``flow_step`` in PostgreSQL, which orders those that are held."""
 ENTRY_BYTES = 1024
 ENTRY_TTL_S = 7 * 86400
 CONNECT_TIMEOUT_S = 1.0
@@ -126,7 +127,7 @@ class Queue:
 
     async def put(self, tasks: Iterable[Waiting]) -> None:
         """Put tasks in line, each behind what its tenant already has there of its priority, and fairly between tenants
-        (see ``lua/put.lua``); one that stands there already keeps its place.
+        (see ``lua/put.lua``); one that has had its turn in front; one that stands there already keeps its place.
 
         Raises:
             QueueUnavailableError: Redis is away. It is not asked again for a second, so that nobody waits in vain.
@@ -139,7 +140,8 @@ class Queue:
                 task_id = str(task.task_id)
                 entry = serialize_job(FUNCTION, (task_id,), {}, None, now_ms, serializer=encode_entry)
                 keys.append(job_key_prefix + task_id)
-                arguments += [task_id, f"{task.priority} {task.tenant}", COSTS[task.priority], entry or b""]
+                cost = 0.0 if task.had_turn else COSTS[task.priority]
+                arguments += [task_id, f"{task.priority} {task.tenant}", cost, entry or b""]
             async with self._reachable():
                 await self._put(keys=keys, args=arguments)
 

@@ -19,7 +19,7 @@ import msgspec
 
 from engine.auth import Principal
 from engine.destinations import CallbackUrlError, Destinations
-from engine.health import Health, ask_health
+from engine.health import ALIVE_WITHIN_S, Health, ask_health
 from engine.logs import get_logger
 from engine.metrics import ApiMetrics
 from engine.policies import Policies, allowed_attempts
@@ -34,6 +34,7 @@ from engine.task import (
     ListedTask,
     NewFile,
     NewTask,
+    Pace,
     Priority,
     Status,
     StoredTask,
@@ -46,7 +47,7 @@ from sandbox import ExitReason, Policy
 MAX_WAIT_S = 300.0
 POLL_LISTENING_S = 5.0
 POLL_DEAF_S = 0.25
-RATE_OVER_S, RATE_KNOWN_S = 60.0, 5.0
+PACE_OVER_S, PACE_KNOWN_S = 600.0, 2.0
 RECONNECT_S = (0.1, 2.0)
 
 
@@ -145,23 +146,24 @@ class Waiters:
         self.wake_all()
 
 
-class Rate:
-    """How many tasks end in a second, over all workers; asked for every few seconds at most."""
+class Foresight:
+    """How long a place in line takes, by how long tasks kept a slot of late; asked for every few seconds at most."""
 
     def __init__(self) -> None:
-        self._rate_s = 0.0
+        self._pace = Pace(None, 0)
         self._known_until_s = 0.0
 
-    async def ask(self, store: Store) -> float:
-        """Tasks in a second, of late; 0 when none ended.
+    async def wait_s(self, store: Store, place: int) -> float | None:
+        """Seconds until the task in this place (1 is the next) is taken; ``None`` when nothing tells.
 
         Raises:
             StoreUnavailableError: PostgreSQL is away.
         """
         if time.monotonic() > self._known_until_s:
-            self._known_until_s = time.monotonic() + RATE_KNOWN_S  # whoever asks meanwhile is told what was
-            self._rate_s = await store.ended_lately(RATE_OVER_S) / RATE_OVER_S
-        return self._rate_s
+            self._known_until_s = time.monotonic() + PACE_KNOWN_S  # whoever asks meanwhile is told what was
+            self._pace = await store.pace(PACE_OVER_S, ALIVE_WITHIN_S)
+        slot_s, slots = self._pace
+        return round(place * slot_s / slots, 1) if slots and slot_s is not None else None
 
 
 class Service:
@@ -183,7 +185,7 @@ class Service:
         self.policies = policies
         self.waiters = Waiters()
         self._destinations = Destinations(settings.callback_urls)
-        self._rate = Rate()
+        self._foresight = Foresight()
         self._store = store
         self._queue = queue
         self._log = get_logger()
@@ -311,8 +313,7 @@ class Service:
         before = await self._queue.position(task.task_id)
         if before is None:
             return task
-        rate_s = await self._rate.ask(self._store)
-        wait_s = round((before + 1) / rate_s, 1) if rate_s else None
+        wait_s = await self._foresight.wait_s(self._store, before + 1)
         return msgspec.structs.replace(task, queue_position=before + 1, estimated_wait_s=wait_s)
 
     async def list_tasks(self, principal: Principal, wanted: Wanted) -> list[ListedTask]:

@@ -12,12 +12,13 @@ import enum
 import hashlib
 import re
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 import asyncpg
 import msgspec
@@ -26,16 +27,20 @@ from engine.auth import Quotas
 from engine.logs import get_logger, redact
 from engine.task import (
     CANCELLED,
+    OLDEST,
     ArtifactFacts,
     Callback,
     Cancelled,
     Claim,
     Heartbeat,
+    Held,
     ListedTask,
     NewFile,
     NewTask,
     Outcome,
+    Overdue,
     OwedCallback,
+    Pace,
     Priority,
     Status,
     StoredTask,
@@ -57,8 +62,6 @@ BULK_BYTES = 1 << 20
 PART_BYTES = 1 << 20
 UNLIMITED = Quotas()
 _TIMES = ("created_at", "started_at", "finished_at")
-NO_UUID = UUID(int=0)
-NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 
 # What says that the database is away or too busy, rather than that our statement is wrong.
 _AWAY = (
@@ -137,6 +140,7 @@ class Store:
         self._schema = [(path.name, path.read_text()) for path in sorted(SQL_DIR.glob("[0-9]*.sql"))]
         self._idle: list[Any] = []
         self._turns = asyncio.Semaphore(connections)
+        self._doors: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._outcomes = msgspec.json.Decoder(Outcome)
 
     async def open(self) -> None:
@@ -186,7 +190,7 @@ class Store:
             created_at: datetime | None = await self._value("insert_task", *_columns(task))
         else:
             bulk = _bulk("insert_task", (task.parameters,))
-            async with self._admitted(task.tenant, task.quotas, 1, bulk) as connection:
+            async with self._admitted([task], bulk) as connection:
                 created_at = await connection.fetchval(self._sql["insert_task"], *_columns(task))
         return created_at
 
@@ -202,24 +206,47 @@ class Store:
         columns = [list(column) for column in zip(*map(_columns, tasks), strict=True)]
         columns[8] = [",".join(file_ids) for file_ids in columns[8]]
         bulk = _bulk("insert_tasks", tuple(columns))
-        async with self._admitted(tasks[0].tenant, tasks[0].quotas, len(tasks), bulk) as connection:
+        async with self._admitted(tasks, bulk) as connection:
             rows = await connection.fetch(self._sql["insert_tasks"], *columns)
         return {UUID(bytes=row["task_id"].bytes): row["created_at"] for row in rows}
 
     @contextlib.asynccontextmanager
-    async def _admitted(self, tenant: str, quotas: Quotas, more: int, bulk: Bulk) -> AsyncIterator[Any]:
-        """A transaction in which ``more`` tasks may be stored; nobody else is admitted for this tenant meanwhile.
+    async def _admitted(self, tasks: Sequence[NewTask], bulk: Bulk) -> AsyncIterator[Any]:
+        """A transaction in which these tasks may be stored; nobody else is admitted for their tenant meanwhile.
 
         Raises:
             QuotaError: they may not.
         """
-        async with self._connection(bulk) as connection, connection.transaction():
-            if quotas != UNLIMITED:
+        tenant, quotas = tasks[0].tenant, tasks[0].quotas
+        async with self._door(tenant, quotas), self._connection(bulk) as connection, connection.transaction():
+            if quotas != UNLIMITED and (more := len(tasks) - await self._replayed(connection, tasks)):
                 asked = (tenant, quotas.tasks_per_minute, quotas.queued_tasks, more)
                 if refusal := await connection.fetchrow(self._sql["admit"], *asked):
                     limit = getattr(quotas, refusal["reason"])
                     raise QuotaError(refusal["reason"], limit, max(0.0, refusal["retry_after_s"]))
             yield connection
+
+    @contextlib.asynccontextmanager
+    async def _door(self, tenant: str, quotas: Quotas) -> AsyncIterator[None]:
+        """One at a time of those that wait for a tenant's lock in PostgreSQL, so that the others keep no connection."""
+        if quotas == UNLIMITED:
+            yield
+            return
+        door = self._doors.setdefault(tenant, asyncio.Lock())
+        with _away():
+            async with asyncio.timeout(self._answer_s):
+                await door.acquire()
+        try:
+            yield
+        finally:
+            door.release()
+
+    async def _replayed(self, connection: Any, tasks: Sequence[NewTask]) -> int:
+        """How many were accepted before: a quota is no reason to refuse the answer that a client has missed."""
+        if not (keys := [task.idempotency_key for task in tasks if task.idempotency_key is not None]):
+            return 0
+        count: int = await connection.fetchval(self._sql["replayed"], tasks[0].tenant, keys)
+        return count
 
     async def by_key(self, tenant: str, idempotency_key: str) -> tuple[UUID, bytes] | None:
         """The task that a tenant has under a key, with the hash of its request."""
@@ -258,11 +285,14 @@ class Store:
         rows = await self._rows("get_task", task_id, tenant)
         return self._stored_task(rows[0]) if rows else None
 
-    async def claim(self, task_id: UUID, worker_id: UUID, lease_s: float) -> Claim | None:
+    async def claim(self, task_id: UUID, worker_id: UUID, lease_s: float) -> Claim | Held | None:
         """Take a queued task for ``lease_s`` seconds; ``None`` when it is not there to be taken."""
         rows = await self._rows("claim_task", task_id, worker_id, lease_s)
-        if not rows and await self._value("claim_limited_task", task_id, worker_id, lease_s):
-            rows = await self._rows("get_claim", task_id, worker_id)
+        if not rows:
+            [limited] = await self._rows("claim_limited_task", task_id, worker_id, lease_s)
+            if limited["claimed"] is False:
+                return Held(limited["tenant"])
+            rows = await self._rows("get_claim", task_id, worker_id) if limited["claimed"] else []
         if not rows:
             return None
         row = rows[0]
@@ -377,23 +407,26 @@ class Store:
             for row in rows
         ]
 
-    async def overdue(self, older_than_s: float, page: int) -> AsyncIterator[list[Waiting]]:
+    async def overdue(
+        self, older_than_s: float, page: int, after: tuple[datetime, UUID] = OLDEST
+    ) -> AsyncIterator[Overdue]:
         """Pages of the tasks that have waited longer than ``older_than_s`` seconds, the oldest first."""
-        after = (NO_TIME, NO_UUID)
-        while rows := await self._rows("overdue_tasks", older_than_s, page, *after):
-            yield list(map(_waiting, rows))
-            if len(rows) < page:
+        while True:
+            rows = await self._rows("overdue_tasks", older_than_s, page, *after)
+            is_last = len(rows) < page
+            after = OLDEST if is_last else (rows[-1]["due_at"], rows[-1]["task_id"])
+            yield Overdue([_waiting(row) for row in rows], after)
+            if is_last:
                 return
-            after = (rows[-1]["due_at"], rows[-1]["task_id"])
 
     async def let_go(self, tenant: str | None = None) -> list[Waiting]:
         """Held tasks that may run now, as many of each tenant (or of this one) as there is room for."""
-        return list(map(_waiting, await self._rows("let_go", tenant)))
+        return [_waiting(row, had_turn=True) for row in await self._rows("let_go", tenant)]
 
-    async def ended_lately(self, within_s: float) -> int:
-        """How many tasks ended in the last ``within_s`` seconds."""
-        count: int = await self._value("ended_lately", within_s)
-        return count
+    async def pace(self, within_s: float, alive_within_s: float) -> Pace:
+        """How fast the line moves, by what ended in the last ``within_s`` seconds."""
+        [row] = await self._rows("pace", within_s, alive_within_s)
+        return Pace(row["slot_s"], row["slots"])
 
     async def insert_file(self, file: NewFile, ttl_s: float) -> datetime:
         """Keep an uploaded file for ``ttl_s`` seconds; returns when it expires."""
@@ -623,8 +656,8 @@ def _columns(task: NewTask) -> tuple[Any, ...]:
     )
 
 
-def _waiting(row: asyncpg.Record) -> Waiting:
-    return Waiting(UUID(bytes=row["task_id"].bytes), row["tenant"], Priority(row["priority"]))
+def _waiting(row: asyncpg.Record, *, had_turn: bool = False) -> Waiting:
+    return Waiting(UUID(bytes=row["task_id"].bytes), row["tenant"], Priority(row["priority"]), had_turn)
 
 
 def _callback(row: asyncpg.Record) -> Callback:

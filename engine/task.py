@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 from uuid import UUID
 
@@ -88,6 +88,28 @@ class Waiting(NamedTuple):
     task_id: UUID
     tenant: str
     priority: Priority
+    had_turn: bool = False
+    """It has come up before and could not run, by no fault of its own: it goes to the front."""
+
+
+class Overdue(NamedTuple):
+    """Some of the tasks that have waited for long, and where to go on."""
+
+    tasks: list[Waiting]
+    after: tuple[datetime, UUID]
+    """``OLDEST`` where these were the last."""
+
+
+OLDEST = (datetime(1970, 1, 1, tzinfo=UTC), UUID(int=0))
+
+
+class Pace(NamedTuple):
+    """How fast the line moves."""
+
+    slot_s: float | None
+    """For how long a task keeps a slot, of late; ``None`` when none has ended."""
+    slots: int
+    """Of all workers that are at work."""
 
 
 class NewFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,6 +155,12 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """How long ago the task was accepted."""
     traceparent: str | None = None
     """The trace that it belongs to."""
+
+
+class Held(NamedTuple):
+    """A task that came up while its tenant has as many running as it may; it is let go when one of them ends."""
+
+    tenant: str
 
 
 class Script(msgspec.Struct, frozen=True, kw_only=True):

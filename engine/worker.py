@@ -34,7 +34,7 @@ from engine.scripts import NamedScript, ScriptError, read_script
 from engine.service import build_request
 from engine.settings import PROJECT_DIR, Settings
 from engine.store import Store, StoreUnavailableError
-from engine.task import LOST, Claim, Outcome, Status, TaskUsage, Waiting, WorkerState, outcome_of
+from engine.task import LOST, OLDEST, Claim, Held, Outcome, Status, TaskUsage, Waiting, WorkerState, outcome_of
 from engine.tracing import NO_TRACES, Traces, open_traces
 from engine.versions import engine_version, versions
 from sandbox import (
@@ -57,6 +57,8 @@ ENTRY = "handlers.entry:main"
 SWEEP_S = 1.0
 OVERDUE_S = 2.0
 OVERDUE_PAGE = 500
+OVERDUE_PAGES = 5
+"""That a sweep looks at: of 50,000 tasks that wait, each is looked at every 20 seconds."""
 RETRY_DELAY_S = 1.0
 MAX_REST_S = 5.0
 CLAIM_PAUSE_S = 1.0
@@ -229,6 +231,8 @@ class Worker:
         self._failing: dict[str, Failing] = {}
         self._database_away_s = -math.inf
         """When PostgreSQL was last found away, on the event loop's clock."""
+        self._overdue_after = OLDEST
+        """Where the next sweep goes on looking for what Redis has lost."""
         self._draining = asyncio.Event()
         self._to_cancel: dict[UUID, float] = {}
         """Tasks whose end was asked for → when, on the event loop's clock; kept for a claim that is on its way."""
@@ -286,8 +290,7 @@ class Worker:
     async def _tell(self, claim: Claim) -> None:
         await self._queue.announce(claim.task_id)
         if claim.concurrent_limit is not None:
-            with contextlib.suppress(StoreUnavailableError, QueueUnavailableError):  # then the sweeper does it
-                await self._let_go(claim.tenant)
+            await self._let_go_soon(claim.tenant)
         if claim.callback_url is not None:
             self._callbacks.wake()
 
@@ -309,11 +312,21 @@ class Worker:
 
     async def _claim(self, task_id: UUID) -> Claim | None:
         try:
-            return await self._store.claim(task_id, self.worker_id, self._settings.lease_s)
+            claimed = await self._store.claim(task_id, self.worker_id, self._settings.lease_s)
         except StoreUnavailableError as error:
             self._log.warning("task not claimed", task_id=str(task_id), reason=str(error))
             await asyncio.sleep(CLAIM_PAUSE_S)  # keeps the slot, so that we do not empty the queue for nothing
             return None  # it is still queued, and the sweeper puts it in line again
+        if isinstance(claimed, Held):
+            await self._check_held(claimed)
+            return None
+        return claimed
+
+    async def _check_held(self, held: Held) -> None:
+        """What ran elsewhere may have ended in the very moment when this was held; what runs here has yet to end, and
+        lets go then."""
+        if all(attempt.claim.tenant != held.tenant for attempt in self._attempts.values()):
+            await self._let_go_soon(held.tenant)
 
     @contextlib.contextmanager
     def _told(self, claim: Claim, claimed_at_ns: int) -> Iterator[None]:
@@ -435,13 +448,13 @@ class Worker:
         if again is None:
             return Ended(msgspec.structs.replace(LOST, message=f"The sandbox failed and no attempt is left: {error}"))
         await self._rest(RETRY_DELAY_S)
-        await self._put_again(claim)
+        await self._put_again(claim, had_turn=False)  # in front, a sandbox that always fails would keep all others away
         await self._rest(min(RETRY_DELAY_S * (failing.failures - 1), MAX_REST_S))
         return None
 
-    async def _put_again(self, claim: Claim) -> None:
+    async def _put_again(self, claim: Claim, *, had_turn: bool) -> None:
         with contextlib.suppress(QueueUnavailableError):  # then the sweeper does it
-            await self._queue.put([Waiting(claim.task_id, claim.tenant, claim.priority)])
+            await self._queue.put([Waiting(claim.task_id, claim.tenant, claim.priority, had_turn)])
         await self._events.say_changed(claim.task_id)
 
     def _note_failure(self, claim: Claim) -> Failing:
@@ -468,7 +481,7 @@ class Worker:
                 if stopped_by_us:
                     given_back = await self._store.release(claim, self.worker_id)
                     if given_back is Status.QUEUED:
-                        await self._put_again(claim)
+                        await self._put_again(claim, had_turn=True)
                     if given_back is Status.CANCELLED:
                         self._count_finished(attempt, ended.outcome)
                     return given_back is Status.CANCELLED
@@ -581,7 +594,7 @@ class Worker:
             if task.status.final:
                 await self._queue.announce(task.task_id)
         if again := [task for task in swept if task.status is Status.QUEUED]:
-            await self._queue.put(Waiting(task.task_id, task.tenant, task.priority) for task in again)
+            await self._queue.put(Waiting(task.task_id, task.tenant, task.priority, had_turn=True) for task in again)
             for task in again:
                 await self._events.say_changed(task.task_id)
 
@@ -590,13 +603,31 @@ class Worker:
         if waiting := await self._store.let_go(tenant):
             await self._queue.put(waiting)
 
+    async def _let_go_soon(self, tenant: str) -> None:
+        with contextlib.suppress(StoreUnavailableError, QueueUnavailableError):  # then the sweeper does it
+            await self._let_go(tenant)
+
     async def _sweep_overdue(self) -> None:
-        async for waiting in self._store.overdue(OVERDUE_S, OVERDUE_PAGE):
-            missing = await self._queue.missing(waiting)
-            if not missing:
-                return
-            await self._queue.put(missing)
-            self._log.warning("tasks queued again", count=len(missing))
+        """Put in line what should stand there and does not."""
+        async for found in self._store.overdue(OVERDUE_S, OVERDUE_PAGE):
+            if not await self._put_missing(found.tasks):
+                break  # Redis has not lost everything
+        if found.after == OLDEST:
+            return
+        pages = 0
+        async for found in self._store.overdue(OVERDUE_S, OVERDUE_PAGE, self._overdue_after):
+            await self._put_missing(found.tasks)
+            self._overdue_after = found.after
+            pages += 1
+            if pages == OVERDUE_PAGES:
+                break
+
+    async def _put_missing(self, tasks: list[Waiting]) -> bool:
+        if not tasks or not (missing := await self._queue.missing(tasks)):
+            return False
+        await self._queue.put(missing)
+        self._log.warning("tasks queued again", count=len(missing))
+        return True
 
     async def _clean_up(self) -> None:
         while True:

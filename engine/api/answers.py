@@ -58,10 +58,18 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         tuple[RefusedArtifact, ...], Meta(description="What lay there and was not taken, and why.")
     ] = ()
     queue_position: Annotated[
-        int | None, Meta(description="While it waits: 1 for the task that is taken next; null where nobody knows.")
+        int | None,
+        Meta(
+            description="1 for the task that is taken next; null unless it stands in line: not while it is held "
+            "because its tenant has as many running as it may (`concurrent_tasks`)."
+        ),
     ] = None
     estimated_wait_s: Annotated[
-        float | None, Meta(description="Its place over the tasks that ended in a second, of late; null when none did.")
+        float | None,
+        Meta(
+            description="By its position, the slots of all workers, and how long tasks kept one of late; null when "
+            "none ended in ten minutes, or nobody works."
+        ),
     ] = None
     callback: Annotated[Callback | None, Meta(description="Whether the `callback_url` was told.")] = None
     created_at: datetime

@@ -1,6 +1,7 @@
 -- Puts tasks in line, each where its flow has come to.
 -- KEYS: the line (a sorted set), the flows' clocks (a hash), then the key of each task's entry.
--- ARGV: how long entries and clocks are kept (ms), then for each task: id, flow, cost, entry.
+-- ARGV: how long entries and clocks are kept (ms), then for each task: id, flow, cost, entry. A cost of 0 is of a task
+-- that has paid before, and now goes to the front.
 --
 -- Start-time fair queueing (Goyal, Vin, Cheng 1996): each flow, which is one priority of one tenant, has a clock that each
 -- of its tasks puts forward by its cost. A task's place is that clock, or where the line now is if that is later: who
@@ -16,9 +17,12 @@ for number = 1, #KEYS - 2 do
     local id, flow, cost, entry = unpack(ARGV, number * 4 - 2, number * 4 + 1)
     redis.call('SET', KEYS[number + 2], entry, 'PX', ttl_ms)
     if not redis.call('ZSCORE', line, id) then
-        local start = math.max(now, tonumber(redis.call('HGET', clocks, flow) or '0'))
+        local start = now
+        if tonumber(cost) > 0 then
+            start = math.max(now, tonumber(redis.call('HGET', clocks, flow) or '0'))
+            redis.call('HSET', clocks, flow, start + tonumber(cost))
+        end
         redis.call('ZADD', line, start, id)
-        redis.call('HSET', clocks, flow, start + tonumber(cost))
     end
 end
 redis.call('PEXPIRE', clocks, ttl_ms)

@@ -62,8 +62,9 @@ RETURNING attempts, tenant, priority, task_type, policy, parameters, timeout_s, 
     extract(epoch FROM now() - created_at)::float8 AS age_s
 
 -- name: claim_limited_task
--- The same for a task whose tenant has a limit. A row that says false: it is held until another of the tenant's ends.
-SELECT claim_limited($1, $2, $3)
+-- The same for a task whose tenant has a limit. False: it is held until another of the tenant's ends; null: it is not
+-- there to be taken.
+SELECT claim_limited($1, $2, $3) AS claimed, (SELECT tenant FROM tasks WHERE task_id = $1) AS tenant
 
 -- name: get_claim
 -- What worker $2 has just claimed.
@@ -74,30 +75,29 @@ SELECT attempts, tenant, priority, task_type, policy, parameters, timeout_s, scr
 FROM tasks WHERE task_id = $1 AND worker_id = $2 AND status = 'running'
 
 -- name: let_go
--- Let tasks back into the line that were held, the most urgent and oldest first: of each tenant (of $1 only, if that is
--- given) as many as may now run.
-WITH room AS (
-    SELECT tenant, max(concurrent_limit) - (
-        SELECT count(*) FROM tasks AS running WHERE running.tenant = held.tenant AND status = 'running'
-    ) AS slots
-    FROM tasks AS held WHERE held_at IS NOT NULL AND status = 'queued' AND ($1::text IS NULL OR tenant = $1) GROUP BY tenant
-), chosen AS (
-    SELECT chosen.task_id FROM room CROSS JOIN LATERAL (
-        SELECT task_id FROM tasks WHERE tenant = room.tenant AND held_at IS NOT NULL AND status = 'queued'
-        ORDER BY priority DESC, created_at LIMIT greatest(room.slots, 0)
-    ) AS chosen
-)
-UPDATE tasks SET held_at = NULL, due_at = greatest(due_at, now()) FROM chosen
-WHERE tasks.task_id = chosen.task_id AND held_at IS NOT NULL
-RETURNING tasks.task_id, tasks.tenant, tasks.priority
+-- Let tasks back into the line that were held, as many of each tenant (of $1 only, if that is given) as may now run.
+SELECT task_id, tenant, priority FROM let_go($1)
+
+-- name: replayed
+-- How many of the idempotency keys $2 tenant $1 has used before.
+SELECT count(*) FROM tasks WHERE tenant = $1 AND idempotency_key = ANY($2::text[])
 
 -- name: admit
 -- Whether tenant $1 may have $4 more tasks accepted. A row: it may not, and why, and how long to wait.
 SELECT reason, retry_after_s FROM admit($1, $2, $3, $4)
 
--- name: ended_lately
--- How many tasks ended in the last $1 seconds.
-SELECT count(*) FROM tasks WHERE finished_at > now() - make_interval(secs => $1)
+-- name: pace
+-- For how long a task has kept a slot, of late (null: none ended in the last $1 seconds), and how many slots there are,
+-- of workers that were heard of in the last $2 seconds.
+SELECT (
+    SELECT avg(extract(epoch FROM finished_at - started_at))::float8 FROM (
+        SELECT finished_at, started_at FROM tasks
+        WHERE finished_at > now() - make_interval(secs => $1) ORDER BY finished_at DESC LIMIT 200
+    ) AS ended WHERE started_at IS NOT NULL
+) AS slot_s, (
+    SELECT coalesce(sum((state ->> 'slots')::int), 0) FROM workers
+    WHERE seen_at > now() - make_interval(secs => $2) AND state ->> 'state' = 'working'
+) AS slots
 
 -- name: renew_leases
 -- Renew the leases of worker $1 on the tasks $2 for $3 seconds. A task that does not come back is no longer its own;
@@ -291,7 +291,8 @@ DELETE FROM workers WHERE seen_at < now() - make_interval(secs => $1)
 SELECT worker_id, state, extract(epoch FROM now() - seen_at)::float8 AS age_s FROM workers WHERE seen_at > now() - make_interval(secs => $1) ORDER BY started_at
 
 -- name: queue_depth
--- How many tasks wait, how long the oldest has been waiting, and how many run.
-SELECT (SELECT count(*) FROM tasks WHERE status = 'queued') AS queued,
-    (SELECT extract(epoch FROM now() - min(due_at)) FROM tasks WHERE status = 'queued')::float8 AS oldest_wait_s,
+-- How many tasks wait, how long the oldest of those that are not held has been waiting, and how many run.
+SELECT (SELECT count(*) FROM tasks WHERE status = 'queued') AS queued, (
+        SELECT extract(epoch FROM now() - min(due_at)) FROM tasks WHERE status = 'queued' AND held_at IS NULL
+    )::float8 AS oldest_wait_s,
     (SELECT count(*) FROM tasks WHERE status = 'running') AS running

@@ -127,6 +127,24 @@ def test_task_that_is_put_again_keeps_its_place(line: Any) -> None:
     assert tasks + later == line(do)
 
 
+def test_task_that_had_its_turn_goes_to_the_front(line: Any) -> None:
+    """JOB-17: what a lost worker had, or what was held, does not stand behind its tenant's 1,000 once more."""
+    backlog, others, back = waiting("a", count=1000), waiting("b", count=50), waiting("a")[0]._replace(had_turn=True)
+    later = waiting("a", count=2)
+
+    async def do(queue: Queue) -> list[int]:
+        await queue.put(backlog + others)
+        await queue._redis.zpopmin(queue._name, 20)
+        await queue.put([back])
+        await queue.put(later)
+        order = await taken(queue, [*backlog, *others, back, *later])
+        return [order.index(task) for task in (back, *later)]
+
+    back_at, *later_at = line(do)
+    assert back_at <= 2
+    assert all(place > 1000 for place in later_at)
+
+
 def test_empty_line_forgets_its_clocks(line: Any, servers: Embedded) -> None:
     """What tenants there were leaves nothing behind once the line has been empty."""
     tasks = [task for number in range(100) for task in waiting(f"tenant-{number}")]

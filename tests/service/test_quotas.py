@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 
 from engine.auth import Quotas
+from engine.queue import COSTS
 from engine.store import QuotaError, Store
-from engine.task import CANCELLED, NewTask, Priority
+from engine.task import CANCELLED, Claim, Held, NewTask, Priority
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def with_stores(dsn: str) -> Callable[[Callable[[list[Store]], Awaitable[Any]]],
     return run
 
 
-def new_task(tenant: str, quotas: Quotas, priority: Priority = Priority.NORMAL) -> NewTask:
+def new_task(tenant: str, quotas: Quotas, priority: Priority = Priority.NORMAL, key: str | None = None) -> NewTask:
     return NewTask(
         task_id=uuid4(),
         task_type="custom_script",
@@ -48,6 +49,8 @@ def new_task(tenant: str, quotas: Quotas, priority: Priority = Priority.NORMAL) 
         tenant=tenant,
         priority=priority,
         quotas=quotas,
+        idempotency_key=key,
+        request_sha256=b"request" if key else None,
     )
 
 
@@ -115,12 +118,12 @@ def test_no_more_run_at_once_than_the_limit(with_stores: Any) -> None:
         claims = await asyncio.gather(
             *(stores[number % 4].claim(task.task_id, worker, 30) for number, task in enumerate(tasks))
         )
-        running = [claim for claim in claims if claim]
+        running = [claim for claim in claims if isinstance(claim, Claim)]
         other = new_task(f"other-{tenant}", quotas)
         await stores[0].insert(other)
-        assert await stores[0].claim(other.task_id, worker, 30)
+        assert isinstance(await stores[0].claim(other.task_id, worker, 30), Claim)
         nothing = await stores[0].let_go(tenant)
-        overdue = {task.task_id async for page in stores[0].overdue(0, 500) for task in page}
+        overdue = {task.task_id async for page in stores[0].overdue(0, 500) for task in page.tasks}
         await stores[0].finish(running[0], worker, CANCELLED)
         await stores[0].release(running[1], worker)
         freed = await stores[0].let_go(tenant)
@@ -133,7 +136,7 @@ def test_no_more_run_at_once_than_the_limit(with_stores: Any) -> None:
 
 
 def test_most_urgent_of_those_held_is_let_go_first(with_stores: Any) -> None:
-    """Then the oldest. A task that was cancelled meanwhile is no more."""
+    """As in the line. A task that was cancelled meanwhile is no more."""
     tenant, quotas, worker = f"t-{uuid4()}", Quotas(concurrent_tasks=1), uuid4()
 
     async def do(stores: list[Store]) -> Any:
@@ -143,7 +146,7 @@ def test_most_urgent_of_those_held_is_let_go_first(with_stores: Any) -> None:
         for task in tasks:
             await store.insert(task)
         claims = [await store.claim(task.task_id, worker, 30) for task in tasks]
-        assert [True, False, False, False, False] == [claim is not None for claim in claims]
+        assert [True, False, False, False, False] == [isinstance(claim, Claim) for claim in claims]
         await store.cancel(tasks[3].task_id, tenant)
         claim = claims[0]
         order = []
@@ -155,3 +158,150 @@ def test_most_urgent_of_those_held_is_let_go_first(with_stores: Any) -> None:
         return order
 
     assert [4, 2, 1] == with_stores(do)
+
+
+async def claimed(store: Store, task: NewTask, worker: UUID) -> Claim | None:
+    """Accept a task and claim it at once; ``None`` when it is held."""
+    await store.insert(task)
+    claim = await store.claim(task.task_id, worker, 60)
+    return claim if isinstance(claim, Claim) else None
+
+
+def test_low_task_that_is_held_does_not_starve(with_stores: Any) -> None:
+    """However many high ones come up after it, one always being there: it is let go after eight of them."""
+    tenant, quotas, worker = f"t-{uuid4()}", Quotas(concurrent_tasks=1), uuid4()
+
+    async def do(stores: list[Store]) -> list[Priority]:
+        (store, *_) = stores
+        running = await claimed(store, new_task(tenant, quotas), worker)
+        assert await claimed(store, new_task(tenant, quotas, Priority.LOW), worker) is None
+        order: list[Priority] = []
+        while Priority.LOW not in order and len(order) < 30:
+            assert await claimed(store, new_task(tenant, quotas, Priority.HIGH), worker) is None
+            await store.finish(running, worker, CANCELLED)
+            [free] = await store.let_go(tenant)
+            order.append(free.priority)
+            running = await store.claim(free.task_id, worker, 60)
+        return order
+
+    order = with_stores(do)
+    assert [Priority.HIGH, Priority.LOW] == [order[0], order[-1]]
+    assert len(order) <= 9
+
+
+def test_task_that_comes_up_later_does_not_overtake_those_held(with_stores: Any) -> None:
+    """Although there is room just then; and one that was let go and finds no room keeps its place."""
+    tenant, quotas, worker = f"t-{uuid4()}", Quotas(concurrent_tasks=1), uuid4()
+
+    async def do(stores: list[Store]) -> tuple[UUID, UUID]:
+        (store, *_) = stores
+        first, *tasks = (new_task(tenant, quotas) for _ in range(4))
+        running = await claimed(store, first, worker)
+        assert [None, None] == [await claimed(store, task, worker) for task in tasks[:2]]
+        await store.finish(running, worker, CANCELLED)
+        assert await claimed(store, tasks[2], worker) is None
+        for task in tasks[:2]:  # the second finds room too, as long as nobody has claimed the first
+            assert [task.task_id] == [free.task_id for free in await store.let_go(tenant)]
+        running = await store.claim(tasks[1].task_id, worker, 60)
+        assert Held(tenant) == await store.claim(tasks[0].task_id, worker, 60)
+        await store.finish(running, worker, CANCELLED)
+        [free] = await store.let_go(tenant)
+        return free.task_id, tasks[0].task_id
+
+    free, oldest = with_stores(do)
+    assert oldest == free
+
+
+def test_task_that_was_given_back_goes_before_those_held(with_stores: Any) -> None:
+    """A worker that stops, or dies, does not send its task behind all that its tenant has waiting."""
+    tenant, quotas, worker = f"t-{uuid4()}", Quotas(concurrent_tasks=1), uuid4()
+
+    async def do(stores: list[Store]) -> tuple[bool, UUID, UUID]:
+        (store, *_) = stores
+        first, *others = (new_task(tenant, quotas) for _ in range(4))
+        claim = await claimed(store, first, worker)
+        assert [None] * 3 == [await claimed(store, task, worker) for task in others]
+        await store.release(claim, worker)
+        again = await store.claim(first.task_id, worker, 60)
+        await store.release(again, worker)
+        [free] = await store.let_go(tenant)
+        running = await store.claim(free.task_id, worker, 60)
+        assert Held(tenant) == await store.claim(first.task_id, worker, 60)
+        await store.finish(running, worker, CANCELLED)
+        [free] = await store.let_go(tenant)
+        return isinstance(again, Claim), free.task_id, first.task_id
+
+    with_room, free, first = with_stores(do)
+    assert with_room
+    assert first == free
+
+
+def test_letting_go_passes_by_nobody(with_stores: Any, dsn: str) -> None:
+    """JOB-17: with 5,000 tasks held of each of three tenants, it looks at a few dozen rows."""
+    fill = """
+    INSERT INTO tasks (task_id, task_type, policy, parameters, max_attempts, concurrent_limit, tenant, held_at,
+        held_place)
+    SELECT gen_random_uuid(), 'custom_script', 'custom_script', '{}', 3, 2, 't' || n % 3, now(), n
+    FROM generate_series(1, 15000) AS n"""
+    looked = "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'tasks'"
+
+    async def do(_: list[Store]) -> tuple[int, int, int]:
+        connection = await asyncpg.connect(dsn)
+        await connection.execute(fill)
+        async with connection.transaction():
+            one = await connection.fetch("SELECT * FROM let_go('t1')")
+            every = await connection.fetch("SELECT * FROM let_go(NULL)")
+            rows = await connection.fetchval(looked)
+        await connection.close()
+        return len(one), len(every), rows
+
+    one, every, rows = with_stores(do)
+    assert (2, 6) == (one, every)
+    assert 8 <= rows < 100
+
+
+def test_steps_are_those_of_the_line(with_stores: Any, dsn: str) -> None:
+    """Held tasks and those in line are ordered by the same costs, which stand in two places."""
+
+    async def do(_: list[Store]) -> dict[Priority, float]:
+        connection = await asyncpg.connect(dsn)
+        steps = {name: await connection.fetchval(f"SELECT flow_step('{name}')") for name in Priority}
+        await connection.close()
+        return steps
+
+    assert dict(COSTS) == with_stores(do)
+
+
+@pytest.mark.parametrize("quota", ["tasks_per_minute", "queued_tasks"])
+def test_repeated_request_is_not_refused_for_a_quota(with_stores: Any, quota: str) -> None:
+    """API-05: who missed the answer asks again under the same key, alone or in a batch, and is told it."""
+    tenant, quotas = f"t-{uuid4()}", Quotas(**{quota: 2})
+
+    async def do(stores: list[Store]) -> Any:
+        (store, *_) = stores
+        tasks = [new_task(tenant, quotas, key=key) for key in ("a", "b")]
+        first = await store.insert_many(tasks)
+        again = [await store.insert(tasks[0]), await store.insert_many(tasks)]
+        with pytest.raises(QuotaError):
+            await store.insert_many([*tasks, new_task(tenant, quotas, key="c")])
+        return len(first), again
+
+    assert (2, [None, {}]) == with_stores(do)
+
+
+def test_flood_of_a_tenant_leaves_connections_to_others(with_stores: Any, dsn: str) -> None:
+    """API-11: fifty requests that wait for their tenant's lock keep one connection of ten; another tenant's goes on."""
+    flooding, other, quotas = f"t-{uuid4()}", f"t-{uuid4()}", Quotas(queued_tasks=100)
+
+    async def do(stores: list[Store]) -> tuple[bool, int]:
+        connection = await asyncpg.connect(dsn)
+        await connection.execute("SELECT pg_advisory_lock(hashtextextended($1, 0))", flooding)
+        flood = [asyncio.create_task(stores[0].insert(new_task(flooding, quotas))) for _ in range(50)]
+        await asyncio.sleep(0.1)
+        accepted = await stores[0].insert(new_task(other, quotas)) is not None
+        ended_before = sum(task.done() for task in flood)
+        await connection.close()  # lets go of the lock
+        await asyncio.gather(*flood)
+        return accepted, ended_before
+
+    assert (True, 0) == with_stores(do)
