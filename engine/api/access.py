@@ -11,7 +11,7 @@ from litestar.handlers import BaseRouteHandler
 
 from engine.api.problems import RequestError
 from engine.auth import ANYONE, Principal, Scope
-from engine.keys import Keys
+from engine.keys import ExpiredKeyError, Keys
 
 PUBLIC = "public"
 ANY_KEY = "any key"
@@ -60,17 +60,20 @@ class Access:
         """
         needed = SCOPES.get(str(getattr(handler, "operation_id", "")))
         principal = ANYONE if self._keys is None or needed == PUBLIC else self._principal(connection, self._keys)
+        connection.scope["principal"] = principal  # type: ignore[typeddict-unknown-key]  # the line of the log has it
         if isinstance(needed, Scope) and needed not in principal.scopes:
             raise RequestError(403, f"The key {principal.key_id} lacks the scope `{needed}`, which this call needs.")
         if needed is None:
             raise RequestError(403, "Nobody has said who may make this call.")
-        connection.scope["principal"] = principal  # type: ignore[typeddict-unknown-key]
 
     def _principal(self, connection: ASGIConnection[Any, Any, Any, Any], keys: Keys) -> Principal:
         given = connection.headers.getall("authorization", []) + connection.headers.getall("x-api-key", [])
         text = given[0] if len(given) == 1 else ""
         scheme, _, rest = text.partition(" ")
-        principal = keys.find(rest.strip() if scheme.lower() == "bearer" else text)
+        try:
+            principal = keys.find(rest.strip() if scheme.lower() == "bearer" else text)
+        except ExpiredKeyError as error:
+            raise RequestError(401, f"The key {error.key_id} has expired.") from None
         if principal is None:
             raise RequestError(401, "Send a key that holds, as `Authorization: Bearer uak_…` or `X-API-Key: uak_…`.")
         return principal

@@ -161,6 +161,7 @@ class Shell:
             status=status,
             duration_ms=round(duration_s * 1000, 2),
             task_id=scope.get("task_id"),
+            key_id=scope["principal"].key_id,
         )
 
 
