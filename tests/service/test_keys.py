@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -330,6 +332,31 @@ def test_good_file_is_read(tmp_path: Path) -> None:
     path.write_text(GOOD)
     assert Keys(path, POLICIES).find("uak_0123456789ab_" + "x" * 43) is None
     assert ["0123456789ab"] == list(read_keys(path))
+
+
+def test_every_key_is_compared_in_constant_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """API-02: once, whole hashes, whether or not there is such an id, and whatever the text is."""
+    path = tmp_path / "keys.toml"
+    made = make_key("a", [Scope.READ])
+    add_key(path, made)
+    keys = Keys(path, POLICIES)
+    compared: list[tuple[int, int]] = []
+
+    def compare(one: str, other: str) -> bool:
+        compared.append((len(one), len(other)))
+        return hmac.compare_digest(one, other)
+
+    monkeypatch.setattr("engine.keys.hmac", SimpleNamespace(compare_digest=compare))
+    texts = [
+        made.text,
+        made.text[:-1] + "!",
+        make_key("a", [Scope.READ]).text,
+        f"uak_{made.key_id}_{'x' * 43}",
+        "",
+        "x",
+    ]
+    assert [True] + [False] * 5 == [keys.find(text) is not None for text in texts]
+    assert [(64, 64)] * 6 == compared
 
 
 def test_keys_made_at_the_same_time_are_all_in_the_file(tmp_path: Path) -> None:
