@@ -93,7 +93,7 @@ def _count_connections() -> int:
 def _config(service: Service, keys: Keys | None, connections: int) -> uvicorn.Config:
     http = cast(type[asyncio.Protocol], Connections(connections))  # uvicorn calls it, as it would the class
     return uvicorn.Config(
-        create_app(service, keys, version=engine_version()),
+        create_app(service, keys, version=engine_version(), connections=connections),
         loop="uvloop", http=http, ws="none", lifespan="on", log_config=None, access_log=False,
         server_header=False, date_header=True, proxy_headers=False,
         timeout_keep_alive=IDLE_S, timeout_graceful_shutdown=GRACEFUL_S,

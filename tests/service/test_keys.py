@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import os
@@ -13,16 +14,20 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import httpx
 import pytest
+from litestar import Request
 from stack import FOREIGN, ROOT, Stack, task, until
 
-from engine.api.access import ANY_KEY, PUBLIC, SCOPES
+from engine.api.access import ANY_KEY, PUBLIC, SCOPES, Access, leave
+from engine.api.problems import RequestError
+from engine.api.requests import BigBodies
 from engine.api.routes import ROUTES
-from engine.auth import Quotas, Scope
+from engine.api.server import CONNECTIONS
+from engine.auth import Principal, Quotas, Scope
 from engine.keys import Keys, KeysError, NewKey, add_key, make_key, read_keys, remove_key
 
 POLICIES = ("custom_script",)
@@ -94,6 +99,13 @@ CALLS = calls()
 def test_every_route_has_its_scope() -> None:
     """API-01: no more and no fewer; a new route is closed until somebody says who may call it."""
     assert SCOPES.keys() == CALLS.keys()
+
+
+def test_service_has_no_other_routes(held: Held) -> None:
+    """What it says that there is, is what has a scope."""
+    paths = held.stack.client.get("/openapi.json").json()["paths"]
+    operations = [operation["operationId"] for methods in paths.values() for operation in methods.values()]
+    assert sorted(SCOPES) == sorted(operations)
 
 
 @pytest.mark.parametrize("operation", CALLS)
@@ -244,6 +256,70 @@ def test_quota_of_a_key_is_429(held: Held) -> None:
     assert [202, 202, 429] == [answer.status_code for answer in answers]
     assert 0 < int(answers[-1].headers["retry-after"]) <= 60
     assert "tasks_per_minute" in answers[-1].json()["detail"]
+
+
+def test_open_requests_of_a_tenant_are_half_of_all() -> None:
+    """Those that wait long leave connections to others: one more is 429, another tenant's is not, an end makes room."""
+    access = Access(cast(Keys, Finds()), most_of_one=2)
+    handler = cast(Any, SimpleNamespace(operation_id="getTask"))
+
+    def ask(tenant: str) -> dict[str, Any]:
+        scope: dict[str, Any] = {"type": "http", "headers": [(b"x-api-key", tenant.encode())]}
+        access.guard(Request(cast(Any, scope)), handler)
+        return scope
+
+    first, _ = ask("a"), ask("a")
+    with pytest.raises(RequestError) as caught:
+        ask("a")
+    assert (429, "2") == (caught.value.status, caught.value.headers["Retry-After"])
+    ask("b")
+    leave(first)
+    leave(first)
+    ask("a")
+    with pytest.raises(RequestError):
+        ask("a")
+
+
+class Finds:
+    """Keys that are the names of their tenants."""
+
+    def find(self, text: str) -> Principal:
+        return Principal(tenant=text, scopes=frozenset(Scope))
+
+
+def test_requests_that_were_answered_are_not_open(held: Held) -> None:
+    """However they end: more than a tenant may have open, one after another, with every sort of answer."""
+    key = held.key("patient", *Scope)
+    until(lambda: held.holds(key), "the new key is taken up")
+    paths = ("/openapi.json", "/nothing", f"/task/{uuid4()}", "/tasks?limit=x", f"/task/{uuid4()}/events")
+    with held.as_(key) as client:
+        for _ in range(CONNECTIONS // 2 // len(paths) + 1):
+            assert 429 not in [client.get(path).status_code for path in paths]
+
+
+def test_slow_bodies_of_one_tenant_leave_a_place_to_others() -> None:
+    """However many it sends; another tenant's comes at once."""
+
+    async def take() -> None:
+        bodies = BigBodies()
+
+        async def hold(tenant: str, taken: asyncio.Event) -> None:
+            async with bodies.place(tenant):
+                taken.set()
+                await asyncio.Event().wait()
+
+        events = [asyncio.Event() for _ in range(BigBodies.PLACES + 1)]
+        tasks = [asyncio.create_task(hold("slow", event)) for event in events[:-1]]
+        await asyncio.gather(*(event.wait() for event in events[: BigBodies.PLACES - 1]))
+        tasks.append(asyncio.create_task(hold("other", events[-1])))
+        await asyncio.wait_for(events[-1].wait(), 20)
+        assert not events[-2].is_set()
+        tasks[0].cancel()
+        await asyncio.wait_for(events[-2].wait(), 20)
+        for each in tasks:
+            each.cancel()
+
+    asyncio.run(take())
 
 
 def test_keys_of_a_running_service_come_and_go(held: Held) -> None:
