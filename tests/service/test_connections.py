@@ -207,9 +207,11 @@ def test_body_that_does_not_come_is_408(monkeypatch: pytest.MonkeyPatch) -> None
 class Served:
     """uvicorn with our connections and next to no application, in a thread."""
 
-    def __init__(self, most: int, patience: Patience) -> None:
+    def __init__(self, most: int, send_bytes: int | None, patience: Patience) -> None:
         self.go_on = threading.Event()
         listener = socket.create_server(("127.0.0.1", 0))
+        if send_bytes is not None:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_bytes)
         self.port = listener.getsockname()[1]
         http = cast(Any, Connections(most, patience))
         config = uvicorn.Config(
@@ -233,6 +235,8 @@ class Served:
             await asyncio.to_thread(self.go_on.wait)
         if scope["path"] == "/long":
             body = bytes(32 << 20)
+        if scope["path"] == "/medium":
+            body = bytes(50_000)
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
         await send({"type": "http.response.body", "body": body})
 
@@ -251,8 +255,8 @@ def serve() -> Iterator[Serve]:
     """Starts them."""
     started: list[Served] = []
 
-    def start(most: int = 100, **patience: float) -> Served:
-        started.append(Served(most, Patience(**patience)))
+    def start(most: int = 100, send_bytes: int | None = None, **patience: float) -> Served:
+        started.append(Served(most, send_bytes, Patience(**patience)))
         return started[-1]
 
     yield start
@@ -330,6 +334,16 @@ def test_field_behind_a_body_is_no_header(connect: Connect, serve: Serve) -> Non
     assert ["host", "transfer-encoding"] == json.loads(answer.body)
 
 
+def test_who_is_refused_may_finish_its_sentence(connect: Connect, serve: Serve) -> None:
+    """What it still sends is read: a reset would take the answer from it before it has read it."""
+    raw = connect(serve(refused_s=30).port)
+    raw.send(GET + b"X: " + b"a" * (HEAD_BYTES + 1) + b"\r\n")
+    for _ in range(20):
+        raw.send(b"X: a\r\n" * 100)
+        time.sleep(0.01)
+    assert [431] == [answer.status for answer in raw.read_all()]
+
+
 def test_full_house_the_one_that_waited_longest_makes_room(connect: Connect, serve: Serve) -> None:
     """API-07: ten that have begun a head, and an eleventh that asks: it is answered, and the first has gone."""
     served = serve(most=10)
@@ -385,12 +399,16 @@ def test_full_house_of_those_who_are_served_is_503(connect: Connect, serve: Serv
     assert 200 == answer_late.status
 
 
-@pytest.mark.parametrize("more", [b"", b"Connection: close\r\n"], ids=["kept", "closed"])
-def test_client_that_takes_nothing_ends_the_connection(connect: Connect, serve: Serve, more: bytes) -> None:
-    """32 MiB that nobody reads are let go of, whether or not the connection was to end with them."""
-    served = serve(take_s=0.3)
+@pytest.mark.parametrize(
+    ("path", "more"),
+    [("/long", b""), ("/long", b"Connection: close\r\n"), ("/medium", b"Connection: close\r\n")],
+    ids=["long, kept", "long, closed", "medium, closed"],
+)
+def test_client_that_takes_nothing_ends_the_connection(connect: Connect, serve: Serve, path: str, more: bytes) -> None:
+    """What nobody reads is let go of, whether or not the connection was to end with it, and be it little."""
+    served = serve(take_s=0.3, send_bytes=4096)
     raw = connect(served.port, buffer_bytes=4096)
-    raw.send(get("/long", more))
+    raw.send(get(path, more))
     until(lambda: served.open == 1, "it is there")
     until(lambda: served.open == 0, "it was given up")
 
