@@ -7,6 +7,8 @@ costly, and nobody guesses these.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import hmac
 import os
@@ -15,17 +17,17 @@ import secrets
 import tempfile
 import time
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import tomli_w
 from msgspec import Meta
 
 from engine.auth import Principal, Quotas, Scope
-from engine.logs import get_logger
+from engine.logs import get_logger, redact
 
 PREFIX = "uak"
 CHECK_S = 1.0
@@ -36,6 +38,14 @@ _NOBODYS = "0" * 64
 
 class KeysError(Exception):
     """A file of keys that cannot be used: which file, which key, and why."""
+
+
+class ExpiredKeyError(Exception):
+    """A key that held once."""
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(f"the key {key_id} has expired")
+        self.key_id = key_id
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -61,7 +71,7 @@ class NewKey(NamedTuple):
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
-    keys: dict[str, Key] = {}
+    keys: dict[str, dict[str, Any]] = {}
 
 
 class Keys:
@@ -77,21 +87,28 @@ class Keys:
         """
         self._path = path
         self._policies = frozenset(policies)
-        self._keys, self._seen = self._read(), _stamp(path)
+        self._seen = _stamp(path)  # before it is read: what changes meanwhile is seen as a change
+        self._keys = self._read()
         self._looked_at_s = time.monotonic()
         if not self._keys:
             raise KeysError(f"{path}: no key in it; `python -m engine keys new` makes one")
 
     def find(self, text: str) -> Principal | None:
-        """Who holds a key; ``None`` when nobody does, or when it has expired."""
+        """Who holds a key; ``None`` when nobody does.
+
+        Raises:
+            ExpiredKeyError: somebody did.
+        """
         self._look_again()
         found = _KEY.fullmatch(text)
         key_id, secret = found.groups() if found else ("", "")
         key = self._keys.get(key_id)
         # the same work whether or not there is such an id
         is_it = hmac.compare_digest(_sha256(secret), key.sha256 if key else _NOBODYS)
-        if key is None or not is_it or (key.expires_at is not None and key.expires_at <= datetime.now(UTC)):
+        if key is None or not is_it:
             return None
+        if key.expires_at is not None and key.expires_at <= datetime.now(UTC):
+            raise ExpiredKeyError(key_id)
         allowed = None if key.policies is None else frozenset(key.policies)
         scopes = frozenset(key.scopes)
         return Principal(tenant=key.tenant, scopes=scopes, policies=allowed, quotas=key.quotas, key_id=key_id)
@@ -164,7 +181,8 @@ def add_key(path: Path, new: NewKey) -> None:
     Raises:
         KeysError: the file cannot be read or written.
     """
-    _write(path, (read_keys(path) if path.exists() else {}) | {new.key_id: new.key})
+    with _alone(path):
+        _write(path, (read_keys(path) if path.exists() else {}) | {new.key_id: new.key})
 
 
 def remove_key(path: Path, key_id: str) -> None:
@@ -173,28 +191,53 @@ def remove_key(path: Path, key_id: str) -> None:
     Raises:
         KeysError: there is no such key, or the file cannot be read or written.
     """
-    keys = read_keys(path)
-    if key_id not in keys:
-        raise KeysError(f"{path}: there is no key {key_id}; `python -m engine keys list` shows those that there are")
-    _write(path, {known: key for known, key in keys.items() if known != key_id})
+    with _alone(path):
+        keys = read_keys(path)
+        if key_id not in keys:
+            raise KeysError(
+                f"{path}: there is no key {key_id}; `python -m engine keys list` shows those that there are"
+            )
+        _write(path, {known: key for known, key in keys.items() if known != key_id})
 
 
 def _parse(text: str) -> dict[str, Key]:
-    keys = msgspec.convert(tomllib.loads(text), _File).keys
-    for key_id, key in keys.items():
-        if not _ID.fullmatch(key_id):
-            raise ValueError(f"keys.{key_id}: an id is twelve hexadecimal digits")
-        if key.expires_at is not None and key.expires_at.tzinfo is None:
-            raise ValueError(f"keys.{key_id}.expires_at: needs an offset from UTC, such as Z")
-    return keys
+    entries = msgspec.convert(tomllib.loads(text), _File).keys
+    return {key_id: _entry(key_id, entry) for key_id, entry in entries.items()}
+
+
+def _entry(key_id: str, entry: dict[str, Any]) -> Key:
+    if not _ID.fullmatch(key_id):
+        raise ValueError(f"keys.{redact(key_id)}: an id is twelve hexadecimal digits")
+    try:
+        key = msgspec.convert(entry, Key)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"keys.{key_id}: {error}") from None
+    if key.expires_at is not None and key.expires_at.tzinfo is None:
+        raise ValueError(f"keys.{key_id}.expires_at: needs an offset from UTC, such as Z")
+    return key
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One process at a time changes the file: of two keys that are made at once, none is lost."""
+    try:
+        folder = os.open(path.resolve().parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise KeysError(f"{path}: cannot be written: {error.strerror}") from error
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _write(path: Path, keys: dict[str, Key]) -> None:
-    """All at once: who reads meanwhile reads the old file or the new one."""
+    """All at once: who reads meanwhile reads the old file or the new one. Whose it is and who may read it stays."""
     text = tomli_w.dumps(
         {"keys": {key_id: msgspec.to_builtins(key, builtin_types=[datetime]) for key_id, key in keys.items()}}
     )
     try:
+        path = path.resolve()  # a link stays one
         fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with open(fd, "w", encoding="utf-8") as file:
@@ -202,7 +245,10 @@ def _write(path: Path, keys: dict[str, Key]) -> None:
                 file.flush()
                 os.fsync(fd)
             if path.exists():
-                os.chmod(temporary, path.stat().st_mode & 0o777)
+                old = path.stat()
+                os.chmod(temporary, old.st_mode & 0o777)
+                if old.st_uid != os.geteuid():  # root changes the file of the service's own user
+                    os.chown(temporary, old.st_uid, old.st_gid)
             os.replace(temporary, path)
         except BaseException:
             os.unlink(temporary)

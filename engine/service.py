@@ -386,7 +386,7 @@ class Service:
         if principal.policies is not None and policy.name not in principal.policies:
             allowed = ", ".join(sorted(principal.policies))
             raise PolicyForbiddenError(
-                "$.policy", f"your key may not use the policy {policy.name}; it may use: {allowed}"
+                "$.policy", f"the key {principal.key_id} may not use the policy {policy.name}; it may use: {allowed}"
             )
         return NewTask(
             task_id=task_id,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, MutableMapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
-from engine.api.problems import RequestError
+from engine.api.problems import RETRY_AFTER_S, RequestError
 from engine.auth import ANYONE, Principal, Scope
-from engine.keys import Keys
+from engine.keys import ExpiredKeyError, Keys
 
 PUBLIC = "public"
 ANY_KEY = "any key"
@@ -40,37 +41,67 @@ SCOPES: Mapping[str, Scope | str] = MappingProxyType(
     }
 )
 """Operation → what opens it. One that is not here is closed."""
+_ASK = {"WWW-Authenticate": 'Bearer realm="unityai"'}
 
 
 class Access:
     """Asks for a key where there are keys."""
 
-    def __init__(self, keys: Keys | None) -> None:
+    def __init__(self, keys: Keys | None, most_of_one: int) -> None:
         """
         Args:
             keys: those that there are; ``None`` lets anyone do anything, which only development allows.
+            most_of_one: requests of one tenant that may be open at the same time, so that those that wait long leave
+                connections to others.
         """
         self._keys = keys
+        self._most_of_one = most_of_one
+        self._open: Counter[str] = Counter()
 
     def guard(self, connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
         """Litestar's guard of every call: who asks, and whether it may.
 
         Raises:
-            RequestError: 401 without a key that holds, 403 with one that does not open this call.
+            RequestError: 401 without a key that holds, 403 with one that does not open this call, 429 when too many
+                requests of the tenant are open.
         """
         needed = SCOPES.get(str(getattr(handler, "operation_id", "")))
         principal = ANYONE if self._keys is None or needed == PUBLIC else self._principal(connection, self._keys)
+        connection.scope["principal"] = principal  # type: ignore[typeddict-unknown-key]  # the line of the log has it
         if isinstance(needed, Scope) and needed not in principal.scopes:
             raise RequestError(403, f"The key {principal.key_id} lacks the scope `{needed}`, which this call needs.")
         if needed is None:
             raise RequestError(403, "Nobody has said who may make this call.")
-        connection.scope["principal"] = principal  # type: ignore[typeddict-unknown-key]
+        if self._keys is not None and needed != PUBLIC:
+            self._enter(cast(MutableMapping[str, Any], connection.scope), principal.tenant)
+
+    def _enter(self, scope: MutableMapping[str, Any], tenant: str) -> None:
+        if self._open[tenant] >= self._most_of_one:
+            detail = f"Your tenant has {self._most_of_one} requests open, and may have no more. Wait for an answer."
+            raise RequestError(429, detail, headers={"Retry-After": str(RETRY_AFTER_S)})
+        self._open[tenant] += 1
+        scope["leave"] = lambda: self._leave(tenant)
+
+    def _leave(self, tenant: str) -> None:
+        self._open[tenant] -= 1
+        if not self._open[tenant]:
+            del self._open[tenant]
 
     def _principal(self, connection: ASGIConnection[Any, Any, Any, Any], keys: Keys) -> Principal:
         given = connection.headers.getall("authorization", []) + connection.headers.getall("x-api-key", [])
         text = given[0] if len(given) == 1 else ""
         scheme, _, rest = text.partition(" ")
-        principal = keys.find(rest.strip() if scheme.lower() == "bearer" else text)
+        try:
+            principal = keys.find(rest.strip() if scheme.lower() == "bearer" else text)
+        except ExpiredKeyError as error:
+            raise RequestError(401, f"The key {error.key_id} has expired.", headers=_ASK) from None
         if principal is None:
-            raise RequestError(401, "Send a key that holds, as `Authorization: Bearer uak_…` or `X-API-Key: uak_…`.")
+            detail = "Send a key that holds, as `Authorization: Bearer uak_…` or `X-API-Key: uak_…`."
+            raise RequestError(401, detail, headers=_ASK)
         return principal
+
+
+def leave(scope: MutableMapping[str, Any]) -> None:
+    """The request has been answered, or has gone: its tenant may open another."""
+    if "leave" in scope:
+        scope.pop("leave")()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import ipaddress
 import re
@@ -17,12 +16,12 @@ from litestar.config.cors import CORSConfig
 from litestar.datastructures import State as AppState
 from litestar.handlers import HTTPRouteHandler
 
-from engine.api.access import Access
+from engine.api.access import Access, leave
 from engine.api.checker import Checker
 from engine.api.docs import build_docs, content_security_policy
 from engine.api.openapi import build_openapi
 from engine.api.problems import MEDIA_TYPE, Problem, answer_exception, make_problem, problem_of
-from engine.api.requests import BIG_BODIES, State
+from engine.api.requests import BigBodies, State
 from engine.api.routes import ROUTES
 from engine.auth import ANYONE
 from engine.follow import Followers
@@ -43,14 +42,21 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 
-def create_app(service: Service, keys: Keys | None, *, version: str) -> Shell:
-    """The application around a service, which it runs while it is up."""
+def create_app(service: Service, keys: Keys | None, *, version: str, connections: int) -> Shell:
+    """The application around a service, which it runs while it is up.
+
+    Args:
+        service: it answers.
+        keys: those that there are; ``None`` lets anyone do anything.
+        version: its own.
+        connections: how many clients may be connected; a tenant's may have half as many requests open.
+    """
     document = build_openapi(ROUTES, service.policies.task_types, version)
     parts = State(
         service=service,
         checker=Checker(),
         followers=Followers(service),
-        big_bodies=asyncio.Semaphore(BIG_BODIES),
+        big_bodies=BigBodies(),
         openapi=msgspec.json.encode(document),
         docs=build_docs(document).encode(),
     )
@@ -63,7 +69,7 @@ def create_app(service: Service, keys: Keys | None, *, version: str) -> Shell:
 
     app = Litestar(
         route_handlers=list(ROUTES),
-        guards=[Access(keys).guard],
+        guards=[Access(keys, (connections + 1) // 2).guard],
         state=AppState({"parts": parts}),
         lifespan=[lifespan],
         exception_handlers={Exception: answer_exception},
@@ -138,6 +144,7 @@ class Shell:
                 raise
             await _send_problem(problem_of(error)[0], send_marked)
         finally:
+            leave(scope)
             duration_s = time.perf_counter() - started
             self._metrics.answered(scope.get("path_template"), scope["method"], status, duration_s)
             self._log_request(scope, status, duration_s)
@@ -161,6 +168,7 @@ class Shell:
             status=status,
             duration_ms=round(duration_s * 1000, 2),
             task_id=scope.get("task_id"),
+            key_id=scope["principal"].key_id,
         )
 
 

@@ -167,7 +167,7 @@ _PROBLEMS = {
     408: "The body took too long.",
     413: "The body is too long.",
     415: "The body is not JSON in UTF-8.",
-    429: "More than the tenant's quota; try again after `Retry-After` seconds.",
+    429: "More than the tenant's quota, or too many of its requests open; try again after `Retry-After` seconds.",
     503: "PostgreSQL is away. Nothing is promised: try again after `Retry-After` seconds.",
 }
 
@@ -220,7 +220,7 @@ def _behind_a_key(route: HTTPRouteHandler, operation: dict[str, Any]) -> dict[st
     scope = SCOPES[str(route.operation_id)]
     if scope == PUBLIC:
         return operation
-    refusals = _problems(401, 403, *([429] if str(route.operation_id).startswith("execute") else []))
+    refusals = _problems(401, 403, 429)
     opened = f"Needs a key with the scope `{scope}`." if isinstance(scope, Scope) else "Needs a key, of any scope."
     return operation | {
         "description": opened,

@@ -45,11 +45,14 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class RequestError(Exception):
     """A request that is refused before its body is understood."""
 
-    def __init__(self, status: int, detail: str, *, path: str | None = None) -> None:
+    def __init__(
+        self, status: int, detail: str, *, path: str | None = None, headers: dict[str, str] | None = None
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
         self.path = path
+        self.headers = headers or {}
 
 
 def answer_exception(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
@@ -67,8 +70,7 @@ def problem_of(error: Exception) -> tuple[Problem, dict[str, str]]:
         status = 403 if isinstance(error, PolicyForbiddenError) else 400
         problem = _faulty(Fault(path=error.path, message=error.message), status)
     elif isinstance(error, RequestError):
-        if error.status == 401:
-            headers["WWW-Authenticate"] = 'Bearer realm="unityai"'
+        headers |= error.headers
         faults = (Fault(path=error.path, message=error.detail),) if error.path else ()
         problem = make_problem(error.status, error.detail, faults)
     elif isinstance(error, KeyTakenError):

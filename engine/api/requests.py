@@ -8,6 +8,7 @@ import math
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 import msgspec
 from litestar import MediaType, Request, Response
@@ -22,10 +23,29 @@ from engine.service import MAX_WAIT_S, Service
 from engine.task import StoredTask
 
 BODY_TIMEOUT_S = 120.0
-BIG_BODIES = 4
 
 Connection = Request[Any, Any, Any]
 Answer = msgspec.Struct | tuple[msgspec.Struct, ...]
+
+
+class BigBodies:
+    """Places in memory for bodies beyond ``INLINE_BYTES``, or of unknown length.
+
+    No tenant has all of them: one that sends slowly would keep the others waiting.
+    """
+
+    PLACES = 4
+
+    def __init__(self) -> None:
+        self._places = asyncio.Semaphore(self.PLACES)
+        self._tenants: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+
+    @contextlib.asynccontextmanager
+    async def place(self, tenant: str) -> AsyncIterator[None]:
+        """One place, as soon as there is one."""
+        own = self._tenants.setdefault(tenant, asyncio.Semaphore(self.PLACES - 1))
+        async with own, self._places:
+            yield
 
 
 class State(msgspec.Struct, frozen=True):
@@ -34,8 +54,7 @@ class State(msgspec.Struct, frozen=True):
     service: Service
     checker: Checker
     followers: Followers
-    big_bodies: asyncio.Semaphore
-    """Bodies beyond ``INLINE_BYTES``, or of unknown length, that may be in memory at the same time."""
+    big_bodies: BigBodies
     openapi: bytes
     docs: bytes
 
@@ -84,10 +103,10 @@ def check_content_type(request: Connection) -> None:
         raise RequestError(415, "Send the body as it is, without Content-Encoding.")
 
 
-def room_for(request: Connection, state: State) -> Any:
+def room_for(request: Connection, state: State) -> contextlib.AbstractAsyncContextManager[None]:
     length = request.headers.get("content-length", "")
     small = length.isdecimal() and int(length) <= INLINE_BYTES
-    return _NO_LIMIT if small else state.big_bodies
+    return contextlib.nullcontext() if small else state.big_bodies.place(principal_of(request).tenant)
 
 
 async def read_body(request: Connection) -> bytes:
@@ -105,12 +124,3 @@ async def arriving() -> AsyncIterator[None]:
         raise RequestError(400, "The body broke off.") from None
     except TimeoutError:
         raise RequestError(408, f"The body did not arrive within {BODY_TIMEOUT_S:g} s.") from None
-
-
-class _NoLimit:
-    async def __aenter__(self) -> None: ...
-
-    async def __aexit__(self, *_: object) -> None: ...
-
-
-_NO_LIMIT = _NoLimit()

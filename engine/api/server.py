@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import resource
 from types import FrameType
+from typing import cast
 
 import uvicorn
 from prometheus_client import CollectorRegistry
 
 from engine.api.app import create_app, is_loopback
+from engine.api.connections import IDLE_S, Connections
 from engine.keys import Keys
 from engine.listening import listen
+from engine.logs import get_logger
 from engine.metrics import ApiMetrics
 from engine.policies import Policies
 from engine.queue import Queue
@@ -20,7 +25,8 @@ from engine.tracing import Traces, open_traces
 from engine.versions import engine_version
 
 CONNECTIONS = 2000
-KEEP_ALIVE_S = 75
+OTHER_DESCRIPTORS = 200
+"""For servers, logs and pipes."""
 GRACEFUL_S = 10
 STORE_ANSWER_S = 1.7
 """A client hears within two seconds that PostgreSQL is away, also when it hangs instead of refusing."""
@@ -39,7 +45,7 @@ async def serve(settings: Settings) -> None:
     listener = listen(settings.listen_host, settings.port)
     async with open_traces(settings, "api") as traces:
         service = _make_service(settings, traces)
-        await _Server(_config(service, keys), service).serve(sockets=[listener])
+        await _Server(_config(service, keys, _count_connections()), service).serve(sockets=[listener])
 
 
 def _read_keys(settings: Settings) -> Keys | None:
@@ -70,12 +76,27 @@ def _make_service(settings: Settings, traces: Traces) -> Service:
     )
 
 
-def _config(service: Service, keys: Keys | None) -> uvicorn.Config:
+def _count_connections() -> int:
+    """How many clients may be connected: each takes a descriptor, and another for the file that it uploads."""
+    wanted = 2 * CONNECTIONS + OTHER_DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return CONNECTIONS
+    count = max(1, (soft - OTHER_DESCRIPTORS) // 2)
+    get_logger().warning("few descriptors, so few clients", connections=count, descriptors=soft, mend="ulimit -n")
+    return count
+
+
+def _config(service: Service, keys: Keys | None, connections: int) -> uvicorn.Config:
+    http = cast(type[asyncio.Protocol], Connections(connections))  # uvicorn calls it, as it would the class
     return uvicorn.Config(
-        create_app(service, keys, version=engine_version()),
-        loop="uvloop", http="httptools", ws="none", lifespan="on", log_config=None, access_log=False,
-        server_header=False, date_header=True, proxy_headers=False, limit_concurrency=CONNECTIONS,
-        timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=GRACEFUL_S,
+        create_app(service, keys, version=engine_version(), connections=connections),
+        loop="uvloop", http=http, ws="none", lifespan="on", log_config=None, access_log=False,
+        server_header=False, date_header=True, proxy_headers=False,
+        timeout_keep_alive=IDLE_S, timeout_graceful_shutdown=GRACEFUL_S,
     )  # fmt: skip
 
 

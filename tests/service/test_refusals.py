@@ -135,6 +135,8 @@ def test_long_body_is_413(client: httpx.Client) -> None:
         "/task/*",
         "/task/..%2f..%2fhealth",
         "/task/%00",
+        "/task/%0a",
+        "/task/00000000-0000-4000-8000-000000000000%0d%0aDEL%20x",
         "/task/" + "a" * 5000,
         "/nothing/here",
         "/",
@@ -166,9 +168,20 @@ def test_other_methods_are_405(client: httpx.Client, method: str) -> None:
         assert 405 == response.json()["status"]
 
 
-def test_foreign_host_name_is_refused_on_loopback(client: httpx.Client) -> None:
-    """A foreign site that points its name to 127.0.0.1 does not reach a service without keys."""
-    response = client.post("/execute", json=GOOD, headers={"Host": "evil.example"})
+@pytest.mark.parametrize("header", ["X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"])
+def test_method_is_the_one_of_the_request(client: httpx.Client, header: str) -> None:
+    """API-17: no header and no parameter makes another of it."""
+    task_id = client.post("/execute", json=GOOD, params={"wait": 30}).json()["task_id"]
+    answer = client.get(f"/task/{task_id}", headers={header: "DELETE"}, params={"_method": "DELETE"})
+    assert (200, "succeeded") == (answer.status_code, answer.json()["status"])
+    assert 405 == client.post(f"/task/{task_id}", headers={header: "GET"}).status_code
+
+
+@pytest.mark.parametrize("forwarded", [{}, {"X-Forwarded-Host": "localhost", "X-Forwarded-For": "127.0.0.1",
+                                            "Forwarded": "for=127.0.0.1;host=localhost"}])  # fmt: skip
+def test_foreign_host_name_is_refused_on_loopback(client: httpx.Client, forwarded: dict[str, str]) -> None:
+    """API-14: a foreign site that points its name to 127.0.0.1 does not reach a service without keys."""
+    response = client.post("/execute", json=GOOD, headers={"Host": "evil.example", **forwarded})
     assert 421 == response.status_code
 
 
