@@ -50,14 +50,16 @@ def make_app(
         tasks_per_minute: Annotated[int | None, typer.Option(min=1, help="Tasks accepted in any 60 seconds.")] = None,
         queued_tasks: Annotated[int | None, typer.Option(min=1, help="Tasks that wait at the same time.")] = None,
         concurrent_tasks: Annotated[int | None, typer.Option(min=1, help="Tasks that run at the same time.")] = None,
-        expires_days: Annotated[float | None, typer.Option(min=0, help="Days until it holds no more.")] = None,
+        expires_days: Annotated[float | None, typer.Option(help="Days until it holds no more.")] = None,
         file: File = None,
     ) -> None:
         """Make a key and print it, once: the file gets its hash. Running services take it up by themselves."""
         with sentences():
             from engine.auth import Quotas
-            from engine.keys import add_key, make_key
+            from engine.keys import KeysError, add_key, make_key
 
+            if expires_days is not None and expires_days <= 0:
+                raise KeysError(f"--expires-days: must be more than 0, is {expires_days:g}")
             settings = load()
             quotas = Quotas(
                 tasks_per_minute=tasks_per_minute, queued_tasks=queued_tasks, concurrent_tasks=concurrent_tasks
@@ -82,7 +84,8 @@ def make_app(
 
             keys = read_keys(path_of(file))
             if json:
-                print_json({key_id: msgspec.structs.replace(key, sha256="0" * 64) for key_id, key in keys.items()})
+                shown = {key_id: msgspec.to_builtins(key) for key_id, key in keys.items()}
+                print_json({key_id: {k: v for k, v in key.items() if k != "sha256"} for key_id, key in shown.items()})
             else:
                 _print_keys(keys)
 

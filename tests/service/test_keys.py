@@ -484,10 +484,14 @@ def test_commands_make_list_and_revoke(tmp_path: Path) -> None:
     listed = run("keys", "list", API_KEYS_FILE=str(path)).stdout
     assert "acme" in listed
     assert text not in listed
+    (shown,) = json.loads(run("keys", "list", "--json", API_KEYS_FILE=str(path)).stdout).values()
+    assert ("acme", ["submit", "read"]) == (shown["tenant"], shown["scopes"])
+    assert "sha256" not in shown
     assert 0 == run("keys", "revoke", str(principal.key_id), "--file", str(path)).returncode
     assert {} == read_keys(path)
     for command in (["new", "--tenant", "a b"], ["new", "--tenant", "a", "--scopes", "all"],
-                    ["new", "--tenant", "a", "--policies", "none"], ["revoke", "0123456789ab"]):  # fmt: skip
+                    ["new", "--tenant", "a", "--policies", "none"], ["revoke", "0123456789ab"],
+                    ["new", "--tenant", "a", "--expires-days", "0"]):  # fmt: skip
         done = run("keys", *command, "--file", str(path))
         assert 1 == done.returncode
         assert done.stderr.startswith("error: ")
