@@ -34,6 +34,7 @@ CATALOGUE = {
     "JOB": "01 02 04 05 07 08 10 11 13 14 16 17 19 20",
     "XT": "01 02 04 05 07 08",
     "ZYG": "01 02 04 05 07 08 10 11 13 14",
+    "API": "01 02 04 05 07 08 10 11 13 14 16 17 19 20 22 23",
 }
 """Category → the numbers of its cases. Those from 90 on are our own additions."""
 
@@ -96,6 +97,22 @@ ELSEWHERE = {
     "SSRF-25": "sandbox/test_web_scraping.py::test_characters_are_right",
     "SSRF-28": "sandbox/test_egress.py::test_the_proxys_own_environment_changes_nothing",
     "SSRF-29": "sandbox/test_egress.py::test_headers_for_the_proxy_alone_are_not_passed_on",
+    "API-01": "service/test_keys.py::test_no_route_answers_without_a_key_that_holds",
+    "API-02": "service/test_keys.py::test_every_key_is_compared_in_constant_time",
+    "API-04": "service/test_execute.py::test_ids_are_random",
+    "API-05": "service/test_keys.py::test_idempotency_keys_of_two_tenants_are_two",
+    "API-07": "service/test_refusals.py::test_long_body_is_413",
+    "API-08": "service/test_refusals.py::test_bad_body_is_400_and_names_the_place",
+    "API-10": "service/test_refusals.py::test_bad_body_is_400_and_names_the_place",
+    "API-11": "service/test_fairness.py::test_no_tenant_and_no_priority_waits_for_a_flood",
+    "API-13": "service/test_request_ids.py::test_malformed_id_is_replaced",
+    "API-14": "service/test_refusals.py::test_foreign_host_name_is_refused_on_loopback",
+    "API-16": "service/test_connections.py::test_what_can_be_read_in_two_ways_is_400",
+    "API-17": "service/test_refusals.py::test_other_methods_are_405",
+    "API-19": "service/test_refusals.py::test_id_in_another_form_is_404",
+    "API-20": "service/test_faults.py::test_poisoned_queue_runs_nothing",
+    "API-22": "service/test_refusals.py::test_answers_cannot_be_taken_for_pages",
+    "API-23": "service/test_events.py::test_followers_are_capped_and_idle_ones_hear_that_it_lives",
     "XT-08": "service/test_files.py::test_equal_artifacts_of_two_tasks_are_two",
     "PROC-14": "sandbox/test_pool.py::test_killed_zygote_is_our_failure_and_the_pool_heals",
     "XT-05": "sandbox/test_pool.py::test_two_hundred_at_once_get_their_own_answers",
@@ -107,4 +124,4 @@ ELSEWHERE = {
     "ZYG-10": "sandbox/test_pool.py::test_killed_zygote_is_our_failure_and_the_pool_heals",
     "ZYG-11": "sandbox/test_pool.py::test_a_thousand_runs_leave_nothing",
 }
-"""Case → the test that has it: it is about the pool, not about one program."""
+"""Case → the test that has it: it is about the pool or the service, not about one program."""
