@@ -126,7 +126,7 @@ def _is_reset(field: Field, result: Result) -> None:
         "identity": (1000, 1000, 1000, 1000),
         "hostname": "sandbox",
         "limits": {
-            "CPU": both(int(limits.cpu_s)), "NPROC": both(limits.threads), "NOFILE": both(limits.open_files),
+            "CPU": both(int(limits.cpu_s) + 1), "NPROC": both(limits.threads), "NOFILE": both(limits.open_files),
             "FSIZE": both(limits.workspace_mib << 20), "CORE": both(0), "MEMLOCK": both(0), "MSGQUEUE": both(0),
             "NICE": both(0), "RTPRIO": both(0),
         },
