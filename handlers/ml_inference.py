@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from handlers import english, models, progress, sentiment, text_analysis, zero_shot
-from handlers.parameters import MlInference, Request, decode
+from handlers.parameters.models import MlInference
+from handlers.parameters.registry import Request, decode
 
 
 class Answer(NamedTuple):

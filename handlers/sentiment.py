@@ -12,7 +12,8 @@ from typing import Any
 
 from vaderSentiment import vaderSentiment as vader  # noqa: N813 its own name says the same twice
 
-from handlers import models, prose
+from handlers import models
+from handlers.documents import prose
 
 THRESHOLD = 0.05
 """Beyond it a text is positive or negative; its authors' own."""

@@ -9,7 +9,8 @@ import numpy as np
 import syllapy
 from py3langid.langid import MODEL_DIR, MODEL_FILE
 
-from handlers import english, language, models, prose
+from handlers import english, language, models
+from handlers.documents import prose
 
 MAX_PHRASES = 10
 MAX_CANDIDATES = 50

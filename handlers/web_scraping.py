@@ -19,9 +19,10 @@ from lxml import etree
 from parsel import Selector
 from w3lib.encoding import html_to_unicode
 
-from handlers.decoding import decode_parameters
+from handlers.data.decoding import decode_parameters
 from handlers.failures import Refusal
-from handlers.parameters import Extract, Request, WebScraping
+from handlers.parameters.registry import Request
+from handlers.parameters.web import Extract, WebScraping
 
 USER_AGENT = "UnityAI-Worker/1 (web_scraping)"
 MAX_REDIRECTS = 5

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from sandbox.egress.address import parse_exceptions
     from sandbox.egress.hosts import is_wide, parse_entry
     from sandbox.errors import HostError, PolicyError, PolicyFault, SandboxError
-    from sandbox.grant import CallGroup, Calls, granted_calls
-    from sandbox.policy import (
+    from sandbox.policy.grant import CallGroup, Calls, granted_calls
+    from sandbox.policy.policy import (
         LAYERS,
         Filesystem,
         Limits,
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
         read_policies,
         read_policy,
     )
-    from sandbox.pool import Pool, PoolStats
+    from sandbox.pool.pool import Pool, PoolStats
+    from sandbox.pool.split_pool import SplitPool, make_pool
+    from sandbox.pool.template import Template
     from sandbox.probe import Host, Layer, probe_host
     from sandbox.result import (
         Artifact,
@@ -41,26 +43,24 @@ if TYPE_CHECKING:
         Usage,
         Violation,
     )
-    from sandbox.split_pool import SplitPool, make_pool
-    from sandbox.template import Template
 
 _HOME = {
     "egress.address": ("parse_exceptions",),
     "egress.hosts": ("is_wide", "parse_entry"),
     "errors": ("HostError", "PolicyError", "PolicyFault", "SandboxError"),
-    "grant": ("CallGroup", "Calls", "granted_calls"),
-    "policy": (
+    "policy.grant": ("CallGroup", "Calls", "granted_calls"),
+    "policy.policy": (
         "LAYERS", "Filesystem", "Limits", "Network", "Policy", "PolicyFile", "Syscalls", "load_policies", "load_policy",
         "policy_paths", "read_policies", "read_policy",
     ),
-    "pool": ("Pool", "PoolStats"),
-    "split_pool": ("SplitPool", "make_pool"),
+    "pool.pool": ("Pool", "PoolStats"),
+    "pool.split_pool": ("SplitPool", "make_pool"),
     "probe": ("Host", "Layer", "probe_host"),
     "result": (
         "Artifact", "ExitReason", "Isolation", "Logs", "Progress", "RefusedArtifact", "Result", "RunError", "Usage",
         "Violation",
     ),
-    "template": ("Template",),
+    "pool.template": ("Template",),
 }  # fmt: skip
 
 __all__ = [
@@ -110,8 +110,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for.
 
-    The zygote imports ``sandbox.child`` and nothing else from here: without this it would load asyncio and all of
-    the supervisor's side, and every child would carry that.
+    The zygote imports ``sandbox.inside`` and nothing else from here: without this it would load asyncio and all of the
+    supervisor's side, and every child would carry that.
     """
     for module, public in _HOME.items():
         if name in public:

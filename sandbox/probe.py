@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 
 from sandbox.isolation import landlock, seccomp
-from sandbox.policy import Policy
+from sandbox.policy.policy import Policy
 
 _PROBE_UID = 60999
 _NAMESPACES = "user, mount, pid, net, ipc, uts"

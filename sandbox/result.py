@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from sandbox.policy import Limits
+from sandbox.policy.policy import Limits
 
 
 class ExitReason(enum.StrEnum):

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+import sandbox
+from tests.support.synchronous import Sandbox
+
 ROOT = Path(__file__).resolve().parent.parent
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
-
-from synchronous import Sandbox  # noqa: E402
-
-import sandbox  # noqa: E402 found by the line above
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,8 @@ import os
 import secrets
 from pathlib import Path
 
-from engine.auth import Scope
-from engine.keys import add_key, make_key
+from engine.config.keys import add_key, make_key
+from engine.model.principal import Scope
 
 SECRETS_DIR = Path("/run/secrets")
 

@@ -1,1 +1,1 @@
-"""The HTTP interface: Litestar in front of ``engine.service``."""
+"""The HTTP interface: Litestar in front of ``engine.service.service``."""

@@ -11,8 +11,8 @@ from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
 from engine.api.problems import RETRY_AFTER_S, RequestError
-from engine.auth import ANYONE, Principal, Scope
-from engine.keys import ExpiredKeyError, Keys
+from engine.config.keys import ExpiredKeyError, Keys
+from engine.model.principal import ANYONE, Principal, Scope
 
 PUBLIC = "public"
 ANY_KEY = "any key"

@@ -9,14 +9,16 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
-from engine.health import Asked, Health, WorkerFound
-from engine.policies import effective_limits
-from engine.policy_show import show
-from engine.scripts import ScriptFacts
-from engine.service import KeptFile
-from engine.settings import Settings
-from engine.task import NULL, ArtifactFacts, Callback, ListedTask, Priority, Script, Status, StoredTask, TaskUsage
-from engine.versions import Versions
+from engine.config.scripts import ScriptFacts
+from engine.config.settings import Settings
+from engine.model.callback import Callback
+from engine.model.outcome import ArtifactFacts, Script, TaskUsage
+from engine.model.status import NULL, Priority, Status
+from engine.model.task import KeptFile, ListedTask, StoredTask
+from engine.model.versions import Versions
+from engine.policies.policies import effective_limits
+from engine.policies.show import show
+from engine.service.health import Asked, Health, WorkerFound
 from sandbox import ExitReason, Isolation, Limits, Logs, Policy, PolicyFile, RefusedArtifact, RunError, Violation
 
 CALLBACK_STATES = ("dead", "due", "delivered")

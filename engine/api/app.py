@@ -17,19 +17,19 @@ from litestar.datastructures import State as AppState
 from litestar.handlers import HTTPRouteHandler
 
 from engine.api.access import Access, leave
-from engine.api.checker import Checker
-from engine.api.docs import build_docs, content_security_policy
-from engine.api.openapi import build_openapi
+from engine.api.body.checker import Checker
+from engine.api.docs.openapi import build_openapi
+from engine.api.docs.page import build_docs, content_security_policy
 from engine.api.problems import MEDIA_TYPE, Problem, answer_exception, make_problem, problem_of
-from engine.api.requests import BigBodies, State
-from engine.api.routes import ROUTES
-from engine.auth import ANYONE
-from engine.follow import Followers
-from engine.keys import Keys
-from engine.logs import get_logger, lines_with
-from engine.metrics import ApiMetrics
-from engine.service import Service
-from engine.tracing import NO_TRACES, SAYS_NOTHING, Span, Traces
+from engine.api.routes.requests import BigBodies, State
+from engine.api.routes.system import ROUTES
+from engine.config.keys import Keys
+from engine.model.principal import ANYONE
+from engine.service.follow import Followers
+from engine.service.service import Service
+from engine.telemetry.logs import get_logger, lines_with
+from engine.telemetry.metrics import ApiMetrics
+from engine.telemetry.tracing import NO_TRACES, SAYS_NOTHING, Span, Traces
 
 METHODS = ("GET", "POST", "DELETE")
 LOOPBACK_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost")

@@ -12,12 +12,11 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException
 from msgspec import Meta
 
-from engine.api.checker import CheckError
-from engine.api.checks import Fault, InvalidRequestError
-from engine.follow import TooManyFollowersError
-from engine.logs import get_logger
-from engine.service import KeyTakenError, PolicyForbiddenError, TaskError
-from engine.store import QuotaError, StoreUnavailableError
+from engine.api.body.check import Fault, InvalidRequestError
+from engine.api.body.checker import CheckError
+from engine.model.errors import KeyTakenError, PolicyForbiddenError, QuotaError, StoreUnavailableError, TaskError
+from engine.service.follow import TooManyFollowersError
+from engine.telemetry.logs import get_logger
 
 QUOTAS = MappingProxyType(
     {

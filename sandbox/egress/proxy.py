@@ -21,7 +21,7 @@ from sandbox.egress.decisions import Decision, Ledger, Refused, answer
 from sandbox.egress.hosts import Rules
 from sandbox.egress.lookup import Lookup, Resolve
 from sandbox.egress.wire import Budget, Wire, pour, pour_chunks
-from sandbox.policy import Network
+from sandbox.policy.policy import Network
 from sandbox.result import EgressRow
 
 _ESTABLISHED: Final = b"HTTP/1.1 200 Connection established\r\n\r\n"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sandbox import ExitReason, Result
 
 if TYPE_CHECKING:
-    from field import Field
+    from tests.attacks.field import Field
 
 Args = Callable[["Field"], Any]
 Outcomes = Mapping[str, tuple[str, ...]]

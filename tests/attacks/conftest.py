@@ -6,12 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-pytest.register_assert_rewrite("attack", "field")
-
-from field import Field, Secrets  # noqa: E402 after the line above
-from synchronous import Sandbox  # noqa: E402 after the line above
+pytest.register_assert_rewrite("tests.attacks.attack", "tests.attacks.field")
 
 from sandbox import Template  # noqa: E402 after the line above
+from tests.attacks.field import Field, Secrets  # noqa: E402 after the line above
+from tests.support.synchronous import Sandbox  # noqa: E402 after the line above
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from synchronous import Sandbox, as_before, eventually, inventory
 
 from sandbox import Result, Template
+from tests.support.synchronous import Sandbox, as_before, eventually, inventory
 
 
 class Secrets:

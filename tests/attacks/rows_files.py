@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from attack import ABSENT, DENIED, DONE, READ_ONLY, Attack, Control, Outside
-from field import Field
-from syscall_numbers import NUMBERS, X86
-
 from sandbox import Result
+from tests.attacks.attack import ABSENT, DENIED, DONE, READ_ONLY, Attack, Control, Outside
+from tests.attacks.field import Field
+from tests.attacks.syscall_numbers import NUMBERS, X86
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -246,7 +245,7 @@ ROWS = (
                     *(str(ROOT / name) for name in ("pyproject.toml", ".env", "engine")),
                     str(field.template.code / "handlers/entry.py"),
                     "/app/engine/__init__.py",
-                    "/app/engine/settings.py",
+                    "/app/engine/config/settings.py",
                     "/app/.env",
                     "/app/pyproject.toml",
                     "/app/policies/custom_script.toml",

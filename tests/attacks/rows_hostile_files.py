@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
-import sample_files as files
-from field import Field
 
 from sandbox import ExitReason, Result
+from tests.attacks.field import Field
+from tests.support import sample_files as files
 
 REFUSED = (ExitReason.ERROR,)
 READ = (ExitReason.OK,)

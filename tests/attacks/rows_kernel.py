@@ -6,11 +6,10 @@ import dataclasses
 import os
 from collections.abc import Iterator
 
-from attack import ANY, DENIED, DONE, Attack, Control
-from field import Field
-from syscall_numbers import NUMBERS, X86
-
 from sandbox import ExitReason, Result
+from tests.attacks.attack import ANY, DENIED, DONE, Attack, Control
+from tests.attacks.field import Field
+from tests.attacks.syscall_numbers import NUMBERS, X86
 
 
 @dataclasses.dataclass(frozen=True)

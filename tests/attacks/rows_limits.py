@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from attack import ANY, DENIED, DONE, Attack, Control, Outside
-from field import Field
-from synchronous import eventually, value_of
-from syscall_numbers import NUMBERS
-
 from sandbox import ExitReason, Result
+from tests.attacks.attack import ANY, DENIED, DONE, Attack, Control, Outside
+from tests.attacks.field import Field
+from tests.attacks.syscall_numbers import NUMBERS
+from tests.support.synchronous import eventually, value_of
 
 MIB = 1 << 20
 _HARD_BY = 1.1

@@ -6,10 +6,9 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from attack import ANY, DENIED, DONE, Attack, Control, Outside
-from field import Field
-
 from sandbox import Result
+from tests.attacks.attack import ANY, DENIED, DONE, Attack, Control, Outside
+from tests.attacks.field import Field
 
 
 def _quick(field: Field, result: Result) -> None:

@@ -8,11 +8,11 @@ import re
 import time
 from pathlib import Path
 
-from attack import Attack, Control, Outside
-from field import Field
-from synchronous import value_of
-
-from sandbox import ExitReason, Result, response
+from sandbox import ExitReason, Result
+from sandbox.run import response
+from tests.attacks.attack import Attack, Control, Outside
+from tests.attacks.field import Field
+from tests.support.synchronous import value_of
 
 _LIARS = (ExitReason.NO_RESULT, ExitReason.NONZERO_EXIT, ExitReason.INVALID_RESULT, ExitReason.ERROR)
 """What a run that spoils its own answer may get. Never ``ok``."""

@@ -9,12 +9,11 @@ import signal
 import sys
 from pathlib import Path
 
-from attack import ABSENT, ANY, DENIED, DONE, READ_ONLY, Attack, Control, Outside
-from field import Field
-from synchronous import children_of, eventually, status_of, value_of
-from syscall_numbers import NUMBERS, X86
-
 from sandbox import ExitReason, Result
+from tests.attacks.attack import ABSENT, ANY, DENIED, DONE, READ_ONLY, Attack, Control, Outside
+from tests.attacks.field import Field
+from tests.attacks.syscall_numbers import NUMBERS, X86
+from tests.support.synchronous import children_of, eventually, status_of, value_of
 
 ROOT = Path(__file__).resolve().parents[2]
 

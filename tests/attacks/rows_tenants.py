@@ -8,12 +8,11 @@ import os
 import time
 from pathlib import Path
 
-from attack import ABSENT, ANY, DENIED, DONE, Attack, Control, Outside
-from field import Field
-from synchronous import descendants, status_of, value_of
-from syscall_numbers import NUMBERS
-
 from sandbox import ExitReason, Result
+from tests.attacks.attack import ABSENT, ANY, DENIED, DONE, Attack, Control, Outside
+from tests.attacks.field import Field
+from tests.attacks.syscall_numbers import NUMBERS
+from tests.support.synchronous import descendants, status_of, value_of
 
 ROOT = Path(__file__).resolve().parents[2]
 

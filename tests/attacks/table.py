@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import rows_files
-import rows_kernel
-import rows_limits
-import rows_network
-import rows_output
-import rows_processes
-import rows_tenants
-from attack import Attack
+from tests.attacks import rows_files, rows_kernel, rows_limits, rows_network, rows_output, rows_processes, rows_tenants
+from tests.attacks.attack import Attack
 
 ROWS: tuple[Attack, ...] = (
     *rows_files.ROWS, *rows_processes.ROWS, *rows_limits.ROWS, *rows_output.ROWS, *rows_kernel.ROWS, *rows_network.ROWS,

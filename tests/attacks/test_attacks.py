@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from attack import PRELUDE, Attack, compare, outside
-from container_seccomp import is_refused_by_container
-from field import Field
-from synchronous import BUSY, value_of
-from table import CATALOGUE, ELSEWHERE, MUST_HAVE_CONTROL, ROWS
 
 from sandbox import Result, SandboxError
+from tests.attacks.attack import PRELUDE, Attack, compare, outside
+from tests.attacks.field import Field
+from tests.attacks.table import CATALOGUE, ELSEWHERE, MUST_HAVE_CONTROL, ROWS
+from tests.support.container_seccomp import is_refused_by_container
+from tests.support.synchronous import BUSY, value_of
 
 WITH_CONTROL = [row for row in ROWS if row.control is not None]
 

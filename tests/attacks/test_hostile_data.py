@@ -16,11 +16,11 @@ from typing import Any
 import duckdb
 import msgspec
 import pytest
-from field import Field, Secrets
-from synchronous import Sandbox
-from table import CATALOGUE, ELSEWHERE
 
 from sandbox import ExitReason, Host, Result, Template, load_policies
+from tests.attacks.field import Field, Secrets
+from tests.attacks.table import CATALOGUE, ELSEWHERE
+from tests.support.synchronous import Sandbox
 
 POLICY = load_policies(Path(__file__).resolve().parents[2] / "policies")["data_processing"]
 REFUSED = (ExitReason.ERROR,)

@@ -10,13 +10,13 @@ from typing import Any
 
 import msgspec
 import pytest
-import sample_files as files
-from field import Field, Secrets
-from rows_hostile_files import ROWS, HostileFile
-from synchronous import Sandbox
-from table import CATALOGUE, ELSEWHERE
 
 from sandbox import ExitReason, Host, Result, Template, load_policies
+from tests.attacks.field import Field, Secrets
+from tests.attacks.rows_hostile_files import ROWS, HostileFile
+from tests.attacks.table import CATALOGUE, ELSEWHERE
+from tests.support import sample_files as files
+from tests.support.synchronous import Sandbox
 
 POLICIES = load_policies(Path(__file__).resolve().parents[2] / "policies")
 

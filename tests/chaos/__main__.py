@@ -13,16 +13,13 @@ import sys
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "service"), str(HERE.parents[1])]
+from rich.console import Console
+from rich.table import Table
 
-from record import read, watch  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
-from stack import Stack, frozen, open_folder, task, until  # noqa: E402
-from storm import MAX_ATTEMPTS, WEATHER, Outcome, Plan, blow  # noqa: E402
+from tests.chaos.record import read, watch
+from tests.chaos.storm import MAX_ATTEMPTS, WEATHER, Outcome, Plan, blow
+from tests.support.stack import Stack, frozen, open_folder, task, until
 
 LONG = "import time\ntime.sleep(8)\nresult = args"
 RERUN_BAR_S, AWAY_BAR_S = 20.0, 2.0

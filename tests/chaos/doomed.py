@@ -16,10 +16,10 @@ from collections.abc import Callable
 from typing import Any
 
 from engine.__main__ import app
-from engine.queue import Queue, QueueWorker
-from engine.service import Service
-from engine.store import Store
-from engine.worker import Worker
+from engine.queue.queue import Queue, QueueWorker
+from engine.service.service import Service
+from engine.store.store import Store
+from engine.worker.worker import Worker
 
 RUN_FOR_S = 0.3
 SENT_FOR_S = 0.001

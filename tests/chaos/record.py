@@ -11,7 +11,8 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
-from stack import ask
+
+from tests.support.stack import ask
 
 WATCH = """
 CREATE TABLE changes (

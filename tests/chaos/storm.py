@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 import httpx
 import psutil
 import redis
-from record import Record, faults, read, watch
-from stack import Part, Stack, ask, frozen, task, until
+
+from tests.chaos.record import Record, faults, read, watch
+from tests.support.stack import Part, Stack, ask, frozen, task, until
 
 SCRIPT = "import time\ntime.sleep(args['lasts_s'])\nresult = args['nonce']"
 MAX_ATTEMPTS = 20

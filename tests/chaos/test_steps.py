@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import doomed
 import httpx
 import pytest
-from record import Record, faults, read, watch
-from stack import Part, Stack, ask, free_port, task, until
+
+from tests.chaos import doomed
+from tests.chaos.record import Record, faults, read, watch
+from tests.support.stack import Part, Stack, ask, free_port, task, until
 
 LEASE_S = 6.0
 MAX_ATTEMPTS = 2

@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from record import Attempt, Record, faults
-from stack import Stack
-from storm import MAX_ATTEMPTS, Plan, blow
+
+from tests.chaos.record import Attempt, Record, faults
+from tests.chaos.storm import MAX_ATTEMPTS, Plan, blow
+from tests.support.stack import Stack
 
 WEATHER = ("redis flushed", "postgres crashes", "redis away", "worker frozen", "API killed")
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import httpx
 import pytest
-from record import Record, faults, read, watch
-from stack import Part, Stack, answers, ask, free_port, task, until
-from storm import WEATHER, Plan, Storm
+
+from tests.chaos.record import Record, faults, read, watch
+from tests.chaos.storm import WEATHER, Plan, Storm
+from tests.support.stack import Part, Stack, answers, ask, free_port, task, until
 
 MAX_ATTEMPTS = 2
 FULL = """

@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 import pytest
-from conftest import Entry
+
+from tests.support.entry_process import Entry
 
 RESULTS = {
     "the global result": ("result = args + 1", 41, 42),

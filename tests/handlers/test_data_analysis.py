@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from conftest import ROOT, Entry
+
+from tests.support.entry_process import ROOT, Entry
 
 SOURCE = (ROOT / "scripts" / "data_analysis.py").read_text()
 XY = [{"x": 1, "y": 2}, {"x": 3, "y": 4}]

@@ -14,13 +14,14 @@ import msgspec
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handlers import columns, data_processing, jsonable
+from handlers import jsonable
+from handlers.data import columns, data_processing
 from handlers.failures import Refusal
-from handlers.parameters import Request
+from handlers.parameters.registry import Request
+from tests.support.entry_process import ROOT
 
 
 def process(operation: str, data: Any) -> Any:

@@ -14,9 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handlers import data_processing, data_rows, jsonable
+from handlers import jsonable
+from handlers.data import data_processing
+from handlers.data import rows as data_rows
 from handlers.failures import Refusal
-from handlers.parameters import Request, decode, file_ids
+from handlers.parameters.registry import Request, decode, file_ids
 
 ROWS = [
     {"v": 10, "c": "A", "m": 1, "b": True},
@@ -358,7 +360,7 @@ def test_every_operation_is_done_by_something() -> None:
 
 
 def _struct() -> Any:
-    from handlers.parameters import DataProcessing  # noqa: PLC0415
+    from handlers.parameters.data import DataProcessing  # noqa: PLC0415
 
     return DataProcessing
 

@@ -12,11 +12,15 @@ from typing import Any
 import docx
 import msgspec
 import pytest
-import sample_files as files
 
-from handlers import document_processing, docx_document, jsonable, pdf_document, prose, reading
+from handlers import jsonable
+from handlers.documents import document_processing, prose, reading
+from handlers.documents import docx as docx_document
+from handlers.documents import pdf as pdf_document
 from handlers.failures import Refusal
-from handlers.parameters import MAX_TEXT_CHARACTERS, Request
+from handlers.parameters.documents import MAX_TEXT_CHARACTERS
+from handlers.parameters.registry import Request
+from tests.support import sample_files as files
 
 W_P = "<w:p><w:r><w:t>{}</w:t></w:r></w:p>"
 W_TABLE = "<w:tbl><w:tr><w:tc>{}</w:tc></w:tr></w:tbl>"

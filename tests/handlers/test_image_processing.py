@@ -12,14 +12,17 @@ from typing import Any
 
 import msgspec
 import pytest
-import sample_files as files
-from conftest import ROOT
 from PIL import Image, ImageCms, PngImagePlugin, TiffImagePlugin
 
-from handlers import image_facts, image_processing, jsonable
+from handlers import jsonable
 from handlers.failures import Refusal
-from handlers.image_options import OPTIONS
-from handlers.parameters import ImageProcessing, Request
+from handlers.images import facts as image_facts
+from handlers.images import image_processing
+from handlers.parameters.image_options import OPTIONS
+from handlers.parameters.images import ImageProcessing
+from handlers.parameters.registry import Request
+from tests.support import sample_files as files
+from tests.support.entry_process import ROOT
 
 FORMATS = ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"]
 
@@ -527,7 +530,7 @@ WRONG = {
 @pytest.mark.parametrize(("wrong", "place"), WRONG.values(), ids=WRONG)
 def test_wrong_parameters(wrong: dict[str, Any], place: str) -> None:
     """Refused before an image is looked at, with the place."""
-    from handlers import parameters  # noqa: PLC0415 beside its one use
+    from handlers.parameters import registry as parameters  # noqa: PLC0415 beside its one use
 
     with pytest.raises(msgspec.ValidationError) as raised:
         parameters.decode("image_processing", json.dumps({"image_path": "a.png", **wrong}).encode())

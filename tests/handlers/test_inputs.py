@@ -10,9 +10,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from handlers import inputs, parameters
+from handlers import inputs
 from handlers.failures import Refusal
-from handlers.parameters import InputFile
+from handlers.parameters import registry as parameters
+from handlers.parameters.files import InputFile
 
 FILE_ID = "file_0123456789abcdef0123456789abcdef"
 MAX_BYTES = 1 << 16

@@ -19,12 +19,12 @@ from typing import Any
 
 import msgspec
 import pytest
-import tiny_model
-from conftest import ROOT
 
 from handlers import jsonable, ml_inference, models, text_analysis, zero_shot
 from handlers.failures import Refusal
-from handlers.parameters import Request
+from handlers.parameters.registry import Request
+from tests.support import tiny_model
+from tests.support.entry_process import ROOT
 
 LABELLED = Path(__file__).with_name("labelled")
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
+
+from tests.support.entry_process import ROOT
 
 TEXTS = ["I love the new office in Berlin.", "The delivery was late.", "Our parcel arrived two days late."]
 

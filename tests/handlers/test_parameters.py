@@ -8,7 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from handlers import entry, parameters
+from handlers import entry
+from handlers.parameters import registry as parameters
+from handlers.parameters.script import SCRIPT_NAME
 
 REFUSED = {
     "no operation": ("data_processing", {"data": []}, "missing required field `operation`"),
@@ -113,7 +115,7 @@ NAMES = {"data_analysis.py": True, "a-b_1.py": True, "../x.py": False, "/etc/x.p
 @pytest.mark.parametrize(("script", "expected"), NAMES.items(), ids=NAMES)
 def test_script_name(script: str, expected: bool) -> None:
     """Only a plain file name ending in .py names a file; all else is source."""
-    assert expected is bool(parameters.SCRIPT_NAME.fullmatch(script))
+    assert expected is bool(SCRIPT_NAME.fullmatch(script))
 
 
 def test_schema_describes_every_field() -> None:

@@ -25,11 +25,10 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(Path(__file__).parent)]
+from tests.image.podman import Containers, Profile, profiles
+from tests.image.service_in_containers import try_service
 
-from podman import Containers, Profile, profiles  # noqa: E402 found by the line above
-from service_in_containers import try_service  # noqa: E402
+ROOT = Path(__file__).resolve().parents[2]
 
 TOOLS = ("podman", "runc", "catatonit", "debootstrap")
 SUITES = {

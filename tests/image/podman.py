@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import container_seccomp
 import msgspec
+
+from tests.support import container_seccomp
 
 PODMAN_DEFAULT = Path("/usr/share/containers/seccomp.json")
 INCLUDE = "python3,python3-venv,ca-certificates"

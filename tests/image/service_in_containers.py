@@ -17,10 +17,10 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import msgspec
 import yaml
-from podman import Containers, Profile
 
-from engine.embedded import Embedded
-from tests.service.stack import free_port
+from engine.dev.embedded import Embedded
+from tests.image.podman import Containers, Profile
+from tests.support.stack import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRETS = "/run/secrets/unityai"

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 import yaml
 
-from engine.api.routes import ROUTES
-from engine.auth import Scope
-from engine.keys import Keys
-from engine.settings import Settings, load_settings, variables
+from engine.api.routes.system import ROUTES
+from engine.config.keys import Keys
+from engine.config.load import load_settings, variables
+from engine.config.settings import Settings
+from engine.model.principal import Scope
 from sandbox import load_policies
 
 ROOT = Path(__file__).resolve().parents[2]

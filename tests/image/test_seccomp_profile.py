@@ -12,10 +12,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import container_seccomp
 import pytest
-from container_seccomp import openings, read, read_docker_default
-from remote_worker import worker
+
+from tests.support import container_seccomp
+from tests.support.container_seccomp import openings, read, read_docker_default
+from tests.support.remote_worker import worker
 
 NAMES = [opening["names"][0] for opening in openings(read())]
 NEEDED = [number for number, name in enumerate(NAMES) if name != "sethostname"]
@@ -24,7 +25,8 @@ ASK = "import os\nresult = os.uname().nodename"
 CALLS = """
 import ctypes, os, sys
 sys.path[:0] = {path!r}
-import container_seccomp, json, pyseccomp
+import json, pyseccomp
+from tests.support import container_seccomp
 container_seccomp.apply(json.loads(sys.argv[1]))
 libc = ctypes.CDLL(None, use_errno=True)
 def call(name, *arguments):
@@ -91,7 +93,7 @@ def test_under_dockers_default_profile_only_unprivileged_works() -> None:
 )
 def test_openings_are_no_wider_than_needed(call: str, answer: str) -> None:
     """What else these calls can do is refused by the profile already, before any question of capabilities."""
-    path = [str(Path(container_seccomp.__file__).parent)]
+    path = [str(Path(container_seccomp.__file__).parents[2])]
     script = CALLS.format(path=path, calls=call)
     ran = subprocess.run(
         [sys.executable, "-c", script, json.dumps(read())], capture_output=True, text=True, check=False

@@ -12,11 +12,11 @@ from typing import Any
 
 import msgspec
 import pytest
-import sample_files as files
 from PIL import Image
-from synchronous import Sandbox
 
 from sandbox import ExitReason, Host, Result, Template, load_policies
+from tests.support import sample_files as files
+from tests.support.synchronous import Sandbox
 
 ROOT = Path(__file__).resolve().parents[2]
 

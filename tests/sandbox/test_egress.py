@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 import pytest
 import trustme
-from synchronous import Sandbox, eventually, value_of
-from web import Names, Server, ok, raw_server, tls_server
 
 from sandbox import ExitReason, Host, HostError, Policy, Pool, Template
+from tests.support.synchronous import Sandbox, eventually, value_of
+from tests.support.web import Names, Server, ok, raw_server, tls_server
 
 LOOPBACK = ip_network("127.0.0.0/8")
 FETCH = """

@@ -9,10 +9,10 @@ from signal import Signals
 from typing import Any
 
 import pytest
-from synchronous import Sandbox, value_of
 
 from sandbox import ExitReason, Result
-from sandbox.zygote_client import ZygoteClient
+from sandbox.pool.zygote_client import ZygoteClient
+from tests.support.synchronous import Sandbox, value_of
 
 FRAME = (
     "import os, struct, sys\ndef send(text, kind=b'R'):\n    os.write(3, kind + struct.pack('>Q', len(text)) + text)\n"

@@ -13,11 +13,11 @@ from typing import Any
 
 import msgspec
 import pytest
-import tiny_model
-from synchronous import BUSY, Sandbox, value_of
-from test_unprivileged import Remote, worker
 
 from sandbox import ExitReason, Host, HostError, Policy, Result, Template, load_policies
+from tests.support import tiny_model
+from tests.support.remote_worker import Remote, worker
+from tests.support.synchronous import BUSY, Sandbox, value_of
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = "Tim Cook opened a lovely new office in Berlin on Monday."

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from synchronous import Sandbox, inventory, value_of
 
 from sandbox import ExitReason, Policy, Result
-from sandbox import harvest as harvesting
-from sandbox.harvest import harvest
+from sandbox.run import harvest as harvesting
+from sandbox.run.harvest import harvest
+from tests.support.synchronous import Sandbox, inventory, value_of
 
 MakeBox = Callable[..., Sandbox]
 MIB = 1 << 20

@@ -6,9 +6,9 @@ import hashlib
 import os
 
 import pytest
-from synchronous import Sandbox, value_of
 
 from sandbox import ExitReason
+from tests.support.synchronous import Sandbox, value_of
 
 MIB = 1 << 20
 DIGEST = """

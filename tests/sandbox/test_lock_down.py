@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from synchronous import BUSY, Sandbox, status_of, value_of
-
-from sandbox import child
-from sandbox.template import environment
+from sandbox.inside import child
+from sandbox.pool.template import environment
+from tests.support.synchronous import BUSY, Sandbox, status_of, value_of
 
 WAIT = BUSY + "import time\ntime.sleep(0.4)\nresult = 1"
 

@@ -15,9 +15,20 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from synchronous import BUSY, Sandbox, as_before, children_of, descendants, eventually, inventory, status_of, value_of
 
-from sandbox import ExitReason, Host, Policy, SandboxError, Template, supervisor
+from sandbox import ExitReason, Host, Policy, SandboxError, Template
+from sandbox.run import child_handle, watch
+from tests.support.synchronous import (
+    BUSY,
+    Sandbox,
+    as_before,
+    children_of,
+    descendants,
+    eventually,
+    inventory,
+    status_of,
+    value_of,
+)
 
 MakeBox = Callable[..., Sandbox]
 SLEEP = BUSY + "import time\ntime.sleep(args)\nresult = 1"
@@ -231,13 +242,13 @@ def test_close_during_a_run(light_policy: Policy, host: Host, template: Template
 
 def test_a_killed_worker_takes_all_with_it(tmp_path: Path, template: Template, light_policy) -> None:
     """No zygote and no child outlives the process that started them, busy or not."""
-    tests = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     program = f"""
 import sys, threading, time
-sys.path[:0] = [{str(tests.parent)!r}, {str(tests)!r}]
+sys.path.insert(0, {str(root)!r})
 from pathlib import Path
 import msgspec, sandbox
-from synchronous import BUSY, Sandbox, as_before, children_of, descendants, name_of
+from tests.support.synchronous import BUSY, Sandbox, as_before, children_of, descendants, name_of
 policy = msgspec.json.decode({msgspec.json.encode(light_policy)!r}, type=sandbox.Policy)
 template = sandbox.Template(code=Path({str(template.code)!r}), entry="handlers.entry:main",
                             places={{"scripts": Path({str(template.places["scripts"])!r})}}, uid=60999, gid=60999)
@@ -313,7 +324,7 @@ def test_a_watch_that_fails_ends_the_run_as_our_failure(
     def fail(_: object) -> None:
         raise MemoryError
 
-    owner = supervisor if what == "_read" else supervisor.seccomp
+    owner = watch if what == "_read" else watch.seccomp
     with monkeypatch.context() as patch:
         patch.setattr(owner, what, fail)
         with pytest.raises(SandboxError, match="watch: MemoryError"):
@@ -330,4 +341,4 @@ def test_a_tree_that_cannot_be_measured_is_not_taken_for_dead(monkeypatch: pytes
 
     monkeypatch.setattr(Path, "read_bytes", no_descriptor)
     with pytest.raises(OSError, match="no descriptor left"):
-        supervisor.measure_tree(os.getpid())
+        child_handle.measure_tree(os.getpid())

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from synchronous import BUSY, Sandbox, as_before, descendants, eventually, inventory, name_of, value_of
 
 import sandbox
 from sandbox import ExitReason, Host, HostError, Policy, PolicyError, Template
+from tests.support.synchronous import BUSY, Sandbox, as_before, descendants, eventually, inventory, name_of, value_of
 
 MakeBox = Callable[..., Sandbox]
 PROCESSES = 8

@@ -10,10 +10,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from synchronous import Sandbox, request, value_of
 
 from handlers import progress
-from sandbox import ExitReason, Progress, Result, response
+from sandbox import ExitReason, Progress, Result
+from sandbox.run import response
+from tests.support.synchronous import Sandbox, request, value_of
 
 FRAME = """
 import os, struct

@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
-from synchronous import Sandbox, value_of
 
 from sandbox import Policy
+from tests.support.synchronous import Sandbox, value_of
 
 DRAW = """
 import random, secrets, ssl, tempfile, uuid, os

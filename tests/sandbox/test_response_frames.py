@@ -11,14 +11,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sandbox import response
+from sandbox.run import response
 
 RESULT_BYTES = 1 << 16
 QUICK = settings(max_examples=200, deadline=None)
 
 
 def frame(payload: bytes, kind: bytes = b"R") -> bytes:
-    """As ``sandbox.child`` writes it."""
+    """As ``sandbox.inside.child`` writes it."""
     return kind + struct.pack(">Q", len(payload)) + payload
 
 

@@ -7,9 +7,8 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
-from synchronous import Sandbox, as_before, inventory, value_of
-
 from sandbox import ExitReason
+from tests.support.synchronous import Sandbox, as_before, inventory, value_of
 
 TURNS = 500
 AT_ONCE = 4

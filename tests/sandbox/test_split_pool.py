@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from synchronous import descendants
 
 import sandbox
 from sandbox import ExitReason, Pool, Result, SplitPool
+from tests.support.synchronous import descendants
 
 ROOT = Path(__file__).resolve().parents[2]
 LOADED = 'import sys; result = "pan" "das" in sys.modules'

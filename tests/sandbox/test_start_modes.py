@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 import pytest
-from synchronous import Sandbox, as_before, eventually, inventory, status_of, value_of
 
 from sandbox import ExitReason, Host, Policy, SandboxError, Template
+from tests.support.synchronous import Sandbox, as_before, eventually, inventory, status_of, value_of
 
 MakeBox = Callable[..., Sandbox]
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from remote_worker import Remote, worker
 
 from sandbox.isolation import landlock
+from tests.support.remote_worker import Remote, worker
 
 ABIS = [None, 6, 4, 2, 1]
 

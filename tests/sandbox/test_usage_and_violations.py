@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 
 import pytest
-from synchronous import BUSY, Sandbox, value_of
 
 from sandbox import ExitReason, Violation
+from tests.support.synchronous import BUSY, Sandbox, value_of
 
 
 def test_cpu_is_what_was_burned(box: Sandbox) -> None:

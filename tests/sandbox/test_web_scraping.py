@@ -14,10 +14,10 @@ from typing import Any
 import msgspec
 import pytest
 import trustme
-from synchronous import Sandbox
-from web import Names, ok, raw_server, tls_server
 
 from sandbox import ExitReason, Host, Policy, Result, Template, load_policies
+from tests.support.synchronous import Sandbox
+from tests.support.web import Names, ok, raw_server, tls_server
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = """<!doctype html><html lang="de"><head><title> A  page </title><meta name="description" content="about">

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from synchronous import Sandbox
-from workload import PARTS
 
 from sandbox import ExitReason
+from tests.support.synchronous import Sandbox
+from tests.support.workload import PARTS
 
 EXPECTED_DENIALS = {
     "standard library": {"socket"},  # the socket module asks once whether IPv6 is there

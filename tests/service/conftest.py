@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -12,11 +11,8 @@ import asyncpg
 import httpx
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from stack import Stack, whole_service
-
-from engine.embedded import Embedded
+from engine.dev.embedded import Embedded
+from tests.support.stack import Stack, whole_service
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,8 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from stack import task, until
+
+from tests.support.stack import task, until
 
 
 def batch(client: httpx.Client, tasks: Any) -> httpx.Response:

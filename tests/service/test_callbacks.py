@@ -14,8 +14,9 @@ from typing import Any
 
 import asyncpg
 import pytest
-from stack import Stack, task, until
 from standardwebhooks import Webhook, WebhookVerificationError
+
+from tests.support.stack import Stack, task, until
 
 SECRET = "whsec_" + "c2VjcmV0LW9mLXRoZS10ZXN0cy0wMTIzNDU2Nzg5"
 OLD_SECRET = "whsec_" + "b2xkLXNlY3JldC1vZi10aGUtdGVzdHMtMDEyMzQ1"

@@ -14,7 +14,8 @@ from uuid import uuid4
 import asyncpg
 import httpx
 import pytest
-from stack import Stack, task, until
+
+from tests.support.stack import Stack, task, until
 
 ENDLESS = "print('started', flush=True)\nimport time\ntime.sleep(120)"
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from stack import FOREIGN, ROOT, free_port, open_folder
 
-from engine.settings import variables
+from engine.config.load import variables
+from tests.support.stack import FOREIGN, ROOT, free_port, open_folder
 
 
 def engine(*command: str, stdin: bytes = b"", **environ: str) -> subprocess.CompletedProcess[bytes]:

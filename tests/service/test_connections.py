@@ -15,11 +15,11 @@ import httpx
 import psutil
 import pytest
 import uvicorn
-from stack import until
 
-from engine.api import requests
-from engine.api.connections import HEAD_BYTES, PIPELINED, Connections, Patience
 from engine.api.problems import RequestError
+from engine.api.routes import requests
+from engine.api.server.connections import HEAD_BYTES, PIPELINED, Connections, Patience
+from tests.support.stack import until
 
 HOST = b"Host: localhost\r\n"
 GET = b"GET /health/live HTTP/1.1\r\n" + HOST

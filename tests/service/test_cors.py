@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from stack import Stack, task
+
+from tests.support.stack import Stack, task
 
 ORIGIN = "https://app.example.com"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from handlers.parameters import PARAMETERS
+from handlers.parameters.registry import PARAMETERS
 
 
 def test_health_names_dependencies_workers_and_layers(client: httpx.Client) -> None:

@@ -17,14 +17,14 @@ import httpx
 import psutil
 import pytest
 import redis
-from stack import ROOT, Part, Stack, answers, free_port, task, until
 
-from engine.api import event_routes
-from engine.embedded import Embedded
-from engine.events import KEPT_EVENTS, PIECES, AttemptEvents, Wire, parse_event_id
-from engine.follow import Followers, TooManyFollowersError
-from engine.service import Service
-from engine.settings import load_settings
+from engine.api.routes import events as event_routes
+from engine.config.load import load_settings
+from engine.dev.embedded import Embedded
+from engine.queue.events import KEPT_EVENTS, PIECES, AttemptEvents, Wire, parse_event_id
+from engine.service.follow import Followers, TooManyFollowersError
+from engine.service.service import Service
+from tests.support.stack import ROOT, Part, Stack, answers, free_port, task, until
 
 SLOW = """
 import time

@@ -8,7 +8,8 @@ from uuid import UUID
 
 import httpx
 import pytest
-from stack import task, until
+
+from tests.support.stack import task, until
 
 STATISTICS = {
     "task_type": "data_processing",

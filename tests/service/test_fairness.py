@@ -11,10 +11,10 @@ from uuid import uuid4
 import httpx
 import pytest
 import redis
-from stack import Part, Stack, answers, ask, free_port, task, until
 
-from engine.auth import Quotas, Scope
-from engine.keys import NewKey, add_key, make_key
+from engine.config.keys import NewKey, add_key, make_key
+from engine.model.principal import Quotas, Scope
+from tests.support.stack import Part, Stack, answers, ask, free_port, task, until
 
 SLOTS = 2
 QUEUE = "unityai:tasks"

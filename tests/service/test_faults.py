@@ -14,10 +14,12 @@ from uuid import UUID
 import httpx
 import psutil
 import redis
-from stack import Stack, ask, frozen, task, until, whole_service
 
-from engine.queue import ANSWER_S, Queue, QueueUnavailableError
-from engine.task import Priority, Waiting
+from engine.model.errors import QueueUnavailableError
+from engine.model.status import Priority
+from engine.model.task import Waiting
+from engine.queue.queue import ANSWER_S, Queue
+from tests.support.stack import Stack, ask, frozen, task, until, whole_service
 
 LEASE_S = 3.0
 """Of the stack that tests may break."""

@@ -8,7 +8,8 @@ from typing import Any
 
 import httpx
 import pytest
-from stack import ROOT, task
+
+from tests.support.stack import ROOT, task
 
 
 def run(client: httpx.Client, script: str, **more: Any) -> dict[str, Any]:

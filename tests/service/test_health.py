@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from stack import Stack, free_port, until
 
-from engine.health import ALIVE_WITHIN_S, BEAT_S, SLOW_S
+from engine.service.health import ALIVE_WITHIN_S, BEAT_S, SLOW_S
+from tests.support.stack import Stack, free_port, until
 
 
 def workers(stack: Stack) -> dict[int, dict[str, Any]]:

@@ -8,7 +8,8 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from stack import task
+
+from tests.support.stack import task
 
 
 def post(client: httpx.Client, body: dict[str, Any], key: str, wait_s: float = 0) -> httpx.Response:

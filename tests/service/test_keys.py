@@ -20,15 +20,15 @@ from uuid import uuid4
 import httpx
 import pytest
 from litestar import Request
-from stack import FOREIGN, ROOT, Stack, task, until
 
 from engine.api.access import ANY_KEY, PUBLIC, SCOPES, Access, leave
 from engine.api.problems import RequestError
-from engine.api.requests import BigBodies
-from engine.api.routes import ROUTES
-from engine.api.server import CONNECTIONS
-from engine.auth import Principal, Quotas, Scope
-from engine.keys import Keys, KeysError, NewKey, add_key, make_key, read_keys, remove_key
+from engine.api.routes.requests import BigBodies
+from engine.api.routes.system import ROUTES
+from engine.api.server.serve import CONNECTIONS
+from engine.config.keys import Keys, KeysError, NewKey, add_key, make_key, read_keys, remove_key
+from engine.model.principal import Principal, Quotas, Scope
+from tests.support.stack import FOREIGN, ROOT, Stack, task, until
 
 POLICIES = ("custom_script",)
 NOBODY_LISTENS = "http://127.0.0.1:9/"
@@ -422,7 +422,7 @@ def test_every_key_is_compared_in_constant_time(tmp_path: Path, monkeypatch: pyt
         compared.append((len(one), len(other)))
         return hmac.compare_digest(one, other)
 
-    monkeypatch.setattr("engine.keys.hmac", SimpleNamespace(compare_digest=compare))
+    monkeypatch.setattr("engine.config.keys.hmac", SimpleNamespace(compare_digest=compare))
     texts = [
         made.text,
         made.text[:-1] + "!",
@@ -500,7 +500,7 @@ def test_commands_make_list_and_revoke(tmp_path: Path) -> None:
 
 def test_secret_is_one_that_callbacks_take() -> None:
     """What `keys secret` prints is a CALLBACK_SECRET, another each time."""
-    from engine.settings import load_settings  # noqa: PLC0415
+    from engine.config.load import load_settings  # noqa: PLC0415
 
     first, second = (run("keys", "secret").stdout.strip() for _ in range(2))
     assert first != second

@@ -9,7 +9,8 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from stack import task
+
+from tests.support.stack import task
 
 
 @pytest.fixture(scope="module")

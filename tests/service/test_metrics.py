@@ -6,10 +6,10 @@ import uuid
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
-from stack import Stack, task
 
 from engine.api.app import ROUTES
-from engine.metrics import PROCESS_METRICS
+from engine.telemetry.metrics import PROCESS_METRICS
+from tests.support.stack import Stack, task
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from stack import ROOT, Stack, task
+
+from tests.support.stack import ROOT, Stack, task
 
 
 def test_policies_are_listed_with_their_digests(client: httpx.Client) -> None:

@@ -10,9 +10,10 @@ from uuid import UUID, uuid4
 import pytest
 import redis
 
-from engine.embedded import Embedded
-from engine.queue import Queue
-from engine.task import Priority, Waiting
+from engine.dev.embedded import Embedded
+from engine.model.status import Priority
+from engine.model.task import Waiting
+from engine.queue.queue import Queue
 
 
 @pytest.fixture

@@ -10,10 +10,13 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from engine.auth import Quotas
-from engine.queue import COSTS
-from engine.store import QuotaError, Store
-from engine.task import CANCELLED, Claim, Held, NewTask, Priority
+from engine.model.errors import QuotaError
+from engine.model.outcome import CANCELLED
+from engine.model.principal import Quotas
+from engine.model.status import Priority
+from engine.model.task import Claim, Held, NewTask
+from engine.queue.queue import COSTS
+from engine.store.store import Store
 
 
 @pytest.fixture

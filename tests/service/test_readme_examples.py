@@ -8,7 +8,8 @@ from typing import Any
 
 import httpx
 import pytest
-from stack import ROOT
+
+from tests.support.stack import ROOT
 
 _REQUEST = re.compile(
     r"^curl -s 'localhost:8001(?P<target>/[^']*)' -H '(?P<header>[^']*)' -d '(?P<body>\{.*?\})'$",

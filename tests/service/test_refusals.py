@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from stack import Stack, until
+
+from tests.support.stack import Stack, until
 
 GOOD = {"task_type": "custom_script", "parameters": {"script": "result = 1"}}
 

@@ -7,7 +7,8 @@ import re
 
 import httpx
 import pytest
-from stack import Stack, task, until
+
+from tests.support.stack import Stack, task, until
 
 MADE = re.compile(r"[0-9a-f]{32}")
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stack import whole_service
+
+from tests.support.stack import whole_service
 
 ST = Path(sys.executable).parent / "st"
 RUNS = {

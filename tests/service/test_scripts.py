@@ -10,7 +10,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from stack import Stack
+
+from tests.support.stack import Stack
 
 VERSIONS = {f"result = {number!r}  # {'x' * 2000 * number}\n".encode(): number for number in range(4)}
 SHA256 = {hashlib.sha256(source).hexdigest(): number for source, number in VERSIONS.items()}

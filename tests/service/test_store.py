@@ -13,11 +13,16 @@ import asyncpg
 import msgspec
 import pytest
 import yaml
-from stack import ask
 
-from engine.store import BULK_BYTES, SQL_DIR, Bulk, SchemaError, Store, _bulk, load_queries
-from engine.task import NewTask, Outcome, Status, WorkerState
+from engine.model.errors import SchemaError
+from engine.model.outcome import Outcome
+from engine.model.status import Status
+from engine.model.task import NewTask
+from engine.model.worker_state import WorkerState
+from engine.store.database import BULK_BYTES, SQL_DIR, Bulk, _bulk, load_queries
+from engine.store.store import Store
 from sandbox import ExitReason, Isolation
+from tests.support.stack import ask
 
 DEPLOY = Path(__file__).resolve().parents[2] / ".github" / "deploy"
 OK = Outcome(exit_reason=ExitReason.OK, message="done")

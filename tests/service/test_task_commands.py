@@ -9,7 +9,8 @@ import sys
 from typing import Any
 
 import pytest
-from stack import FOREIGN, ROOT, free_port, task
+
+from tests.support.stack import FOREIGN, ROOT, free_port, task
 
 SLOW = "import time\nprint('first', flush=True)\nreport_progress(0.5, 'half')\ntime.sleep(4)\nprint('last')\nresult = 7"
 

@@ -8,8 +8,9 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from otlp import Collector
-from stack import ROOT, Stack, task, until
+
+from tests.support.otlp import Collector
+from tests.support.stack import ROOT, Stack, task, until
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 PARENT_ID = "b7ad6b7169203331"
@@ -133,7 +134,7 @@ def test_collector_that_is_away_costs_no_task(stack: Stack) -> None:
 def test_nothing_of_it_is_loaded_unless_asked_for() -> None:
     """Without an endpoint the library costs no import: neither API nor worker loads it."""
     program = (
-        "import sys, engine.api.server, engine.worker\n"
+        "import sys, engine.api.server.serve, engine.worker.worker\n"
         "print([name for name in sys.modules if name.startswith('opentelemetry')])"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -10,15 +10,16 @@ import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
-from engine.audit import AuditLog
-from engine.embedded import Embedded
-from engine.metrics import WorkerMetrics
-from engine.policies import Policies
-from engine.queue import Queue
-from engine.settings import load_settings
-from engine.store import Store
-from engine.task import NewTask, Priority, Status, StoredTask, Waiting
-from engine.worker import Worker
+from engine.config.load import load_settings
+from engine.dev.embedded import Embedded
+from engine.model.status import Priority, Status
+from engine.model.task import NewTask, StoredTask, Waiting
+from engine.policies.policies import Policies
+from engine.queue.queue import Queue
+from engine.store.store import Store
+from engine.telemetry.metrics import WorkerMetrics
+from engine.worker.audit import AuditLog
+from engine.worker.worker import Worker
 from sandbox import (
     ExitReason,
     Isolation,

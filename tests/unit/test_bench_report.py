@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from engine.bench_report import BARS, write_report
-from engine.bench_rows import Row, make_row
+from engine.dev.bench.report import BARS, write_report
+from engine.dev.bench.rows import Row, make_row
 
 QUICK = {
     "ready child, trivial script, light": Row(what="", samples=1, p50_ms=0.9, p95_ms=1.9, ratio=15, baseline="bwrap"),

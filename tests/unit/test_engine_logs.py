@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from engine.logs import configure_logs, escape_controls, get_logger, redact
+from engine.telemetry.logs import configure_logs, escape_controls, get_logger, redact
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.usefixtures("logs_as_before")
@@ -104,7 +104,7 @@ def test_what_nobody_catches_is_one_line_too(fault: str, event: str) -> None:
     """Whoever reads the log of a process that died reads JSON to the end, without its passwords."""
     program = (
         "import asyncio, threading, warnings\n"
-        "from engine.logs import configure_logs, log_uncaught\n"
+        "from engine.telemetry.logs import configure_logs, log_uncaught\n"
         "configure_logs(level='INFO', log_format='json')\n"
         f"log_uncaught()\n{fault}\n"
     )

@@ -13,9 +13,13 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from engine.listening import ListenError
-from engine.metric_families import API_FAMILIES, WORKER_FAMILIES, markdown_table
-from engine.metrics import (
+from engine.config.listening import ListenError
+from engine.config.load import load_settings
+from engine.dev.stack import metrics_port
+from engine.model.outcome import Outcome, TaskUsage
+from engine.model.status import Status
+from engine.telemetry.metric_families import API_FAMILIES, WORKER_FAMILIES, markdown_table
+from engine.telemetry.metrics import (
     EGRESS_DECISIONS,
     PROCESS_METRICS,
     SYSCALLS,
@@ -25,9 +29,6 @@ from engine.metrics import (
     WorkerMetrics,
     expose,
 )
-from engine.settings import load_settings
-from engine.stack import metrics_port
-from engine.task import Outcome, Status, TaskUsage
 from sandbox import ExitReason, Isolation, PoolStats, Violation
 from sandbox.egress.decisions import Decision, Ledger
 

@@ -13,7 +13,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from engine.models import Manifest, ModelFile, ModelsError, Wheel, fault, gather, missing, read_manifest, require
+from engine.config.model_files import (
+    Manifest,
+    ModelFile,
+    ModelsError,
+    Wheel,
+    fault,
+    gather,
+    missing,
+    read_manifest,
+    require,
+)
 from sandbox import HostError, load_policies
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,12 +11,15 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from engine.policies import allowed_attempts
-from engine.queue import QueueEntryError, decode_entry, encode_entry
-from engine.scripts import NamedScript, ScriptError, list_scripts, read_script
-from engine.service import build_request
-from engine.settings import PROJECT_DIR, load_settings
-from engine.task import Claim, Priority, Script
+from engine.config.load import load_settings
+from engine.config.scripts import NamedScript, ScriptError, list_scripts, read_script
+from engine.config.settings import PROJECT_DIR
+from engine.model.outcome import Script
+from engine.model.status import Priority
+from engine.model.task import Claim
+from engine.policies.policies import allowed_attempts
+from engine.queue.queue import QueueEntryError, decode_entry, encode_entry
+from engine.worker.request import build_request
 from sandbox import load_policies
 
 TASK_ID = "3b241101-e2bb-4255-8caf-4136c566a962"

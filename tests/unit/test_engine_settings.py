@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.settings import Settings, SettingsError, load_settings, variables
+from engine.config.load import load_settings, variables
+from engine.config.settings import Settings, SettingsError
 
 URLS = {
     "DATABASE_URL": "postgresql://user:pw@db/app",

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from engine.metric_families import API_FAMILIES, WORKER_FAMILIES
-from engine.metrics import CALLBACK_OUTCOMES, EGRESS_DECISIONS, PROCESS_METRICS, SYSCALLS
+from engine.telemetry.metric_families import API_FAMILIES, WORKER_FAMILIES
+from engine.telemetry.metrics import CALLBACK_OUTCOMES, EGRESS_DECISIONS, PROCESS_METRICS, SYSCALLS
 from sandbox import ExitReason
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,17 +13,16 @@ from typing import Any
 
 import msgspec
 import pytest
-from renew_golden import PAGES, pages
 
-from engine.audit import AuditError, AuditLog
-from engine.logs import configure_logs
-from engine.policies import Policies
-from engine.policy_check import Finding, check_folder
-from engine.policy_diff import RULES, compare, keys
-from engine.policy_lock import check_lock, write_lock
-from engine.policy_show import CAPS, LIMITS, show
-from engine.settings import load_settings
-from engine.task import Outcome
+from engine.config.load import load_settings
+from engine.model.outcome import Outcome
+from engine.policies.check import Finding, check_folder
+from engine.policies.diff import RULES, compare, keys
+from engine.policies.lock import check_lock, write_lock
+from engine.policies.policies import Policies
+from engine.policies.show import CAPS, LIMITS, show
+from engine.telemetry.logs import configure_logs
+from engine.worker.audit import AuditError, AuditLog
 from sandbox import (
     ExitReason,
     Limits,
@@ -35,6 +34,7 @@ from sandbox import (
     read_policies,
     read_policy,
 )
+from tests.programs.renew_golden import PAGES, pages
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.usefixtures("logs_as_before")
@@ -167,9 +167,9 @@ def test_what_differs_from_the_lock_is_said_by_check(folder: Path, required: str
 
 
 def test_pages_of_the_shipped_policies_are_those_that_were_reviewed() -> None:
-    """A change of grant shows in review as a change of its page. To renew: python -m tests.renew_golden."""
+    """A change of grant shows in review as a change of its page. To renew: python -m tests.programs.renew_golden."""
     kept = {path.stem: path.read_text(encoding="utf-8") for path in PAGES.glob("*.txt")}
-    assert kept == pages(), "look at what changed, then: python -m tests.renew_golden"
+    assert kept == pages(), "look at what changed, then: python -m tests.programs.renew_golden"
 
 
 def test_a_page_says_every_limit_and_every_cap() -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.api.openapi import EXAMPLES
-from engine.task import TASK_TYPES
+from engine.api.docs.openapi import EXAMPLES
+from engine.model.status import TASK_TYPES
 from handlers.entry import HANDLERS
-from handlers.parameters import PARAMETERS
+from handlers.parameters.registry import PARAMETERS
 from sandbox import load_policies
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,7 +35,7 @@ def test_task_type_has_its_policy(task_type: str) -> None:
     """The file named like it is its default, and loads its module beforehand."""
     policy = load_policies(ROOT / "policies")[task_type]
     assert task_type == policy.task_type
-    assert f"handlers.{task_type}" in policy.preload
+    assert HANDLERS[task_type] in policy.preload
 
 
 @pytest.mark.parametrize("task_type", TASK_TYPES)

@@ -1,0 +1,1 @@
+"""Reads request bodies strictly, large ones in a process of their own."""

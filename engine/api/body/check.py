@@ -1,0 +1,374 @@
+"""Reads the body of ``POST /execute`` strictly, before anything else looks at it.
+
+The parameters are checked against the type of their task type and then travel on as the client's own bytes. Two
+readers must never understand one body differently, so whatever JSON parsers disagree about is refused: names given
+twice, NaN, byte order marks, other encodings than UTF-8, numbers that nothing can hold, bottomless nesting.
+
+As a program (``python -m engine.api.body.check``) it checks bodies that are handed to it on stdin: a big body takes
+seconds, and msgspec holds the interpreter's lock meanwhile, so that a thread would stop the whole API.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import re
+import resource
+import struct
+import sys
+from collections.abc import Iterable
+from itertools import chain
+from typing import Annotated, Any, BinaryIO, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from engine.model.status import TASK_TYPES, Priority
+from handlers.parameters.registry import PARAMETERS, decode, file_ids
+from handlers.parameters.script import SCRIPT_NAME
+
+MEMORY_BYTES = 3 << 30
+"""Of the checking process. The smallest objects of JSON take twenty times their length."""
+HEAD = struct.Struct(">?Q")
+"""Before a body: whether it is a batch, and its length."""
+LENGTH = struct.Struct(">Q")
+"""Before an answer."""
+MAX_BATCH = 1000
+IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
+IDEMPOTENCY_KEY_RULE = "must be 1 to 255 characters of ASCII, without spaces"
+_PLACE = re.compile(r"(?P<message>.*?) - at (?P<name>`key` in )?`(?P<path>\$.*)`", re.DOTALL)
+_CONTAINERS = frozenset((dict, list))
+_LABEL = r"\A[^\x00-\x1f\x7f]*\Z"
+_LABEL_NAME = r"\A[A-Za-z0-9][A-Za-z0-9_./-]*\Z"
+_IN_WORDS = {
+    f"Expected `str` matching regex {_LABEL!r}": "must be text without control characters",
+    f"Expected `str` matching regex {_LABEL_NAME!r}": "a label's name has letters, digits and _ . / - only",
+}
+
+Body = TypeVar("Body")
+Label = Annotated[str, Meta(max_length=200, pattern=_LABEL)]
+LabelName = Annotated[str, Meta(max_length=63, pattern=_LABEL_NAME)]
+
+
+class ExecuteRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of ``POST /execute``."""
+
+    task_type: Annotated[str, Meta(description="Which sort of task; it says what `parameters` may be.")]
+    parameters: Annotated[msgspec.Raw, Meta(description="What the task type takes.")]
+    policy: (
+        Annotated[
+            str,
+            Meta(
+                max_length=64,
+                description="Name of the policy to run under; the task type's own unless given.",
+                examples=["custom_script"],
+            ),
+        ]
+        | None
+    ) = None
+    timeout_s: (
+        Annotated[
+            float,
+            Meta(
+                gt=0,
+                le=86400,
+                description="Longest wall time in seconds. It can only shorten what the policy allows.",
+                examples=[10],
+            ),
+        ]
+        | None
+    ) = None
+    memory_mib: (
+        Annotated[
+            int,
+            Meta(
+                ge=64,
+                le=1 << 20,
+                description="Most memory in MiB. It can only lower what the policy allows.",
+                examples=[256],
+            ),
+        ]
+        | None
+    ) = None
+    callback_url: (
+        Annotated[
+            str,
+            Meta(
+                max_length=2048,
+                description="Where a signed POST tells of the end: a URL below N8N_WEBHOOK_URL or FASTAPI_URL.",
+                examples=["https://n8n.example.com/webhook-waiting/4711"],
+            ),
+        ]
+        | None
+    ) = None
+    priority: Annotated[
+        Priority, Meta(description="How urgent it is among your own tasks. A low one waits longer, never for ever.")
+    ] = Priority.NORMAL
+    labels: Annotated[
+        dict[LabelName, Label],
+        Meta(max_length=32, description="Your own marks, given back with the task.", examples=[{"tenant": "acme"}]),
+    ] = {}
+
+
+class ExecuteItem(ExecuteRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One task of ``POST /execute/batch``."""
+
+    idempotency_key: Annotated[str, Meta(description="As the header Idempotency-Key of POST /execute.")] | None = None
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that is wrong with a body."""
+
+    path: str
+    """Where, e.g. ``$.parameters.data[1]``."""
+    message: str
+
+
+class Checked(msgspec.Struct, frozen=True, kw_only=True):
+    """A body that is as it must be. The parameters are its bytes ``start`` to ``end``."""
+
+    task_type: str
+    start: int
+    end: int
+    timeout_s: float | None
+    labels: dict[str, str]
+    script_name: str | None
+    priority: Priority = Priority.NORMAL
+    policy: str | None = None
+    memory_mib: int | None = None
+    callback_url: str | None = None
+    idempotency_key: str | None = None
+    """Of one task among several; that of a single one is a header."""
+    file_ids: tuple[str, ...] = ()
+    """The uploaded files that the parameters name."""
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What became of one task of a body: one of the two."""
+
+    checked: Checked | None = None
+    fault: Fault | None = None
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """What the checking process answers."""
+
+    found: list[Found] = []
+    fault: Fault | None = None
+    """What is wrong with the body as a whole."""
+
+
+class InvalidRequestError(Exception):
+    """A body that is refused."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(f"{fault.path}: {fault.message}")
+        self.fault = fault
+
+
+def check(body: bytes) -> Checked:
+    """Check a body.
+
+    Raises:
+        InvalidRequestError: what is wrong with it, and where.
+    """
+    return _check(body)[0]
+
+
+def check_batch(body: bytes) -> list[Found]:
+    """Check a body that is an array of tasks, each for itself.
+
+    Raises:
+        InvalidRequestError: it is no such array, or has no task, or more than ``MAX_BATCH``.
+    """
+    items = _decode(body, list[msgspec.Raw], "an array")
+    if not 1 <= len(items) <= MAX_BATCH:
+        raise _invalid("$", f"must have 1 to {MAX_BATCH} tasks; it has {len(items)}")
+    found, end = [], 0
+    for item in items:
+        text = bytes(item)
+        start, end = _find(body, text, end)
+        found.append(_check_item(text, start))
+    return found
+
+
+def _check_item(text: bytes, start: int) -> Found:
+    try:
+        checked = _check(text, ExecuteItem)[0]
+    except InvalidRequestError as error:
+        return Found(fault=error.fault)
+    return Found(checked=msgspec.structs.replace(checked, start=start + checked.start, end=start + checked.end))
+
+
+def _check(body: bytes, kind: type[ExecuteRequest] = ExecuteRequest) -> tuple[Checked, msgspec.Struct]:
+    """Check a body; the decoded parameters are given too, only so that the caller decides when they are let go of."""
+    request = _decode(body, kind, "a JSON object")
+    if request.task_type not in PARAMETERS:
+        raise InvalidRequestError(_unknown_task_type(request.task_type))
+    parameters = _decode_parameters(request)
+    _refuse_repeated_names(body, request, parameters)
+    start, end = _find(body, bytes(request.parameters))
+    key = getattr(request, "idempotency_key", None)
+    if key is not None and not IDEMPOTENCY_KEY.fullmatch(key):
+        raise _invalid("$.idempotency_key", IDEMPOTENCY_KEY_RULE)
+    script = getattr(parameters, "script", None) if request.task_type == "custom_script" else None
+    checked = Checked(
+        task_type=request.task_type,
+        start=start,
+        end=end,
+        timeout_s=request.timeout_s,
+        labels=request.labels,
+        priority=request.priority,
+        script_name=script if script and SCRIPT_NAME.fullmatch(script) else None,
+        policy=request.policy,
+        memory_mib=request.memory_mib,
+        callback_url=request.callback_url,
+        file_ids=file_ids(parameters),
+        idempotency_key=key,
+    )
+    return checked, parameters
+
+
+def _find(body: bytes, text: bytes, begin: int = 0) -> tuple[int, int]:
+    """Where a text that is part of the body stands, from ``begin`` on. Should it stand there twice, both are the same.
+
+    Looking for its beginning and comparing the rest is four times as fast as looking for all of it.
+    """
+    start = body.find(text[:64], begin)
+    while body[start : start + len(text)] != text:
+        start = body.find(text[:64], start + 1)
+    return start, start + len(text)
+
+
+def _decode(body: bytes, kind: type[Body], form: str) -> Body:
+    if not body.strip():
+        raise _invalid("$", f"the body is empty; it must be {form}")
+    try:
+        body.decode("utf-8")
+        return msgspec.json.decode(body, type=kind)
+    except UnicodeDecodeError as error:
+        raise _invalid("$", f"the body is not UTF-8 (byte {error.start})") from None
+    except RecursionError:
+        raise _invalid("$", "the JSON is nested too deep") from None
+    except msgspec.DecodeError as error:
+        raise _invalid(*_place(str(error), "$")) from None
+
+
+def _decode_parameters(request: ExecuteRequest) -> msgspec.Struct:
+    try:
+        parameters: msgspec.Struct = decode(request.task_type, request.parameters)
+    except msgspec.ValidationError as error:
+        path, message = _place(str(error), "$.parameters")
+        raise _invalid(path, message + _choices(request.task_type, path)) from None
+    return parameters
+
+
+def _choices(task_type: str, path: str) -> str:
+    """The values that the parameter at ``path`` may have, when it is one of a few."""
+    for field in msgspec.structs.fields(PARAMETERS[task_type]):
+        kind = msgspec.inspect.type_info(field.type)
+        kind = kind.type if isinstance(kind, msgspec.inspect.Metadata) else kind
+        if path == f"$.parameters.{field.name}" and isinstance(kind, msgspec.inspect.LiteralType):
+            return f"; it must be one of: {', '.join(map(str, kind.values))}"
+    return ""
+
+
+def _unknown_task_type(task_type: str) -> Fault:
+    available = ", ".join(sorted(PARAMETERS))
+    if task_type in TASK_TYPES:
+        return Fault(path="$.task_type", message=f"{task_type} is not available yet; available are: {available}")
+    return Fault(path="$.task_type", message=f"no such task type; there are: {', '.join(TASK_TYPES)}")
+
+
+def _place(error: str, root: str) -> tuple[str, str]:
+    """Path and message of a decoder's error whose own path starts at ``root``."""
+    found = _PLACE.fullmatch(error)
+    path, message = (root + found["path"].removeprefix("$"), found["message"]) if found else (root, error)
+    return path, _IN_WORDS.get(message, message)
+
+
+def _invalid(path: str, message: str) -> InvalidRequestError:
+    return InvalidRequestError(Fault(path=path, message=message))
+
+
+def _refuse_repeated_names(body: bytes, request: ExecuteRequest, parameters: msgspec.Struct) -> None:
+    """Refuse an object that gives a name twice; decoders silently take the last one, or the first.
+
+    Each name is followed by a colon. When the body has no more colons than the decoded objects have names, then no
+    name was lost, and that is proof at the price of a count. Otherwise, mostly because a text has a colon in it, the
+    body is parsed again by the one parser that shows every name.
+    """
+    try:
+        envelope = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        fields = msgspec.json.decode(request.parameters, type=dict[str, msgspec.Raw])
+        values = (getattr(parameters, name) for name in parameters.__struct_fields__)
+        colons, names = body.count(b":"), len(envelope) + len(fields) + len(request.labels)
+        names += _count_names(values, colons - names)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _invalid(*_place(str(error), "$.parameters")) from None
+    except RecursionError:
+        raise _invalid("$.parameters", "the JSON is nested too deep") from None
+    if colons == names:
+        return
+    try:
+        json.loads(body, object_pairs_hook=_distinct)
+    except RecursionError:
+        raise _invalid("$.parameters", "the JSON is nested too deep") from None
+    except ValueError as error:
+        raise _invalid("$.parameters", f"a number that nothing can hold: {error}") from None
+
+
+def _count_names(values: Iterable[Any], most: int) -> int:
+    """How many names the objects in ``values`` have; raw JSON in it is decoded.
+
+    Goes level by level, and through a level without a step of Python for each value: a million rows take 0.05 s. Once
+    it has found ``most``, more than which there cannot be, it looks no deeper.
+    """
+    count, level = 0, [msgspec.json.decode(value) if type(value) is msgspec.Raw else value for value in values]
+    while level:
+        kinds = set(map(type, level))
+        objects = level if kinds == {dict} else [value for value in level if type(value) is dict]
+        arrays = [value for value in level if type(value) is list] if list in kinds else []
+        count += sum(map(len, objects))
+        if count >= most:
+            return count
+        level = list(chain.from_iterable(arrays))
+        if not _CONTAINERS.isdisjoint(map(type, chain.from_iterable(map(dict.values, objects)))):
+            level += [value for value in chain.from_iterable(map(dict.values, objects)) if type(value) in _CONTAINERS]
+        if _CONTAINERS.isdisjoint(map(type, level)):
+            return count
+    return count
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> None:
+    names = [name for name, _ in pairs]
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise _invalid(f"$..{twice[:80]}", "this name is given twice in one object")
+
+
+def serve(requests: BinaryIO, answers: BinaryIO) -> None:
+    """Check bodies, each preceded by ``HEAD``, until there are no more."""
+    gc.disable()  # what a decoder makes has no cycles, and looking for some would take half of the time
+    while len(head := requests.read(HEAD.size)) == HEAD.size:
+        is_batch, length = HEAD.unpack(head)
+        body, decoded = requests.read(length), None
+        try:
+            if is_batch:
+                reply = Reply(found=check_batch(body))
+            else:
+                checked, decoded = _check(body)
+                reply = Reply(found=[Found(checked=checked)])
+        except InvalidRequestError as error:
+            reply = Reply(fault=error.fault)
+        except MemoryError:
+            reply = Reply(fault=Fault(path="$", message="this JSON takes too much memory to be checked"))
+        text = msgspec.json.encode(reply)
+        answers.write(LENGTH.pack(len(text)) + text)
+        answers.flush()
+        del decoded  # which takes a while, after the answer
+
+
+if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    serve(sys.stdin.buffer, sys.stdout.buffer)

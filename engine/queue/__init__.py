@@ -1,0 +1,1 @@
+"""All that is known of Redis and arq: the queue of ids, and live events."""

@@ -1,0 +1,371 @@
+"""The queue: arq on Redis. Every fact about arq lives in this file.
+
+What Redis holds can be lost at any time without a task being lost, for PostgreSQL has the truth: an entry of the
+queue is only a task's id. Hence the few places where we leave arq's own way (0.28), each for a reason:
+
+- arq pickles by default, so whoever can write to Redis runs code in its worker. Entries here are JSON of one fixed
+  shape; anything else is a ``QueueEntryError`` and is dropped.
+- arq polls twice a second. Here a worker with a free slot blocks in BZPOPMIN on arq's own sorted set: it wakes at
+  once, costs nothing while it waits, and never takes what it has no slot for.
+- arq guards a job with a key that outlives a killed worker by the longest timeout. Taking an entry removes it here;
+  the lease in PostgreSQL guards the task, and the sweeper queues again what was lost.
+- arq's loop ends on a Redis error. Here it waits and tries again.
+- arq's scores are times; ours are places, given out so that no tenant's flood delays another and no low priority
+  starves (``put.lua``). The lowest is still the next.
+- arq keeps results, counts retries and looks for aborts around every job, in two transactions of eleven commands.
+  All of that is PostgreSQL's here, so one GETDEL of the entry is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, cast
+from uuid import UUID
+
+import msgspec
+from arq.connections import ArqRedis
+from arq.constants import job_key_prefix
+from arq.jobs import SerializationError, deserialize_job_raw, serialize_job
+from arq.typing import WorkerCoroutine
+from arq.worker import Worker as ArqWorker
+from arq.worker import func as arq_function
+from msgspec import Meta
+from redis.asyncio import ConnectionPool
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+
+from engine.model.errors import QueueUnavailableError
+from engine.model.status import Priority
+from engine.model.task import Waiting
+from engine.queue.channels import hear
+from engine.telemetry.logs import get_logger
+
+Channel = Literal["finished", "cancel"]
+FUNCTION = "run_task"
+PUT = Path(__file__).resolve().parent / "put.lua"
+PUT_PAGE = 250
+COSTS = MappingProxyType({Priority.HIGH: 0.5, Priority.NORMAL: 1.0, Priority.LOW: 4.0})
+"""How far a task puts its flow forward: of one tenant's tasks, eight high ones are taken while one low one is. The same
+as ``flow_step`` in PostgreSQL, which orders those that are held."""
+ENTRY_BYTES = 1024
+ENTRY_TTL_S = 7 * 86400
+CONNECT_TIMEOUT_S = 1.0
+COMMAND_TIMEOUT_S = 1.0
+ANSWER_S = 1.0
+"""For all of it: the turn, a connection (which redis-py makes one after another, greeting included), the answer."""
+CONNECTIONS = 16
+POP_TIMEOUT_S = 5.0
+POP_GRACE_S = 10.0
+AWAY_PAUSE_S = 1.0
+BACKOFF_S = (0.05, 2.0)
+
+_AWAY = (RedisError, OSError, TimeoutError)
+
+
+class QueueEntryError(Exception):
+    """What Redis holds under a task's id is not an entry that we wrote."""
+
+
+class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The only shape that an entry may have; the names are arq's."""
+
+    f: Literal["run_task"]
+    a: tuple[Annotated[str, Meta(pattern=r"\A[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")]]
+    k: Annotated[dict[str, None], Meta(max_length=0)]
+    t: int | None
+    et: int
+
+
+def encode_entry(entry: dict[str, Any]) -> bytes:
+    """arq's serializer: JSON instead of pickle."""
+    return msgspec.json.encode(entry, enc_hook=repr)
+
+
+def decode_entry(data: bytes) -> dict[str, Any]:
+    """arq's deserializer: JSON of one shape instead of pickle.
+
+    Raises:
+        QueueEntryError: anything else.
+    """
+    if len(data) > ENTRY_BYTES:
+        raise QueueEntryError(f"an entry of {len(data)} bytes is none of ours")
+    try:
+        return msgspec.structs.asdict(msgspec.json.decode(data, type=Entry))
+    except (ValueError, RecursionError) as error:
+        raise QueueEntryError(f"not an entry of ours: {error}") from error
+
+
+class Queue:
+    """Puts tasks in line and tells who waits that one has ended."""
+
+    def __init__(self, url: str, name: str) -> None:
+        """
+        Args:
+            url: Redis' URL; nothing is connected yet.
+            name: prefix of our keys.
+        """
+        self._url = url
+        self._name = name
+        self._channels: dict[Channel, str] = {"finished": f"{name}:finished", "cancel": f"{name}:cancel"}
+        self._redis = _client(url, COMMAND_TIMEOUT_S, connections=CONNECTIONS)
+        self._put = self._redis.register_script(PUT.read_text(encoding="utf-8"))
+        self._turns = asyncio.Semaphore(CONNECTIONS)
+        self._away_until = 0.0
+        self.listening = False
+        """Whether ``listen`` hears of every task that ends."""
+
+    async def put(self, tasks: Iterable[Waiting]) -> None:
+        """Put tasks in line, each behind what its tenant already has there of its priority, and fairly between tenants
+        (see ``put.lua``); one that has had its turn in front; one that stands there already keeps its place.
+
+        Raises:
+            QueueUnavailableError: Redis is away. It is not asked again for a second, so that nobody waits in vain.
+        """
+        now_ms = int(time.time() * 1000)
+        for page in _pages(tasks, PUT_PAGE):
+            keys = [self._name, f"{self._name}:clocks"]
+            arguments: list[str | bytes | int | float] = [ENTRY_TTL_S * 1000]
+            for task in page:
+                task_id = str(task.task_id)
+                entry = serialize_job(FUNCTION, (task_id,), {}, None, now_ms, serializer=encode_entry)
+                keys.append(job_key_prefix + task_id)
+                cost = 0.0 if task.had_turn else COSTS[task.priority]
+                arguments += [task_id, f"{task.priority} {task.tenant}", cost, entry or b""]
+            async with self._reachable():
+                await self._put(keys=keys, args=arguments)
+
+    async def position(self, task_id: UUID) -> int | None:
+        """How many tasks are to be taken before this one; ``None`` when it does not stand in line, or nobody knows."""
+        with contextlib.suppress(QueueUnavailableError):
+            async with self._reachable():
+                rank: int | None = await self._redis.zrank(self._name, str(task_id))
+                return rank
+        return None
+
+    async def missing(self, tasks: list[Waiting]) -> list[Waiting]:
+        """Which of these tasks do not stand in line."""
+        async with self._reachable():
+            scores = await self._redis.zmscore(self._name, [str(task.task_id) for task in tasks])
+        return [task for task, score in zip(tasks, scores, strict=True) if score is None]
+
+    async def announce(self, task_id: UUID) -> None:
+        """Wake everybody who waits for this task; who does not hear it looks again within a second."""
+        with contextlib.suppress(QueueUnavailableError):
+            async with self._reachable():
+                await self._redis.publish(self._channels["finished"], str(task_id))
+
+    async def ask_to_cancel(self, task_id: UUID) -> None:
+        """Tell the workers that this task is to end; who does not hear it learns it when it renews its leases."""
+        with contextlib.suppress(QueueUnavailableError):
+            async with self._reachable():
+                await self._redis.publish(self._channels["cancel"], str(task_id))
+
+    async def drop(self, task_id: UUID) -> None:
+        """Take a task out of the line; one that stays there does no harm, since nobody can claim it any more."""
+        with contextlib.suppress(QueueUnavailableError):
+            async with self._reachable(), self._redis.pipeline(transaction=False) as pipe:
+                pipe.zrem(self._name, str(task_id))
+                pipe.delete(job_key_prefix + str(task_id))
+                await pipe.execute()
+
+    async def ping(self) -> None:
+        """Ask for nothing.
+
+        Raises:
+            QueueUnavailableError: no answer.
+        """
+        async with self._reachable():
+            await self._redis.ping()
+
+    async def listen(self, channel: Channel, heard: Callable[[str], None], reconnected: Callable[[], None]) -> None:
+        """Call ``heard`` with the id of each task that ends, or is to be cancelled. Never ends; reconnects by itself.
+
+        Args:
+            channel: which of the two.
+            heard: is given the text that was announced, which may be anything.
+            reconnected: called each time that listening begins, for what was missed before.
+        """
+
+        async def note(listening: bool) -> None:
+            self.listening = listening
+            if listening:
+                reconnected()
+
+        await hear(lambda: _client(self._url, None, connections=1), self._channels[channel], heard, note)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await _close(self._redis)
+
+    @contextlib.asynccontextmanager
+    async def _reachable(self) -> AsyncIterator[None]:
+        self._refuse_while_away()
+        try:
+            async with asyncio.timeout(ANSWER_S), self._turns:
+                self._refuse_while_away()  # somebody may have found out while we waited for our turn
+                yield
+        except _AWAY as error:
+            self._away_until = time.monotonic() + AWAY_PAUSE_S
+            raise QueueUnavailableError(f"Redis cannot be asked: {str(error) or type(error).__name__}") from error
+
+    def _refuse_while_away(self) -> None:
+        if time.monotonic() < self._away_until:
+            raise QueueUnavailableError("Redis was away a moment ago")
+
+
+class QueueWorker(ArqWorker):
+    """arq's worker with our own loop: it takes an entry when it has a slot for it, and survives Redis' absence."""
+
+    def __init__(self, url: str, name: str, run_task: Callable[[UUID], Awaitable[None]], *, slots: int) -> None:
+        """
+        Args:
+            url: Redis' URL.
+            name: prefix of our keys.
+            run_task: runs one task; every way in which a task can end is its business, so it should not raise.
+            slots: tasks that run at the same time.
+        """
+        self._run_task = run_task
+        self._free = asyncio.Semaphore(slots)
+        self._running: set[asyncio.Task[None]] = set()
+        self._log = get_logger()
+        super().__init__(
+            functions=[arq_function(cast(WorkerCoroutine, self._run), name=FUNCTION)],
+            queue_name=name,
+            redis_pool=_client(url, POP_TIMEOUT_S + POP_GRACE_S, connections=2 * slots + 2),
+            handle_signals=False,
+            max_jobs=slots,
+            job_timeout=10 * 86400,  # the sandbox keeps the deadline, not arq
+            keep_result=0,
+            retry_jobs=False,
+            log_results=False,
+            job_serializer=encode_entry,
+            job_deserializer=decode_entry,
+        )
+
+    async def main(self) -> None:
+        """Take tasks and run them, until cancelled."""
+        pause = BACKOFF_S[0]
+        while True:
+            await self._free.acquire()
+            taken: tuple[bytes, float] | None = None
+            try:
+                taken = await self._take()
+                pause = BACKOFF_S[0]
+            except _AWAY as error:
+                self._log.warning("redis away", reason=str(error) or type(error).__name__, retry_s=pause)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, BACKOFF_S[1])
+            finally:
+                if taken is None:
+                    self._free.release()
+            if taken is not None:
+                self._start(*taken)
+
+    async def idle(self) -> None:
+        """Wait until nothing runs here any more."""
+        while self._running:
+            await asyncio.wait(self._running)
+
+    async def disconnect(self) -> None:
+        """Close every connection."""
+        await _close(self.pool)
+
+    async def run_job(self, job_id: str, score: int) -> None:
+        """Fetch an entry and run what it names.
+
+        Raises:
+            QueueEntryError: none of ours, or gone; the sweeper queues the task again if it still waits.
+        """
+        async with asyncio.timeout(ANSWER_S):
+            data = await self.pool.getdel(job_key_prefix + job_id)
+        if data is None:
+            raise QueueEntryError("the entry has gone")
+        try:
+            name, arguments, _, _, _ = deserialize_job_raw(data, deserializer=self.job_deserializer)
+        except SerializationError as error:
+            raise QueueEntryError(str(error.__cause__)) from error
+        if arguments != (job_id,):
+            raise QueueEntryError("the entry names another task")
+        function = self.functions[name]
+        await function.coroutine({**self.ctx, "job_id": job_id, "score": score}, *arguments)
+
+    async def _take(self) -> tuple[bytes, float] | None:
+        popped = await self.pool.bzpopmin(self.queue_name, timeout=POP_TIMEOUT_S)
+        return (popped[1], popped[2]) if popped else None
+
+    def _start(self, name: bytes, score: float) -> None:
+        task = asyncio.create_task(self._run_entry(name, int(score)))
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._free.release()
+        if not task.cancelled() and (error := task.exception()):
+            self._log.error("queue entry failed", exc_info=error)
+
+    async def _run_entry(self, name: bytes, score: int) -> None:
+        try:
+            await self.run_job(_job_id(name), score)
+        except QueueEntryError as error:
+            self._log.error("queue entry dropped", entry=repr(name[:80]), reason=str(error))
+        except _AWAY as error:  # before the task ran: the sweeper queues it again
+            self._log.warning("redis away", reason=str(error) or type(error).__name__, entry=repr(name[:80]))
+
+    async def _run(self, _: dict[Any, Any], task_id: str) -> None:
+        await self._run_task(UUID(task_id))
+
+
+def _pages(tasks: Iterable[Waiting], size: int) -> Iterator[list[Waiting]]:
+    left = iter(tasks)
+    while page := list(itertools.islice(left, size)):
+        yield page
+
+
+class _Connections(ConnectionPool):
+    """Hands out connections without asking the event loop first whether something can be read from them.
+
+    redis-py asks before every command, to find connections that the server has closed meanwhile. That costs as much as
+    a command; here a command that meets such a connection is simply sent again on a new one. Each of ours may be.
+    """
+
+    async def ensure_connection(self, connection: AbstractConnection) -> None:
+        await connection.connect()  # type: ignore[no-untyped-call]
+
+
+def _job_id(name: bytes) -> str:
+    try:
+        job_id = str(UUID(name.decode("ascii")))
+    except ValueError:
+        job_id = ""
+    if job_id.encode() != name:
+        raise QueueEntryError("not a task's id")
+    return job_id
+
+
+def _client(url: str, timeout_s: float | None, *, connections: int) -> ArqRedis:
+    pool = _Connections.from_url(
+        url,
+        max_connections=connections,
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+        socket_timeout=timeout_s,
+        retry=Retry(NoBackoff(), 1),
+        retry_on_error=[RedisConnectionError],
+        **({} if url.startswith("unix:") else {"socket_keepalive": True}),
+    )
+    return ArqRedis(pool, job_serializer=encode_entry, job_deserializer=decode_entry)
+
+
+async def _close(client: ArqRedis) -> None:
+    with contextlib.suppress(*_AWAY):
+        await client.aclose()
+        await client.connection_pool.disconnect()

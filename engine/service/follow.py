@@ -1,0 +1,283 @@
+"""Follows a task from where it stands to its end: its status from PostgreSQL, and in between its live events."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from typing import NamedTuple
+
+import msgspec
+
+from engine.model.errors import StoreUnavailableError
+from engine.model.principal import Principal
+from engine.model.status import Status
+from engine.model.task import StoredTask
+from engine.queue.events import LAST_NUMBER, READ_AT_ONCE, Arrived, Event, EventId, EventReader
+from engine.service.service import Service
+from engine.service.waiting import Waiters
+
+LOOK_S = 5.0
+"""Between two looks at PostgreSQL when nobody says that there is something to see. News say it."""
+LOOK_DEAF_S = 0.5
+"""The same while nobody could say it."""
+SAY_FOLLOWED_S = 5.0
+STORE_PATIENCE_S = 30.0
+LONGEST_S = 3600.0
+"""Then the client comes again, to wherever the load balancer sends it, with whatever its key still opens."""
+RETRY_S = 1.0
+
+
+class TooManyFollowersError(Exception):
+    """As many clients follow tasks by this process as may, or as many of one tenant's."""
+
+
+class NewStatus(msgspec.Struct, frozen=True):
+    """Where the task stands now."""
+
+    status: Status
+    attempt: int
+    """The one that runs or ran last; 0 before the first."""
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """Live events that are lost. The final result has the whole logs."""
+
+    missing: int
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """The last word: the final task. Nothing follows."""
+
+    task: StoredTask
+
+
+class BrokenOff(msgspec.Struct, frozen=True):
+    """The last word of a stream that does not reach the end of its task."""
+
+    status: int
+    """As HTTP would have it."""
+    detail: str
+    retry_s: float | None = RETRY_S
+    """When to come again, with the id of the last event; ``None``: not at all."""
+
+
+class Told(NamedTuple):
+    """One thing that a follower is told."""
+
+    what: NewStatus | Event | Gap | Ended | BrokenOff
+    event_id: EventId | None = None
+    """From which to go on."""
+
+
+class Followers:
+    """Those who follow tasks by this process."""
+
+    def __init__(self, service: Service) -> None:
+        settings = service.settings
+        self._service = service
+        self._news = Waiters()
+        self._most, self._heartbeat_s = settings.event_followers, settings.event_heartbeat_s
+        self._taken: Counter[str] = Counter()
+        self._reader = EventReader(settings.servers[1], settings.queue_name, self._news.wake, self._news.wake_all)
+
+    def running(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """Listens for news of tasks."""
+        return self._reader.running()
+
+    @contextlib.contextmanager
+    def place(self, tenant: str) -> Iterator[None]:
+        """A place for one more client of a tenant.
+
+        Raises:
+            TooManyFollowersError: there is none, or the tenant has half of all.
+        """
+        if self._taken.total() >= self._most or self._taken[tenant] >= (self._most + 1) // 2:
+            raise TooManyFollowersError
+        self._taken[tenant] += 1
+        try:
+            yield
+        finally:
+            self._taken[tenant] -= 1
+            self._taken = +self._taken
+
+    async def follow(
+        self, principal: Principal, task: StoredTask, after: EventId | None
+    ) -> AsyncGenerator[Told | None, None]:
+        """All that becomes known of a task, to its end; ``None`` when nothing did for a while.
+
+        Ends with ``Ended`` or ``BrokenOff``. Reads on only when what was read is taken.
+
+        Args:
+            principal: who follows.
+            task: as it was just found.
+            after: the last event that the follower has.
+        """
+        key, course, view = str(task.task_id), Course(task, after), View(self._service, principal, task)
+        heartbeat, said, answered = Interval(self._heartbeat_s), Interval(SAY_FOLLOWED_S), self._reader.questions
+        with (
+            self._service.waiters.waiting(task.task_id) as waiter,
+            self._news.waiting(task.task_id) as news,
+        ):
+            if not task.status.final:
+                await self._reader.say_followed(key, just_come=True)
+                waiter.ended.set()  # it may have changed before we could hear of it
+            while True:
+                if waiter.ended.is_set() or view.age_s >= self._look_s():
+                    waiter.ended.clear()
+                    await view.renew()
+                heard = news.ended.is_set()
+                news.ended.clear()
+                async for told in self._tell(key, course, view.task):
+                    heard = False
+                    heartbeat.restart()
+                    yield told
+                if (last := self._last_word(view)) is not None:
+                    yield last
+                    return
+                if said.is_over() or answered != self._reader.questions:
+                    said.restart()
+                    answered = self._reader.questions
+                    await self._reader.say_followed(key, just_come=False)
+                if heard:  # of something that is no event: its status has changed
+                    waiter.ended.set()
+                    continue
+                if heartbeat.is_over():
+                    heartbeat.restart()
+                    yield None
+                await _either(waiter.ended, news.ended, min(self._look_s(), self._heartbeat_s))
+
+    def _look_s(self) -> float:
+        return LOOK_S if self._reader.listening else LOOK_DEAF_S
+
+    async def _tell(self, key: str, course: Course, task: StoredTask) -> AsyncIterator[Told]:
+        """The live events that there are, then where the task stands, as far as that is not known."""
+        there_is_more = True
+        while there_is_more and course.position < EventId(task.attempts, LAST_NUMBER):
+            arrived = await self._reader.read(key, course.position, task.attempts)
+            there_is_more = len(arrived) == READ_AT_ONCE
+            for one in arrived:
+                for told in course.pass_event(one):
+                    yield told
+        for told in course.reach(task):
+            yield told
+
+    def _last_word(self, view: View) -> Told | None:
+        if view.task.status.final:
+            return Told(Ended(view.task))
+        if view.gone:
+            return Told(BrokenOff(404, "The task was deleted.", None))
+        if self._service.waiters.closing:
+            return Told(BrokenOff(503, "This process stops. Come again with the id of the last event."))
+        if view.store_away_s > STORE_PATIENCE_S:
+            return Told(BrokenOff(503, "PostgreSQL cannot be asked. Come again with the id of the last event."))
+        if view.watched_s > LONGEST_S:
+            return Told(BrokenOff(503, "This took long. Come again with the id of the last event."))
+        return None
+
+
+class Course:
+    """How far a follower has come on the way of a task: what was told is not told again."""
+
+    def __init__(self, task: StoredTask, after: EventId | None) -> None:
+        """Without ``after``, what was before the attempt that runs now is passed by."""
+        runs = task.status is Status.RUNNING
+        if after is None or after.attempt > task.attempts:
+            self.position = EventId(task.attempts, 0 if runs else LAST_NUMBER)
+            self._started = task.attempts - 1 if runs else task.attempts
+            self._queued: int | None = None
+        else:
+            self.position = after
+            self._started = after.attempt
+            self._queued = after.attempt if not after.attempt or after.number == LAST_NUMBER else None
+
+    def pass_event(self, arrived: Arrived) -> Iterator[Told]:
+        """On to a live event."""
+        if arrived.event_id.attempt > self._started:
+            yield self._start(arrived.event_id.attempt)
+        missing = arrived.event_id.number - self.position.number - 1 + (arrived.event is None)
+        self.position = arrived.event_id
+        if missing > 0:
+            yield Told(Gap(missing))
+        if arrived.event is not None:
+            yield Told(arrived.event, arrived.event_id)
+
+    def reach(self, task: StoredTask) -> Iterator[Told]:
+        """On to where the task stands; all live events before that have been passed."""
+        if task.status is Status.QUEUED:
+            if self._queued != task.attempts:
+                self._queued = self._started = task.attempts
+                self.position = EventId(task.attempts, LAST_NUMBER)
+                yield Told(NewStatus(task.status, task.attempts), self.position)
+            return
+        if task.attempts > self._started:
+            yield self._start(task.attempts)
+        if task.status.final:
+            yield Told(NewStatus(task.status, task.attempts))
+
+    def _start(self, attempt: int) -> Told:
+        self._started, self.position = attempt, EventId(attempt, 0)
+        return Told(NewStatus(Status.RUNNING, attempt), self.position)
+
+
+class View:
+    """A task as it was last seen."""
+
+    def __init__(self, service: Service, principal: Principal, task: StoredTask) -> None:
+        self.task = task
+        self.gone = False
+        self._service, self._principal = service, principal
+        self._begun_s = self._asked_s = self._seen_s = time.monotonic()
+
+    @property
+    def age_s(self) -> float:
+        """Since somebody looked."""
+        return time.monotonic() - self._asked_s
+
+    @property
+    def watched_s(self) -> float:
+        """Since the first look."""
+        return time.monotonic() - self._begun_s
+
+    @property
+    def store_away_s(self) -> float:
+        """For how long PostgreSQL could not be asked."""
+        return self._asked_s - self._seen_s
+
+    async def renew(self) -> None:
+        """Look again."""
+        try:
+            found = await self._service.get(self._principal, self.task.task_id)
+        except StoreUnavailableError:
+            self._asked_s = time.monotonic()
+            return
+        self._asked_s = self._seen_s = time.monotonic()
+        self.task, self.gone = found or self.task, found is None
+
+
+class Interval:
+    """A time that is over again and again."""
+
+    def __init__(self, length_s: float) -> None:
+        self._length_s = length_s
+        self.restart()
+
+    def restart(self) -> None:
+        """From now on."""
+        self._over_s = time.monotonic() + self._length_s
+
+    def is_over(self) -> bool:
+        """Whether it is."""
+        return time.monotonic() >= self._over_s
+
+
+async def _either(first: asyncio.Event, second: asyncio.Event, timeout_s: float) -> None:
+    """Wait until one of them is set, at most so long."""
+    waits = [asyncio.ensure_future(event.wait()) for event in (first, second)]
+    try:
+        await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()

@@ -1,0 +1,33 @@
+"""Estimates how long a queued task waits."""
+
+from __future__ import annotations
+
+import time
+
+from engine.model.task import (
+    Pace,
+)
+from engine.service.health import ALIVE_WITHIN_S
+from engine.store.store import Store
+
+PACE_OVER_S, PACE_KNOWN_S = 600.0, 2.0
+
+
+class Foresight:
+    """How long a place in line takes, by how long tasks kept a slot of late; asked for every few seconds at most."""
+
+    def __init__(self) -> None:
+        self._pace = Pace(None, 0)
+        self._known_until_s = 0.0
+
+    async def wait_s(self, store: Store, place: int) -> float | None:
+        """Seconds until the task in this place (1 is the next) is taken; ``None`` when nothing tells.
+
+        Raises:
+            StoreUnavailableError: PostgreSQL is away.
+        """
+        if time.monotonic() > self._known_until_s:
+            self._known_until_s = time.monotonic() + PACE_KNOWN_S  # whoever asks meanwhile is told what was
+            self._pace = await store.pace(PACE_OVER_S, ALIVE_WITHIN_S)
+        slot_s, slots = self._pace
+        return round(place * slot_s / slots, 1) if slots and slot_s is not None else None

@@ -1,0 +1,187 @@
+"""How the service is, as one API finds it: its dependencies, the queue, and what each worker last said of itself.
+
+A worker says every ``BEAT_S`` seconds that it is alive. Who has not said so for ``ALIVE_WITHIN_S`` is ``silent``:
+killed, stopped, cut off from PostgreSQL, or too busy to run its own event loop. All of that shows within ten seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Mapping
+from typing import Literal
+
+import msgspec
+
+from engine.model.errors import QueueUnavailableError, StoreUnavailableError
+from engine.model.versions import Versions, versions
+from engine.model.worker_state import Heartbeat
+from engine.policies.policies import Policies
+from engine.queue.queue import Queue
+from engine.store.store import Store
+from engine.telemetry.metrics import ServiceState
+
+BEAT_S = 2.0
+ALIVE_WITHIN_S = 7.0
+SLOW_S = 1.0
+"""A worker whose event loop was later than that at its last beat has too little processor time."""
+SHOWN_FOR_S = 300.0
+"""How long a silent worker is still told of."""
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """How a dependency answered."""
+
+    fault: str | None
+    """Why it did not; ``None`` when it did."""
+    latency_s: float
+
+
+class WorkerFound(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker as an API sees it."""
+
+    heartbeat: Heartbeat
+    policies_differ: tuple[str, ...]
+    """Policies that it has in another version than this API, or that only one of the two has."""
+
+    @property
+    def state(self) -> Literal["working", "draining", "silent"]:
+        """``working``, ``draining``, or ``silent`` when it has not been heard of."""
+        return self.heartbeat.state.state if self.heartbeat.age_s <= ALIVE_WITHIN_S else "silent"
+
+    @property
+    def free_slots(self) -> int:
+        """Tasks that it could take at once."""
+        at = self.heartbeat.state
+        return max(0, at.slots - at.running) if self.state == "working" and at.works else 0
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """How the service is, as found just now."""
+
+    database: Asked
+    redis: Asked
+    workers: tuple[WorkerFound, ...]
+    """Empty while PostgreSQL is away."""
+    queued: int | None
+    running: int | None
+    oldest_wait_s: float | None
+    policies: dict[str, str]
+    """Policy → digest, as this API has them."""
+    versions: Versions
+    """Of this API."""
+
+    @property
+    def accepts(self) -> bool:
+        """Tasks can be accepted: only PostgreSQL is needed for that."""
+        return self.database.fault is None
+
+    @property
+    def serves(self) -> bool:
+        """Tasks are accepted and run."""
+        return not self.hindrances
+
+    @property
+    def free_slots(self) -> int:
+        """Tasks that workers could take at once."""
+        return sum(worker.free_slots for worker in self.workers)
+
+    @property
+    def hindrances(self) -> tuple[str, ...]:
+        """Why tasks are not accepted or not run; nothing in it that only operators may know."""
+        found = []
+        if self.database.fault is not None:
+            found.append("PostgreSQL cannot be asked: tasks are not accepted")
+        if self.redis.fault is not None:
+            found.append("Redis cannot be asked: tasks are accepted, and run when it is back")
+        working = [worker for worker in self.workers if worker.state == "working"]
+        if self.accepts and not working:
+            found.append("no worker is at work: tasks are accepted, and run when there is one")
+        elif self.accepts and not any(worker.heartbeat.state.works for worker in working):
+            found.append("no worker that is at work is well: tasks are accepted, and run when one is again")
+        return tuple(found)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is not as it should be although tasks are accepted and run."""
+        found = []
+        for worker in self.workers:
+            name = f"worker {worker.heartbeat.state.worker_id} (pid {worker.heartbeat.state.pid})"
+            if worker.state == "silent":
+                found.append(f"{name} has been silent for {worker.heartbeat.age_s:.0f} s")
+            if worker.heartbeat.state.redis != "ok" and self.redis.fault is None:
+                found.append(f"{name} does not reach Redis, which this API does: it takes no tasks")
+            if worker.heartbeat.state.failing:
+                found.append(f"{name} fails by its own fault under: {', '.join(worker.heartbeat.state.failing)}")
+            elif worker.heartbeat.state.lag_s > SLOW_S:
+                found.append(f"{name} is slow: its event loop was {worker.heartbeat.state.lag_s:.1f} s late")
+            if worker.policies_differ:
+                differ = ", ".join(worker.policies_differ)
+                found.append(f"{name} does not have the policies that this API has: {differ}")
+        return tuple(found)
+
+    @property
+    def status(self) -> Literal["ok", "degraded", "down"]:
+        """``ok``, ``degraded`` or ``down``."""
+        if not self.accepts:
+            return "down"
+        return "ok" if self.serves and not self.warnings else "degraded"
+
+    @property
+    def service_state(self) -> ServiceState:
+        """The part of it that metrics tell."""
+        states = Counter(worker.state for worker in self.workers)
+        known = self.accepts
+        return ServiceState(
+            queued=self.queued,
+            running=self.running,
+            oldest_wait_s=self.oldest_wait_s,
+            workers={name: states[name] for name in ("working", "draining", "silent")} if known else None,
+            free_slots=self.free_slots if known else None,
+            up={"database": self.accepts, "redis": self.redis.fault is None},
+        )
+
+
+async def ask_health(store: Store, queue: Queue, policies: Policies) -> Health:
+    """Ask every dependency."""
+    own = policies.digests
+    database, redis = await asyncio.gather(_ask(store.ping()), _ask(queue.ping()))
+    workers: tuple[WorkerFound, ...] = ()
+    depth: tuple[int, float, int] | tuple[None, None, None] = (None, None, None)
+    if database.fault is None:
+        try:
+            heartbeats = await store.heartbeats(SHOWN_FOR_S)
+            depth = await store.queue_depth()
+        except StoreUnavailableError as error:
+            database = msgspec.structs.replace(database, fault=str(error))
+        else:
+            workers = tuple(
+                WorkerFound(heartbeat=heartbeat, policies_differ=_differences(own, heartbeat.state.policies))
+                for heartbeat in heartbeats
+            )
+    return Health(
+        database=database,
+        redis=redis,
+        workers=workers,
+        queued=depth[0],
+        oldest_wait_s=depth[1],
+        running=depth[2],
+        policies=own,
+        versions=versions(),
+    )
+
+
+async def _ask(question: Awaitable[None]) -> Asked:
+    started, fault = time.perf_counter(), None
+    try:
+        await question
+    except (StoreUnavailableError, QueueUnavailableError) as error:
+        fault = str(error)
+    return Asked(fault=fault, latency_s=time.perf_counter() - started)
+
+
+def _differences(own: Mapping[str, str], other: Mapping[str, str] | None) -> tuple[str, ...]:
+    if other is None:  # a worker of an older version, which does not say
+        return ()
+    return tuple(sorted(name for name in own.keys() | other.keys() if own.get(name) != other.get(name)))

@@ -1,0 +1,422 @@
+"""What the API and the worker both mean by a task: how one is accepted, looked up, waited for and handed to a sandbox.
+
+Insert first, then queue: a task whose id was given out exists in PostgreSQL, whatever happens to Redis.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import secrets
+import time
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from uuid import UUID, uuid4
+
+import msgspec
+
+from engine.config.destinations import CallbackUrlError, Destinations
+from engine.config.scripts import list_scripts
+from engine.config.settings import Settings
+from engine.model.callback import Callback
+from engine.model.errors import (
+    KeyTakenError,
+    PolicyForbiddenError,
+    QueueUnavailableError,
+    SchemaError,
+    StoreUnavailableError,
+    TaskError,
+)
+from engine.model.outcome import ArtifactFacts
+from engine.model.principal import Principal
+from engine.model.status import Status
+from engine.model.task import (
+    Accepted,
+    Ask,
+    KeptFile,
+    ListedTask,
+    NewFile,
+    NewTask,
+    StoredTask,
+    Waiting,
+    Wanted,
+)
+from engine.policies.policies import Policies, allowed_attempts
+from engine.queue.queue import Queue
+from engine.service.foresight import Foresight
+from engine.service.health import Health, ask_health
+from engine.service.waiting import Waiter, Waiters
+from engine.store.store import Store
+from engine.telemetry.logs import get_logger
+from engine.telemetry.metrics import ApiMetrics
+from engine.telemetry.tracing import NO_TRACES, Traces
+from sandbox import ExitReason, Policy
+
+MAX_WAIT_S = 300.0
+POLL_LISTENING_S = 5.0
+POLL_DEAF_S = 0.25
+RECONNECT_S = (0.1, 2.0)
+
+
+class Service:
+    """Accepts tasks and answers for them."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        queue: Queue,
+        policies: Policies,
+        *,
+        metrics: ApiMetrics,
+        traces: Traces = NO_TRACES,
+    ) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self.traces = traces
+        self.policies = policies
+        self.waiters = Waiters()
+        self._destinations = Destinations(settings.callback_urls)
+        self._foresight = Foresight()
+        self._store = store
+        self._queue = queue
+        self._log = get_logger()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Keeps connecting to PostgreSQL until it answers, and listens for tasks that end."""
+        background = [
+            asyncio.create_task(self._open_store()),
+            asyncio.create_task(self._queue.listen("finished", self.waiters.wake, self.waiters.wake_all)),
+        ]
+        try:
+            yield
+        finally:
+            self.waiters.close()
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
+            await self._queue.close()
+            await self._store.close()
+
+    async def submit(self, principal: Principal, ask: Ask, task_id: UUID) -> Accepted:
+        """Accept a task under an id that was made for it (random, so that nobody guesses it).
+
+        Raises:
+            TaskError: it cannot be accepted, and why.
+            KeyTakenError: its idempotency key stands for another request.
+            StoreUnavailableError: PostgreSQL is away; nothing is promised.
+        """
+        task = self._new_task(principal, ask, task_id)
+        await self._check_files(ask.file_ids, principal.tenant)
+        with self.traces.span("store", task_id=str(task_id)):
+            created_at = await self._store.insert(task)
+        if created_at is None:
+            return await self._replayed(principal, task)
+        self.metrics.accepted(task.task_type, task.policy)
+        with self.traces.span("enqueue"):
+            await self._enqueue([task])
+        return Accepted(_waiting_task(task, created_at))
+
+    async def submit_many(self, principal: Principal, asks: Sequence[Ask]) -> list[Accepted | Exception]:
+        """Accept many tasks, each for itself: in their order what ``submit`` returns or raises.
+
+        Raises:
+            StoreUnavailableError: PostgreSQL is away; nothing is promised.
+        """
+        known = await self._known_files(principal, asks)
+        prepared = [self._prepared(principal, ask, known) for ask in asks]
+        tasks = [task for task in prepared if isinstance(task, NewTask)]
+        with self.traces.span("store", tasks=len(tasks)):
+            stored = await self._store.insert_many(tasks) if tasks else {}
+        for task in tasks:
+            if task.task_id in stored:
+                self.metrics.accepted(task.task_type, task.policy)
+        with self.traces.span("enqueue"):
+            await self._enqueue([task for task in tasks if task.task_id in stored])
+        return [
+            Accepted(_waiting_task(task, stored[task.task_id]))
+            if isinstance(task, NewTask) and task.task_id in stored
+            else await self._replayed_or_not(principal, task)
+            for task in prepared
+        ]
+
+    async def keep_file(self, principal: Principal, name: str, media_type: str, content: bytes) -> KeptFile:
+        """Keep an uploaded file for ``FILE_TTL`` seconds, under an id that nobody guesses.
+
+        Raises:
+            StoreUnavailableError: PostgreSQL is away; nothing was kept.
+        """
+        file = NewFile(
+            file_id=f"file_{secrets.token_hex(16)}",
+            tenant=principal.tenant,
+            name=name,
+            media_type=media_type,
+            sha256=hashlib.sha256(content).hexdigest(),
+            content=content,
+        )
+        expires_at = await self._store.insert_file(file, self.settings.file_ttl_s)
+        return KeptFile(file=file, expires_at=expires_at)
+
+    def artifact_parts(self, principal: Principal, task_id: UUID, artifact: ArtifactFacts) -> AsyncIterator[bytes]:
+        """The content of an artifact, a MiB at a time; raises ``StoreUnavailableError`` on the way."""
+        return self._store.artifact_parts(task_id, artifact.name, principal.tenant, artifact.size_bytes)
+
+    async def artifact(self, principal: Principal, task_id: UUID, name: str) -> ArtifactFacts | None:
+        """A file that a task left behind, ``None`` when there is none of this name.
+
+        Raises:
+            StoreUnavailableError: PostgreSQL is away.
+        """
+        return await self._store.artifact(task_id, name, principal.tenant)
+
+    async def callbacks(self, principal: Principal, state: str, most: int) -> list[tuple[UUID, Callback]]:
+        """The newest callbacks of a tenant in a state.
+
+        Raises:
+            StoreUnavailableError: PostgreSQL is away.
+        """
+        return await self._store.callbacks(principal.tenant, state, most)
+
+    async def redeliver(self, principal: Principal, task_id: UUID) -> Callback | None:
+        """Owe a final task's callback once more; ``None`` when there is none.
+
+        Raises:
+            StoreUnavailableError: PostgreSQL is away.
+        """
+        return await self._store.redeliver(task_id, principal.tenant)
+
+    async def get(self, principal: Principal, task_id: UUID, *, wait_s: float = 0.0) -> StoredTask | None:
+        """A task as it stands, or, within ``wait_s`` seconds, as it ended; ``None`` when the tenant has none such.
+
+        Raises:
+            StoreUnavailableError: PostgreSQL is away.
+        """
+        with self.waiters.waiting(task_id) as waiter:
+            found = await self._store.get(task_id, principal.tenant)
+            if found is not None and not found.status.final and wait_s > 0:
+                found = await self.wait(principal, waiter, wait_s)
+            return await self._placed(found)
+
+    async def _placed(self, task: StoredTask | None) -> StoredTask | None:
+        """A task that waits is told its place, and how long that will take."""
+        if task is None or task.status is not Status.QUEUED:
+            return task
+        before = await self._queue.position(task.task_id)
+        if before is None:
+            return task
+        wait_s = await self._foresight.wait_s(self._store, before + 1)
+        return msgspec.structs.replace(task, queue_position=before + 1, estimated_wait_s=wait_s)
+
+    async def list_tasks(self, principal: Principal, wanted: Wanted) -> list[ListedTask]:
+        """A tenant's tasks, the newest first.
+
+        Raises:
+            StoreUnavailableError: PostgreSQL is away, or the question took too long.
+        """
+        return await self._store.list_tasks(principal.tenant, wanted)
+
+    async def cancel(self, principal: Principal, task_id: UUID, *, wait_s: float = 0.0) -> StoredTask | None:
+        """Ask for a task's end, and wait up to ``wait_s`` seconds for it; ``None`` when the tenant has none such.
+
+        One that is queued has ended when this returns; of one that runs the worker is told; one that has ended stays
+        as it is.
+
+        Raises:
+            StoreUnavailableError: PostgreSQL is away.
+        """
+        with self.waiters.waiting(task_id) as waiter:
+            cancelled = await self._store.cancel(task_id, principal.tenant)
+            if cancelled is not None and cancelled.status.final:
+                self.metrics.finished(cancelled.task_type, cancelled.policy, ExitReason.CANCELLED)
+                await self._queue.drop(task_id)
+                await self._queue.announce(task_id)
+            elif cancelled is not None:
+                await self._queue.ask_to_cancel(task_id)
+                if wait_s > 0:
+                    return await self.wait(principal, waiter, wait_s)
+            return await self._store.get(task_id, principal.tenant)
+
+    async def wait(self, principal: Principal, waiter: Waiter, wait_s: float) -> StoredTask | None:
+        """A task as it ended within ``wait_s`` seconds, else as it stands then.
+
+        Looks whenever somebody says that it has ended, and now and then in case nobody could say it.
+
+        Raises:
+            StoreUnavailableError: PostgreSQL is away.
+        """
+        deadline = time.monotonic() + min(wait_s, MAX_WAIT_S)
+        while True:
+            left_s = deadline - time.monotonic()
+            poll_s = POLL_LISTENING_S if self._queue.listening else POLL_DEAF_S
+            if not self.waiters.closing:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(waiter.ended.wait(), max(0.0, min(poll_s, left_s)))
+            waiter.ended.clear()
+            found = await self._store.get(waiter.task_id, principal.tenant)
+            if found is None or found.status.final or self.waiters.closing or time.monotonic() >= deadline:
+                return found
+
+    async def health(self) -> Health:
+        """Ask every dependency."""
+        health = await ask_health(self._store, self._queue, self.policies)
+        self.metrics.note_state(health.service_state)
+        return health
+
+    def _new_task(self, principal: Principal, ask: Ask, task_id: UUID) -> NewTask:
+        if ask.task_type not in self.policies.task_types:
+            available = ", ".join(self.policies.task_types)
+            raise TaskError("$.task_type", f"{ask.task_type} is not available here; available are: {available}")
+        if ask.timeout_s is not None and ask.timeout_s > self.settings.max_task_timeout_s:
+            raise TaskError("$.timeout_s", f"at most {self.settings.max_task_timeout_s:g} s (MAX_TASK_TIMEOUT)")
+        most_mib = self.settings.max_task_memory_mib
+        if ask.memory_mib is not None and most_mib is not None and ask.memory_mib > most_mib:
+            raise TaskError("$.memory_mib", f"at most {most_mib} MiB (MAX_TASK_MEMORY_MIB)")
+        if ask.script_name is not None:
+            self._check_script(ask.script_name)
+        policy = self._choose_policy(ask)
+        if principal.policies is not None and policy.name not in principal.policies:
+            allowed = ", ".join(sorted(principal.policies))
+            raise PolicyForbiddenError(
+                "$.policy", f"the key {principal.key_id} may not use the policy {policy.name}; it may use: {allowed}"
+            )
+        return NewTask(
+            task_id=task_id,
+            task_type=ask.task_type,
+            parameters=ask.parameters,
+            policy=policy.name,
+            timeout_s=ask.timeout_s,
+            labels=ask.labels,
+            priority=ask.priority,
+            script_name=ask.script_name,
+            max_attempts=allowed_attempts(policy, self.settings),
+            file_ids=ask.file_ids,
+            memory_mib=ask.memory_mib,
+            traceparent=self.traces.traceparent(),
+            tenant=principal.tenant,
+            quotas=principal.quotas,
+            callback_url=self._callback_url(ask.callback_url),
+            idempotency_key=ask.idempotency_key,
+            request_sha256=_fingerprint(ask) if ask.idempotency_key is not None else None,
+        )
+
+    def _callback_url(self, url: str | None) -> str | None:
+        if url is None:
+            return None
+        if not self.settings.callback_secrets:
+            raise TaskError("$.callback_url", "there are no callbacks here: CALLBACK_SECRET is not set")
+        try:
+            return self._destinations.check(url)
+        except CallbackUrlError as error:
+            raise TaskError("$.callback_url", str(error)) from None
+
+    def _choose_policy(self, ask: Ask) -> Policy:
+        if ask.policy is None:
+            return self.policies.default(ask.task_type)
+        chosen = self.policies.named(ask.policy)
+        if chosen is None or chosen.task_type != ask.task_type:
+            there_are = sorted(policy.name for policy in self.policies.all if policy.task_type == ask.task_type)
+            raise TaskError("$.policy", f"no such policy for {ask.task_type}; there are: {', '.join(there_are)}")
+        return chosen
+
+    async def _known_files(self, principal: Principal, asks: Sequence[Ask]) -> set[str]:
+        wanted = {file_id for ask in asks for file_id in ask.file_ids}
+        return await self._store.known_files(sorted(wanted), principal.tenant) if wanted else set()
+
+    def _prepared(self, principal: Principal, ask: Ask, known_files: set[str]) -> NewTask | TaskError:
+        try:
+            _check_known(ask.file_ids, known_files)
+            return self._new_task(principal, ask, uuid4())
+        except TaskError as error:
+            return error
+
+    async def _replayed_or_not(self, principal: Principal, task: NewTask | TaskError) -> Accepted | Exception:
+        if isinstance(task, TaskError):
+            return task
+        try:
+            return await self._replayed(principal, task)
+        except KeyTakenError as error:
+            return error
+
+    async def _replayed(self, principal: Principal, task: NewTask) -> Accepted:
+        """The task that stands under the idempotency key of one that was not stored.
+
+        Raises:
+            KeyTakenError: it was made by another request.
+            StoreUnavailableError: PostgreSQL is away, or the task has been deleted this very moment.
+        """
+        found = await self._store.by_key(principal.tenant, task.idempotency_key or "")
+        stored = await self._store.get(found[0], principal.tenant) if found else None
+        if found is None or stored is None:
+            raise StoreUnavailableError("the task under this idempotency key has just been deleted")
+        if found[1] != task.request_sha256:
+            raise KeyTakenError
+        return Accepted(stored, is_replay=True)
+
+    async def _check_files(self, file_ids: tuple[str, ...], tenant: str) -> None:
+        if file_ids:
+            _check_known(file_ids, await self._store.known_files(file_ids, tenant))
+
+    def _check_script(self, name: str) -> None:
+        known = list_scripts(self.settings.scripts_dir)
+        if name not in known:
+            raise TaskError(
+                "$.parameters.script",
+                f"there is no script {name}; there are: {', '.join(known) or 'none'}. (Source text must not look like "
+                "a file's name: add a line break.)",
+            )
+
+    async def _enqueue(self, tasks: list[NewTask]) -> None:
+        try:
+            await self._queue.put(Waiting(task.task_id, task.tenant, task.priority) for task in tasks)
+        except QueueUnavailableError as error:
+            first = str(tasks[0].task_id) if tasks else None
+            self._log.warning("accepted but not queued yet", task_id=first, tasks=len(tasks), reason=str(error))
+
+    async def _open_store(self) -> None:
+        pause = RECONNECT_S[0]
+        while True:
+            try:
+                await self._store.open()
+            except StoreUnavailableError as error:
+                self._log.warning("database away", reason=str(error), retry_s=pause)
+            except SchemaError as error:
+                self._log.error("database not usable", reason=str(error), retry_s=pause)
+            else:
+                return
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, RECONNECT_S[1])
+
+
+def _check_known(file_ids: Sequence[str], known: set[str]) -> None:
+    if missing := sorted(set(file_ids) - known):
+        raise TaskError(
+            "$.parameters", f"there is no file {', '.join(missing)}: it was never uploaded here, or has expired"
+        )
+
+
+def _fingerprint(ask: Ask) -> bytes:
+    """SHA-256 of what an idempotency key stands for: all that was asked, the parameters as they were written."""
+    asked = {name: getattr(ask, name) for name in ask.__struct_fields__ if name != "parameters"}
+    text = msgspec.json.encode(asked, order="deterministic")
+    return hashlib.sha256(text + b"\n" + bytes(ask.parameters)).digest()
+
+
+def _waiting_task(task: NewTask, created_at: datetime) -> StoredTask:
+    """A task that has just been stored."""
+    return StoredTask(
+        task_id=task.task_id,
+        tenant=task.tenant,
+        task_type=task.task_type,
+        status=Status.QUEUED,
+        policy=task.policy,
+        priority=task.priority,
+        labels=task.labels,
+        attempts=0,
+        created_at=created_at,
+        started_at=None,
+        finished_at=None,
+        outcome=None,
+        callback=Callback(url=task.callback_url, state="waiting") if task.callback_url else None,
+    )

@@ -1,0 +1,1 @@
+"""PostgreSQL: one small class per subject over one Database."""

@@ -1,0 +1,1 @@
+"""Takes tasks from the queue and runs each attempt in a sandbox."""

@@ -1,0 +1,233 @@
+"""Tells whoever asked for it that a task is final: the outbox, worked off by every worker.
+
+The row that says what is owed is written by the very transaction that ends the task (a trigger, see
+``store/sql/0004_calls.sql``), so that no end is forgotten; it is taken with a lease, so that a worker that dies in the
+middle delays a callback and loses none. Hence each is delivered at least once, always under the same ``webhook-id``.
+
+Messages are signed by the Standard Webhooks scheme (https://www.standardwebhooks.com). They go only to URLs below those
+that the operator names: no request decides which machine is talked to. Redirects are not followed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import ssl
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import NamedTuple
+
+import httpx
+import msgspec
+from standardwebhooks import Webhook
+
+from engine.api.answers import Task, task_answer
+from engine.config.destinations import CallbackUrlError, Destinations
+from engine.config.settings import Settings
+from engine.model.errors import StoreUnavailableError
+from engine.model.task import OwedCallback
+from engine.store.store import Store
+from engine.telemetry.logs import get_logger
+
+PARALLEL = 8
+"""Deliveries under way at the same time to one origin; one that is slow does not keep another waiting."""
+ATTEMPT_S = 15.0
+LEASE_S = 60.0
+"""Longer than an attempt and the storing of how it went."""
+LOOK_S = 1.0
+BURY_S = 60.0
+GROWTH = 3.0
+MAX_PAUSE_S = 4 * 3600.0
+GONE = 410
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of a callback, as the Standard Webhooks specification proposes it."""
+
+    type: str
+    """``task.succeeded``, ``task.failed`` or ``task.cancelled``."""
+    timestamp: datetime
+    """When the task ended."""
+    data: Task
+    """What ``GET /task/{task_id}`` answers."""
+
+
+class Delivery(NamedTuple):
+    """How one attempt at a callback went."""
+
+    delivered: bool
+    status: int | None
+    error: str | None
+    is_final: bool = False
+    """Whether there is no sense in trying again."""
+    retry_after_s: float = 0.0
+
+
+class Callbacks:
+    """Works the outbox off."""
+
+    def __init__(self, settings: Settings, store: Store, count: Callable[[str], None]) -> None:
+        """
+        Args:
+            settings: where callbacks may go, and how they are signed.
+            store: holds the outbox.
+            count: is told how each attempt went: ``delivered``, ``retried`` or ``dead``.
+        """
+        self._settings = settings
+        self._store = store
+        self._count = count
+        self._destinations = Destinations(settings.callback_urls)
+        self._keys = tuple(Webhook(secret) for secret in settings.callback_secrets)
+        self._owed = asyncio.Event()
+        self._log = get_logger()
+
+    def wake(self) -> None:
+        """A task that owes a callback has ended here: do not wait for the next look."""
+        self._owed.set()
+
+    async def run(self) -> None:
+        """Deliver what is due, until cancelled. Each origin has a loop of its own: one that is away delays no other."""
+        async with self._client() as client, asyncio.TaskGroup() as loops:
+            for origin in self._destinations.origins if self._keys else ():
+                loops.create_task(self._serve(client, origin))
+            loops.create_task(self._bury())
+
+    @contextlib.asynccontextmanager
+    async def _client(self) -> AsyncIterator[httpx.AsyncClient]:
+        async with httpx.AsyncClient(
+            trust_env=False,
+            follow_redirects=False,
+            timeout=ATTEMPT_S,
+            verify=ssl.create_default_context(cafile=self._settings.ca_file),
+            headers={"user-agent": "unityai-python-worker", "content-type": "application/json"},
+        ) as client:
+            yield client
+
+    async def _serve(self, client: httpx.AsyncClient, origin: str) -> None:
+        running: set[asyncio.Task[None]] = set()
+        try:
+            while True:
+                owed = await self._take(origin, PARALLEL - len(running))
+                running |= {asyncio.create_task(self._deliver(client, callback)) for callback in owed}
+                if len(running) == PARALLEL:
+                    await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                elif not owed:
+                    await self._pause()
+                running = {task for task in running if not task.done()}
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    async def _take(self, origin: str, most: int) -> list[OwedCallback]:
+        try:
+            await self._store.opened.wait()
+            return await self._store.take_callbacks(f"{origin}/", LEASE_S, most)
+        except StoreUnavailableError as error:
+            self._log.warning("callbacks wait: database away", reason=str(error))
+            return []
+
+    async def _pause(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._owed.wait(), LOOK_S * random.uniform(0.8, 1.2))  # noqa: S311  workers take turns
+        self._owed.clear()
+
+    async def _deliver(self, client: httpx.AsyncClient, callback: OwedCallback) -> None:
+        """One attempt. Whatever goes wrong around it, the lease lets the callback come up again."""
+        try:
+            delivery = await self._attempt(client, callback)
+            await self._settle(callback, delivery)
+        except StoreUnavailableError as error:
+            self._log.warning("callback not settled", task_id=str(callback.task.task_id), reason=str(error))
+        except Exception:
+            self._log.exception("callback broken off", task_id=str(callback.task.task_id))
+
+    async def _attempt(self, client: httpx.AsyncClient, callback: OwedCallback) -> Delivery:
+        try:
+            url = self._destinations.check(callback.url)
+        except CallbackUrlError as error:  # allowed when the task was accepted, and not any more
+            return Delivery(delivered=False, status=None, error=f"the URL {error}", is_final=True)
+        body = msgspec.json.encode(_message(callback))
+        try:
+            async with (
+                asyncio.timeout(ATTEMPT_S),
+                client.stream("POST", url, content=body, headers=self._signed(callback, body)) as response,
+            ):
+                return _delivery(response)
+        except (httpx.HTTPError, TimeoutError, OSError) as error:
+            reason = f"no answer within {ATTEMPT_S:g} s" if isinstance(error, TimeoutError) else str(error)
+            return Delivery(delivered=False, status=None, error=reason or type(error).__name__)
+
+    def _signed(self, callback: OwedCallback, body: bytes) -> dict[str, str]:
+        message_id, now = f"msg_{callback.task.task_id.hex}", datetime.now(UTC)
+        signatures = (key.sign(message_id, now, body.decode()) for key in self._keys)
+        return {
+            "webhook-id": message_id,
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": " ".join(signatures),
+        }
+
+    async def _settle(self, callback: OwedCallback, delivery: Delivery) -> None:
+        """Remember how an attempt went, and when the next is due."""
+        pause_s = max(delivery.retry_after_s, self._pause_s(callback.attempts))
+        is_late = callback.age_s + pause_s > self._settings.callback_give_up_s
+        outcome = "delivered" if delivery.delivered else "dead" if delivery.is_final or is_late else "retried"
+        if outcome == "retried":
+            await self._store.retry_callback(callback, pause_s, delivery.status, delivery.error)
+        else:
+            await self._store.end_callback(callback, outcome, delivery.status, delivery.error)
+        self._count(outcome)
+        say = self._log.info if outcome == "delivered" else self._log.warning
+        say(
+            "callback",
+            task_id=str(callback.task.task_id),
+            outcome=outcome,
+            attempts=callback.attempts,
+            status=delivery.status,
+            reason=delivery.error,
+        )
+
+    def _pause_s(self, attempts: int) -> float:
+        """Threefold each time, up to hours, and never the same for two that failed together."""
+        grown = self._settings.callback_retry_s * GROWTH ** min(attempts - 1, 30)
+        return min(grown, MAX_PAUSE_S) * random.uniform(0.8, 1.2)  # noqa: S311  nobody gains by guessing it
+
+    async def _bury(self) -> None:
+        """Give up what is owed to places that callbacks do not go to any more."""
+        while True:
+            with contextlib.suppress(StoreUnavailableError):
+                await self._store.opened.wait()
+                origins = self._destinations.origins if self._keys else ()
+                if buried := await self._store.bury_callbacks([f"{origin}/" for origin in origins]):
+                    self._log.warning("callbacks given up: their destinations are not allowed any more", count=buried)
+            await asyncio.sleep(BURY_S)
+
+
+def _message(callback: OwedCallback) -> Message:
+    task = callback.task
+    ended = task.finished_at or task.created_at
+    return Message(type=f"task.{task.status}", timestamp=ended, data=task_answer(task))
+
+
+def _delivery(response: httpx.Response) -> Delivery:
+    """What an answer's head means. Its body is not read."""
+    status = response.status_code
+    if response.is_success:
+        return Delivery(delivered=True, status=status, error=None)
+    error = "a redirect, which is not followed" if response.is_redirect else f"answered {status}"
+    retry_after_s = _retry_after_s(response.headers.get("retry-after", ""))
+    return Delivery(delivered=False, status=status, error=error, is_final=status == GONE, retry_after_s=retry_after_s)
+
+
+def _retry_after_s(text: str) -> float:
+    """Seconds that a ``Retry-After`` header asks for (RFC 9110, section 10.2.3), at most ``MAX_PAUSE_S``."""
+    if text.isdecimal() and text.isascii():
+        return min(float(text[:9]), MAX_PAUSE_S)
+    try:
+        wanted = parsedate_to_datetime(text)
+    except ValueError:
+        return 0.0
+    aware = wanted if wanted.tzinfo else wanted.replace(tzinfo=UTC)
+    return min(max(0.0, (aware - datetime.now(UTC)).total_seconds()), MAX_PAUSE_S)

@@ -1,0 +1,1 @@
+"""The task type data_processing."""

@@ -1,0 +1,350 @@
+"""Sums, averages, counts, statistics and correlations over numbers or objects, computed by DuckDB; and rows of tables
+(``rows``).
+
+Columns go to DuckDB under names made here, ``c0`` ``c1`` …: a field's own name never becomes SQL.
+README.md beside this file says what each operation answers for missing, mixed and non-numeric fields.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import os
+import resource
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, cast
+
+import duckdb
+import msgspec
+
+from handlers.data import rows
+from handlers.data.columns import Column, Table, count_distinct, read, table_of
+from handlers.data.files import read_file
+from handlers.failures import Refusal
+from handlers.parameters.data import DataProcessing, DataSource
+from handlers.parameters.registry import Request
+
+TOP_VALUES = 5
+MAX_SHOWN_CHARACTERS = 256
+MAX_CORRELATED_FIELDS = 100
+
+WORKSPACE = "/work"
+TEMP_FOLDER = f"{WORKSPACE}/tmp"  # noqa: S108 of the run alone
+_TEMP_MIB = 128
+_MIB = 1 << 20
+_DEFAULT_MEMORY_BYTES = 512 * _MIB
+_MAX_THREADS = 4
+
+
+def run(request: Request) -> dict[str, Any]:
+    """Do one ``data_processing`` task.
+
+    Raises:
+        Refusal: the operation does not fit the data; says what would.
+        MemoryError: DuckDB reached its memory limit.
+    """
+    try:
+        table, asked = read(request.parameters)
+        database = _locked_database()
+        if table is None:
+            table = _load(database, cast(DataProcessing, asked).operation, cast(DataProcessing, asked).data)
+        return {"operation": table.operation, "rows": table.rows, **_answer(database, table, asked)}
+    except duckdb.OutOfMemoryException as error:
+        raise MemoryError(str(error)) from None
+
+
+def _answer(database: duckdb.DuckDBPyConnection, table: Table, asked: DataProcessing | None) -> dict[str, Any]:
+    if table.operation in OPERATIONS:
+        return OPERATIONS[table.operation](_Query(table, database, method=asked.method if asked else None))
+
+    own = database.cursor()  # what is made there goes with it
+
+    def load(name: str, data: Any) -> rows.Named:
+        return rows.register(own, name, _load(own, table.operation, data))
+
+    data = rows.register(own, "data", table)
+    return rows.OPERATIONS[table.operation](rows.Work(own, data, cast(DataProcessing, asked), load))
+
+
+def _load(database: duckdb.DuckDBPyConnection, operation: str, data: Any) -> Table:
+    if isinstance(data, DataSource) and data.format is not None:
+        return read_file(operation, data, database, _temp_folder())
+    return table_of(operation, data)
+
+
+def rehearse() -> None:
+    """Open the database and use it once, before there is a task. Starts no thread, so that a fork may follow."""
+    table = table_of("statistics", [{"a": 1, "b": 2.5, "c": "x"}, {"a": 2, "b": 3.5}])
+    query = _Query(table, _open_database(_temp_folder()))
+    _statistics(query)
+    _correlation(query)
+
+
+# ---- operations -------------------------------------------------------------------------------------------------
+
+
+def _sum(query: _Query) -> dict[str, Any]:
+    expressions = [_total(query, column) for column in query.numbers]
+    return query.answer("sum", zip(query.numbers, query.row(expressions), strict=True), skipped=True)
+
+
+def _average(query: _Query) -> dict[str, Any]:
+    expressions = [_mean(query, column) for column in query.numbers]
+    return query.answer("average", zip(query.numbers, query.row(expressions), strict=True), skipped=True)
+
+
+def _count(query: _Query) -> dict[str, Any]:
+    counts = query.row([f"count({query.sql(column)})" for column in query.filled])
+    found = dict(zip((column.name for column in query.filled), counts, strict=True))
+    return query.answer("count", ((column, found.get(column.name, 0)) for column in query.table.columns))
+
+
+def _statistics(query: _Query) -> dict[str, Any]:
+    described = dict(zip((column.name for column in query.numbers), _describe_numbers(query), strict=True))
+    for column in query.table.columns:
+        if column.kind == "empty":
+            described[column.name] = {"type": "empty", "count": 0, "nulls": query.table.rows, "distinct": 0}
+        elif column.kind != "number":
+            described[column.name] = _describe_values(query, column)
+    return query.answer("statistics", ((column, described[column.name]) for column in query.table.columns))
+
+
+def _correlation(query: _Query) -> dict[str, Any]:
+    if not query.table.is_of_objects and query.table.rows:
+        raise Refusal(
+            "objects_required",
+            'A correlation needs at least two fields; send objects such as {"x": 1, "y": 2} instead of numbers.',
+        )
+    columns = query.numbers if query.table.is_of_objects else []
+    if len(columns) > MAX_CORRELATED_FIELDS:
+        raise Refusal(
+            "too_many_fields",
+            f"The data has {len(columns)} numeric fields; at most {MAX_CORRELATED_FIELDS} can be correlated at once.",
+        )
+    pairs = _correlate(query, columns)
+    return {
+        "method": query.method,
+        "fields": [column.name for column in columns],
+        "matrix": _matrix(query, columns, pairs),
+        "pairs": pairs,
+        "skipped": query.skipped if query.table.is_of_objects else {},
+    }
+
+
+OPERATIONS: Mapping[str, Callable[[_Query], dict[str, Any]]] = MappingProxyType(
+    {"sum": _sum, "average": _average, "count": _count, "statistics": _statistics, "correlation": _correlation}
+)
+"""Operation → what does it."""
+
+
+def _total(query: _Query, column: Column) -> str:
+    # fsum compensates the rounding of doubles; over integers sum is exact
+    return f"coalesce({'sum' if query.is_integer(column) else 'fsum'}({query.sql(column)}), 0)"
+
+
+def _mean(query: _Query, column: Column) -> str:
+    return f"{'avg' if query.is_integer(column) else 'favg'}({query.sql(column)})"
+
+
+def _describe_numbers(query: _Query) -> list[dict[str, Any]]:
+    expressions = []
+    for column in query.numbers:
+        name = query.sql(column)
+        expressions += [
+            f"count({name})", _total(query, column), _mean(query, column), f"stddev_samp({name})",
+            f"min({name})", f"max({name})", f"quantile_cont({name}, [0.25, 0.5, 0.75])",
+        ]  # fmt: skip
+    found = query.row(expressions)
+    size = len(found) // max(len(query.numbers), 1)
+    return [
+        _number_summary(query.table.rows, count_distinct(column), found[index * size : (index + 1) * size])
+        for index, column in enumerate(query.numbers)
+    ]
+
+
+def _number_summary(rows: int, distinct: int, found: Sequence[Any]) -> dict[str, Any]:
+    count, total, mean, std, lowest, highest, quartiles = found
+    q1, median, q3 = quartiles or (None, None, None)
+    if count > 1 and lowest == highest:
+        std = 0.0  # threads may leave a rounding error between them
+    return {
+        "type": "number", "count": count, "nulls": rows - count, "distinct": distinct,
+        "sum": total, "mean": mean, "std": std, "min": lowest, "max": highest,
+        "median": median, "quartiles": {"q1": q1, "q2": median, "q3": q3},
+    }  # fmt: skip
+
+
+def _describe_values(query: _Query, column: Column) -> dict[str, Any]:
+    """Counts and the most common values of a field that is not numeric."""
+    count, distinct, top = query.one(
+        f"""WITH counted AS (
+                SELECT {query.sql(column)} AS value, count(*) AS times FROM data
+                WHERE value IS NOT NULL GROUP BY value
+            ), top AS (SELECT * FROM counted ORDER BY times DESC, value LIMIT {TOP_VALUES})
+            SELECT (SELECT coalesce(sum(times), 0) FROM counted), (SELECT count(*) FROM counted),
+                   (SELECT list({{'value': value, 'count': times}} ORDER BY times DESC, value) FROM top)"""  # noqa: S608 nothing in it is a caller's
+    )
+    shown = [{"value": _shown(column, item["value"]), "count": item["count"]} for item in top]
+    nulls = query.table.rows - count
+    return {"type": column.kind, "count": count, "nulls": nulls, "distinct": distinct, "top": shown}
+
+
+def _shown(column: Column, value: Any) -> Any:
+    if column.kind == "mixed":
+        value = msgspec.json.decode(value)
+    if isinstance(value, str) and len(value) > MAX_SHOWN_CHARACTERS:
+        return value[: MAX_SHOWN_CHARACTERS - 1] + "…"
+    return value
+
+
+def _correlate(query: _Query, columns: Sequence[Column]) -> list[dict[str, Any]]:
+    couples = list(itertools.combinations(columns, 2))
+    if query.method == "spearman":
+        return [_pair(first, second, *_correlate_ranks(query, first, second)) for first, second in couples]
+    expressions = []
+    for first, second in couples:
+        a, b = query.sql(first), query.sql(second)
+        expressions += [f"regr_count({a}, {b})", _corr(a, b, has_nulls=first.has_nulls or second.has_nulls)]
+    found = iter(query.row(expressions))
+    pairs = []
+    for first, second in couples:
+        pairs.append(_pair(first, second, next(found), next(found)))
+    return pairs
+
+
+def _pair(first: Column, second: Column, count: int, value: float | None) -> dict[str, Any]:
+    value = None if value is None else max(-1.0, min(1.0, value))
+    return {"fields": [first.name, second.name], "correlation": value, "count": count}
+
+
+def _correlate_ranks(query: _Query, first: Column, second: Column) -> list[Any]:
+    """Spearman: over the rows that have both, each value's rank among them; those alike share the mean of theirs."""
+    a, b = query.sql(first), query.sql(second)
+    ranks = (
+        f"rank() OVER (ORDER BY {x}) + (count(*) OVER (PARTITION BY {x}) - 1) / 2 AS {y}"
+        for x, y in ((a, "x"), (b, "y"))
+    )
+    both = f"(SELECT {', '.join(ranks)} FROM data WHERE {a} IS NOT NULL AND {b} IS NOT NULL)"  # noqa: S608 ours
+    return query.row(["count(*)", _corr("x", "y", has_nulls=False)], both)
+
+
+def _corr(a: str, b: str, *, has_nulls: bool) -> str:
+    """``corr`` over the rows that have both; NULL where one of the two is constant over these rows.
+
+    Told by its extremes: the variance of a constant may be a rounding error instead of zero.
+    """
+    only_b, only_a = (f" FILTER ({b} IS NOT NULL)", f" FILTER ({a} IS NOT NULL)") if has_nulls else ("", "")
+    varies = f"min({a}){only_b} < max({a}){only_b} AND min({b}){only_a} < max({b}){only_a}"
+    return f"CASE WHEN {varies} THEN corr({a}, {b}) END"
+
+
+def _matrix(query: _Query, columns: Sequence[Column], pairs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    varies = query.row([f"min({query.sql(column)}) < max({query.sql(column)})" for column in columns])
+    matrix: dict[str, dict[str, Any]] = {column.name: {} for column in columns}
+    both = {tuple(pair["fields"]): pair["correlation"] for pair in pairs}
+    for (row, row_varies), column in itertools.product(zip(columns, varies, strict=True), columns):
+        names = (row.name, column.name)
+        itself = 1.0 if row_varies else None
+        matrix[row.name][column.name] = itself if row is column else both.get(names, both.get(names[::-1]))
+    return matrix
+
+
+# ---- database ---------------------------------------------------------------------------------------------------
+
+
+class _Query:
+    """Selects over the columns of one table."""
+
+    def __init__(self, table: Table, database: duckdb.DuckDBPyConnection, *, method: str | None = None) -> None:
+        self.method = method or "pearson"
+        self.table = table
+        self.numbers = [column for column in table.columns if column.kind == "number"]
+        self.filled = [column for column in table.columns if column.values is not None]
+        self.skipped = {column.name: column.kind for column in table.columns if column.kind != "number"}
+        self._names = {column.name: f"c{position}" for position, column in enumerate(self.filled)}
+        self._database = database
+        if self.filled:
+            self._database.register("data", {self.sql(column): column.values for column in self.filled})
+
+    def sql(self, column: Column) -> str:
+        """Name of a column in SQL."""
+        return self._names[column.name]
+
+    def is_integer(self, column: Column) -> bool:
+        """Whether DuckDB sees integers, which it adds exactly, and not doubles."""
+        return column.values is not None and column.values.dtype.kind == "i"
+
+    def row(self, expressions: Sequence[str], source: str = "data") -> list[Any]:
+        """One value for each aggregate expression, over the rows of a source."""
+        if not expressions:
+            return []
+        found = self.one(f"SELECT {', '.join(expressions)} FROM {source}")  # noqa: S608 nothing in it is a caller's
+        return [_finite(value) for value in found]
+
+    def one(self, sql: str) -> tuple[Any, ...]:
+        """The only row of a select."""
+        found: list[tuple[Any, ...]] = self._database.execute(sql).fetchall()
+        return found[0]
+
+    def answer(self, name: str, found: Any, *, skipped: bool = False) -> dict[str, Any]:
+        """``name`` → values by field, or the value itself over an array of numbers."""
+        values = {column.name: value for column, value in found}
+        if not self.table.is_of_objects:
+            return {name: values[""]}
+        return {name: values, "skipped": self.skipped} if skipped else {name: values}
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        if math.isnan(value):
+            return None
+        raise Refusal("number_out_of_range", "An answer is beyond ±1.8e308, too large for a number; scale the data.")
+    return value
+
+
+def _temp_folder() -> str:
+    """The one folder that DuckDB may open files of: the workspace's, wherever that is."""
+    return TEMP_FOLDER if os.environ.get("HOME") == WORKSPACE else tempfile.gettempdir()
+
+
+@functools.cache
+def _open_database(folder: str) -> duckdb.DuckDBPyConnection:
+    """Open a database in memory, closed to the outside. Single-threaded so far, so that it survives a fork."""
+    database = duckdb.connect(
+        ":memory:",
+        config={
+            "threads": 1,
+            "async_threads": 0,
+            "python_enable_replacements": False,  # or a name in SQL could mean a variable of ours
+            "autoload_known_extensions": False,
+            "autoinstall_known_extensions": False,
+            "allow_community_extensions": False,
+            "pandas_analyze_sample": 0,  # objects are text, whatever the first of them look like
+            "temp_directory": folder,
+            "secret_directory": folder,
+            "max_temp_directory_size": f"{_TEMP_MIB}MiB",
+        },
+    )
+    # in this order: without external access the list of folders can no longer be changed
+    database.execute(f"SET allowed_directories = ['{folder}']")
+    database.execute("SET enable_external_access = false")
+    return database
+
+
+@functools.cache
+def _locked_database() -> duckdb.DuckDBPyConnection:
+    """The database with this process's memory and threads, and its configuration locked."""
+    database = _open_database(_temp_folder())
+    database.execute(f"SET memory_limit = '{_memory_bytes() // _MIB}MiB'")
+    database.execute(f"SET threads = {min(_MAX_THREADS, len(os.sched_getaffinity(0)))}")
+    database.execute("SET lock_configuration = true")
+    return database
+
+
+def _memory_bytes() -> int:
+    """Half of what the process may have: the data itself lies outside of DuckDB's account."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    return _DEFAULT_MEMORY_BYTES if limit == resource.RLIM_INFINITY else limit // 2

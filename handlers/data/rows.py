@@ -1,0 +1,390 @@
+"""Selections, groups, joins, pivots, histograms and SQL over tables. Rows come out, as JSON or as a CSV file.
+
+What a caller names is never put into SQL by us: fields are looked up and stand there as ``c0`` ``c1`` …, values are
+bound. Only the text of ``query`` is SQL of the caller's, and it is one SELECT that reads nothing but the tables.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import decimal
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import duckdb
+import msgspec
+import numpy as np
+
+from handlers.data.columns import Column, Table
+from handlers.failures import Refusal
+from handlers.parameters.data import DataProcessing
+from handlers.parameters.data_options import Aggregate, Condition, SortKey
+
+DEFAULT_LIMIT = 10_000
+MAX_PIVOT_FIELDS = 1000
+ARTIFACT = "artifacts/result.csv"
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_COMPARISONS = {"eq": "=", "ne": "<>", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
+_FUNCTIONS = {
+    "count": "count({})", "sum": "sum({})", "mean": "avg({})", "median": "median({})", "min": "min({})",
+    "max": "max({})", "std": "stddev_samp({})", "distinct": "count(DISTINCT {})", "first": "any_value({})",
+}  # fmt: skip
+_OF_NUMBERS = ("sum", "mean", "median", "std")
+
+
+class Named(NamedTuple):
+    """A table under a name in the database."""
+
+    name: str
+    table: Table
+    places: dict[str, int]
+    """Field → its column, ``c0`` ``c1`` …"""
+
+    def sql(self, field: str, parameter: str) -> str:
+        """A field's column.
+
+        Raises:
+            Refusal: there is no such field.
+        """
+        if field not in self.places:
+            known = ", ".join(sorted(self.places)[:20]) or "none"
+            raise Refusal("unknown_field", f"`{parameter}` names the field {field!r}; there are: {known}.")
+        return f"{self.name}.c{self.places[field]}"
+
+    def column(self, field: str) -> Column:
+        """The column of a field that exists."""
+        return self.table.columns[self.places[field]]
+
+
+class Shown(NamedTuple):
+    """A field of the answer: its SQL, its name, and whether its values are JSON text."""
+
+    sql: str
+    name: str
+    is_json: bool = False
+
+
+def register(database: duckdb.DuckDBPyConnection, name: str, table: Table) -> Named:
+    """Give the database a table.
+
+    Raises:
+        Refusal: it is an array of numbers.
+    """
+    if not table.is_of_objects and table.rows:
+        raise Refusal("objects_required", 'This needs objects such as {"x": 1, "y": 2}, or a file, not numbers.')
+    columns = table.columns if table.is_of_objects else ()
+    values = {f"c{place}": _values(column, table.rows) for place, column in enumerate(columns)}
+    database.register(name, values or {"c0": np.full(table.rows, np.nan)})
+    return Named(name, table, {column.name: place for place, column in enumerate(columns)})
+
+
+def _values(column: Column, rows: int) -> Any:
+    return np.full(rows, np.nan) if column.values is None else column.values  # which DuckDB takes for nulls
+
+
+class Work(NamedTuple):
+    """What an operation has to work with."""
+
+    database: duckdb.DuckDBPyConnection
+    data: Named
+    asked: DataProcessing
+    load: Callable[[str, Any], Named]
+    """Gives the database another table of the parameters, under a name."""
+
+    def rows(self, shown: Sequence[Shown], rest: str, values: Sequence[Any] = ()) -> dict[str, Any]:
+        """The answer of a SELECT."""
+        limit, offset = self.asked.limit or DEFAULT_LIMIT, self.asked.offset or 0
+        fields = ", ".join(f"{field.sql} AS s{place}" for place, field in enumerate(shown))
+        found = self.database.execute(f"SELECT {fields} {rest} LIMIT {limit + 1} OFFSET {offset}", list(values))
+        return self.answer(found, shown, limit)
+
+    def answer(self, found: Any, shown: Sequence[Shown], limit: int) -> dict[str, Any]:
+        """Rows of a result, up to a limit, in the form that was asked for."""
+        names = _distinct([field.name for field in shown])
+        rows = found.fetchmany(limit + 1)
+        more = len(rows) > limit
+        convert = [_from_json if field.is_json else _plain for field in shown]
+        plain = ([function(value) for function, value in zip(convert, row, strict=True)] for row in rows[:limit])
+        answer = {"fields": names, "rows_returned": min(len(rows), limit), "more": more}
+        if self.asked.output == "csv":
+            return answer | {"artifact": _write_csv(names, plain)}
+        return answer | {"data": [dict(zip(names, row, strict=True)) for row in plain]}
+
+
+def select(work: Work) -> dict[str, Any]:
+    """``select``, ``filter`` and ``sort``: which fields, which rows, in which order."""
+    asked, data = work.asked, work.data
+    fields = asked.fields or list(data.places)
+    shown = [_as_is(data, field, "fields") for field in fields]
+    where, values = _where(data, asked.where or (), asked.match or "all")
+    order = f" ORDER BY {', '.join(_key(data, key) for key in asked.by)}" if asked.by else ""
+    return work.rows(shown or [Shown("NULL", "")], f"FROM data{where}{order}", values)
+
+
+def group(work: Work) -> dict[str, Any]:
+    """Rows that are alike, and what is to be told of each group. In the order of their fields."""
+    asked, data = work.asked, work.data
+    keys = [_as_is(data, field, "group_by") for field in asked.group_by or ()]
+    shown = [*keys, *(_aggregate(data, aggregate) for aggregate in asked.aggregates or ())]
+    by = ", ".join(key.sql for key in keys)
+    return work.rows(shown, f"FROM data GROUP BY {by} ORDER BY {by}" if keys else "FROM data")
+
+
+def join(work: Work) -> dict[str, Any]:
+    """Two tables side by side where the fields of ``on`` are equal; nulls are equal to nothing."""
+    asked, left = work.asked, work.data
+    right = work.load("other", asked.right)
+    pairs = [(left.sql(field, "on"), right.sql(field, "on")) for field in asked.on or ()]
+    for field in asked.on or ():
+        if left.column(field).kind != right.column(field).kind:
+            kinds = f"{left.column(field).kind} in `data` and {right.column(field).kind} in `right`"
+            raise Refusal("field_of_another_kind", f"The field {field!r} is {kinds}; it must be the same in both.")
+    shown = [
+        Shown(f"coalesce({a}, {b})", field, _is_json(left, field))
+        for field, (a, b) in zip(asked.on or (), pairs, strict=True)
+    ]
+    shown += [_as_is(left, field, "data") for field in left.places if field not in (asked.on or ())]
+    shown += [_as_is(right, field, "right") for field in right.places if field not in (asked.on or ())]
+    equal = " AND ".join(f"{a} = {b}" for a, b in pairs)
+    return work.rows(shown, f"FROM data {(asked.how or 'inner').upper()} JOIN other ON {equal}")
+
+
+def pivot(work: Work) -> dict[str, Any]:
+    """The values of one field become fields; another fills them.
+
+    Raises:
+        Refusal: there are too many.
+    """
+    asked, data = work.asked, work.data
+    across, filler = data.sql(str(asked.columns), "columns"), str(asked.values)
+    function = Aggregate(function=asked.function or "sum", field=filler)
+    inner = _aggregate(data, function, parameter="values").sql
+    found = work.database.execute(
+        f"SELECT DISTINCT {across} FROM data WHERE {across} IS NOT NULL ORDER BY 1 LIMIT {MAX_PIVOT_FIELDS + 1}"  # noqa: S608
+    ).fetchall()
+    if len(found) > MAX_PIVOT_FIELDS:
+        raise Refusal(
+            "too_many_fields", f"{asked.columns!r} has more than {MAX_PIVOT_FIELDS} values, and each would be a field."
+        )
+    keys = [_as_is(data, field, "index") for field in asked.index or ()]
+    cells = [Shown(f"{inner} FILTER ({across} = ?)", str(_plain(value))) for (value,) in found]
+    by = ", ".join(key.sql for key in keys)
+    rest = f"FROM data GROUP BY {by} ORDER BY {by}"
+    return work.rows([*keys, *cells], rest, [value for (value,) in found])
+
+
+def histogram(work: Work) -> dict[str, Any]:
+    """How many numbers fall into each of ``bins`` ranges of one width; the last holds its upper end, too."""
+    asked, data = work.asked, work.data
+    name, bins = data.sql(str(asked.field), "field"), asked.bins or 10
+    _refuse_kind(data, str(asked.field), "histogram")
+    numbers = f"SELECT CAST({name} AS DOUBLE) AS x FROM data WHERE {name} IS NOT NULL"  # noqa: S608
+    count, low, high = work.database.execute(f"SELECT count(x), min(x), max(x) FROM ({numbers})").fetchone() or (0,) * 3  # noqa: S608
+    nulls = data.table.rows - count
+    if not count:
+        return {"field": asked.field, "count": 0, "nulls": nulls, "bins": []}
+    width = (high - low) / bins
+    place = f"least(CAST(floor((x - {low!r}) / {width!r}) AS BIGINT), {bins - 1})" if width > 0 else "0"
+    found = dict(work.database.execute(f"SELECT {place}, count(*) FROM ({numbers}) GROUP BY 1").fetchall())  # noqa: S608
+    edges = [low + width * number for number in range(bins)] + [high]
+    ranges = [
+        {"from": edges[number], "to": edges[number + 1], "count": found.get(number, 0)}
+        for number in range(bins if width > 0 else 1)
+    ]
+    return {"field": asked.field, "count": count, "nulls": nulls, "bins": ranges}
+
+
+def query(work: Work) -> dict[str, Any]:
+    """One SELECT over the tables, under their own names and the fields' own.
+
+    Raises:
+        Refusal: it is not one SELECT, or DuckDB refuses it, and why.
+    """
+    tables = {"data": work.data}
+    for name, data in (work.asked.tables or {}).items():
+        if name == "data":
+            raise Refusal("invalid_sql", "`tables` cannot have a table `data`: that is the name of the first one.")
+        tables[name] = work.load(f"given_{name}", data)
+    for name, table in tables.items():
+        _make_view(work.database, name, table)
+    statement = _one_select(str(work.asked.sql))
+    try:
+        limit, offset = work.asked.limit or DEFAULT_LIMIT, work.asked.offset or 0
+        found = work.database.execute(statement)
+        for _ in range(offset // DEFAULT_LIMIT):
+            found.fetchmany(DEFAULT_LIMIT)
+        found.fetchmany(offset % DEFAULT_LIMIT)
+        return work.answer(found, [Shown("", name) for name, *_ in found.description or ()], limit)
+    except duckdb.OutOfMemoryException:
+        raise
+    except duckdb.Error as error:
+        raise Refusal("invalid_sql", f"DuckDB refuses the query: {_first_line(error)}") from None
+
+
+OPERATIONS: Mapping[str, Callable[[Work], dict[str, Any]]] = MappingProxyType(
+    {
+        "select": select, "filter": select, "sort": select, "group": group, "join": join, "pivot": pivot,
+        "histogram": histogram, "query": query,
+    }
+)  # fmt: skip
+"""Operation → what does it."""
+
+
+def _as_is(table: Named, field: str, parameter: str) -> Shown:
+    return Shown(table.sql(field, parameter), field, _is_json(table, field))
+
+
+def _is_json(table: Named, field: str) -> bool:
+    return table.column(field).kind == "mixed"
+
+
+def _where(data: Named, conditions: Sequence[Condition], match: str) -> tuple[str, list[Any]]:
+    parts, values = [], []
+    for condition in conditions:
+        part, more = _condition(data, condition)
+        parts.append(part)
+        values += more
+    glue = " AND " if match == "all" else " OR "
+    return (f" WHERE {glue.join(parts)}" if parts else ""), values
+
+
+def _condition(data: Named, condition: Condition) -> tuple[str, list[Any]]:
+    name, op, value = data.sql(condition.field, "where"), condition.op, condition.value
+    if op in ("is_null", "not_null"):
+        return f"{name} IS {'NOT ' if op == 'not_null' else ''}NULL", []
+    kind = data.column(condition.field).kind
+    if op in ("in", "not_in"):
+        known = [_bound(kind, one, condition) for one in value if one is not None]  # type: ignore[union-attr]
+        if not known:
+            return ("false" if op == "in" else f"{name} IS NOT NULL"), []
+        return f"{name} {'NOT ' if op == 'not_in' else ''}IN ({', '.join('?' * len(known))})", known
+    bound = _bound(kind, value, condition)
+    if op in _COMPARISONS:
+        return f"{name} {_COMPARISONS[op]} ?", [bound]
+    return f"{op}({name}, ?)", [bound]
+
+
+def _bound(kind: str, value: Any, condition: Condition) -> Any:
+    """A value as it is bound beside a column of a kind.
+
+    Raises:
+        Refusal: the two can never be compared.
+    """
+    if kind == "mixed":
+        return msgspec.json.encode(value).decode()
+    fits = {"number": (int, float), "text": (str,), "boolean": (bool,)}.get(kind, (object,))
+    if not isinstance(value, fits) or (kind == "number" and isinstance(value, bool)):
+        raise Refusal(
+            "value_of_another_kind",
+            f"The field {condition.field!r} is {kind}; `{condition.op}` compares it with {value!r:.80}.",
+        )
+    return value
+
+
+def _key(data: Named, key: SortKey) -> str:
+    return f"{data.sql(key.field, 'by')} {'DESC' if key.descending else 'ASC'} NULLS {key.nulls.upper()}"
+
+
+def _aggregate(data: Named, aggregate: Aggregate, parameter: str = "aggregates") -> Shown:
+    if aggregate.field is None:
+        return Shown("count(*)", aggregate.shown)
+    name = data.sql(aggregate.field, parameter)
+    if aggregate.function in _OF_NUMBERS:
+        _refuse_kind(data, aggregate.field, aggregate.function)
+    is_value = aggregate.function in ("min", "max", "first")
+    sql = _FUNCTIONS[aggregate.function].format(name)
+    return Shown(sql, aggregate.shown, is_value and _is_json(data, aggregate.field))
+
+
+def _refuse_kind(data: Named, field: str, what: str) -> None:
+    if (kind := data.column(field).kind) not in ("number", "empty"):
+        raise Refusal("number_required", f"`{what}` needs numbers, and the field {field!r} is {kind}.")
+
+
+def _make_view(database: duckdb.DuckDBPyConnection, name: str, table: Named) -> None:
+    """A table under the fields' own names, quoted.
+
+    Raises:
+        Refusal: two of them are one to SQL, which does not know capital letters.
+    """
+    folded: dict[str, str] = {}
+    for field in table.places:
+        if (other := folded.setdefault(field.lower(), field)) != field:
+            raise Refusal("ambiguous_field", f"SQL cannot tell the fields {other!r} and {field!r} apart; rename one.")
+    fields = ", ".join(f"c{place} AS {_quoted(field)}" for field, place in table.places.items()) or "c0 AS nothing"
+    if name == table.name:  # the columns themselves step aside for the view
+        database.execute(f"CREATE TEMP TABLE given_{name} AS SELECT * FROM {name}")  # noqa: S608 a name that was checked
+        database.unregister(name)
+        database.execute(f"CREATE TEMP VIEW {name} AS SELECT {fields} FROM given_{name}")  # noqa: S608
+    else:
+        database.execute(f"CREATE TEMP VIEW {name} AS SELECT {fields} FROM {table.name}")  # noqa: S608
+
+
+def _quoted(name: str) -> str:
+    if "\0" in name:
+        raise Refusal("ambiguous_field", "A field's name has a NUL in it, which SQL cannot name; rename it.")
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _one_select(sql: str) -> Any:
+    try:
+        statements = duckdb.extract_statements(sql)
+    except duckdb.Error as error:
+        raise Refusal("invalid_sql", f"The SQL cannot be understood: {_first_line(error)}") from None
+    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+        kinds = ", ".join(statement.type.name for statement in statements) or "none"
+        raise Refusal("one_select_only", f"`sql` must be one SELECT statement; it is: {kinds}.")
+    return statements[0]
+
+
+def _first_line(error: duckdb.Error) -> str:
+    return str(error).splitlines()[0][:300]
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """Names of the answer's fields; one that comes again gets a number."""
+    taken: dict[str, None] = {}
+    for name in names:
+        again, number = name, 2
+        while again in taken:
+            again, number = f"{name}_{number}", number + 1
+        taken[again] = None
+    return list(taken)
+
+
+def _from_json(value: Any) -> Any:
+    return None if value is None else msgspec.json.decode(value)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold of a value of DuckDB's."""
+    if isinstance(value, str | int | bool | None):
+        return value
+    if isinstance(value, float | decimal.Decimal):
+        number = float(value)
+        return None if math.isnan(number) else number
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, bytes):
+        raise Refusal("invalid_sql", "An answer has bytes, which JSON cannot hold; use hex() or base64().")
+    return value.isoformat() if isinstance(value, dt.date | dt.time) else str(value)
+
+
+def _write_csv(names: list[str], rows: Any) -> str:
+    """Write the artifact; texts that a spreadsheet would take for formulas get an apostrophe in front."""
+    os.makedirs(os.path.dirname(ARTIFACT), exist_ok=True)
+    with open(ARTIFACT, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(map(_harmless, names))
+        writer.writerows([_harmless(value) for value in row] for row in rows)
+    return os.path.basename(ARTIFACT)
+
+
+def _harmless(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

@@ -1,0 +1,1 @@
+"""The task type document_processing."""

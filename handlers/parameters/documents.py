@@ -1,0 +1,92 @@
+"""The parameters of ``document_processing``."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from handlers.parameters.files import InputFile, is_path
+from handlers.parameters.patterns import (
+    _IN_WORDS,
+    _PAGES,
+    _PATH,
+    MAX_PATH_CHARACTERS,
+)
+
+MAX_TEXT_CHARACTERS = 1_000_000
+"""Of a document; so much fits into a result twice, whatever the characters are."""
+
+
+Encoding = Literal[
+    "utf-8", "utf-16", "utf-32", "ascii", "windows-1250", "windows-1251", "windows-1252", "windows-1253",
+    "windows-1254", "iso-8859-1", "iso-8859-2", "iso-8859-15", "koi8-r", "shift_jis", "euc-jp", "gb18030", "big5",
+    "euc-kr",
+]  # fmt: skip
+
+
+class DocumentProcessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Text, facts or a summary of a PDF, Word or text document."""
+
+    document_type: Annotated[
+        Literal["pdf", "docx", "txt"],
+        Meta(description="What the content is. It is checked against the content's first bytes.", examples=["txt"]),
+    ]
+    content: Annotated[
+        Annotated[str, Meta(min_length=1)] | InputFile,
+        Meta(
+            description="The document. As an object: `text`, `base64`, `file_id` or `path`. As a string, for pdf and "
+            "docx: a path below FILES_DIR if it has a `.`, otherwise base64 (which has none). As a string, for txt: "
+            'the text itself; one that looks like a path is refused, write `{"text": …}` or `{"path": …}` then.',
+            examples=["It was the best of times. It was the worst of times.", {"path": "reports/may.pdf"}],
+        ),
+    ]
+    operation: Annotated[
+        Literal["extract_text", "analyze", "summarize"],
+        Meta(
+            description="`extract_text`: the text, by page or paragraph. `analyze`: counts, language, metadata, "
+            "headings, images. `summarize`: its most telling sentences.",
+            examples=["analyze"],
+        ),
+    ]
+    sentences: Annotated[
+        Annotated[int, Meta(ge=1, le=50)] | None,
+        Meta(description="Of a summary: how many sentences; 3 unless given.", examples=[3]),
+    ] = None
+    pages: Annotated[
+        Annotated[str, Meta(pattern=_PAGES, max_length=200)] | None,
+        Meta(description="Of a pdf: which pages, the first is 1; all unless given.", examples=["1-3,7"]),
+    ] = None
+    password: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=127)] | None,
+        Meta(description="Of an encrypted pdf. It is stored with the task.", examples=["correct horse"]),
+    ] = None
+    encoding: Annotated[
+        Encoding | None,
+        Meta(description="Of a txt that is given as bytes; found out unless given.", examples=["windows-1252"]),
+    ] = None
+    max_characters: Annotated[
+        Annotated[int, Meta(ge=1, le=MAX_TEXT_CHARACTERS)],
+        Meta(description="No more of the text is read; the result says `truncated` then.", examples=[100_000]),
+    ] = MAX_TEXT_CHARACTERS
+
+    def __post_init__(self) -> None:
+        if self.document_type != "txt":
+            _refuse_text_for(self.document_type, self.content)
+        for name, owner, value in (
+            ("sentences", "summarize", self.operation), ("pages", "pdf", self.document_type),
+            ("password", "pdf", self.document_type), ("encoding", "txt", self.document_type),
+        ):  # fmt: skip
+            if getattr(self, name) is not None and value != owner:
+                raise ValueError(f"`{name}` goes with `{owner}` only, not with `{value}` - at `$.{name}`")
+
+
+def _refuse_text_for(document_type: str, content: str | InputFile) -> None:
+    """A pdf or docx is bytes; a string with a dot names a file."""
+    if isinstance(content, InputFile):
+        if content.text is not None:
+            raise ValueError(f"A {document_type} is not text; use `base64`, `file_id` or `path` - at `$.content.text`")
+    elif is_path(content) and not (len(content) <= MAX_PATH_CHARACTERS and re.search(_PATH, content)):
+        raise ValueError(f"A string with a `.` is a path here, and {_IN_WORDS[_PATH]} - at `$.content`")

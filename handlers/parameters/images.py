@@ -1,0 +1,63 @@
+"""The parameters of ``image_processing``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from handlers.parameters.decode import decode_json
+from handlers.parameters.files import InputFile, InputPath
+from handlers.parameters.image_options import OPTIONS, Options, Output
+
+
+class ImageProcessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Resizes, crops, filters, converts or analyzes an image."""
+
+    image_path: Annotated[
+        InputPath | InputFile,
+        Meta(
+            description="The image. As a string: a path below FILES_DIR, always. As an object: `base64`, `file_id` or "
+            "`path`. PNG, JPEG, WebP, GIF, BMP and TIFF are read, told by their content and not by their name.",
+            examples=["photos/logo.png", {"file_id": "file_0123456789abcdef0123456789abcdef"}],
+        ),
+    ]
+    operation: Annotated[
+        Literal["resize", "crop", "filter", "analyze", "convert", "thumbnail", "pipeline"],
+        Meta(description="What to do. `pipeline` does several of the others in a row.", examples=["resize"]),
+    ]
+    options: Annotated[
+        msgspec.Raw,
+        Meta(
+            description="Of the operation; others are refused.",
+            examples=[{"width": 640, "height": 480, "mode": "fit"}, {"name": "blur", "amount": 2}],
+        ),
+    ] = msgspec.field(default_factory=lambda: msgspec.Raw(b"{}"))
+    output: Annotated[
+        Output, Meta(description="How the image is handed over; not of `analyze`.", examples=[{"name": "logo"}])
+    ] = Output()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.image_path, InputFile) and self.image_path.text is not None:
+            raise ValueError("An image is not text; use `base64`, `file_id` or `path` - at `$.image_path.text`")
+        if self.operation == "analyze" and self.output != Output():
+            raise ValueError("`analyze` makes no image, so it takes no `output` - at `$.output`")
+        image_options(self)
+
+
+def image_options(parameters: ImageProcessing) -> Options:
+    """The options of an ``image_processing`` task, of its operation's type.
+
+    Raises:
+        ValueError: they are not; says where, relative to the parameters.
+    """
+    try:
+        options: Options = decode_json(parameters.options, OPTIONS[parameters.operation])
+        fields = decode_json(parameters.options, dict[str, msgspec.Raw])
+    except msgspec.ValidationError as error:
+        message, _, place = str(error).partition(" - at `$")
+        raise ValueError(f"{message} - at `$.options{place or '`'}") from None
+    if "operation" in fields:  # the tag, which only the steps of a pipeline have
+        raise ValueError("Object contains unknown field `operation` - at `$.options`")
+    return options

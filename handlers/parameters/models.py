@@ -1,0 +1,75 @@
+"""The parameters of ``ml_inference``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from handlers.parameters.patterns import (
+    _MODEL_NAME,
+)
+
+MAX_TEXTS = 1000
+
+
+MAX_INPUT_CHARACTERS = 100_000
+"""Of each text that models are asked about."""
+
+
+MAX_CATEGORIES = 100
+
+
+Category = Annotated[str, Meta(min_length=1, max_length=200)]
+
+
+class MlInference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Asks models about texts: sentiment, categories, names, language and readability."""
+
+    model_type: Annotated[
+        Literal["sentiment", "classification", "entity_extraction", "text_analysis"],
+        Meta(
+            description="What to ask. `sentiment`: positive, neutral or negative (English). `classification`: which of "
+            "some categories. `entity_extraction`: names of people, places, dates … and where they are (English). "
+            "`text_analysis`: language and counts of any text; readability and key phrases of an English one.",
+            examples=["sentiment"],
+        ),
+    ]
+    input_data: Annotated[
+        Annotated[str, Meta(max_length=MAX_INPUT_CHARACTERS)]
+        | Annotated[list[Annotated[str, Meta(max_length=MAX_INPUT_CHARACTERS)]], Meta(max_length=MAX_TEXTS)],
+        Meta(
+            description="A text, or an array of at most 1,000; each of at most 100,000 characters. The answer has the "
+            "same form: one for a text, an array for an array, in its order.",
+            examples=["This product is absolutely amazing!", ["I love it.", "It broke after two days."]],
+        ),
+    ]
+    categories: Annotated[
+        Annotated[list[Category], Meta(min_length=2, max_length=MAX_CATEGORIES)] | None,
+        Meta(
+            description="Of a classification: your own categories, in words. Unless given: business, education, "
+            "entertainment, environment, health, politics, science, sports, technology, travel.",
+            examples=[["billing", "delivery", "product quality"]],
+        ),
+    ] = None
+    model: Annotated[
+        Annotated[str, Meta(pattern=_MODEL_NAME, max_length=100)] | None,
+        Meta(
+            description="Of a sentiment or classification: a text classifier that the operator has put in MODELS_DIR. "
+            "It has categories of its own.",
+            examples=["support-tickets"],
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        for name, owners in (("categories", ("classification",)), ("model", ("sentiment", "classification"))):
+            if getattr(self, name) is not None and self.model_type not in owners:
+                known = " and ".join(f"`{owner}`" for owner in owners)
+                raise ValueError(f"`{name}` goes with {known} only, not with `{self.model_type}` - at `$.{name}`")
+        if self.model is not None and self.categories is not None:
+            raise ValueError("A `model` has categories of its own; leave one of the two out - at `$.categories`")
+        for index, category in enumerate(self.categories or ()):
+            if not category.strip() or category in (self.categories or ())[:index]:
+                fault = "is there twice" if category.strip() else "is empty"
+                raise ValueError(f"The category {category!r} {fault} - at `$.categories[{index}]`")

@@ -1,0 +1,95 @@
+"""The parameters of ``web_scraping``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from handlers.parameters.patterns import (
+    _URL,
+)
+
+ExtractName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_. -]{0,99}$(?!\n)")]
+
+
+HeaderName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,99}$(?!\n)")]
+
+
+HeaderValue = Annotated[str, Meta(pattern=r"^[\x20-\x7e]{0,4096}$(?!\n)")]
+
+
+_NOT_YOUR_HEADERS = frozenset({
+    "host", "connection", "content-length", "transfer-encoding", "upgrade", "te", "trailer", "expect", "keep-alive",
+    "accept-encoding", "content-encoding",
+})  # fmt: skip
+
+
+class Extract(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to take out under one name."""
+
+    selector: Annotated[str, Meta(min_length=1, max_length=2000, description="CSS, or XPath.", examples=["h1"])]
+    attribute: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=100)] | None,
+        Meta(description="Take this attribute instead of the text.", examples=["href"]),
+    ] = None
+    html: Annotated[bool, Meta(description="Take the element's HTML instead of its text.", examples=[False])] = False
+    all: Annotated[bool, Meta(description="Take every match as an array, not the first.", examples=[True])] = False
+
+    def __post_init__(self) -> None:
+        if self.attribute is not None and self.html:
+            raise ValueError("`attribute` and `html` exclude each other")
+
+
+class WebScraping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Fetches a web page and takes out what is asked for."""
+
+    url: Annotated[
+        str,
+        Meta(
+            pattern=_URL,
+            max_length=2048,
+            description="http or https, without user name and password.",
+            examples=["https://example.com"],
+        ),
+    ]
+    selector: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=2000)] | None,
+        Meta(
+            description="CSS, which may be a list, or XPath if it begins with `/`, `./` or `(`. What it finds is in "
+            "`matches`.",
+            examples=["h1, h2, p"],
+        ),
+    ] = None
+    extract: Annotated[
+        dict[ExtractName, Annotated[str, Meta(min_length=1, max_length=2000)] | Extract],
+        Meta(
+            max_length=100,
+            description="Name → selector, or an object with more to say of it.",
+            examples=[{"title": "h1", "links": {"selector": "a", "attribute": "href", "all": True}}],
+        ),
+    ] = {}
+    headers: Annotated[
+        dict[HeaderName, HeaderValue],
+        Meta(max_length=32, description="Headers of the request.", examples=[{"Accept-Language": "de"}]),
+    ] = {}
+    respect_robots: Annotated[bool, Meta(description="Ask robots.txt first.", examples=[True])] = True
+    follow_links: Annotated[
+        bool, Meta(description="Fetch the pages on the same host that it links to, too.", examples=[False])
+    ] = False
+    max_pages: Annotated[
+        Annotated[int, Meta(ge=1, le=20)], Meta(description="With `follow_links`: pages in all.", examples=[5])
+    ] = 5
+    max_kib: Annotated[
+        Annotated[int, Meta(ge=1, le=16384)], Meta(description="Largest page, unpacked.", examples=[4096])
+    ] = 4096
+    timeout_s: Annotated[
+        Annotated[float, Meta(gt=0, le=60)],
+        Meta(description="Longest wait for a connection, and for each part of an answer.", examples=[10]),
+    ] = 10.0
+
+    def __post_init__(self) -> None:
+        for name in self.headers:
+            if name.lower() in _NOT_YOUR_HEADERS or name.lower().startswith("proxy-"):
+                raise ValueError(f"`{name}` is set by the service itself")

@@ -1,0 +1,294 @@
+"""The template process of one policy: pre-imported, single-threaded, without a secret, forked for every run.
+
+It is started in two stages. The first runs on the host's paths: it builds the minimal root, leaves the host's behind,
+gives up root, enters namespaces. The second is a fresh interpreter inside that root, pid 1 of its pid namespace: it
+imports what the policy preloads and then forks a child whenever the worker asks. When the worker dies the kernel kills
+the first stage, then the second, and with its pid namespace every child.
+
+Messages between worker and zygote are single packets, see ``SPAWN`` to ``FAILED``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import gc
+import importlib
+import os
+import select
+import signal
+import site
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable
+from typing import NoReturn
+
+from sandbox.inside import child
+from sandbox.inside.child import STDERR
+from sandbox.inside.plan import Plan
+from sandbox.isolation import landlock, libc, mounts, namespaces, privileges
+
+# worker → zygote: whether the child is to rehearse, the run's number, with the child's five descriptors attached
+SPAWN = struct.Struct("=?Q")
+# zygote → worker: ready to fork; forked (with the child's pidfd attached); dead; could not
+READY, FORKED, EXITED, FAILED = b"R", b"P", b"X", b"F"
+HEAD = struct.Struct("=cQ")
+EXIT = struct.Struct("=cQidd")
+"""EXITED, run number, wait status, user s, system s: wait4(2), getrusage(2)."""
+
+_THREADS_LEAVE_S = 0.5
+_MAX_PACKET = 1 << 17
+_FIRST_FREE_FD = 16
+
+
+def launch(control_fd: int) -> NoReturn:
+    """First stage, on the host's paths. Ends when the second does."""
+    privileges.die_with_parent()
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # a container's init, for one, starts the worker with some blocked
+    control = socket.socket(fileno=control_fd)
+    plan = Plan.decode(control.recv(_MAX_PACKET))
+    proc_fd = namespaces.open_proc()
+    for fd in (control_fd, proc_fd):
+        os.set_inheritable(fd, True)
+    second_stage = f"serve({control_fd}, {proc_fd})"
+    if plan.profile == "unprivileged":
+        if os.geteuid() == 0:
+            privileges.become(plan.outer_uid, plan.outer_gid)
+        execute(second_stage, plan)
+    enter_root_and_namespaces(plan, proc_fd)
+    namespaces.hide_hostname()  # before anything that the zygote imports can keep the host's
+    pid = os.fork()
+    if pid == 0:
+        execute(second_stage, plan)
+    libc.close_range(3)
+    os.waitpid(pid, 0)
+    os._exit(0)
+
+
+def execute(call: str, plan: Plan) -> NoReturn:
+    """Become a new interpreter that calls a function of this module."""
+    start = f"import sys; sys.path.append({plan.code!r}); from sandbox.inside import zygote; zygote.{call}"
+    os.execve(plan.interpreter, [plan.interpreter, "-I", "-S", "-B", "-c", start], plan.environment)  # noqa: S606 ours
+
+
+def enter_root_and_namespaces(plan: Plan, proc_fd: int) -> None:
+    """Build the root with what privilege there is, then be an ordinary user in namespaces of its own."""
+    binds = [(source, target) for source, target in plan.binds]
+    links = [(goal, path) for goal, path in plan.links]
+    if os.geteuid() == 0:
+        libc.unshare(libc.CLONE_NEWNS)
+        mounts.build_root(binds, links)
+        privileges.become(plan.outer_uid, plan.outer_gid)
+        # entering a user namespace once more locks every mount made so far
+        namespaces.enter(namespaces.ZYGOTE, proc_fd=proc_fd, inner_uid=0)
+    else:
+        namespaces.enter(namespaces.ZYGOTE, proc_fd=proc_fd, inner_uid=0)
+        mounts.build_root(binds, links)
+
+
+def serve(control_fd: int, proc_fd: int) -> NoReturn:
+    """Second stage, inside the root: prepare, then fork a child for every request of the worker."""
+    privileges.die_with_parent()
+    privileges.forbid_new_privileges()
+    control_fd, proc_fd = free_low_descriptors(control_fd, proc_fd)
+    control = socket.socket(fileno=control_fd)
+    plan = Plan.decode(control.recv(_MAX_PACKET))
+    live = prepare_cold(plan, proc_fd) if plan.cold else prepare_warm(plan, proc_fd)
+    own_pid_ns = None if plan.profile == "unprivileged" else os.open("self/ns/pid", os.O_RDONLY, dir_fd=proc_fd)
+    control.send(HEAD.pack(READY, 0))
+    Nursery(control, live, own_pid_ns).work()
+
+
+Live = Callable[[list[int], bool], NoReturn]
+"""What a child does from its fork on, given its descriptors and whether it is to rehearse."""
+
+
+def prepare_warm(plan: Plan, proc_fd: int) -> Live:
+    """Import everything now; a child is a fork of what that makes."""
+    inheritance = prepare(plan, proc_fd)
+    return lambda descriptors, rehearse: child.live(inheritance, descriptors, rehearse=rehearse)
+
+
+def prepare_cold(plan: Plan, proc_fd: int) -> Live:
+    """Import nothing; a child executes a new interpreter: an address layout and a hash seed of its own."""
+    plan_fd = os.memfd_create("plan")
+    os.write(plan_fd, plan.encode())
+
+    def live(descriptors: list[int], rehearse: bool) -> NoReturn:
+        for fd in (plan_fd, proc_fd, *descriptors):
+            os.set_inheritable(fd, True)
+        execute(f"live_cold({plan_fd}, {proc_fd}, {descriptors}, {rehearse})", plan)
+
+    return live
+
+
+def live_cold(plan_fd: int, proc_fd: int, descriptors: list[int], rehearse: bool) -> NoReturn:
+    """The new interpreter of a cold child: from here on as a warm one."""
+    free_low_descriptors()
+    size = os.fstat(plan_fd).st_size
+    inheritance = prepare(Plan.decode(os.pread(plan_fd, size, 0)), proc_fd)
+    child.live(inheritance, descriptors, rehearse=rehearse)
+
+
+def free_low_descriptors(*kept: int) -> list[int]:
+    """Move ``kept`` up and occupy what lies below: a child's descriptors then never arrive where they must go."""
+    *moved, null = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE_FD) for fd in (*kept, 0)]
+    for fd in range(STDERR + 1, _FIRST_FREE_FD):
+        os.dup2(null, fd, inheritable=False)
+    return moved
+
+
+def settle_threads(proc_fd: int) -> int:
+    """Threads of this process. One that has been joined may still be on its way out of the kernel: it is waited for."""
+    deadline = time.monotonic() + _THREADS_LEAVE_S
+    while (threads := child.count_threads(proc_fd)) != 1 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return threads
+
+
+def prepare(plan: Plan, proc_fd: int) -> child.Inheritance:
+    """Import what every child needs, then measure and freeze the heap that they will share."""
+    sys.path.append(plan.site_packages)
+    site.setquit()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # every signal as a new process has it
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
+    for name in plan.preload:
+        importlib.import_module(name)
+    module, _, function = plan.entry.partition(":")
+    entry = getattr(importlib.import_module(module), function)
+    rehearse = find_rehearsal(plan)
+    rehearse()
+    child.renew_randomness()  # the first time is slow: here, not in every child
+    if (threads := settle_threads(proc_fd)) != 1:
+        raise RuntimeError(f"{threads} threads after importing {plan.preload}: a fork would copy one of them only")
+    gc.collect()
+    gc.freeze()
+    use_huge_pages(proc_fd)
+    return child.Inheritance(
+        plan=plan,
+        entry=entry,
+        rehearse=rehearse,
+        baseline=measure(proc_fd),
+        proc_fd=proc_fd,
+        rules=landlock_rules(plan),
+        filter=plan.filter,
+        last_filter=plan.last_filter,
+        zygote_pid=os.getpid(),
+    )
+
+
+def use_huge_pages(proc_fd: int) -> None:
+    """Gather the heap into huge pages where the kernel can: a fork then copies one entry instead of 512.
+
+    madvise(2) on MADV_COLLAPSE, Linux 6.1. Best effort: without it forks take longer, that is all.
+    """
+    fd = os.open("self/maps", os.O_RDONLY, dir_fd=proc_fd)
+    with os.fdopen(fd, encoding="ascii", errors="replace") as file:
+        lines = [line.split() for line in file]
+    for where, access, *rest in lines:
+        if access.startswith("rw") and len(rest) == 3 + (rest[-1:] == ["[heap]"]):
+            start, end = (int(address, 16) for address in where.split("-"))
+            with contextlib.suppress(OSError):
+                libc.collapse(start, end)
+
+
+def find_rehearsal(plan: Plan) -> Callable[[], None]:
+    """The function ``rehearse(task_type)`` beside the entry, if there is one.
+
+    Called in the zygote it loads what is loaded on first use; called in the child it touches, and so copies, the pages
+    that a request will write to.
+    """
+    rehearse = getattr(importlib.import_module(plan.entry.partition(":")[0]), "rehearse", None)
+    if rehearse is None:
+        return lambda: None
+    return lambda: rehearse(plan.task_type)
+
+
+def landlock_rules(plan: Plan) -> list[tuple[int, int]]:
+    """One open descriptor and its rights for each place of the root."""
+    granted = landlock.RUN if plan.processes else landlock.READ
+    rules = [
+        (os.open(path, os.O_PATH), granted if os.path.isdir(path) else granted & ~landlock.READ_DIR)
+        for path in (target if plan.profile == "full" else source for source, target in plan.binds)
+    ]
+    return rules + [(os.open(f"/dev/{name}", os.O_PATH), landlock.DEVICE) for name in mounts.DEVICES]
+
+
+def measure(proc_fd: int) -> child.Baseline:
+    """Own sizes from /proc/self/status, see proc_pid_status(5)."""
+    fd = os.open("self/status", os.O_RDONLY, dir_fd=proc_fd)
+    with os.fdopen(fd, encoding="ascii") as file:
+        lines = dict(line.rstrip("\n").split(":", 1) for line in file)
+
+    def size(name: str) -> int:
+        return int(lines[name].split()[0]) << 10
+
+    return child.Baseline(data=size("VmData"), address_space=size("VmSize"), anonymous=size("RssAnon"))
+
+
+class Nursery:
+    """Forks children and tells of their deaths, one thing after the other, until the worker is gone."""
+
+    def __init__(self, control: socket.socket, live: Live, own_pid_ns: int | None) -> None:
+        self._control = control
+        self._live = live
+        self._own_pid_ns = own_pid_ns
+        self._children: dict[int, tuple[int, int]] = {}
+        self._poll = select.poll()
+        self._poll.register(control, select.POLLIN)
+
+    def work(self) -> NoReturn:
+        """Serve until the worker closes its end."""
+        while True:
+            for fd, _ in self._poll.poll():
+                if fd == self._control.fileno():
+                    self._spawn()
+                else:
+                    self._bury(fd)
+
+    def _spawn(self) -> None:
+        try:
+            packet, descriptors, _, _ = socket.recv_fds(self._control, SPAWN.size, 5)
+        except ConnectionResetError:
+            packet, descriptors = b"", []
+        if not packet:
+            os._exit(0)
+        rehearse, number = SPAWN.unpack(packet)
+        try:
+            pid = self._fork(descriptors, rehearse=rehearse)
+        except OSError as error:
+            self._control.send(HEAD.pack(FAILED, number) + str(error).encode())
+            return
+        finally:
+            for fd in descriptors:
+                os.close(fd)
+        pidfd = os.pidfd_open(pid)
+        self._children[pidfd] = (number, pid)
+        self._poll.register(pidfd, select.POLLIN)
+        socket.send_fds(self._control, [HEAD.pack(FORKED, number)], [pidfd])
+
+    def _fork(self, descriptors: list[int], *, rehearse: bool) -> int:
+        if self._own_pid_ns is None:
+            return self._fork_here(descriptors, rehearse=rehearse)
+        namespaces.next_child_gets_own_pid_namespace()
+        try:
+            return self._fork_here(descriptors, rehearse=rehearse)
+        finally:
+            namespaces.back_to_own_pid_namespace(self._own_pid_ns)
+
+    def _fork_here(self, descriptors: list[int], *, rehearse: bool) -> int:
+        pid = os.fork()
+        if pid == 0:
+            self._live(descriptors, rehearse)
+        return pid
+
+    def _bury(self, pidfd: int) -> None:
+        number, pid = self._children.pop(pidfd)
+        self._poll.unregister(pidfd)
+        os.close(pidfd)
+        _, status, usage = os.wait4(pid, 0)
+        packet = EXIT.pack(EXITED, number, status, usage.ru_utime, usage.ru_stime)
+        self._control.send(packet)

@@ -1,0 +1,1 @@
+"""Keeps zygotes and ready children."""

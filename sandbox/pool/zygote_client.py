@@ -1,0 +1,287 @@
+"""The worker's side of one zygote: starts it, asks it for children, hears of their deaths."""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import contextlib
+import dataclasses
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from sandbox.errors import SandboxError
+from sandbox.inside.child import RESPONSE
+from sandbox.inside.plan import Plan
+from sandbox.inside.zygote import EXIT, EXITED, FAILED, FORKED, HEAD, READY, SPAWN
+from sandbox.run.child_handle import Child, ExitFacts
+from sandbox.run.workspace import FolderWorkspace, TmpfsWorkspace, Workspace, remove_folder
+
+START_TIMEOUT_S = 60.0
+READY_TIMEOUT_S = 20.0
+LEAVE_TIMEOUT_S = 5.0
+_REMOVE_TRIES, _REMOVE_PAUSE_S = 50, 0.02
+_MAX_PACKET = 1 << 16
+
+
+class ZygoteClient:
+    """One zygote process and the children that it has forked."""
+
+    def __init__(self, plan: Plan, code: Path) -> None:
+        self._plan = plan
+        self._code = code
+        self._loop = asyncio.get_running_loop()
+        self._forking: dict[int, asyncio.Future[int]] = {}
+        self._children: dict[int, Child] = {}
+        self._ready: asyncio.Future[None] = self._loop.create_future()
+        self._childless = asyncio.Event()
+        self._closed = False
+        self.spawned = 0
+        self.gone: asyncio.Future[None] = self._loop.create_future()
+        """Done when the zygote is dead, and with it every child."""
+
+    async def start(self) -> None:
+        """Start the process and wait until it can fork.
+
+        Raises:
+            SandboxError: it died before it was ready, or took too long; its own words are on the worker's stderr.
+        """
+        if self._plan.profile != "full":
+            self._plan = dataclasses.replace(self._plan, workspace_base=_make_workspace_base(self._plan))
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control.setblocking(False)
+        with theirs:
+            self._process = self._exec(theirs.fileno())
+        self._control.send(self._plan.encode())  # one for each stage
+        self._control.send(self._plan.without_host_paths().encode())
+        self._loop.add_reader(self._control, self._hear)
+        try:
+            await asyncio.wait_for(asyncio.shield(self._ready), START_TIMEOUT_S)
+        except BaseException as error:
+            await self.close()
+            if isinstance(error, TimeoutError):
+                message = f"{self._plan.policy}: not ready in {START_TIMEOUT_S:g} s"
+                raise SandboxError("start_zygote", message) from None
+            raise
+
+    def _exec(self, control_fd: int) -> subprocess.Popen[bytes]:
+        start = (
+            f"import sys; sys.path.append({str(self._code)!r}); "
+            f"from sandbox.inside import zygote; zygote.launch({control_fd})"
+        )
+        return subprocess.Popen(  # noqa: S603 our own interpreter with a text of ours
+            [sys.executable, "-I", "-S", "-B", "-c", start],
+            env=self._plan.environment | {"LD_LIBRARY_PATH": ""},
+            pass_fds=[control_fd],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            cwd="/",
+            start_new_session=True,
+        )
+
+    async def spawn(self, *, rehearse: bool) -> Child:
+        """Have a child forked and locked down, wait until it is ready.
+
+        Args:
+            rehearse: have it touch the memory that a request will touch, see ``sandbox.inside.child.lock_down``.
+        Raises:
+            SandboxError: a step of its lock-down failed (named as the stage), or the zygote is gone.
+        """
+        self.spawned += 1
+        number = self.spawned
+        forked: asyncio.Future[int] = self._loop.create_future()
+        self._forking[number] = forked
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._note_childless)
+            undo.callback(self._forking.pop, number)
+            try:
+                return await self._fork_and_lock_down(number, forked, undo, rehearse=rehearse)
+            except (TimeoutError, OSError) as error:
+                raise SandboxError("spawn", f"no ready child: {error or 'it took too long'}") from error
+
+    async def _fork_and_lock_down(
+        self, number: int, forked: asyncio.Future[int], undo: contextlib.ExitStack, *, rehearse: bool
+    ) -> Child:
+        """What ``undo`` holds at the end is undone, whether or not a child came of it."""
+        theirs, ours = _make_pipes()
+        keep = contextlib.ExitStack()
+        undo.push(keep)
+        for fd in ours:
+            keep.callback(os.close, fd)
+        control, child_control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        undo.callback(control.close)
+        control.setblocking(False)
+        try:
+            self._ask(number, [*theirs, child_control.fileno()], rehearse=rehearse)
+        finally:
+            child_control.close()
+            for fd in theirs:
+                os.close(fd)
+        pidfd = await forked
+        keep.callback(os.close, pidfd)
+        keep.callback(_kill, pidfd)  # half locked down it might wait for an answer that nobody gives
+        workspace, listener, proxy = await asyncio.wait_for(self._hear_ready(control), READY_TIMEOUT_S)
+        keep.callback(os.close, listener)
+        keep.callback(workspace.close)
+        if proxy is not None:
+            keep.callback(os.close, proxy)
+        if self.gone.done():  # its death would never be heard of
+            raise SandboxError("zygote", f"the zygote of {self._plan.policy} is gone")
+        child = self._children[number] = Child(pidfd, ours, workspace, listener, proxy, rehearsed=rehearse)
+        keep.pop_all()
+        return child
+
+    def _ask(self, number: int, fds: list[int], *, rehearse: bool) -> None:
+        packet = SPAWN.pack(rehearse, number)
+        self._control.sendmsg([packet], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))])
+
+    async def _hear_ready(self, control: socket.socket) -> tuple[Workspace, int, int | None]:
+        """Workspace, seccomp listener, and the socket for the egress proxy where the policy grants one."""
+        readable: asyncio.Future[None] = self._loop.create_future()
+        self._loop.add_reader(control, _settle, readable)
+        try:
+            await readable
+        finally:
+            self._loop.remove_reader(control)
+        packet, fds, _, _ = socket.recv_fds(control, _MAX_PACKET, 3, socket.MSG_CMSG_CLOEXEC)
+        if packet.startswith(b"ready\0") and len(fds) == (3 if self._plan.proxy_port else 2):
+            workspace = self._workspace(fds[0], packet.removeprefix(b"ready\0").decode())
+            return workspace, fds[1], fds[2] if self._plan.proxy_port else None
+        for fd in fds:
+            os.close(fd)
+        step, _, reason = packet.decode(errors="replace").partition("\0")
+        raise SandboxError(step or "spawn", f"{self._plan.policy}: {reason or 'the child died before it was ready'}")
+
+    def _workspace(self, fd: int, name: str) -> Workspace:
+        plan = self._plan
+        if plan.profile == "full":
+            return TmpfsWorkspace(fd)
+        sizes = {"max_bytes": plan.workspace_bytes, "max_files": plan.workspace_files}
+        return FolderWorkspace(Path(plan.workspace_base), name, fd, **sizes)
+
+    def _hear(self) -> None:
+        """Handle one packet of the zygote."""
+        try:
+            packet, fds, _, _ = socket.recv_fds(self._control, _MAX_PACKET, 1, socket.MSG_CMSG_CLOEXEC)
+        except BlockingIOError:
+            return
+        except OSError:
+            packet, fds = b"", []
+        if not packet:
+            self._lose()
+            return
+        kind, number = HEAD.unpack_from(packet)
+        if kind == READY:
+            self._ready.set_result(None)
+        elif kind == FORKED:
+            self._settle_fork(number, fds[0])
+        elif kind == FAILED:
+            self._forking[number].set_exception(SandboxError("fork", packet[HEAD.size :].decode()))
+        elif kind == EXITED:
+            _, _, status, user_s, system_s = EXIT.unpack(packet)
+            self._settle_death(number, (status, user_s + system_s))
+
+    def _settle_fork(self, number: int, pidfd: int) -> None:
+        waiting = self._forking.get(number)
+        if waiting is None or waiting.done():
+            os.close(pidfd)
+        else:
+            waiting.set_result(pidfd)
+
+    def _settle_death(self, number: int, facts: ExitFacts) -> None:
+        child = self._children.pop(number, None)
+        if child is not None and not child.death.done():
+            child.death.set_result(facts)
+        self._note_childless()
+
+    def _lose(self) -> None:
+        """The zygote is dead. Whoever waits for it or for one of its children must not wait for ever."""
+        self._loop.remove_reader(self._control)
+        lost = SandboxError("zygote", f"the zygote of {self._plan.policy} is gone")
+        waiting: list[asyncio.Future[Any]] = [self._ready, *self._forking.values()]
+        waiting += [child.death for child in self._children.values()]
+        for future in waiting:
+            if not future.done():
+                future.set_exception(lost)
+                future.exception()  # whether or not anybody still waits, it has been dealt with
+        self._children.clear()
+        self._childless.set()
+        if not self.gone.done():
+            self.gone.set_result(None)
+
+    def owns(self, child: Child) -> bool:
+        """Whether a living child is one of its own."""
+        return child in self._children.values()
+
+    async def retire(self) -> None:
+        """Close once the last of its children is dead."""
+        self._note_childless()
+        await self._childless.wait()
+        await self.close()
+
+    def _note_childless(self) -> None:
+        if self._children or self._forking:
+            self._childless.clear()
+        else:
+            self._childless.set()
+
+    def kill(self) -> None:
+        """Kill the first stage; the kernel then kills the second, and with its pid namespace every child."""
+        self._process.kill()
+
+    async def close(self) -> None:
+        """End it and wait until it, and every child, is gone. May be called again."""
+        if self._closed:
+            return
+        self._closed = True
+        # Without us it leaves by itself, and its first stage buries it. Killed from above it would be left to whatever
+        # is process 1 here, which in a container may be the worker itself.
+        self._lose()
+        self._control.close()
+        try:
+            await self._loop.run_in_executor(None, self._process.wait, LEAVE_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            await self._loop.run_in_executor(None, self._process.wait)
+        await self._remove_workspace_base()
+
+    async def _remove_workspace_base(self) -> None:
+        """With all that children have left in it which died before they could be known or disposed of."""
+        base = self._plan.workspace_base
+        for _ in range(_REMOVE_TRIES if base else 0):
+            if await self._loop.run_in_executor(None, remove_folder, base):
+                return
+            await asyncio.sleep(_REMOVE_PAUSE_S)  # a child may still be dying of its zygote's death
+
+
+def _make_workspace_base(plan: Plan) -> str:
+    """A folder for the workspaces of one zygote's children, private to the user that they run as."""
+    base = tempfile.mkdtemp(prefix="sandbox-")
+    if os.geteuid() == 0:
+        os.chown(base, plan.outer_uid, plan.outer_gid)
+    return base
+
+
+def _kill(pidfd: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _make_pipes() -> tuple[list[int], tuple[int, int, int, int]]:
+    """Four pipes: the child's ends (stdin, stdout, stderr, response), and ours, which never block."""
+    stdin_r, stdin_w = os.pipe2(os.O_CLOEXEC)
+    outs = [os.pipe2(os.O_CLOEXEC) for _ in range(RESPONSE)]
+    ours = (stdin_w, outs[0][0], outs[1][0], outs[2][0])
+    for fd in ours:
+        os.set_blocking(fd, False)
+    return [stdin_r, *(write for _, write in outs)], ours

@@ -1,0 +1,161 @@
+"""The supervisor's handle on one child: its pidfd, its pipes, and what it uses."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import re
+import signal
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from sandbox.run.workspace import Workspace
+
+ExitFacts = tuple[int, float]
+"""Wait status (wait4(2)) and processor seconds of a child that has ended."""
+
+
+class Measure(NamedTuple):
+    """What a run takes at one moment."""
+
+    memory_bytes: int
+    """Anonymous and shared memory."""
+    threads: int
+    """Over all processes."""
+    cpu_s: float
+    """Since the start of the process, over all threads."""
+    kill_pending: bool = False
+    """Whether its first thread is about to die by SIGKILL, as when another thread ends the process."""
+
+
+class Child:
+    """The worker's side of one ready child: its descriptors and its death."""
+
+    def __init__(
+        self,
+        pidfd: int,
+        pipes: tuple[int, int, int, int],
+        workspace: Workspace,
+        listener: int,
+        proxy: int | None = None,
+        *,
+        rehearsed: bool = False,
+    ) -> None:
+        """
+        Args:
+            pidfd: refers to its process, pidfd_open(2).
+            pipes: write end of stdin, read ends of stdout, stderr, response.
+            workspace: its private directory.
+            listener: where its denied calls are heard of, seccomp_unotify(2).
+            proxy: the socket on which its egress proxy is to accept, where its policy grants one.
+            rehearsed: whether it has touched the memory that a request will touch.
+
+        Raises:
+            OSError: it is dead already.
+        """
+        self.pidfd = pidfd
+        self.rehearsed = rehearsed
+        self.stdin, self.stdout, self.stderr, self.response = pipes
+        self.workspace, self.listener, self.proxy = workspace, listener, proxy
+        self.death: asyncio.Future[ExitFacts] = asyncio.get_running_loop().create_future()
+        self._open = {pidfd, *pipes, listener} | ({proxy} if proxy is not None else set())
+        self._freed = False
+        self.pid = _pid_of(pidfd)
+        self._status = os.open(f"/proc/{self.pid}/status", os.O_RDONLY | os.O_CLOEXEC)
+        self._open.add(self._status)
+        self.at_rest = self.measure() or Measure(0, 1, 0.0)
+
+    def measure(self) -> Measure | None:
+        """What the child itself takes now, ``None`` when it is gone: proc_pid_status(5)."""
+        try:
+            status = os.pread(self._status, 4096, 0)
+            cpu_s = self.cpu_s()
+        except OSError:
+            return None
+        found = _MEMORY_AND_THREADS.search(status)
+        if found is None:
+            return None
+        pending = int(found[4], 16) | int(found[5], 16)
+        kill_pending = bool(pending & 1 << (signal.SIGKILL - 1))
+        return Measure(int(found[1]) + int(found[2]) << 10, int(found[3]), cpu_s, kill_pending)
+
+    def cpu_s(self) -> float:
+        """Processor seconds so far, all threads, living and dead: clock_getcpuclockid(3)."""
+        return time.clock_gettime((~self.pid << 3) | 2)
+
+    def kill(self) -> None:
+        """SIGKILL pid 1 of the child's namespace: the kernel kills the rest, pid_namespaces(7)."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    def holds(self, fd: int) -> bool:
+        """Whether one of its descriptors is still open."""
+        return fd in self._open
+
+    def shut(self, fd: int) -> None:
+        """Close one of its descriptors, once."""
+        if fd in self._open:
+            self._open.discard(fd)
+            os.close(fd)
+
+    def close(self) -> None:
+        """Close all that is still open, and free the workspace. Only when it is dead."""
+        for fd in list(self._open):
+            self.shut(fd)
+        if not self._freed:
+            self._freed = True
+            self.workspace.close()
+
+
+_MEMORY_AND_THREADS = re.compile(
+    rb"^RssAnon:\s+(\d+) kB\n.*?^RssShmem:\s+(\d+) kB\n.*?^Threads:\s+(\d+)\n"
+    rb".*?^SigPnd:\s+(\w+)\n.*?^ShdPnd:\s+(\w+)",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+def _pid_of(pidfd: int) -> int:
+    """The process id in our own pid namespace, see pidfd_open(2) on fdinfo."""
+    with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as info:
+        return next(int(line[4:]) for line in info if line.startswith("Pid:"))
+
+
+def measure_tree(pid: int) -> Measure | None:
+    """What a process and all its descendants take now, each page that they share counted once: proc_pid_smaps(5).
+
+    A zombie has no memory left, but the processor time that it used counts until somebody waits for it.
+    """
+    memory_kib = threads = cpu_ticks = 0
+    waiting = [pid]
+    while waiting:
+        one = waiting.pop()
+        try:
+            stat = Path(f"/proc/{one}/stat").read_bytes().rpartition(b")")[2].split()
+            for thread in os.listdir(f"/proc/{one}/task"):
+                waiting += map(int, Path(f"/proc/{one}/task/{thread}/children").read_bytes().split())
+        except OSError as error:
+            _blame_ourselves(error)
+            if one == pid:
+                return None
+            continue
+        threads += int(stat[20 - 3])
+        cpu_ticks += sum(int(ticks) for ticks in stat[14 - 3 : 18 - 3])
+        try:
+            rollup = Path(f"/proc/{one}/smaps_rollup").read_bytes()
+        except OSError as error:
+            _blame_ourselves(error)
+            continue
+        memory_kib += sum(int(size) for size in _SHARED_OUT.findall(rollup))
+    return Measure(memory_kib << 10, threads, cpu_ticks / os.sysconf("SC_CLK_TCK"))
+
+
+def _blame_ourselves(error: OSError) -> None:
+    """Raise what says that we are short of descriptors or memory, and not that a process has gone."""
+    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        raise error
+
+
+_SHARED_OUT = re.compile(rb"^Pss_(?:Anon|Shmem):\s+(\d+) kB", re.MULTILINE)

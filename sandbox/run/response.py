@@ -1,0 +1,170 @@
+"""Reads what a child writes as the untrusted bytes that they are: framing, size, JSON syntax, depth. Never the meaning.
+
+Reports of progress may come first, each a frame of its own; then one response.
+"""
+
+from __future__ import annotations
+
+import itertools
+import struct
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+from sandbox.inside.child import MAX_PROGRESS_BYTES, PROGRESS
+from sandbox.result import Progress, RunError
+
+MAX_DEPTH = 64
+MAX_ERROR_BYTES = 256 << 10
+HEADER_BYTES = 9
+MAX_REPORTS = 1000
+"""Of progress, of one run; further ones are dropped."""
+REPORTS_S = 10.0
+"""Reports that are taken in a second; faster ones are dropped."""
+REPORTS_AT_ONCE = 20
+
+_NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+"""Brackets → +1 and -1 as signed bytes."""
+_STEPS_AT_ONCE = 1 << 14
+_KINDS: dict[bytes, Literal["result", "error", "invalid"]] = {b"R": "result", b"E": "error", b"I": "invalid"}
+
+
+class Response(msgspec.Struct, frozen=True):
+    """One whole frame. ``fault`` says why it is not what it must be."""
+
+    kind: Literal["result", "error", "invalid"]
+    value: msgspec.Raw | None = None
+    error: RunError | None = None
+    fault: str | None = None
+
+
+class ProgressReader:
+    """Takes reports of progress off the front of what one child writes, until its response begins."""
+
+    def __init__(self, tell: Callable[[Progress], None]) -> None:
+        self._tell = tell
+        self._left = MAX_REPORTS
+        self._allowance = float(REPORTS_AT_ONCE)
+        self._last_s = 0.0
+
+    def take(self, written: bytearray, now_s: float) -> bool:
+        """Take off all whole reports, and tell those that are within the limits.
+
+        What is no report stays at the front, for ``parse`` to refuse as a response.
+
+        Args:
+            written: what has come so far and was not taken off; begins with a frame.
+            now_s: of a clock that never goes back.
+        Returns:
+            Whether some were dropped: the child writes them faster than anybody reads.
+        """
+        start, dropped = 0, False
+        while (end := _end_of_report(written, start)) is not None:
+            if self._may_tell(now_s):
+                report = _parse_progress(bytes(written[start + HEADER_BYTES : end]))
+                if report is None:
+                    break
+                self._tell(report)
+            else:
+                dropped = True
+            start = end
+        del written[:start]
+        return dropped
+
+    def _may_tell(self, now_s: float) -> bool:
+        self._allowance = min(self._allowance + (now_s - self._last_s) * REPORTS_S, REPORTS_AT_ONCE)
+        self._last_s = now_s
+        if self._left == 0 or self._allowance < 1:
+            return False
+        self._left -= 1
+        self._allowance -= 1
+        return True
+
+
+def _end_of_report(written: bytearray, start: int) -> int | None:
+    """Where the report ends that begins at ``start``, ``None`` when no whole one is there."""
+    if len(written) - start < HEADER_BYTES or written[start : start + 1] != PROGRESS:
+        return None
+    (length,) = struct.unpack_from(">Q", written, start + 1)
+    end: int = start + HEADER_BYTES + length
+    return end if length <= MAX_PROGRESS_BYTES and end <= len(written) else None
+
+
+def _parse_progress(payload: bytes) -> Progress | None:
+    try:
+        return msgspec.json.decode(payload, type=Progress)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def parse(frame: bytes, *, result_bytes: int) -> Response | None:
+    """Read what a child wrote to its response pipe.
+
+    Args:
+        frame: all of it but the reports of progress; see ``sandbox.inside.child.KINDS`` for the form.
+        result_bytes: the largest result that the policy accepts.
+    Returns:
+        ``None`` when nothing was written.
+    """
+    if not frame:
+        return None
+    kind = _KINDS.get(frame[:1])
+    if kind is None or len(frame) < HEADER_BYTES:
+        name = "a report of progress" if frame[:1] == PROGRESS else "the response"
+        return Response("invalid", fault=f"{name} is not one frame of what it must be")
+    (length,) = struct.unpack_from(">Q", frame, 1)
+    payload = frame[HEADER_BYTES:]
+    if length > result_bytes and kind == "result":
+        return Response("invalid", fault=f"the result has {length} bytes, more than result_kib allows ({result_bytes})")
+    if len(payload) != length:
+        return Response("invalid", fault=f"the response announced {length} bytes and brought {len(payload)}")
+    if kind == "result":
+        fault = json_fault(payload)
+        return Response("invalid", fault=fault) if fault else Response(kind, value=msgspec.Raw(payload))
+    return _parse_error(kind, payload)
+
+
+def _parse_error(kind: Literal["error", "invalid"], payload: bytes) -> Response:
+    if len(payload) > MAX_ERROR_BYTES:
+        return Response("invalid", fault=f"the error has {len(payload)} bytes, more than {MAX_ERROR_BYTES}")
+    try:
+        error = msgspec.json.decode(payload, type=RunError)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as fault:
+        return Response("invalid", fault=f"the error is not what it must be: {fault}")
+    return Response(kind, error=error, fault=error.message if kind == "invalid" else None)
+
+
+def json_fault(payload: bytes) -> str | None:
+    """Why ``payload`` is not JSON of RFC 8259 at most ``MAX_DEPTH`` deep, or ``None`` when it is.
+
+    No object is built of it: a parser of untrusted bytes in the worker stays a scanner.
+    """
+    try:
+        payload.decode()
+    except UnicodeDecodeError as error:
+        return f"the result is not UTF-8: {error.reason} at byte {error.start}"
+    if _deeper_than(payload, MAX_DEPTH):
+        return f"the result is nested more than {MAX_DEPTH} levels deep"
+    try:
+        msgspec.json.decode(payload, type=msgspec.Raw)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        return f"the result is not JSON: {error}"
+    return None
+
+
+def _deeper_than(payload: bytes, levels: int) -> bool:
+    """Whether brackets that stand outside of strings are nested deeper; linear in time, whatever the payload."""
+    if payload.count(b"[") + payload.count(b"{") <= levels:
+        return False
+    # without escapes every quote begins or ends a string; what follows an unclosed one is inside it
+    outside = payload.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2]
+    steps = memoryview(b"".join(outside).translate(_STEPS, _NOT_BRACKETS)).cast("b")
+    depth = 0
+    for start in range(0, len(steps), _STEPS_AT_ONCE):
+        depths = list(itertools.accumulate(steps[start : start + _STEPS_AT_ONCE], initial=depth))
+        if max(depths) > levels:
+            return True
+        depth = depths[-1]
+    return False

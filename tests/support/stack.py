@@ -1,0 +1,215 @@
+"""Starts parts of the service as real processes, for tests."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import psutil
+
+from engine.dev.embedded import Embedded
+
+ROOT = Path(__file__).resolve().parents[2]
+FOREIGN = ("DATABASE_URL", "REDIS_URL", "HOST", "PORT", "DATA_DIR", "ENVIRONMENT")
+
+
+class Part:
+    """One process of the service."""
+
+    def __init__(self, command: list[str], environ: dict[str, str], log: Path, module: str = "engine") -> None:
+        inherited = {name: value for name, value in os.environ.items() if name not in FOREIGN}
+        self.log = log
+        with log.open("ab") as stderr:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", module, *command],
+                cwd=ROOT,
+                env=inherited | environ,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def stop(self, signum: signal.Signals = signal.SIGTERM, timeout_s: float = 40) -> int:
+        """Send a signal and return the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signum)
+        return self.process.wait(timeout_s)
+
+
+class Stack:
+    """Servers, an API and workers that a test may break. Their only policy loads little, so that they start quickly."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        max_attempts: int = 3,
+        headers: dict[str, str] | None = None,
+        twin: str = "",
+        **environ: str,
+    ) -> None:
+        self.folder = folder
+        self._cleanup = contextlib.ExitStack()
+        policies = folder / "policies"
+        policies.mkdir()
+        policy = (ROOT / "policies" / "custom_script.toml").read_text()
+        light = re.sub(r"^preload .*$", 'preload = ["handlers.custom_script"]', policy, flags=re.MULTILINE)
+        light = re.sub(r"^max_attempts .*$", f"max_attempts = {max_attempts}", light, flags=re.MULTILINE)
+        light = re.sub(r"^preload_if_named .*$", "preload_if_named = []", light, flags=re.MULTILINE)
+        for name in filter(None, ("custom_script", twin)):
+            (policies / f"{name}.toml").write_text(light)
+        self.servers = self._cleanup.enter_context(Embedded(None))
+        self.port = free_port()
+        self.environ = {
+            "DATABASE_URL": str(self.servers.urls.database),
+            "REDIS_URL": str(self.servers.urls.redis),
+            "PORT": str(self.port),
+            "POLICIES_DIR": str(policies),
+            **environ,
+        }
+        client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60, headers=headers)
+        self.client = self._cleanup.enter_context(client)
+        self.api = self.start("api")
+        until(lambda: answers(self.client, "/health"), "the API accepts tasks")
+
+    def start(self, *command: str, module: str = "engine", **environ: str) -> Part:
+        """Start a part; it is stopped at the end, should it still run."""
+        log = self.folder / f"{'-'.join(command).replace(' ', '-')}.log"
+        return self.keep(Part(list(command), self.environ | environ, log, module))
+
+    def keep(self, part: Part) -> Part:
+        """Stop a part at the end, should it still run."""
+        self._cleanup.callback(part.stop, signal.SIGKILL)
+        return part
+
+    def worker(self, **environ: str) -> Part:
+        """Start a worker and wait until it is at work."""
+        part = self.start("worker", **environ)
+        until(lambda: part.pid in self.worker_pids(), f"worker {part.pid} is at work; see {part.log}")
+        return part
+
+    def worker_pids(self) -> list[int]:
+        """Process ids of the workers that are alive, as far as the service knows."""
+        workers = self.client.get("/health").json()["workers"]
+        return [worker["pid"] for worker in workers if worker["state"] != "silent"]
+
+    def get_worker(self) -> dict[str, Any]:
+        """What the service says of its only worker."""
+        [worker] = self.client.get("/health").json()["workers"]
+        return dict(worker)
+
+    def submit(self, script: str, **more: Any) -> dict[str, Any]:
+        """Submit a script; the answer of 202."""
+        response = self.client.post("/execute", json=task(script, **more))
+        assert response.status_code == 202, response.text
+        return dict(response.json())
+
+    def get(self, task_id: str, wait_s: float = 0) -> dict[str, Any]:
+        """A task, as it is or as it ends within the time."""
+        return dict(self.client.get(f"/task/{task_id}", params={"wait": wait_s}).json())
+
+    def close(self) -> None:
+        self._cleanup.close()
+
+
+@contextlib.contextmanager
+def frozen(pid: int | None, *, whole_family: bool = True) -> Iterator[None]:
+    """A process, and all below it unless said otherwise, that does nothing (SIGSTOP) and then goes on (SIGCONT)."""
+    stopped = [psutil.Process(pid)]
+    stopped[0].suspend()
+    if whole_family:
+        stopped += stopped[0].children(recursive=True)
+    try:
+        for process in stopped:
+            process.suspend()
+        yield
+    finally:
+        for process in stopped:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.resume()
+
+
+def ask(dsn: str, statement: str) -> list[asyncpg.Record]:
+    """The rows of a statement; of several, none."""
+
+    async def run() -> list[asyncpg.Record]:
+        connection = await asyncpg.connect(dsn)
+        try:
+            several = ";" in statement.strip().removesuffix(";")
+            return await (connection.execute if several else connection.fetch)(statement)
+        finally:
+            await connection.close()
+
+    return asyncio.run(run())
+
+
+def task(script: str, **more: Any) -> dict[str, Any]:
+    """The body of a request that runs a script."""
+    return {"task_type": "custom_script", "parameters": {"script": script}, **more}
+
+
+def until(what: Callable[[], Any], about: str, timeout_s: float = 40) -> None:
+    """Wait until something is true."""
+    deadline = time.monotonic() + timeout_s
+    while not what():
+        assert time.monotonic() < deadline, f"not within {timeout_s} s: {about}"
+        time.sleep(0.05)
+
+
+def answers(client: httpx.Client, path: str) -> bool:
+    """Whether a path answers with 200."""
+    try:
+        return client.get(path).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def open_folder() -> Iterator[Path]:
+    """A temporary folder that other users may enter: as root the embedded servers are another user."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@contextlib.contextmanager
+def whole_service() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """``python -m engine up`` in a temporary folder; yields its URL and the process."""
+    inherited = {name: value for name, value in os.environ.items() if name not in FOREIGN}
+    with open_folder() as folder:
+        command = [sys.executable, "-m", "engine", "up", "--port", str(free_port()), "--data", str(folder / "data")]
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(command, cwd=ROOT, env=inherited, stdout=subprocess.PIPE, stderr=log)
+        assert process.stdout
+        try:
+            line = process.stdout.readline().decode()
+            assert line.startswith("ready http://127.0.0.1:"), (folder / "log").read_text()
+            yield line.split()[1], process
+        finally:
+            process.terminate()
+            process.wait(60)
+            process.stdout.close()
