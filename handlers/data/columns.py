@@ -8,14 +8,14 @@ import json
 import operator
 import re
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
 
 from handlers.data.decoding import decode_parameters, fits
 from handlers.failures import Refusal
-from handlers.parameters.data import DataProcessing, DataSource
+from handlers.parameters.data import DataOperation, DataSource
 from handlers.parameters.data_options import Scalar
 from handlers.parameters.registry import decode
 
@@ -51,32 +51,32 @@ class Column:
 class Table:
     """The data of a task."""
 
-    operation: str
     rows: int
     columns: tuple[Column, ...]
     is_of_objects: bool
     """Otherwise it is an array of numbers: one column without a name."""
 
 
-def read(parameters: msgspec.Raw) -> tuple[Table | None, DataProcessing | None]:
+def read(parameters: msgspec.Raw) -> tuple[Table | None, DataOperation]:
     """The data of a ``data_processing`` task, and all that it asks for.
 
     Returns:
-        The table, ``None`` where the data is a file; and the parameters, ``None`` where the operation is all of them.
+        The table, ``None`` where the data is a file; and the parameters, whose ``data`` may be empty where the table
+        has it.
     Raises:
         msgspec.ValidationError: the parameters are not what the task type takes.
         Refusal: too many fields, or a number that a double cannot hold.
     """
     fast = _decode_uniform(parameters) if len(memoryview(parameters)) >= _LARGE_BYTES else None
     if fast is None:
-        whole: DataProcessing = decode_parameters("data_processing", parameters)
+        whole: DataOperation = decode_parameters("data_processing", parameters)
         is_file = isinstance(whole.data, DataSource) and whole.data.format is not None
-        return (None if is_file else table_of(whole.operation, cast("list[Any]", whole.data))), whole
-    operation, rows, names, get = fast
-    return _table(operation, rows, names, get), None
+        return (None if is_file else table_of(whole.data)), whole
+    asked, rows, names = fast
+    return _table(rows, names, _get_from_structs), asked
 
 
-def table_of(operation: str, data: list[Any] | DataSource) -> Table:
+def table_of(data: list[Any] | DataSource) -> Table:
     """The table that data is, other than a file.
 
     Raises:
@@ -88,17 +88,17 @@ def table_of(operation: str, data: list[Any] | DataSource) -> Table:
             raise too_many_fields(len(columns))
         rows = len(next(iter(columns.values()), []))
         made = tuple(_column(name, values) for name, values in columns.items())
-        return Table(operation, rows, made, is_of_objects=True)
+        return Table(rows, made, is_of_objects=True)
     if not data or not isinstance(data[0], dict):
-        return Table(operation, len(data), (_numbers(data),), is_of_objects=False)
-    return _table(operation, data, list(dict.fromkeys(itertools.chain.from_iterable(data))), _get_from_dicts)
+        return Table(len(data), (_numbers(data),), is_of_objects=False)
+    return _table(data, list(dict.fromkeys(itertools.chain.from_iterable(data))), _get_from_dicts)
 
 
-def _table(operation: str, rows: list[Any], names: list[str], get: Getter) -> Table:
+def _table(rows: list[Any], names: list[str], get: Getter) -> Table:
     if len(names) > MAX_FIELDS:
         raise too_many_fields(len(names))
     columns = tuple(_column(name, get(rows, position, name)) for position, name in enumerate(names))
-    return Table(operation, len(rows), columns, is_of_objects=True)
+    return Table(len(rows), columns, is_of_objects=True)
 
 
 def too_many_fields(count: int) -> Refusal:
@@ -116,7 +116,7 @@ def _get_from_structs(rows: list[Any], position: int, _name: str) -> list[Any]:
     return list(map(operator.attrgetter(f"field_{position}"), rows))
 
 
-def _decode_uniform(parameters: msgspec.Raw) -> tuple[str, list[Any], list[str], Getter] | None:
+def _decode_uniform(parameters: msgspec.Raw) -> tuple[DataOperation, list[Any], list[str]] | None:
     """Decode objects that have no other fields than the first of them show; None where that does not hold."""
     try:
         envelope = msgspec.json.decode(parameters, type=_Envelope)
@@ -129,10 +129,10 @@ def _decode_uniform(parameters: msgspec.Raw) -> tuple[str, list[Any], list[str],
         rename = {f"field_{position}": name for position, name in enumerate(names)}
         row = msgspec.defstruct("Row", fields, rename=rename, forbid_unknown_fields=True, gc=False)
         rows = msgspec.json.decode(envelope.data, type=list[row])  # type: ignore[valid-type]
-        operation = decode("data_processing", _without_data(envelope.operation)).operation
+        asked: DataOperation = decode("data_processing", _without_data(envelope.operation))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None  # the exact path says what is wrong, if anything is
-    return operation, rows, names, _get_from_structs
+    return asked, rows, names
 
 
 def _without_data(operation: str) -> bytes:

@@ -15,7 +15,7 @@ import resource
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any
 
 import duckdb
 import msgspec
@@ -24,7 +24,15 @@ from handlers.data import rows
 from handlers.data.columns import Column, Table, count_distinct, read, table_of
 from handlers.data.files import read_file
 from handlers.failures import Refusal
-from handlers.parameters.data import DataProcessing, DataSource
+from handlers.parameters.data import (
+    DataAverage,
+    DataCorrelation,
+    DataCount,
+    DataOperation,
+    DataSource,
+    DataStatistics,
+    DataSum,
+)
 from handlers.parameters.registry import Request
 
 TOP_VALUES = 5
@@ -50,59 +58,58 @@ def run(request: Request) -> dict[str, Any]:
         table, asked = read(request.parameters)
         database = _locked_database()
         if table is None:
-            table = _load(database, cast(DataProcessing, asked).operation, cast(DataProcessing, asked).data)
-        return {"operation": table.operation, "rows": table.rows, **_answer(database, table, asked)}
+            table = _load(database, asked.data)
+        return {"operation": asked.operation, "rows": table.rows, **_answer(database, table, asked)}
     except duckdb.OutOfMemoryException as error:
         raise MemoryError(str(error)) from None
 
 
-def _answer(database: duckdb.DuckDBPyConnection, table: Table, asked: DataProcessing | None) -> dict[str, Any]:
-    if table.operation in OPERATIONS:
-        return OPERATIONS[table.operation](_Query(table, database, method=asked.method if asked else None))
+def _answer(database: duckdb.DuckDBPyConnection, table: Table, asked: DataOperation) -> dict[str, Any]:
+    if asked.operation in OPERATIONS:
+        return OPERATIONS[asked.operation](_Query(table, database), asked)
 
     own = database.cursor()  # what is made there goes with it
 
     def load(name: str, data: Any) -> rows.Named:
-        return rows.register(own, name, _load(own, table.operation, data))
+        return rows.register(own, name, _load(own, data))
 
     data = rows.register(own, "data", table)
-    return rows.OPERATIONS[table.operation](rows.Work(own, data, cast(DataProcessing, asked), load))
+    return rows.OPERATIONS[asked.operation](rows.Work(own, data, load), asked)
 
 
-def _load(database: duckdb.DuckDBPyConnection, operation: str, data: Any) -> Table:
+def _load(database: duckdb.DuckDBPyConnection, data: Any) -> Table:
     if isinstance(data, DataSource) and data.format is not None:
-        return read_file(operation, data, database, _temp_folder())
-    return table_of(operation, data)
+        return read_file(data, database, _temp_folder())
+    return table_of(data)
 
 
 def rehearse() -> None:
     """Open the database and use it once, before there is a task. Starts no thread, so that a fork may follow."""
-    table = table_of("statistics", [{"a": 1, "b": 2.5, "c": "x"}, {"a": 2, "b": 3.5}])
-    query = _Query(table, _open_database(_temp_folder()))
-    _statistics(query)
-    _correlation(query)
+    query = _Query(table_of([{"a": 1, "b": 2.5, "c": "x"}, {"a": 2, "b": 3.5}]), _open_database(_temp_folder()))
+    _statistics(query, DataStatistics(data=[]))
+    _correlation(query, DataCorrelation(data=[]))
 
 
 # ---- operations -------------------------------------------------------------------------------------------------
 
 
-def _sum(query: _Query) -> dict[str, Any]:
+def _sum(query: _Query, _asked: DataSum) -> dict[str, Any]:
     expressions = [_total(query, column) for column in query.numbers]
     return query.answer("sum", zip(query.numbers, query.row(expressions), strict=True), skipped=True)
 
 
-def _average(query: _Query) -> dict[str, Any]:
+def _average(query: _Query, _asked: DataAverage) -> dict[str, Any]:
     expressions = [_mean(query, column) for column in query.numbers]
     return query.answer("average", zip(query.numbers, query.row(expressions), strict=True), skipped=True)
 
 
-def _count(query: _Query) -> dict[str, Any]:
+def _count(query: _Query, _asked: DataCount) -> dict[str, Any]:
     counts = query.row([f"count({query.sql(column)})" for column in query.filled])
     found = dict(zip((column.name for column in query.filled), counts, strict=True))
     return query.answer("count", ((column, found.get(column.name, 0)) for column in query.table.columns))
 
 
-def _statistics(query: _Query) -> dict[str, Any]:
+def _statistics(query: _Query, _asked: DataStatistics) -> dict[str, Any]:
     described = dict(zip((column.name for column in query.numbers), _describe_numbers(query), strict=True))
     for column in query.table.columns:
         if column.kind == "empty":
@@ -112,7 +119,7 @@ def _statistics(query: _Query) -> dict[str, Any]:
     return query.answer("statistics", ((column, described[column.name]) for column in query.table.columns))
 
 
-def _correlation(query: _Query) -> dict[str, Any]:
+def _correlation(query: _Query, asked: DataCorrelation) -> dict[str, Any]:
     if not query.table.is_of_objects and query.table.rows:
         raise Refusal(
             "objects_required",
@@ -124,9 +131,9 @@ def _correlation(query: _Query) -> dict[str, Any]:
             "too_many_fields",
             f"The data has {len(columns)} numeric fields; at most {MAX_CORRELATED_FIELDS} can be correlated at once.",
         )
-    pairs = _correlate(query, columns)
+    pairs = _correlate(query, columns, asked.method)
     return {
-        "method": query.method,
+        "method": asked.method,
         "fields": [column.name for column in columns],
         "matrix": _matrix(query, columns, pairs),
         "pairs": pairs,
@@ -134,10 +141,10 @@ def _correlation(query: _Query) -> dict[str, Any]:
     }
 
 
-OPERATIONS: Mapping[str, Callable[[_Query], dict[str, Any]]] = MappingProxyType(
+OPERATIONS: Mapping[str, Callable[[_Query, Any], dict[str, Any]]] = MappingProxyType(
     {"sum": _sum, "average": _average, "count": _count, "statistics": _statistics, "correlation": _correlation}
 )
-"""Operation → what does it."""
+"""Operation → the function that does it, with a query and the operation's parameters."""
 
 
 def _total(query: _Query, column: Column) -> str:
@@ -200,9 +207,9 @@ def _shown(column: Column, value: Any) -> Any:
     return value
 
 
-def _correlate(query: _Query, columns: Sequence[Column]) -> list[dict[str, Any]]:
+def _correlate(query: _Query, columns: Sequence[Column], method: str) -> list[dict[str, Any]]:
     couples = list(itertools.combinations(columns, 2))
-    if query.method == "spearman":
+    if method == "spearman":
         return [_pair(first, second, *_correlate_ranks(query, first, second)) for first, second in couples]
     expressions = []
     for first, second in couples:
@@ -258,8 +265,7 @@ def _matrix(query: _Query, columns: Sequence[Column], pairs: list[dict[str, Any]
 class _Query:
     """Selects over the columns of one table."""
 
-    def __init__(self, table: Table, database: duckdb.DuckDBPyConnection, *, method: str | None = None) -> None:
-        self.method = method or "pearson"
+    def __init__(self, table: Table, database: duckdb.DuckDBPyConnection) -> None:
         self.table = table
         self.numbers = [column for column in table.columns if column.kind == "number"]
         self.filled = [column for column in table.columns if column.values is not None]

@@ -31,11 +31,10 @@ _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT"
 _DOUBLES = ("UBIGINT", "HUGEINT", "UHUGEINT", "FLOAT", "DOUBLE", "DECIMAL", "BIGNUM")
 
 
-def read_file(operation: str, source: DataSource, database: duckdb.DuckDBPyConnection, folder: str) -> Table:
+def read_file(source: DataSource, database: duckdb.DuckDBPyConnection, folder: str) -> Table:
     """The rows of a file.
 
     Args:
-        operation: what the task is to do.
         source: the file.
         database: reads it; may open files of ``folder`` only.
         folder: where the file is put for that.
@@ -46,7 +45,7 @@ def read_file(operation: str, source: DataSource, database: duckdb.DuckDBPyConne
     content = inputs.read(source.file, max_bytes=MAX_BYTES)
     with _put(content, folder) as path:
         try:
-            return _columns(operation, source, database, path)
+            return _columns(source, database, path)
         except (duckdb.OutOfMemoryException, MemoryError):
             raise
         except duckdb.Error as error:
@@ -64,7 +63,7 @@ def _put(content: bytes, folder: str) -> Iterator[str]:
         os.unlink(path)
 
 
-def _columns(operation: str, source: DataSource, database: duckdb.DuckDBPyConnection, path: str) -> Table:
+def _columns(source: DataSource, database: duckdb.DuckDBPyConnection, path: str) -> Table:
     reader = _READERS[str(source.format)].format(line=MAX_LINE_BYTES)
     given = [path, *([source.delimiter or _find_delimiter(path)] if source.format == "csv" else [])]
     described = database.execute(f"DESCRIBE SELECT * FROM {reader}", given).fetchall()  # noqa: S608 the text is ours
@@ -76,7 +75,7 @@ def _columns(operation: str, source: DataSource, database: duckdb.DuckDBPyConnec
     found = database.execute(f"SELECT {', '.join(casts)} FROM {reader} AS read({names})", given).fetchnumpy()  # noqa: S608
     columns = tuple(_column(name, found[f"c{position}"]) for position, (name, *_) in enumerate(described))
     rows = len(found["c0"]) if casts else 0
-    return Table(operation, rows, columns, is_of_objects=True)
+    return Table(rows, columns, is_of_objects=True)
 
 
 def _find_delimiter(path: str) -> str:

@@ -21,10 +21,18 @@ import numpy as np
 
 from handlers.data.columns import Column, Table
 from handlers.failures import Refusal
-from handlers.parameters.data import DataProcessing
+from handlers.parameters.data import (
+    DEFAULT_LIMIT,
+    DataGroup,
+    DataHistogram,
+    DataJoin,
+    DataPivot,
+    DataQuery,
+    RowsOperation,
+    SelectionOperation,
+)
 from handlers.parameters.data_options import Aggregate, Condition, SortKey
 
-DEFAULT_LIMIT = 10_000
 MAX_PIVOT_FIELDS = 1000
 ARTIFACT = "artifacts/result.csv"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -91,77 +99,78 @@ class Work(NamedTuple):
 
     database: duckdb.DuckDBPyConnection
     data: Named
-    asked: DataProcessing
     load: Callable[[str, Any], Named]
     """Gives the database another table of the parameters, under a name."""
 
-    def rows(self, shown: Sequence[Shown], rest: str, values: Sequence[Any] = ()) -> dict[str, Any]:
+    def rows(
+        self, asked: RowsOperation, shown: Sequence[Shown], rest: str, values: Sequence[Any] = ()
+    ) -> dict[str, Any]:
         """The answer of a SELECT."""
-        limit, offset = self.asked.limit or DEFAULT_LIMIT, self.asked.offset or 0
         fields = ", ".join(f"{field.sql} AS s{place}" for place, field in enumerate(shown))
-        found = self.database.execute(f"SELECT {fields} {rest} LIMIT {limit + 1} OFFSET {offset}", list(values))
-        return self.answer(found, shown, limit)
+        select = f"SELECT {fields} {rest} LIMIT {asked.limit + 1} OFFSET {asked.offset}"
+        return self.answer(asked, shown, self.database.execute(select, list(values)))
 
-    def answer(self, found: Any, shown: Sequence[Shown], limit: int) -> dict[str, Any]:
+    def answer(self, asked: RowsOperation, shown: Sequence[Shown], found: Any) -> dict[str, Any]:
         """Rows of a result, up to a limit, in the form that was asked for."""
+        limit = asked.limit
         names = _distinct([field.name for field in shown])
         rows = found.fetchmany(limit + 1)
         more = len(rows) > limit
         convert = [_from_json if field.is_json else _plain for field in shown]
         plain = ([function(value) for function, value in zip(convert, row, strict=True)] for row in rows[:limit])
         answer = {"fields": names, "rows_returned": min(len(rows), limit), "more": more}
-        if self.asked.output == "csv":
+        if asked.output == "csv":
             return answer | {"artifact": _write_csv(names, plain)}
         return answer | {"data": [dict(zip(names, row, strict=True)) for row in plain]}
 
 
-def select(work: Work) -> dict[str, Any]:
+def select(work: Work, asked: SelectionOperation) -> dict[str, Any]:
     """``select``, ``filter`` and ``sort``: which fields, which rows, in which order."""
-    asked, data = work.asked, work.data
+    data = work.data
     fields = asked.fields or list(data.places)
     shown = [_as_is(data, field, "fields") for field in fields]
-    where, values = _where(data, asked.where or (), asked.match or "all")
+    where, values = _where(data, asked.where or (), asked.match)
     order = f" ORDER BY {', '.join(_key(data, key) for key in asked.by)}" if asked.by else ""
-    return work.rows(shown or [Shown("NULL", "")], f"FROM data{where}{order}", values)
+    return work.rows(asked, shown or [Shown("NULL", "")], f"FROM data{where}{order}", values)
 
 
-def group(work: Work) -> dict[str, Any]:
-    """Rows that are alike, and what is to be told of each group. In the order of their fields."""
-    asked, data = work.asked, work.data
-    keys = [_as_is(data, field, "group_by") for field in asked.group_by or ()]
-    shown = [*keys, *(_aggregate(data, aggregate) for aggregate in asked.aggregates or ())]
+def group(work: Work, asked: DataGroup) -> dict[str, Any]:
+    """A row for each group of rows that are alike, with its aggregates. In the order of the groups' fields."""
+    data = work.data
+    keys = [_as_is(data, field, "group_by") for field in asked.group_by]
+    shown = [*keys, *(_aggregate(data, aggregate) for aggregate in asked.aggregates)]
     by = ", ".join(key.sql for key in keys)
-    return work.rows(shown, f"FROM data GROUP BY {by} ORDER BY {by}" if keys else "FROM data")
+    return work.rows(asked, shown, f"FROM data GROUP BY {by} ORDER BY {by}" if keys else "FROM data")
 
 
-def join(work: Work) -> dict[str, Any]:
+def join(work: Work, asked: DataJoin) -> dict[str, Any]:
     """Two tables side by side where the fields of ``on`` are equal; nulls are equal to nothing."""
-    asked, left = work.asked, work.data
+    left = work.data
     right = work.load("other", asked.right)
-    pairs = [(left.sql(field, "on"), right.sql(field, "on")) for field in asked.on or ()]
-    for field in asked.on or ():
+    pairs = [(left.sql(field, "on"), right.sql(field, "on")) for field in asked.on]
+    for field in asked.on:
         if left.column(field).kind != right.column(field).kind:
             kinds = f"{left.column(field).kind} in `data` and {right.column(field).kind} in `right`"
             raise Refusal("field_of_another_kind", f"The field {field!r} is {kinds}; it must be the same in both.")
     shown = [
         Shown(f"coalesce({a}, {b})", field, _is_json(left, field))
-        for field, (a, b) in zip(asked.on or (), pairs, strict=True)
+        for field, (a, b) in zip(asked.on, pairs, strict=True)
     ]
-    shown += [_as_is(left, field, "data") for field in left.places if field not in (asked.on or ())]
-    shown += [_as_is(right, field, "right") for field in right.places if field not in (asked.on or ())]
+    shown += [_as_is(left, field, "data") for field in left.places if field not in asked.on]
+    shown += [_as_is(right, field, "right") for field in right.places if field not in asked.on]
     equal = " AND ".join(f"{a} = {b}" for a, b in pairs)
-    return work.rows(shown, f"FROM data {(asked.how or 'inner').upper()} JOIN other ON {equal}")
+    return work.rows(asked, shown, f"FROM data {asked.how.upper()} JOIN other ON {equal}")
 
 
-def pivot(work: Work) -> dict[str, Any]:
+def pivot(work: Work, asked: DataPivot) -> dict[str, Any]:
     """The values of one field become fields; another fills them.
 
     Raises:
         Refusal: there are too many.
     """
-    asked, data = work.asked, work.data
-    across, filler = data.sql(str(asked.columns), "columns"), str(asked.values)
-    function = Aggregate(function=asked.function or "sum", field=filler)
+    data = work.data
+    across = data.sql(asked.columns, "columns")
+    function = Aggregate(function=asked.function, field=asked.values)
     inner = _aggregate(data, function, parameter="values").sql
     found = work.database.execute(
         f"SELECT DISTINCT {across} FROM data WHERE {across} IS NOT NULL ORDER BY 1 LIMIT {MAX_PIVOT_FIELDS + 1}"  # noqa: S608
@@ -170,18 +179,18 @@ def pivot(work: Work) -> dict[str, Any]:
         raise Refusal(
             "too_many_fields", f"{asked.columns!r} has more than {MAX_PIVOT_FIELDS} values, and each would be a field."
         )
-    keys = [_as_is(data, field, "index") for field in asked.index or ()]
+    keys = [_as_is(data, field, "index") for field in asked.index]
     cells = [Shown(f"{inner} FILTER ({across} = ?)", str(_plain(value))) for (value,) in found]
     by = ", ".join(key.sql for key in keys)
     rest = f"FROM data GROUP BY {by} ORDER BY {by}"
-    return work.rows([*keys, *cells], rest, [value for (value,) in found])
+    return work.rows(asked, [*keys, *cells], rest, [value for (value,) in found])
 
 
-def histogram(work: Work) -> dict[str, Any]:
+def histogram(work: Work, asked: DataHistogram) -> dict[str, Any]:
     """How many numbers fall into each of ``bins`` ranges of one width; the last holds its upper end, too."""
-    asked, data = work.asked, work.data
-    name, bins = data.sql(str(asked.field), "field"), asked.bins or 10
-    _refuse_kind(data, str(asked.field), "histogram")
+    data, bins = work.data, asked.bins
+    name = data.sql(asked.field, "field")
+    _refuse_kind(data, asked.field, "histogram")
     numbers = f"SELECT CAST({name} AS DOUBLE) AS x FROM data WHERE {name} IS NOT NULL"  # noqa: S608
     count, low, high = work.database.execute(f"SELECT count(x), min(x), max(x) FROM ({numbers})").fetchone() or (0,) * 3  # noqa: S608
     nulls = data.table.rows - count
@@ -198,40 +207,39 @@ def histogram(work: Work) -> dict[str, Any]:
     return {"field": asked.field, "count": count, "nulls": nulls, "bins": ranges}
 
 
-def query(work: Work) -> dict[str, Any]:
+def query(work: Work, asked: DataQuery) -> dict[str, Any]:
     """One SELECT over the tables, under their own names and the fields' own.
 
     Raises:
         Refusal: it is not one SELECT, or DuckDB refuses it, and why.
     """
     tables = {"data": work.data}
-    for name, data in (work.asked.tables or {}).items():
+    for name, data in asked.tables.items():
         if name == "data":
             raise Refusal("invalid_sql", "`tables` cannot have a table `data`: that is the name of the first one.")
         tables[name] = work.load(f"given_{name}", data)
     for name, table in tables.items():
         _make_view(work.database, name, table)
-    statement = _one_select(str(work.asked.sql))
+    statement = _one_select(asked.sql)
     try:
-        limit, offset = work.asked.limit or DEFAULT_LIMIT, work.asked.offset or 0
         found = work.database.execute(statement)
-        for _ in range(offset // DEFAULT_LIMIT):
+        for _ in range(asked.offset // DEFAULT_LIMIT):
             found.fetchmany(DEFAULT_LIMIT)
-        found.fetchmany(offset % DEFAULT_LIMIT)
-        return work.answer(found, [Shown("", name) for name, *_ in found.description or ()], limit)
+        found.fetchmany(asked.offset % DEFAULT_LIMIT)
+        return work.answer(asked, [Shown("", name) for name, *_ in found.description or ()], found)
     except duckdb.OutOfMemoryException:
         raise
     except duckdb.Error as error:
         raise Refusal("invalid_sql", f"DuckDB refuses the query: {_first_line(error)}") from None
 
 
-OPERATIONS: Mapping[str, Callable[[Work], dict[str, Any]]] = MappingProxyType(
+OPERATIONS: Mapping[str, Callable[[Work, Any], dict[str, Any]]] = MappingProxyType(
     {
         "select": select, "filter": select, "sort": select, "group": group, "join": join, "pivot": pivot,
         "histogram": histogram, "query": query,
     }
 )  # fmt: skip
-"""Operation → what does it."""
+"""Operation → the function that does it, with what it works on and the operation's parameters."""
 
 
 def _as_is(table: Named, field: str, parameter: str) -> Shown:

@@ -1,19 +1,19 @@
-"""The parameters of ``data_processing``."""
+"""The parameters of ``data_processing``: a union of one Struct per operation, told apart by ``operation``."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Annotated, Any, Literal
+import re
+from typing import Annotated, Literal, get_args
 
 import msgspec
 from msgspec import Meta
 
 from handlers.parameters.data_options import MAX_ROWS, Aggregate, Condition, FieldName, Function, Scalar, SortKey
 from handlers.parameters.files import FileId, InputFile, InputPath
-from handlers.parameters.patterns import (
-    _TABLE,
-)
+from handlers.parameters.patterns import TABLE_NAME
+
+DEFAULT_LIMIT = 10_000
+"""Rows of an answer unless the request gives a ``limit``."""
 
 
 class DataSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -50,178 +50,272 @@ class DataSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     @property
     def file(self) -> InputFile:
-        """The file."""
+        """The file, where the data is not ``columns``."""
         return InputFile(text=self.text, base64=self.base64, file_id=self.file_id, path=self.path)
 
 
 Data = list[int | float | dict[str, Scalar] | None] | DataSource
+TableName = Annotated[str, Meta(pattern=TABLE_NAME)]
+Fields = Annotated[list[FieldName], Meta(min_length=1, max_length=1000)]
+Conditions = Annotated[list[Condition], Meta(min_length=1, max_length=100)]
+SortKeys = Annotated[list[SortKey], Meta(min_length=1, max_length=100)]
 
-
-_DATA = Meta(
-    description="An array of numbers (null for a missing one), or an array of objects whose fields are text, "
-    "numbers, booleans or null; not both in one array. A field that an object lacks counts as null. Or an object: "
-    "`columns`, or a file as CSV, JSON lines or Parquet.",
-    examples=[
-        [{"value": 10, "category": "A"}, {"value": 20, "category": "B"}, {"value": 15, "category": "A"}],
-        [3, 5.5, None, 8],
-        {"columns": {"x": [1, 2, 3], "y": [2, 4, 7]}},
-        {"format": "csv", "text": "x,y\n1,2\n3,4\n"},
-    ],
+_WHICH_FIELDS = Meta(description="Which fields, in this order.", examples=[["category", "value"]])
+_WHICH_ROWS = Meta(description="Which rows.", examples=[[{"field": "value", "op": "ge", "value": 15}]])
+_WHICH_ORDER = Meta(
+    description="What to sort by, first things first.", examples=[[{"field": "value", "descending": True}]]
 )
 
 
-TableName = Annotated[str, Meta(pattern=_TABLE)]
-
-
-Fields = Annotated[list[FieldName], Meta(min_length=1, max_length=1000)]
-
-
-_ROWS = ("select", "filter", "sort")
-
-
-_OWNERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "method": ("correlation",), "fields": _ROWS, "where": _ROWS, "match": _ROWS, "by": _ROWS,
-        "group_by": ("group",), "aggregates": ("group",), "right": ("join",), "on": ("join",), "how": ("join",),
-        "index": ("pivot",), "columns": ("pivot",), "values": ("pivot",), "function": ("pivot",),
-        "field": ("histogram",), "bins": ("histogram",), "sql": ("query",), "tables": ("query",),
-        "limit": (*_ROWS, "group", "join", "pivot", "query"), "offset": (*_ROWS, "group", "join", "pivot", "query"),
-        "output": (*_ROWS, "group", "join", "pivot", "query"),
-    }
-)  # fmt: skip
-"""Parameter → the operations that it belongs to."""
-
-
-_NEEDED: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "select": ("fields",), "filter": ("where",), "sort": ("by",), "group": ("group_by", "aggregates"),
-        "join": ("right", "on"), "pivot": ("index", "columns", "values"), "histogram": ("field",), "query": ("sql",),
-    }
-)  # fmt: skip
-
-
-class DataProcessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class DataOperation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="operation"):
     """Sums, statistics and correlations over numbers or objects; selections, groups, joins and SQL over objects."""
 
-    operation: Annotated[
-        Literal["sum", "average", "count", "statistics", "correlation", "select", "filter", "sort", "group", "join",
-                "pivot", "histogram", "query"],
+    data: Annotated[
+        Data,
         Meta(
-            description="What to compute. From `correlation` on it needs objects. `select`, `filter` and `sort` take "
-            "each other's parameters, too: one of them can do all three.",
-            examples=["statistics"],
+            description="An array of numbers (null for a missing one), or an array of objects whose fields are text, "
+            "numbers, booleans or null; not both in one array. A field that an object lacks counts as null. Or an "
+            "object: `columns`, or a file as CSV, JSON lines or Parquet.",
+            examples=[
+                [
+                    {"category": "A", "month": "May", "value": 10, "visits": 3},
+                    {"category": "B", "month": "May", "value": 20, "visits": 5},
+                    {"category": "A", "month": "June", "value": 15, "visits": 4},
+                ],
+                [3, 5.5, None, 8],
+                {"columns": {"x": [1, 2, 3], "y": [2, 4, 7]}},
+                {"format": "csv", "text": "x,y\n1,2\n3,4\n"},
+            ],
         ),
-    ]  # fmt: skip
-    data: Annotated[Data, _DATA]
+    ]
+
+    @property
+    def operation(self) -> str:
+        """Name of the operation, as requests have it."""
+        return str(self.__struct_config__.tag)
+
+    def __post_init__(self) -> None:
+        _refuse_mixture(self.data, "$.data")
+
+
+class DataSum(DataOperation, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="sum"):
+    """Sum of each number field, or of the numbers."""
+
+
+class DataAverage(DataOperation, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="average"):
+    """Mean of each number field, or of the numbers."""
+
+
+class DataCount(DataOperation, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="count"):
+    """How many values other than null each field has."""
+
+
+class DataStatistics(DataOperation, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="statistics"):
+    """Counts, mean, deviation and quartiles of each number field; the most common values of others."""
+
+
+class DataCorrelation(DataOperation, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="correlation"):
+    """How each number field goes with each other one. Needs objects."""
+
     method: Annotated[
-        Literal["pearson", "spearman"] | None,
-        Meta(
-            description="Of a correlation: of the values, or of their ranks; `pearson` unless given.",
-            examples=["spearman"],
-        ),
-    ] = None
-    fields: Annotated[Fields | None, Meta(description="Which fields, in this order.", examples=[["category"]])] = None
-    where: Annotated[
-        Annotated[list[Condition], Meta(min_length=1, max_length=100)] | None,
-        Meta(description="Which rows.", examples=[[{"field": "value", "op": "ge", "value": 15}]]),
-    ] = None
-    match: Annotated[
-        Literal["all", "any"] | None,
-        Meta(description="Whether a row must be as all conditions say, or as one; `all`.", examples=["any"]),
-    ] = None
-    by: Annotated[
-        Annotated[list[SortKey], Meta(min_length=1, max_length=100)] | None,
-        Meta(description="What to sort by, first things first.", examples=[[{"field": "value", "descending": True}]]),
-    ] = None
-    group_by: Annotated[
-        Annotated[list[FieldName], Meta(max_length=100)] | None,
-        Meta(description="Rows that are alike in these are a group; with none all rows are.", examples=[["category"]]),
-    ] = None
-    aggregates: Annotated[
-        Annotated[list[Aggregate], Meta(min_length=1, max_length=100)] | None,
-        Meta(description="What to tell of each group.", examples=[[{"function": "mean", "field": "value"}]]),
-    ] = None
-    right: Annotated[
-        Data | None,
-        Meta(
-            description="The other side of a join, in any form that `data` has.",
-            examples=[[{"category": "A", "name": "first"}]],
-        ),
-    ] = None
-    on: Annotated[
-        Fields | None, Meta(description="Fields that both sides have and that must be equal.", examples=[["category"]])
-    ] = None
-    how: Annotated[
-        Literal["inner", "left", "right", "full"] | None,
-        Meta(
-            description="Which rows without a partner stay: none, those of `data`, of `right`, or all; `inner`.",
-            examples=["left"],
-        ),
-    ] = None
-    index: Annotated[
-        Fields | None,
-        Meta(description="Of a pivot: fields of which each row is one combination.", examples=[["category"]]),
-    ] = None
-    columns: Annotated[
-        FieldName | None, Meta(description="Of a pivot: the field whose values become fields.", examples=["month"])
-    ] = None
-    values: Annotated[
-        FieldName | None, Meta(description="Of a pivot: the field that fills them.", examples=["value"])
-    ] = None
-    function: Annotated[
-        Function | None, Meta(description="Of a pivot: what to make of several values; `sum`.", examples=["mean"])
-    ] = None
-    field: Annotated[FieldName | None, Meta(description="Of a histogram: which number.", examples=["value"])] = None
-    bins: Annotated[
-        Annotated[int, Meta(ge=1, le=1000)] | None, Meta(description="Of a histogram; 10.", examples=[20])
-    ] = None
-    sql: Annotated[
-        Annotated[str, Meta(min_length=1, max_length=100_000)] | None,
-        Meta(
-            description="One SELECT in DuckDB's SQL over the table `data` and those of `tables`.",
-            examples=["SELECT category, avg(value) AS mean FROM data GROUP BY category ORDER BY category"],
-        ),
-    ] = None
-    tables: Annotated[
-        Annotated[dict[TableName, Data], Meta(max_length=10)] | None,
-        Meta(
-            description="Further tables of a query, by name.",
-            examples=[{"names": [{"category": "A", "name": "first"}]}],
-        ),
-    ] = None
+        Literal["pearson", "spearman"],
+        Meta(description="Of the values (Pearson), or of their ranks (Spearman).", examples=["spearman"]),
+    ] = "pearson"
+
+
+class RowsOperation(DataOperation, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An operation that answers with rows. Needs objects, columns or a file."""
+
     limit: Annotated[
-        Annotated[int, Meta(ge=1, le=MAX_ROWS)] | None,
-        Meta(description="Rows of the answer at most; 10,000.", examples=[100]),
-    ] = None
-    offset: Annotated[
-        Annotated[int, Meta(ge=0)] | None, Meta(description="Rows to pass over first.", examples=[100])
-    ] = None
+        Annotated[int, Meta(ge=1, le=MAX_ROWS)], Meta(description="Rows of the answer at most.", examples=[100])
+    ] = DEFAULT_LIMIT
+    offset: Annotated[Annotated[int, Meta(ge=0)], Meta(description="Rows to pass over first.", examples=[100])] = 0
     output: Annotated[
-        Literal["rows", "csv"] | None,
+        Literal["rows", "csv"],
         Meta(
             description="`rows` in the answer; or `csv`: the artifact `result.csv`, in which a text that a spreadsheet "
             "would take for a formula begins with an apostrophe.",
             examples=["csv"],
         ),
-    ] = None
+    ] = "rows"
+
+
+class SelectionOperation(RowsOperation, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What ``select``, ``filter`` and ``sort`` share: each takes all of these, and needs its own one."""
+
+    fields: Annotated[Fields | None, _WHICH_FIELDS] = None
+    where: Annotated[Conditions | None, _WHICH_ROWS] = None
+    match: Annotated[
+        Literal["all", "any"],
+        Meta(description="Whether a row must meet all conditions of `where`, or any one.", examples=["any"]),
+    ] = "all"
+    by: Annotated[SortKeys | None, _WHICH_ORDER] = None
+
+
+class DataSelect(SelectionOperation, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="select"):
+    """Some of the fields; of some rows and in an order, if that is asked for, too."""
+
+    fields: Annotated[Fields, _WHICH_FIELDS]
+
+
+class DataFilter(SelectionOperation, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="filter"):
+    """Some of the rows; some of their fields and in an order, if that is asked for, too."""
+
+    where: Annotated[Conditions, _WHICH_ROWS]
+
+
+class DataSort(SelectionOperation, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="sort"):
+    """The rows in an order; some of them and some of their fields, if that is asked for, too."""
+
+    by: Annotated[SortKeys, _WHICH_ORDER]
+
+
+class DataGroup(RowsOperation, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="group"):
+    """A row for each group of rows that are alike in some fields."""
+
+    group_by: Annotated[
+        Annotated[list[FieldName], Meta(max_length=100)],
+        Meta(description="Rows that are alike in these are a group; with none all rows are.", examples=[["category"]]),
+    ]
+    aggregates: Annotated[
+        Annotated[list[Aggregate], Meta(min_length=1, max_length=100)],
+        Meta(description="What to work out for each group.", examples=[[{"function": "mean", "field": "value"}]]),
+    ]
+
+
+class DataJoin(RowsOperation, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="join"):
+    """Two tables side by side, where their fields are equal."""
+
+    right: Annotated[
+        Data,
+        Meta(
+            description="The other side of the join, in any form that `data` has.",
+            examples=[[{"category": "A", "name": "first"}]],
+        ),
+    ]
+    on: Annotated[Fields, Meta(description="Fields that both sides have and that must be equal.",
+                               examples=[["category"]])]  # fmt: skip
+    how: Annotated[
+        Literal["inner", "left", "right", "full"],
+        Meta(
+            description="Which rows without a partner stay: none, those of `data`, those of `right`, or all.",
+            examples=["left"],
+        ),
+    ] = "inner"
 
     def __post_init__(self) -> None:
-        for data in (self.data, self.right, *(self.tables or {}).values()):
-            if isinstance(data, list):
-                _refuse_mixture(data)
-        for name, owners in _OWNERS.items():
-            if getattr(self, name) is not None and self.operation not in owners:
-                raise ValueError(f"`{name}` does not go with `{self.operation}` - at `$.{name}`")
-        for name in _NEEDED.get(self.operation, ()):
-            if getattr(self, name) is None:
-                raise ValueError(f"`{self.operation}` needs `{name}`")
+        super().__post_init__()
+        _refuse_mixture(self.right, "$.right")
 
 
-def _refuse_mixture(data: list[Any]) -> None:
+class DataPivot(RowsOperation, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="pivot"):
+    """The values of one field become fields, which another field fills."""
+
+    index: Annotated[Fields, Meta(description="Fields of which each row is one combination.", examples=[["category"]])]
+    columns: Annotated[FieldName, Meta(description="The field whose values become fields.", examples=["month"])]
+    values: Annotated[FieldName, Meta(description="The field that fills them.", examples=["value"])]
+    function: Annotated[Function, Meta(description="What to make of several values.", examples=["mean"])] = "sum"
+
+
+class DataHistogram(DataOperation, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="histogram"):
+    """How many numbers of a field fall into each of some ranges. Needs objects, columns or a file."""
+
+    field: Annotated[FieldName, Meta(description="Which number field.", examples=["value"])]
+    bins: Annotated[Annotated[int, Meta(ge=1, le=1000)], Meta(description="How many ranges.", examples=[20])] = 10
+
+
+class DataQuery(RowsOperation, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="query"):
+    """One SELECT in DuckDB's SQL."""
+
+    sql: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=100_000)],
+        Meta(
+            description="One SELECT in DuckDB's SQL over the table `data` and those of `tables`.",
+            examples=["SELECT category, avg(value) AS mean FROM data GROUP BY category ORDER BY category"],
+        ),
+    ]
+    tables: Annotated[
+        Annotated[dict[TableName, Data], Meta(max_length=10)],
+        Meta(description="Further tables, by name.", examples=[{"names": [{"category": "A", "name": "first"}]}]),
+    ] = {}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, data in self.tables.items():
+            _refuse_mixture(data, f"$.tables.{name}")
+
+
+DataProcessing = (
+    DataSum
+    | DataAverage
+    | DataCount
+    | DataStatistics
+    | DataCorrelation
+    | DataSelect
+    | DataFilter
+    | DataSort
+    | DataGroup
+    | DataJoin
+    | DataPivot
+    | DataHistogram
+    | DataQuery
+)
+_UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(?P<name>.*)`", re.DOTALL)
+_MISSING_FIELD = re.compile(r"Object missing required field `(?P<name>.*)`")
+_NAMELESS_FIELD = re.compile(r"at `\$\.data\[(?P<row>\d+)\]\[\.\.\.\]`$")
+
+
+def explain(message: str, raw: msgspec.Raw | bytes) -> str:
+    """What msgspec says of parameters that it refuses, with the operation named first and no field without a name.
+
+    Args:
+        message: what msgspec says.
+        raw: the parameters.
+    """
+    if unknown := _UNKNOWN_FIELD.fullmatch(message):
+        names = {field for kind in get_args(DataProcessing) for field in kind.__struct_fields__}
+        if unknown["name"] in names:
+            return f"`{unknown['name']}` does not go with `{_operation(raw)}` - at `$.{unknown['name']}`"
+    elif (missing := _MISSING_FIELD.fullmatch(message)) and missing["name"] != "operation":
+        return f"`{_operation(raw)}` needs `{missing['name']}`"
+    elif nameless := _NAMELESS_FIELD.search(message):
+        name = _refused_field(raw, int(nameless["row"]))
+        return message if name is None else message.replace("[...]`", f".{name}`")
+    return message
+
+
+def _operation(raw: msgspec.Raw | bytes) -> str:
+    """The operation of parameters whose operation is known."""
+
+    class Head(msgspec.Struct):
+        operation: str
+
+    return msgspec.json.decode(raw, type=Head).operation
+
+
+def _refused_field(raw: msgspec.Raw | bytes, row: int) -> str | None:
+    """Name of the first field of a row whose value is refused, which msgspec calls ``[...]``."""
+
+    class Rows(msgspec.Struct):
+        data: list[msgspec.Raw]
+
+    fields = msgspec.json.decode(msgspec.json.decode(raw, type=Rows).data[row], type=dict[str, msgspec.Raw])
+    for name, value in fields.items():
+        try:
+            msgspec.json.decode(value, type=Scalar)
+        except msgspec.ValidationError:
+            return name
+    return None
+
+
+def _refuse_mixture(data: Data, place: str) -> None:
+    """Refuse an array of objects and numbers."""
+    if not isinstance(data, list):
+        return
     kinds = set(map(type, data))
     if dict not in kinds or len(kinds) == 1:
         return
     is_object = isinstance(data[0], dict)
     index = next(index for index, item in enumerate(data) if isinstance(item, dict) is not is_object)
     expected, got = ("object", "null" if data[index] is None else "number") if is_object else ("number", "object")
-    raise ValueError(f"Expected `{expected}`, got `{got}`: an array has one sort only - at `$.data[{index}]`")
+    raise ValueError(f"Expected `{expected}`, got `{got}`: an array has one sort only - at `{place}[{index}]`")

@@ -1,4 +1,4 @@
-"""What ``data_processing`` may be asked for, beside the data. Standard library and msgspec only, as ``parameters``."""
+"""Conditions, sort keys and aggregates: the parts of which the operations of ``data_processing`` are made."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_ROWS = 1_000_000
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a row must be like. A null is like nothing; only `is_null` finds it."""
+    """What a row must be like. No comparison finds a null; only `is_null` does."""
 
     field: Annotated[FieldName, Meta(description="Which field.", examples=["value"])]
     op: Annotated[

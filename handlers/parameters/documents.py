@@ -10,10 +10,10 @@ from msgspec import Meta
 
 from handlers.parameters.files import InputFile, is_path
 from handlers.parameters.patterns import (
-    _IN_WORDS,
-    _PAGES,
-    _PATH,
+    IN_WORDS,
     MAX_PATH_CHARACTERS,
+    PAGES,
+    PATH,
 )
 
 MAX_TEXT_CHARACTERS = 1_000_000
@@ -56,7 +56,7 @@ class DocumentProcessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
         Meta(description="Of a summary: how many sentences; 3 unless given.", examples=[3]),
     ] = None
     pages: Annotated[
-        Annotated[str, Meta(pattern=_PAGES, max_length=200)] | None,
+        Annotated[str, Meta(pattern=PAGES, max_length=200)] | None,
         Meta(description="Of a pdf: which pages, the first is 1; all unless given.", examples=["1-3,7"]),
     ] = None
     password: Annotated[
@@ -88,5 +88,5 @@ def _refuse_text_for(document_type: str, content: str | InputFile) -> None:
     if isinstance(content, InputFile):
         if content.text is not None:
             raise ValueError(f"A {document_type} is not text; use `base64`, `file_id` or `path` - at `$.content.text`")
-    elif is_path(content) and not (len(content) <= MAX_PATH_CHARACTERS and re.search(_PATH, content)):
-        raise ValueError(f"A string with a `.` is a path here, and {_IN_WORDS[_PATH]} - at `$.content`")
+    elif is_path(content) and not (len(content) <= MAX_PATH_CHARACTERS and re.search(PATH, content)):
+        raise ValueError(f"A string with a `.` is a path here, and {IN_WORDS[PATH]} - at `$.content`")

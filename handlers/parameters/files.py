@@ -8,21 +8,19 @@ import msgspec
 from msgspec import Meta
 
 from handlers.parameters.patterns import (
-    _FILE_ID,
-    _INPUT_NAME,
-    _PATH,
+    FILE_ID,
+    INPUT_NAME,
     MAX_PATH_CHARACTERS,
+    PATH,
 )
 
-InputPath = Annotated[str, Meta(pattern=_PATH, max_length=MAX_PATH_CHARACTERS)]
+InputPath = Annotated[str, Meta(pattern=PATH, max_length=MAX_PATH_CHARACTERS)]
 """Path of a file below the operator's ``FILES_DIR``; ``/inputs/x`` is the same as ``x``."""
 
-
-InputName = Annotated[str, Meta(pattern=_INPUT_NAME, max_length=128)]
+InputName = Annotated[str, Meta(pattern=INPUT_NAME, max_length=128)]
 """Name of a file in the workspace."""
 
-
-FileId = Annotated[str, Meta(pattern=_FILE_ID)]
+FileId = Annotated[str, Meta(pattern=FILE_ID)]
 
 
 class InputFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -7,9 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from handlers.parameters.patterns import (
-    _MODEL_NAME,
-)
+from handlers.parameters.patterns import MODEL_NAME
 
 MAX_TEXTS = 1000
 
@@ -54,7 +52,7 @@ class MlInference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         ),
     ] = None
     model: Annotated[
-        Annotated[str, Meta(pattern=_MODEL_NAME, max_length=100)] | None,
+        Annotated[str, Meta(pattern=MODEL_NAME, max_length=100)] | None,
         Meta(
             description="Of a sentiment or classification: a text classifier that the operator has put in MODELS_DIR. "
             "It has categories of its own.",

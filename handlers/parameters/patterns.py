@@ -6,52 +6,42 @@ from types import MappingProxyType
 
 MAX_PATH_CHARACTERS = 512
 
-
 INPUTS_FOLDER = "/inputs"
 """Where a run sees the operator's ``FILES_DIR``. A path may begin with it."""
 
-
 _PATH_PART = r"(?!\.\.?(/|$))[^/\\\x00-\x1f\x7f]+"
 
+PATH = rf"^(/inputs/)?{_PATH_PART}(/{_PATH_PART})*$(?!\n)"
 
-_PATH = rf"^(/inputs/)?{_PATH_PART}(/{_PATH_PART})*$(?!\n)"
+TABLE_NAME = r"^[a-z_][a-z0-9_]{0,62}$(?!\n)"
 
+MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$(?!\n)"
 
-_TABLE = r"^[a-z_][a-z0-9_]{0,62}$(?!\n)"
+INPUT_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_. -]*$(?!\n)"
 
+FILE_ID = r"^file_[0-9a-f]{32}$(?!\n)"
 
-_MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$(?!\n)"
+URL = r"^[Hh][Tt][Tt][Pp][Ss]?://[^\x00-\x20\x7f\\@/?#]+([/?#][^\x00-\x20\x7f\\]*)?$(?!\n)"
 
+PAGES = r"^[1-9][0-9]{0,6}(-[1-9][0-9]{0,6})?(,[1-9][0-9]{0,6}(-[1-9][0-9]{0,6})?)*$(?!\n)"
 
-_INPUT_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_. -]*$(?!\n)"
-
-
-_FILE_ID = r"^file_[0-9a-f]{32}$(?!\n)"
-
-
-_URL = r"^[Hh][Tt][Tt][Pp][Ss]?://[^\x00-\x20\x7f\\@/?#]+([/?#][^\x00-\x20\x7f\\]*)?$(?!\n)"
-
-
-_PAGES = r"^[1-9][0-9]{0,6}(-[1-9][0-9]{0,6})?(,[1-9][0-9]{0,6}(-[1-9][0-9]{0,6})?)*$(?!\n)"
-
-
-_IN_WORDS = MappingProxyType(
+IN_WORDS = MappingProxyType(
     {
-        _PATH: "a path must be relative to FILES_DIR, such as `reports/may.pdf`, "
+        PATH: "a path must be relative to FILES_DIR, such as `reports/may.pdf`, "
         "without `.`, `..`, `\\` and control characters",
-        _FILE_ID: "a file_id is `file_` and 32 hexadecimal digits, as the upload answered",
-        _URL: "a url must begin with http:// or https://, and hold no user name, space or backslash",
-        _INPUT_NAME: "a name of letters, digits, spaces and _ . - that does not begin with . or -",
-        _TABLE: "a table is named by small letters, digits and _, and begins with no digit",
-        _MODEL_NAME: "a model is named by letters, digits and . _ - that begin with a letter or digit",
-        _PAGES: "pages are numbers and ranges, such as `1-3,7`",
+        FILE_ID: "a file_id is `file_` and 32 hexadecimal digits, as the upload answered",
+        URL: "a url must begin with http:// or https://, and hold no user name, space or backslash",
+        INPUT_NAME: "a name of letters, digits, spaces and _ . - that does not begin with . or -",
+        TABLE_NAME: "a table is named by small letters, digits and _, and begins with no digit",
+        MODEL_NAME: "a model is named by letters, digits and . _ - that begin with a letter or digit",
+        PAGES: "pages are numbers and ranges, such as `1-3,7`",
     }
 )
 """Pattern → what to say instead of it."""
 
 
-def _in_words(message: str) -> str:
+def in_words(message: str) -> str:
     """Replace a pattern, which says little to people, by what it asks for."""
-    for pattern, words in _IN_WORDS.items():
+    for pattern, words in IN_WORDS.items():
         message = message.replace(f"Expected `str` matching regex {pattern!r}", words)
     return message

@@ -1,4 +1,4 @@
-"""What a task may ask for: one Struct per task type, in the names of the service's interface.
+"""What a task may ask for: one Struct per task type, or one per operation, in the names of the service's interface.
 
 The API validates with these and shows them on its OpenAPI page; inside the sandbox the handlers decode with the very
 same types. Standard library and msgspec only, because the API imports this module.
@@ -6,26 +6,20 @@ same types. Standard library and msgspec only, because the API imports this modu
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
+from itertools import chain
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
-from handlers.parameters.data import (
-    DataProcessing,
-    DataSource,
-)
-from handlers.parameters.data_options import Scalar
+from handlers.parameters.data import DataProcessing, DataSource, explain
 from handlers.parameters.decode import decode_json
 from handlers.parameters.documents import DocumentProcessing
 from handlers.parameters.files import InputFile
 from handlers.parameters.images import ImageProcessing
 from handlers.parameters.models import MlInference
-from handlers.parameters.patterns import (
-    _in_words,
-)
+from handlers.parameters.patterns import in_words
 from handlers.parameters.script import CustomScript
 from handlers.parameters.web import WebScraping
 
@@ -41,7 +35,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Name of that file, e.g. ``data_analysis.py``."""
 
 
-PARAMETERS: Mapping[str, type[msgspec.Struct]] = MappingProxyType(
+PARAMETERS: Mapping[str, Any] = MappingProxyType(
     {
         "custom_script": CustomScript,
         "data_processing": DataProcessing,
@@ -51,13 +45,24 @@ PARAMETERS: Mapping[str, type[msgspec.Struct]] = MappingProxyType(
         "web_scraping": WebScraping,
     }
 )
-"""Task type → type of its parameters."""
+"""Task type → type of its parameters: a Struct, or a union of Structs that one field tells apart."""
+
+
+def structs(task_type: str) -> tuple[type[msgspec.Struct], ...]:
+    """The Structs of a task type's parameters: its only one, or all of its union."""
+    return get_args(PARAMETERS[task_type]) or (PARAMETERS[task_type],)
+
+
+def tag_field(task_type: str) -> str | None:
+    """The field that tells the Structs of a task type's union apart; ``None`` where there is one Struct."""
+    return structs(task_type)[0].__struct_config__.tag_field
 
 
 def decode(task_type: str, raw: msgspec.Raw | bytes, *, decoder: Callable[[Any], Any] | None = None) -> Any:
     """Parameters of a task type, checked.
 
-    Does more than ``msgspec.json.decode``: every fault is a ``ValidationError``, and its path names the field.
+    Does more than ``msgspec.json.decode``: every fault is a ``ValidationError``, its path names the field, and where
+    a field takes one of a few values, its message lists them.
 
     Args:
         task_type: a key of ``PARAMETERS``.
@@ -69,7 +74,9 @@ def decode(task_type: str, raw: msgspec.Raw | bytes, *, decoder: Callable[[Any],
     try:
         return decoder(PARAMETERS[task_type]) if decoder else decode_json(raw, PARAMETERS[task_type])
     except msgspec.ValidationError as error:
-        raise msgspec.ValidationError(_with_field_name(_in_words(str(error)), raw)) from None
+        message = _with_choices(task_type, in_words(str(error)))
+        message = explain(message, raw) if task_type == "data_processing" else message
+        raise msgspec.ValidationError(message) from None
 
 
 _FEW = 32
@@ -96,19 +103,22 @@ def file_ids(parameters: Any) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _with_field_name(message: str, raw: msgspec.Raw | bytes) -> str:
-    """Replace msgspec's ``[...]``, which stands for some value of an object, by the field's name."""
-    place = re.search(r"at `\$\.data\[(\d+)\]\[\.\.\.\]`$", message)
-    if place is None:
+def _with_choices(task_type: str, message: str) -> str:
+    """msgspec's message about a field that takes one of a few values, with these values."""
+    fault, at, path = message.rpartition(" - at `$.")
+    if not fault.startswith(("Invalid ", "Expected ")) or not (choices := _choices(task_type, path.removesuffix("`"))):
         return message
+    return f"{fault}; it must be one of: {', '.join(choices)}{at}{path}"
 
-    class Rows(msgspec.Struct):
-        data: list[msgspec.Raw]
 
-    row = msgspec.json.decode(msgspec.json.decode(raw, type=Rows).data[int(place[1])], type=dict[str, msgspec.Raw])
-    for name, value in row.items():
-        try:
-            msgspec.json.decode(value, type=Scalar)
-        except msgspec.ValidationError:
-            return message.replace("[...]`", f".{name}`")
-    return message
+def _choices(task_type: str, name: str) -> list[str]:
+    """The values that a field of the parameters may have; none where they are not a few."""
+    kinds = structs(task_type)
+    if name == tag_field(task_type):
+        return [str(kind.__struct_config__.tag) for kind in kinds]
+    for field in chain.from_iterable(map(msgspec.structs.fields, kinds)):
+        if field.name == name:
+            kind = msgspec.inspect.type_info(field.type)
+            kind = kind.type if isinstance(kind, msgspec.inspect.Metadata) else kind
+            return list(map(str, kind.values)) if isinstance(kind, msgspec.inspect.LiteralType) else []
+    return []

@@ -7,9 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from handlers.parameters.patterns import (
-    _URL,
-)
+from handlers.parameters.patterns import URL
 
 ExtractName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_. -]{0,99}$(?!\n)")]
 
@@ -48,7 +46,7 @@ class WebScraping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     url: Annotated[
         str,
         Meta(
-            pattern=_URL,
+            pattern=URL,
             max_length=2048,
             description="http or https, without user name and password.",
             examples=["https://example.com"],

@@ -25,6 +25,27 @@ REFUSED = {
     "nested value": ("data_processing", {"operation": "sum", "data": [{"a": 1, "b": [1]}]}, "`$.data[0].b`"),
     "unknown field": ("data_processing", {"operation": "sum", "data": [], "x": 1}, "unknown field `x`"),
     "data is an object": ("data_processing", {"operation": "sum", "data": {}}, "`$.data`"),
+    "a field is missing": ("data_processing", {"operation": "group", "data": []}, "`group` needs `group_by`"),
+    "no data": ("data_processing", {"operation": "sum"}, "`sum` needs `data`"),
+    "a field of another operation": (
+        "data_processing", {"operation": "sum", "data": [], "method": "pearson"},
+        "`method` does not go with `sum` - at `$.method`",
+    ),
+    "an operation that is none": (
+        "data_processing", {"operation": "median", "data": []},
+        ("Invalid value 'median'; it must be one of: sum, average, count, statistics, correlation, select, filter, "
+         "sort, group, join, pivot, histogram, query - at `$.operation`"),
+    ),
+    "a choice that is none": (
+        "data_processing", {"operation": "join", "data": [], "right": [], "on": ["a"], "how": "outer"},
+        "Invalid enum value 'outer'; it must be one of: full, inner, left, right - at `$.how`",
+    ),
+    "numbers among objects of the other side": (
+        "data_processing", {"operation": "join", "data": [], "right": [{"a": 1}, 2], "on": ["a"]}, "`$.right[1]`",
+    ),
+    "objects among numbers of a table": (
+        "data_processing", {"operation": "query", "data": [], "sql": "x", "tables": {"t": [1, {}]}}, "`$.tables.t[1]`",
+    ),
     "no script": ("custom_script", {}, "missing required field `script`"),
     "empty script": ("custom_script", {"script": ""}, "`$.script`"),
     "long script": ("custom_script", {"script": "x" * ((1 << 20) + 1)}, "`$.script`"),
@@ -119,12 +140,15 @@ def test_script_name(script: str, expected: bool) -> None:
 
 
 def test_schema_describes_every_field() -> None:
-    """The OpenAPI page has a description and an example for each parameter."""
-    for type_ in parameters.PARAMETERS.values():
-        _, components = msgspec.json.schema_components([type_])
-        for field in components[type_.__name__]["properties"].values():
-            assert field["description"]
-            assert field["examples"]
+    """The OpenAPI page has a description and an example for each parameter; what tells Structs apart needs none."""
+    for task_type in parameters.PARAMETERS:
+        for struct in parameters.structs(task_type):
+            _, components = msgspec.json.schema_components([struct])
+            schema = components[struct.__name__]
+            assert schema["description"]
+            fields = schema["properties"].items()
+            missing = [name for name, field in fields if not (field.get("description") and field.get("examples"))]
+            assert [name for name in missing if name != parameters.tag_field(task_type)] == [], struct
 
 
 def test_no_task_type_is_forgotten() -> None:

@@ -38,6 +38,25 @@ def test_openapi_describes_each_task_type(client: httpx.Client) -> None:
     assert set(PARAMETERS) == set(body["examples"])
 
 
+def test_openapi_describes_each_operation_over_data(client: httpx.Client) -> None:
+    """A ``oneOf`` with a discriminator: each operation has its own fields only, and an example that succeeds."""
+    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    union = schemas["DataProcessing"]
+    mapping = union["discriminator"]["mapping"]
+    assert "operation" == union["discriminator"]["propertyName"]
+    assert list(mapping.values()) == [option["$ref"] for option in union["oneOf"]]
+    assert {"operation", "data", "method"} == set(schemas["DataCorrelation"]["properties"])
+    tasks = []
+    for operation, ref in mapping.items():
+        (example,) = schemas[ref.rpartition("/")[2]]["examples"]
+        assert operation == example["operation"]
+        tasks.append({"task_type": "data_processing", "parameters": example})
+    items = client.post("/execute/batch", json=tasks).json()["tasks"]
+    for item, task in zip(items, tasks, strict=True):
+        answer = client.get(f"/task/{item['task']['task_id']}", params={"wait": 60}).json()
+        assert "ok" == answer["exit_reason"], (task, answer)
+
+
 def test_examples_of_openapi_run(client: httpx.Client) -> None:
     """What the document shows as an example succeeds when it is sent.
 

@@ -258,19 +258,8 @@ def _decode_parameters(request: ExecuteRequest) -> msgspec.Struct:
     try:
         parameters: msgspec.Struct = decode(request.task_type, request.parameters)
     except msgspec.ValidationError as error:
-        path, message = _place(str(error), "$.parameters")
-        raise _invalid(path, message + _choices(request.task_type, path)) from None
+        raise _invalid(*_place(str(error), "$.parameters")) from None
     return parameters
-
-
-def _choices(task_type: str, path: str) -> str:
-    """The values that the parameter at ``path`` may have, when it is one of a few."""
-    for field in msgspec.structs.fields(PARAMETERS[task_type]):
-        kind = msgspec.inspect.type_info(field.type)
-        kind = kind.type if isinstance(kind, msgspec.inspect.Metadata) else kind
-        if path == f"$.parameters.{field.name}" and isinstance(kind, msgspec.inspect.LiteralType):
-            return f"; it must be one of: {', '.join(map(str, kind.values))}"
-    return ""
 
 
 def _unknown_task_type(task_type: str) -> Fault:

@@ -31,7 +31,7 @@ from engine.model.callback import Callback
 from engine.model.principal import Scope
 from engine.model.status import TASK_TYPES, Status
 from handlers.parameters.image_options import OPTIONS
-from handlers.parameters.registry import PARAMETERS
+from handlers.parameters.registry import PARAMETERS, structs, tag_field
 from sandbox import ExitReason
 
 ANSWERS = (
@@ -182,7 +182,7 @@ def build_openapi(routes: Iterable[HTTPRouteHandler], task_types: Iterable[str],
         version: of the service.
     """
     available = [task_type for task_type in task_types if task_type in PARAMETERS]
-    parameters = [_documented(PARAMETERS[name]) for name in available]
+    parameters = [kind if tag_field(name) else _documented(kind) for name in available for kind in structs(name)]
     options = [_documented(kind, name=f"{kind.__name__}Options") for kind in OPTIONS.values()]
     task = _documented(Task)
     types = [task, _documented_batch(task), *ANSWERS, *parameters, *options]
@@ -190,7 +190,10 @@ def build_openapi(routes: Iterable[HTTPRouteHandler], task_types: Iterable[str],
     if "ImageProcessing" in components:  # raw JSON to the decoder, which reads it by its operation
         refs = [{"$ref": REF.format(name=kind.__name__)} for kind in options]
         components["ImageProcessing"]["properties"]["options"]["anyOf"] = refs
-    requests = {f"Execute{PARAMETERS[name].__name__}": _request_schema(name) for name in available}
+    for name in available:
+        if tag := tag_field(name):
+            components |= _union_schemas(name, tag, components)
+    requests = {f"Execute{_name(name)}": _request_schema(name) for name in available}
     paths: dict[str, Any] = {}
     for route in routes:
         path = next(iter(route.paths)).replace(":str", "")
@@ -363,12 +366,46 @@ def _request_schema(task_type: str) -> dict[str, Any]:
     """The schema of one task type's request: the common fields, with its own parameters."""
     _, components = msgspec.json.schema_components([ExecuteRequest], ref_template=REF)
     schema: dict[str, Any] = components["ExecuteRequest"]
-    kind = PARAMETERS[task_type]
-    summary = (kind.__doc__ or "").strip().splitlines()[0]
+    name = _name(task_type)
+    summary = _summary(task_type)
     properties = dict(schema["properties"])
     properties["task_type"] = {"const": task_type, "type": "string"}
-    properties["parameters"] = {"$ref": REF.format(name=kind.__name__)}
-    return schema | {"title": f"Execute{kind.__name__}", "description": summary, "properties": properties}
+    properties["parameters"] = {"$ref": REF.format(name=name)}
+    return schema | {"title": f"Execute{name}", "description": summary, "properties": properties}
+
+
+def _name(task_type: str) -> str:
+    """Name of the schema of a task type's parameters."""
+    return task_type.title().replace("_", "")
+
+
+def _summary(task_type: str) -> str:
+    """What a task type is for: its Struct says it, or the base of its Structs."""
+    kinds = structs(task_type)
+    base = next(base for base in kinds[0].__mro__ if all(issubclass(kind, base) for kind in kinds))
+    return (base.__doc__ or "").strip().splitlines()[0]
+
+
+def _union_schemas(task_type: str, tag: str, components: dict[str, Any]) -> dict[str, Any]:
+    """The schema of parameters that are one of several Structs, and those of the Structs, each with an example.
+
+    The example has the required fields of the Struct, which come first, each as the first example of its own has it.
+    """
+    schemas, mapping = {}, {}
+    for kind in structs(task_type):
+        value, schema = str(kind.__struct_config__.tag), components[kind.__name__]
+        fields = schema["properties"] | {tag: {"type": "string", "const": value, "examples": [value]}}
+        example = {name: fields[name]["examples"][0] for name in schema["required"]}
+        ordered = {name: fields[name] for name in example | fields}
+        schemas[kind.__name__] = schema | {"properties": ordered, "examples": [example]}
+        mapping[value] = REF.format(name=kind.__name__)
+    schemas[_name(task_type)] = {
+        "title": _name(task_type),
+        "description": _summary(task_type),
+        "oneOf": [{"$ref": ref} for ref in mapping.values()],
+        "discriminator": {"propertyName": tag, "mapping": mapping},
+    }
+    return schemas
 
 
 def _as_item(schema: dict[str, Any]) -> dict[str, Any]:

@@ -62,9 +62,13 @@ def _content(content: dict[str, Any]) -> str:
     for media, described in content.items():
         parts.append(f"<code>{_text(media)}</code> {_shape(described.get('schema', {}))}")
         for name, example in described.get("examples", {}).items():
-            text = json.dumps(example["value"], indent=2)
-            parts.append(f"<details><summary>Example: {_text(name)}</summary><pre>{_text(text)}</pre></details>")
+            parts.append(_example(f"Example: {name}", example["value"]))
     return " ".join(parts)
+
+
+def _example(title: str, value: Any) -> str:
+    text = json.dumps(value, indent=2)
+    return f"<details><summary>{_text(title)}</summary><pre>{_text(text)}</pre></details>"
 
 
 def _type(name: str, schema: dict[str, Any]) -> str:
@@ -77,7 +81,8 @@ def _type(name: str, schema: dict[str, Any]) -> str:
         f"<td>{_shape(about)}</td><td>{_text(about.get('description', ''))}</td></tr>"
         for field, about in schema["properties"].items()
     )
-    return f"{title}<table><tr><th>field</th><th>type</th><th></th></tr>{rows}</table>"
+    examples = "".join(_example("Example", value) for value in schema.get("examples", ()))
+    return f"{title}<table><tr><th>field</th><th>type</th><th></th></tr>{rows}</table>{examples}"
 
 
 def _shape(schema: dict[str, Any]) -> str:
