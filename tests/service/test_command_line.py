@@ -4,29 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
 from engine.config.load import variables
-from tests.support.stack import FOREIGN, ROOT, free_port, open_folder
-
-
-def engine(*command: str, stdin: bytes = b"", **environ: str) -> subprocess.CompletedProcess[bytes]:
-    inherited = {name: value for name, value in os.environ.items() if name not in FOREIGN}
-    return subprocess.run(
-        [sys.executable, "-m", "engine", *command],
-        cwd=ROOT,
-        env=inherited | environ,
-        input=stdin,
-        capture_output=True,
-        timeout=100,
-        check=False,
-    )
+from tests.support.command_line import engine
+from tests.support.stack import ROOT, free_port, open_folder
 
 
 def test_run_prints_how_a_task_ended() -> None:
@@ -67,6 +52,13 @@ def test_check_lists_layers_and_policies() -> None:
     assert {"namespaces", "landlock", "seccomp", "rlimits"} == {layer["name"] for layer in found["host"]["layers"]}
     delivered = {path.stem for path in (ROOT / "policies").glob("*.toml")}
     assert dict.fromkeys(delivered, True) == {policy["policy"]: policy["met"] for policy in found["policies"]}
+
+
+def test_check_says_that_models_are_missing(tmp_path: Path) -> None:
+    """The command that says whether a worker would start says this, too."""
+    done = engine("check", MODELS_DIR=str(tmp_path))
+    assert 1 == done.returncode
+    assert "Mend: `make models`" in " ".join(done.stderr.decode().split())
 
 
 def test_settings_prints_each_variable() -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import socket
 import uuid
 
 import httpx
+import pytest
+from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from engine.api.app import ROUTES
-from engine.telemetry.metrics import PROCESS_METRICS
+from engine.config.listening import ListenError
+from engine.telemetry.metrics import PROCESS_METRICS, MetricsListener, WorkerMetrics
 from tests.support.stack import Stack, task
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -116,3 +120,27 @@ def test_task_that_is_cancelled_in_the_queue_is_counted_by_the_api(stack: Stack)
     for _ in range(2):
         assert "cancelled" == stack.client.delete(f"/task/{task_id}").json()["status"]
     assert 1 == increase(before, read(stack.client), "unityai_tasks_finished_total", **labels)
+
+
+@pytest.fixture
+def worker() -> WorkerMetrics:
+    """A worker's metrics, in a registry of their own."""
+    return WorkerMetrics(CollectorRegistry(), version="1", slots=3, policies={"custom_script": "custom_script"})
+
+
+def test_listener_serves_and_lets_go_of_its_port(worker: WorkerMetrics) -> None:
+    """A worker's metrics are to be had over HTTP, until it ends."""
+    listener = MetricsListener(worker.registry, "127.0.0.1", 0)
+    text = httpx.get(f"http://127.0.0.1:{listener.port}/metrics").text
+    listener.close()
+    assert "unityai_worker_slots 3.0" in text
+    MetricsListener(worker.registry, "127.0.0.1", listener.port).close()
+
+
+def test_taken_port_is_a_sentence(worker: WorkerMetrics) -> None:
+    """Who starts two workers on one port reads which variable to change."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(ListenError, match="WORKER_METRICS_PORT"):
+            MetricsListener(worker.registry, "127.0.0.1", taken.getsockname()[1])

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import re
-import socket
 from pathlib import Path
 
-import httpx
 import msgspec
 import pyseccomp
 import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from engine.config.listening import ListenError
 from engine.config.load import load_settings
 from engine.dev.stack import metrics_port
 from engine.model.outcome import Outcome, TaskUsage
@@ -24,7 +21,6 @@ from engine.telemetry.metrics import (
     PROCESS_METRICS,
     SYSCALLS,
     ApiMetrics,
-    MetricsListener,
     ServiceState,
     WorkerMetrics,
     expose,
@@ -170,24 +166,6 @@ def test_attempt_that_never_ran_is_no_fast_run(worker: WorkerMetrics) -> None:
     """A script that could not be read took no time in a sandbox, and must not pull its percentiles down."""
     worker.ran("custom_script", msgspec.structs.replace(RUN, isolation=None))
     assert None is value(worker, "unityai_task_sandbox_seconds_count", task_type="custom_script")
-
-
-def test_listener_serves_and_lets_go_of_its_port(worker: WorkerMetrics) -> None:
-    """A worker's metrics are to be had over HTTP, until it ends."""
-    listener = MetricsListener(worker.registry, "127.0.0.1", 0)
-    text = httpx.get(f"http://127.0.0.1:{listener.port}/metrics").text
-    listener.close()
-    assert "unityai_worker_slots 3.0" in text
-    MetricsListener(worker.registry, "127.0.0.1", listener.port).close()
-
-
-def test_taken_port_is_a_sentence(worker: WorkerMetrics) -> None:
-    """Who starts two workers on one port reads which variable to change."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        with pytest.raises(ListenError, match="WORKER_METRICS_PORT"):
-            MetricsListener(worker.registry, "127.0.0.1", taken.getsockname()[1])
 
 
 @pytest.mark.parametrize(

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
+
+import pytest
+
+from engine.__main__ import settings
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_settings_table_is_the_one_that_the_engine_prints() -> None:
+def test_settings_table_is_the_one_that_the_engine_prints(capsys: pytest.CaptureFixture[str]) -> None:
     """A variable that is added, or whose default changes, must change the README."""
-    command = [sys.executable, "-m", "engine", "settings", "--markdown"]
-    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    settings(markdown=True)
+    printed = capsys.readouterr().out.strip()
     found = re.search(r"<!-- settings: .*? -->\n(.*?)\n<!-- /settings -->", (ROOT / "README.md").read_text(), re.DOTALL)
     assert found is not None
     assert printed == found[1]
