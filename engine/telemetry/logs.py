@@ -8,6 +8,7 @@ included. Local variables never reach a traceback, for they may hold what a clie
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import re
@@ -22,7 +23,8 @@ import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import FilteringBoundLogger, Processor
 
-_PASSWORD = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)[^\s/@'\"]*@", re.IGNORECASE)
+_PASSWORD = re.compile(r"://[^\s/@'\"]*@")
+"""Begins at the ``://``: a pattern that began with the scheme would try each letter of a long word as its first one."""
 _SECRET_OPTION = re.compile(
     r"(?P<name>\b(?:password|passwd|secret|token|api[_-]?key|authorization)[\"']?\s*[=:]\s*[\"']?(?:bearer\s+|basic\s+)?)"
     r"[^&\s,;'\"]+",
@@ -32,6 +34,10 @@ _TOKEN = re.compile(r"(?P<sort>\bbearer\s+|\bwhsec_|\buak_[0-9a-f]{12}_)[A-Za-z0
 _MARKS = ("=", ": ", "://", '":', "':", "earer", "EARER", "whsec_", "uak_")
 """A text without any of these has no secret that we would know: most have none, and looking costs a microsecond."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+MAX_FIELD_CHARACTERS = 2048
+"""Of one text in a log line. What a script or a client wrote is cut to this before anything else looks at it."""
+MAX_FIELD_ITEMS = 100
+"""Of one array or object in a log line."""
 _QUIET_LIBRARIES = ("arq", "asyncio", "httpx", "httpcore", "litestar", "uvicorn", "uvicorn.error", "redis")
 
 
@@ -99,7 +105,7 @@ def redact(text: str) -> str:
     """The text without what looks like a secret: user and password of a URL, values of options named so, tokens."""
     if not any(mark in text for mark in _MARKS):
         return text
-    text = _SECRET_OPTION.sub(r"\g<name>***", _PASSWORD.sub(r"\g<scheme>***@", text))
+    text = _SECRET_OPTION.sub(r"\g<name>***", _PASSWORD.sub("://***@", text))
     return _TOKEN.sub(r"\g<sort>***", text)
 
 
@@ -123,16 +129,29 @@ def _redacted(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMappin
 
 
 def _plain(value: Any) -> Any:
-    """The value as JSON types, every text in it redacted."""
-    if isinstance(value, str):
-        return redact(value)
+    """The value as JSON types; every text in it is cut, then redacted; each cut is marked where it was made."""
     if value is None or isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        kept = itertools.islice(value.items(), MAX_FIELD_ITEMS)
+        plain = {_plain_text(str(key)): _plain(item) for key, item in kept}
+        return plain | ({"items_total": len(value)} if len(value) > MAX_FIELD_ITEMS else {})
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(item) for item in value]
-    return redact(str(value))
+        plain_items = [_plain(item) for item in itertools.islice(value, MAX_FIELD_ITEMS)]
+        left_out = len(value) - len(plain_items)
+        return [*plain_items, f"… and {left_out} more"] if left_out else plain_items
+    return _plain_text(value if isinstance(value, str) else str(value))
+
+
+def _plain_text(text: str) -> str:
+    """At most ``MAX_FIELD_CHARACTERS`` of a text, redacted.
+
+    The cut comes first: a pattern never sees more than that, whatever a script has written. The cut may take the end of
+    a secret away, never its name, so that what is left of it is redacted all the same.
+    """
+    if len(text) <= MAX_FIELD_CHARACTERS:
+        return redact(text)
+    return f"{redact(text[:MAX_FIELD_CHARACTERS])}… ({len(text)} characters in all)"
 
 
 def _json_line(_: Any, __: str, event: MutableMapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 import msgspec
@@ -36,6 +37,28 @@ _REFUSED_BY_KERNEL = {
 
 
 _WITH_ERROR = (ExitReason.ERROR, ExitReason.INVALID_RESULT, *_REFUSED_BY_KERNEL.values())
+
+
+def exit_code_of(status: int) -> int:
+    """Exit code of a wait status (wait(2)), negative for the signal that ended the process.
+
+    The child chooses the status, so every number of 16 bits has an answer; ``os.waitstatus_to_exitcode`` raises for
+    some of them.
+    """
+    return status >> 8 & 0xFF if os.WIFEXITED(status) else -(status & 0x7F)
+
+
+def signal_name(number: int) -> str:
+    """Name of a signal, for any number that a wait status can hold: signal(7) on the real-time ones.
+
+    The child chooses the number, so this never raises: Python's ``signal.Signals`` knows no real-time signal but the
+    first and the last.
+    """
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        is_real_time = signal.SIGRTMIN < number < signal.SIGRTMAX
+        return f"SIGRTMIN+{number - signal.SIGRTMIN}" if is_real_time else f"signal {number}"
 
 
 def decide(
@@ -95,13 +118,12 @@ def _decide_killed(number: int, ended_by: ExitReason | None, cpu_s: float, limit
     # RLIMIT_CPU counts whole seconds and rounds down what was used: getrlimit(2)
     if number in (signal.SIGKILL, signal.SIGXCPU) and cpu_s >= limits.cpu_s - 0.1:
         return ExitReason.CPU_LIMIT, _limit_message(ExitReason.CPU_LIMIT, limits)
-    name = signal.Signals(number).name
     hint = {
         signal.SIGSEGV: " (a crash in native code, a stack overflow, or an abort)",
         signal.SIGSYS: " (a system call in another architecture's convention)",
         signal.SIGKILL: " (not by us: most likely the host ran out of memory)",
-    }.get(signal.Signals(number), "")
-    return ExitReason.SIGNALED, f"ended by {name}{hint}"
+    }.get(number, "")
+    return ExitReason.SIGNALED, f"ended by {signal_name(number)}{hint}"
 
 
 def _limit_message(reason: ExitReason, limits: Limits) -> str:

@@ -20,7 +20,6 @@ import contextlib
 import fcntl
 import math
 import os
-import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -40,11 +39,7 @@ from sandbox.run.child_handle import (
     Measure,
     measure_tree,
 )
-from sandbox.run.decide import (
-    _WITH_ERROR,
-    Outcome,
-    decide,
-)
+from sandbox.run.decide import _WITH_ERROR, Outcome, decide, exit_code_of, signal_name
 from sandbox.run.harvest import Harvest, harvest, is_empty
 
 _MIB = 1 << 20
@@ -371,7 +366,7 @@ class Watch:
         self, facts: ExitFacts, wall_s: float, answer: response.Response | None, harvested: Harvest
     ) -> Outcome:
         status, cpu_s = facts[0], max(facts[1], self._cpu_peak_s)
-        exit_code = os.waitstatus_to_exitcode(status)
+        exit_code = exit_code_of(status)
         full = self._child.workspace.is_full()
         reason, message = decide(exit_code, self._ended_by, answer, cpu_s, self._limits, workspace_full=full)
         workspace_bytes, workspace_files = self._child.workspace.usage()
@@ -381,7 +376,7 @@ class Watch:
             value=answer.value if answer and reason is ExitReason.OK else None,
             error=answer.error if answer and reason in _WITH_ERROR else None,
             exit_code=exit_code if exit_code >= 0 else None,
-            signal=signal.Signals(-exit_code).name if exit_code < 0 else None,
+            signal=signal_name(-exit_code) if exit_code < 0 else None,
             usage=Usage(
                 wall_s=round(wall_s, 6),
                 cpu_s=round(max(cpu_s - self._cpu_before_s, 0.0), 6),

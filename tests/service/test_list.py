@@ -87,6 +87,8 @@ def test_pages_neither_repeat_nor_leave_out(client: httpx.Client, mark: str) -> 
         ("label", "without-colon"),
         ("label", ":value"),
         ("created_after", "yesterday"),
+        ("created_after", "9999-12-31T23:59:59-23:59"),
+        ("created_before", "0001-01-01T00:00:00+23:59"),
         ("created_before", "2026-01-01T00:00:00"),
         ("limit", "0"),
         ("limit", "501"),

@@ -330,10 +330,11 @@ def _count_names(values: Iterable[Any], most: int) -> int:
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> None:
-    names = [name for name, _ in pairs]
-    if len(set(names)) != len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise _invalid(f"$..{twice[:80]}", "this name is given twice in one object")
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            raise _invalid(f"$..{name[:80]}", "this name is given twice in one object")
+        seen.add(name)
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:

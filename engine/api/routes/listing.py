@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -67,7 +67,10 @@ def _time(text: str) -> datetime:
         raise ValueError("must be a time such as 2026-01-31T12:00:00Z") from None
     if time.tzinfo is None:
         raise ValueError("must have an offset from UTC, such as Z")
-    return time
+    try:
+        return time.astimezone(UTC)  # as PostgreSQL keeps it, which knows no year before 1 or after 9999 either
+    except OverflowError:
+        raise ValueError("must be a time between the years 1 and 9999 in UTC") from None
 
 
 def _limit(text: str) -> int:

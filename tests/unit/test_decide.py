@@ -1,0 +1,49 @@
+"""Why a run ended: whatever a child does, the supervisor has an answer and never an exception."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from sandbox import ExitReason, load_policies
+from sandbox.run.decide import decide, exit_code_of, signal_name
+
+ROOT = Path(__file__).resolve().parents[2]
+LIMITS = load_policies(ROOT / "policies")["custom_script"].limits
+
+
+def test_every_wait_status_has_a_reason() -> None:
+    """All 65,536 of them, as wait(2) packs them; none raises, and none but a clean exit is a success."""
+    for status in range(1 << 16):
+        reason, message = decide(exit_code_of(status), None, None, 0.0, LIMITS)
+        assert reason in (ExitReason.NO_RESULT, ExitReason.NONZERO_EXIT, ExitReason.SIGNALED)
+        assert message
+
+
+def test_exit_codes_are_those_of_the_standard_library() -> None:
+    """Wherever ``os.waitstatus_to_exitcode`` has an answer, ours is the same."""
+    for status in range(1 << 16):
+        try:
+            expected = os.waitstatus_to_exitcode(status)
+        except ValueError:
+            continue
+        assert expected == exit_code_of(status)
+
+
+@pytest.mark.parametrize("number", range(1, 65))
+def test_every_signal_has_a_name(number: int) -> None:
+    """Real-time signals too, which Python's own table does not have: signal(7)."""
+    name = signal_name(number)
+    if number in set(signal.Signals):
+        assert signal.Signals(number).name == name
+    elif signal.SIGRTMIN < number < signal.SIGRTMAX:
+        assert f"SIGRTMIN+{number - signal.SIGRTMIN}" == name
+    else:
+        assert f"signal {number}" == name
+    assert (ExitReason.SIGNALED, f"ended by {name}") == tuple(
+        part.split(" (")[0] if isinstance(part, str) and part is not ExitReason.SIGNALED else part
+        for part in decide(-number, None, None, 0.0, LIMITS)
+    )
