@@ -91,11 +91,14 @@ def run(
     """Run one task in its sandbox, without any server, and print how it ended as JSON. Exit code 0 when it is ok."""
     with _sentences():
         settings = _settings()
-        from engine.cli.once import read_task, run_once
+        from engine.cli.once import not_applied, read_task, run_once
 
-        outcome = asyncio.run(run_once(settings, read_task(file)))
-        _print_json(outcome)
-        raise typer.Exit(0 if outcome.exit_reason == "ok" else 1)
+        body = read_task(file)
+        task = asyncio.run(run_once(settings, body))
+        for sentence in not_applied(body):
+            print(f"note: {sentence}", file=sys.stderr)
+        _print_json(task)
+        raise typer.Exit(0 if task.exit_reason == "ok" else 1)
 
 
 @app.command()
@@ -222,6 +225,7 @@ def _sentences() -> Iterator[None]:
     from engine.config.listening import ListenError
     from engine.config.scripts import ScriptError
     from engine.dev.embedded import EmbeddedError
+    from engine.model.errors import TaskError
     from engine.worker.audit import AuditError
     from sandbox import SandboxError
 
@@ -229,7 +233,9 @@ def _sentences() -> Iterator[None]:
         yield
     except SettingsError as error:
         _fail(error.faults)
-    except (AuditError, InvalidRequestError, ScriptError, SandboxError, EmbeddedError, ListenError, OSError) as error:
+    except (AuditError, EmbeddedError, InvalidRequestError, ListenError, OSError, SandboxError, ScriptError) as error:
+        _fail([str(error)])
+    except TaskError as error:
         _fail([str(error)])
     except Exception as error:
         if type(error).__name__ not in (

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
-from uuid import UUID
+from uuid import uuid4
 
 import msgspec
 
+from engine.api.answers import Task, task_answer
 from engine.api.body.check import check as check_body
 from engine.config import model_files
 from engine.config.scripts import list_scripts, read_script
 from engine.config.settings import Settings
-from engine.model.outcome import Outcome, outcome_of
-from engine.model.principal import DEFAULT_TENANT
+from engine.model.outcome import outcome_of
+from engine.model.principal import ANYONE
 from engine.model.status import Priority
-from engine.model.task import Claim
+from engine.model.task import Claim, NewTask, StoredTask
 from engine.policies.policies import Policies, effective_limits
+from engine.service.accept import accept
 from engine.worker.pools import open_pools, probe
 from engine.worker.request import build_request
 from sandbox import Host, HostError, Policy, PolicyError
@@ -44,36 +47,64 @@ class HostCheck(msgspec.Struct, frozen=True, kw_only=True):
         return self.fault is None and all(policy.met for policy in self.policies)
 
 
-async def run_once(settings: Settings, body: bytes) -> Outcome:
+async def run_once(settings: Settings, body: bytes) -> Task:
     """Run one task, given as the body of ``POST /execute``, in its sandbox.
 
+    Returns:
+        The task as ``GET /task/{task_id}`` would answer it.
     Raises:
         InvalidRequestError: the body is not a task.
+        TaskError: the task cannot be accepted, for the same reasons as by the API.
         ScriptError: it names a script that cannot be read.
-        PolicyError: its task type has no policy.
+        PolicyError: the policy files cannot be used.
         SandboxError: the sandbox itself failed.
     """
-    checked = check_body(body)
-    if checked.file_ids:
-        raise PolicyError("a task that names uploaded files needs a service that has them; name files by path here")
-    policies = Policies.load(settings)
-    if checked.task_type not in policies.task_types:
-        raise PolicyError(f"{checked.task_type} has no policy in {settings.policies_dir}")
-    policy = policies.default(checked.task_type) if checked.policy is None else policies.named(checked.policy)
-    if policy is None or policy.task_type != checked.task_type:
-        raise PolicyError(f"there is no policy {checked.policy} for {checked.task_type} in {settings.policies_dir}")
-    claim = Claim(
-        task_id=UUID(int=0), attempt=1, tenant=DEFAULT_TENANT, priority=Priority.NORMAL,
-        task_type=checked.task_type, policy=policy.name,
-        parameters=body[checked.start : checked.end], timeout_s=checked.timeout_s, script_name=checked.script_name,
-        queue_s=0.0, age_s=0.0,
-    )  # fmt: skip
+    request, policies, accepted_at = check_body(body), Policies.load(settings), datetime.now(UTC)
+    task = accept(settings, policies, request, task_id=uuid4(), principal=ANYONE)
+    (policy,) = (policy for policy in policies.all if policy.name == task.policy)
+    claim = _claim(task)
     script = read_script(settings.scripts_dir, claim.script_name) if claim.script_name else None
-    host = probe(settings)
-    async with open_pools(settings, host, (policy,), ready=0) as pools:
-        limits = effective_limits(policy, settings, checked.timeout_s, checked.memory_mib)
+    async with open_pools(settings, probe(settings), (policy,), ready=0) as pools:
+        limits = effective_limits(policy, settings, claim.timeout_s, claim.memory_mib)
+        started_at = datetime.now(UTC)
         result = await pools[policy.name].run(build_request(claim, script), limits=limits)
-    return outcome_of(result, queue_s=0.0, script=script.script if script else None)
+    outcome = outcome_of(result, queue_s=0.0, script=script.script if script else None)
+    return task_answer(
+        StoredTask(
+            task_id=task.task_id,
+            tenant=task.tenant,
+            task_type=request.task_type,
+            status=outcome.status,
+            policy=task.policy,
+            priority=request.priority,
+            labels=request.labels,
+            attempts=1,
+            created_at=accepted_at,
+            started_at=started_at,
+            finished_at=datetime.now(UTC),
+            outcome=outcome,
+        )
+    )
+
+
+def not_applied(body: bytes) -> list[str]:
+    """The fields of a request that were checked and have no effect without a service, a sentence each."""
+    request = check_body(body)
+    without = {
+        "callback_url": ("no callback is sent", request.callback_url is not None),
+        "priority": ("there is no queue", request.priority is not Priority.NORMAL),
+    }
+    return [f"{name} has no effect here: {why}" for name, (why, is_given) in without.items() if is_given]
+
+
+def _claim(task: NewTask) -> Claim:
+    """The one attempt at a task that no other worker can take."""
+    request = task.request
+    return Claim(
+        task_id=task.task_id, attempt=1, tenant=task.tenant, priority=request.priority, task_type=request.task_type,
+        policy=task.policy, parameters=bytes(request.parameters), timeout_s=request.timeout_s,
+        memory_mib=request.memory_mib, script_name=request.script_name, queue_s=0.0, age_s=0.0,
+    )  # fmt: skip
 
 
 def check_host(settings: Settings) -> HostCheck:

@@ -11,37 +11,32 @@ import msgspec
 from engine.model.callback import Callback
 from engine.model.outcome import Outcome
 from engine.model.principal import Quotas
+from engine.model.request import SubmitRequest
 from engine.model.status import Priority, Status
 from sandbox import ExitReason
 
 
 class NewTask(msgspec.Struct, frozen=True, kw_only=True):
-    """A task that was checked and is about to be stored."""
+    """A task that was accepted and is about to be stored: the request, and what was decided about it.
+
+    Where a field of the request stands here too, the value here counts and is stored.
+    """
 
     task_id: UUID
-    task_type: str
-    parameters: bytes | memoryview
-    """The client's own JSON text; it is never decoded again outside a sandbox."""
-    policy: str
-    timeout_s: float | None
-    labels: dict[str, str]
-    script_name: str | None
-    """Name of the file in the scripts folder, when the script is a name and not source."""
-    max_attempts: int
-    file_ids: tuple[str, ...] = ()
-    """The uploaded files that its parameters name."""
-    memory_mib: int | None = None
-    """What the client asks for; ``None`` leaves it to the policy. So does ``timeout_s``."""
     tenant: str
-    priority: Priority = Priority.NORMAL
+    request: SubmitRequest
+    """As the client sent it."""
+    policy: str
+    """The policy that it runs under, whether or not the request names one."""
+    max_attempts: int
     callback_url: str | None = None
-    idempotency_key: str | None = None
+    """The request's, in the one form in which it is dialled."""
     request_sha256: bytes | None = None
-    """Of the request that the key stands for; given with the key."""
+    """Of the request that its idempotency key stands for; ``None`` without a key."""
     quotas: Quotas = Quotas()
     """Of the key that it came with."""
     traceparent: str | None = None
-    """The trace that it belongs to."""
+    """The trace that it belongs to, as the value of a W3C ``traceparent`` header."""
 
 
 class Waiting(NamedTuple):
@@ -194,25 +189,6 @@ class Swept(msgspec.Struct, frozen=True, kw_only=True):
     task_type: str
     policy: str
     status: Status
-
-
-class Ask(msgspec.Struct, frozen=True, kw_only=True):
-    """What a client asks for, with its syntax and types checked."""
-
-    task_type: str
-    parameters: bytes | memoryview
-    """JSON text as the client sent it."""
-    timeout_s: float | None = None
-    memory_mib: int | None = None
-    labels: dict[str, str] = {}
-    priority: Priority = Priority.NORMAL
-    script_name: str | None = None
-    callback_url: str | None = None
-    idempotency_key: str | None = None
-    policy: str | None = None
-    """Name of the policy to run under; ``None`` for the task type's own."""
-    file_ids: tuple[str, ...] = ()
-    """The uploaded files that the parameters name."""
 
 
 class Accepted(NamedTuple):

@@ -10,19 +10,16 @@ import contextlib
 import hashlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import datetime
 from uuid import UUID, uuid4
 
 import msgspec
 
-from engine.config.destinations import CallbackUrlError, Destinations
-from engine.config.scripts import list_scripts
 from engine.config.settings import Settings
 from engine.model.callback import Callback
 from engine.model.errors import (
     KeyTakenError,
-    PolicyForbiddenError,
     QueueUnavailableError,
     SchemaError,
     StoreUnavailableError,
@@ -30,10 +27,10 @@ from engine.model.errors import (
 )
 from engine.model.outcome import ArtifactFacts
 from engine.model.principal import Principal
+from engine.model.request import SubmitRequest
 from engine.model.status import Status
 from engine.model.task import (
     Accepted,
-    Ask,
     KeptFile,
     ListedTask,
     NewFile,
@@ -42,8 +39,9 @@ from engine.model.task import (
     Waiting,
     Wanted,
 )
-from engine.policies.policies import Policies, allowed_attempts
+from engine.policies.policies import Policies
 from engine.queue.queue import Queue
+from engine.service.accept import accept
 from engine.service.foresight import Foresight
 from engine.service.health import Health, ask_health
 from engine.service.waiting import Waiter, Waiters
@@ -51,7 +49,7 @@ from engine.store.store import Store
 from engine.telemetry.logs import get_logger
 from engine.telemetry.metrics import ApiMetrics
 from engine.telemetry.tracing import NO_TRACES, Traces
-from sandbox import ExitReason, Policy
+from sandbox import ExitReason
 
 MAX_WAIT_S = 300.0
 POLL_LISTENING_S = 5.0
@@ -77,7 +75,6 @@ class Service:
         self.traces = traces
         self.policies = policies
         self.waiters = Waiters()
-        self._destinations = Destinations(settings.callback_urls)
         self._foresight = Foresight()
         self._store = store
         self._queue = queue
@@ -100,7 +97,7 @@ class Service:
             await self._queue.close()
             await self._store.close()
 
-    async def submit(self, principal: Principal, ask: Ask, task_id: UUID) -> Accepted:
+    async def submit(self, principal: Principal, request: SubmitRequest, task_id: UUID) -> Accepted:
         """Accept a task under an id that was made for it (random, so that nobody guesses it).
 
         Raises:
@@ -108,31 +105,31 @@ class Service:
             KeyTakenError: its idempotency key stands for another request.
             StoreUnavailableError: PostgreSQL is away; nothing is promised.
         """
-        task = self._new_task(principal, ask, task_id)
-        await self._check_files(ask.file_ids, principal.tenant)
+        known_files = await self._known_files(principal, [request])
+        task = self._accept(principal, request, task_id, known_files)
         with self.traces.span("store", task_id=str(task_id)):
             created_at = await self._store.insert(task)
         if created_at is None:
             return await self._replayed(principal, task)
-        self.metrics.accepted(task.task_type, task.policy)
+        self.metrics.accepted(request.task_type, task.policy)
         with self.traces.span("enqueue"):
             await self._enqueue([task])
         return Accepted(_waiting_task(task, created_at))
 
-    async def submit_many(self, principal: Principal, asks: Sequence[Ask]) -> list[Accepted | Exception]:
+    async def submit_many(self, principal: Principal, requests: Sequence[SubmitRequest]) -> list[Accepted | Exception]:
         """Accept many tasks, each for itself: in their order what ``submit`` returns or raises.
 
         Raises:
             StoreUnavailableError: PostgreSQL is away; nothing is promised.
         """
-        known = await self._known_files(principal, asks)
-        prepared = [self._prepared(principal, ask, known) for ask in asks]
+        known_files = await self._known_files(principal, requests)
+        prepared = [self._accept_or_not(principal, request, known_files) for request in requests]
         tasks = [task for task in prepared if isinstance(task, NewTask)]
         with self.traces.span("store", tasks=len(tasks)):
             stored = await self._store.insert_many(tasks) if tasks else {}
         for task in tasks:
             if task.task_id in stored:
-                self.metrics.accepted(task.task_type, task.policy)
+                self.metrics.accepted(task.request.task_type, task.policy)
         with self.traces.span("enqueue"):
             await self._enqueue([task for task in tasks if task.task_id in stored])
         return [
@@ -264,72 +261,30 @@ class Service:
         self.metrics.note_state(health.service_state)
         return health
 
-    def _new_task(self, principal: Principal, ask: Ask, task_id: UUID) -> NewTask:
-        if ask.task_type not in self.policies.task_types:
-            available = ", ".join(self.policies.task_types)
-            raise TaskError("$.task_type", f"{ask.task_type} is not available here; available are: {available}")
-        if ask.timeout_s is not None and ask.timeout_s > self.settings.max_task_timeout_s:
-            raise TaskError("$.timeout_s", f"at most {self.settings.max_task_timeout_s:g} s (MAX_TASK_TIMEOUT)")
-        most_mib = self.settings.max_task_memory_mib
-        if ask.memory_mib is not None and most_mib is not None and ask.memory_mib > most_mib:
-            raise TaskError("$.memory_mib", f"at most {most_mib} MiB (MAX_TASK_MEMORY_MIB)")
-        if ask.script_name is not None:
-            self._check_script(ask.script_name)
-        policy = self._choose_policy(ask)
-        if principal.policies is not None and policy.name not in principal.policies:
-            allowed = ", ".join(sorted(principal.policies))
-            raise PolicyForbiddenError(
-                "$.policy", f"the key {principal.key_id} may not use the policy {policy.name}; it may use: {allowed}"
-            )
-        return NewTask(
+    def _accept(
+        self, principal: Principal, request: SubmitRequest, task_id: UUID, known_files: Collection[str]
+    ) -> NewTask:
+        return accept(
+            self.settings,
+            self.policies,
+            request,
             task_id=task_id,
-            task_type=ask.task_type,
-            parameters=ask.parameters,
-            policy=policy.name,
-            timeout_s=ask.timeout_s,
-            labels=ask.labels,
-            priority=ask.priority,
-            script_name=ask.script_name,
-            max_attempts=allowed_attempts(policy, self.settings),
-            file_ids=ask.file_ids,
-            memory_mib=ask.memory_mib,
+            principal=principal,
+            known_files=known_files,
             traceparent=self.traces.traceparent(),
-            tenant=principal.tenant,
-            quotas=principal.quotas,
-            callback_url=self._callback_url(ask.callback_url),
-            idempotency_key=ask.idempotency_key,
-            request_sha256=_fingerprint(ask) if ask.idempotency_key is not None else None,
         )
 
-    def _callback_url(self, url: str | None) -> str | None:
-        if url is None:
-            return None
-        if not self.settings.callback_secrets:
-            raise TaskError("$.callback_url", "there are no callbacks here: CALLBACK_SECRET is not set")
+    def _accept_or_not(
+        self, principal: Principal, request: SubmitRequest, known_files: Collection[str]
+    ) -> NewTask | TaskError:
         try:
-            return self._destinations.check(url)
-        except CallbackUrlError as error:
-            raise TaskError("$.callback_url", str(error)) from None
-
-    def _choose_policy(self, ask: Ask) -> Policy:
-        if ask.policy is None:
-            return self.policies.default(ask.task_type)
-        chosen = self.policies.named(ask.policy)
-        if chosen is None or chosen.task_type != ask.task_type:
-            there_are = sorted(policy.name for policy in self.policies.all if policy.task_type == ask.task_type)
-            raise TaskError("$.policy", f"no such policy for {ask.task_type}; there are: {', '.join(there_are)}")
-        return chosen
-
-    async def _known_files(self, principal: Principal, asks: Sequence[Ask]) -> set[str]:
-        wanted = {file_id for ask in asks for file_id in ask.file_ids}
-        return await self._store.known_files(sorted(wanted), principal.tenant) if wanted else set()
-
-    def _prepared(self, principal: Principal, ask: Ask, known_files: set[str]) -> NewTask | TaskError:
-        try:
-            _check_known(ask.file_ids, known_files)
-            return self._new_task(principal, ask, uuid4())
+            return self._accept(principal, request, uuid4(), known_files)
         except TaskError as error:
             return error
+
+    async def _known_files(self, principal: Principal, requests: Sequence[SubmitRequest]) -> set[str]:
+        named = {file_id for request in requests for file_id in request.file_ids}
+        return await self._store.known_files(sorted(named), principal.tenant) if named else set()
 
     async def _replayed_or_not(self, principal: Principal, task: NewTask | TaskError) -> Accepted | Exception:
         if isinstance(task, TaskError):
@@ -346,7 +301,7 @@ class Service:
             KeyTakenError: it was made by another request.
             StoreUnavailableError: PostgreSQL is away, or the task has been deleted this very moment.
         """
-        found = await self._store.by_key(principal.tenant, task.idempotency_key or "")
+        found = await self._store.by_key(principal.tenant, task.request.idempotency_key or "")
         stored = await self._store.get(found[0], principal.tenant) if found else None
         if found is None or stored is None:
             raise StoreUnavailableError("the task under this idempotency key has just been deleted")
@@ -354,22 +309,9 @@ class Service:
             raise KeyTakenError
         return Accepted(stored, is_replay=True)
 
-    async def _check_files(self, file_ids: tuple[str, ...], tenant: str) -> None:
-        if file_ids:
-            _check_known(file_ids, await self._store.known_files(file_ids, tenant))
-
-    def _check_script(self, name: str) -> None:
-        known = list_scripts(self.settings.scripts_dir)
-        if name not in known:
-            raise TaskError(
-                "$.parameters.script",
-                f"there is no script {name}; there are: {', '.join(known) or 'none'}. (Source text must not look like "
-                "a file's name: add a line break.)",
-            )
-
     async def _enqueue(self, tasks: list[NewTask]) -> None:
         try:
-            await self._queue.put(Waiting(task.task_id, task.tenant, task.priority) for task in tasks)
+            await self._queue.put(Waiting(task.task_id, task.tenant, task.request.priority) for task in tasks)
         except QueueUnavailableError as error:
             first = str(tasks[0].task_id) if tasks else None
             self._log.warning("accepted but not queued yet", task_id=first, tasks=len(tasks), reason=str(error))
@@ -389,30 +331,16 @@ class Service:
             pause = min(pause * 2, RECONNECT_S[1])
 
 
-def _check_known(file_ids: Sequence[str], known: set[str]) -> None:
-    if missing := sorted(set(file_ids) - known):
-        raise TaskError(
-            "$.parameters", f"there is no file {', '.join(missing)}: it was never uploaded here, or has expired"
-        )
-
-
-def _fingerprint(ask: Ask) -> bytes:
-    """SHA-256 of what an idempotency key stands for: all that was asked, the parameters as they were written."""
-    asked = {name: getattr(ask, name) for name in ask.__struct_fields__ if name != "parameters"}
-    text = msgspec.json.encode(asked, order="deterministic")
-    return hashlib.sha256(text + b"\n" + bytes(ask.parameters)).digest()
-
-
 def _waiting_task(task: NewTask, created_at: datetime) -> StoredTask:
     """A task that has just been stored."""
     return StoredTask(
         task_id=task.task_id,
         tenant=task.tenant,
-        task_type=task.task_type,
+        task_type=task.request.task_type,
         status=Status.QUEUED,
         policy=task.policy,
-        priority=task.priority,
-        labels=task.labels,
+        priority=task.request.priority,
+        labels=task.request.labels,
         attempts=0,
         created_at=created_at,
         started_at=None,

@@ -129,7 +129,7 @@ class Store:
         if task.quotas == UNLIMITED:
             created_at: datetime | None = await self._value("insert_task", *_columns(task))
         else:
-            bulk = _bulk("insert_task", (task.parameters,))
+            bulk = _bulk("insert_task", (memoryview(task.request.parameters),))
             async with self._admitted([task], bulk) as connection:
                 created_at = await connection.fetchval(self._sql["insert_task"], *_columns(task))
         return created_at
@@ -183,7 +183,7 @@ class Store:
 
     async def _replayed(self, connection: Any, tasks: Sequence[NewTask]) -> int:
         """How many were accepted before: a quota is no reason to refuse the answer that a client has missed."""
-        if not (keys := [task.idempotency_key for task in tasks if task.idempotency_key is not None]):
+        if not (keys := [task.request.idempotency_key for task in tasks if task.request.idempotency_key is not None]):
             return 0
         count: int = await connection.fetchval(self._sql["replayed"], tasks[0].tenant, keys)
         return count
@@ -560,21 +560,22 @@ class Store:
 
 def _columns(task: NewTask) -> tuple[Any, ...]:
     """What of a new task is stored, in the order of the statement."""
+    request = task.request
     return (
         task.task_id,
-        task.task_type,
+        request.task_type,
         task.policy,
-        task.parameters,
-        task.timeout_s,
-        msgspec.json.encode(task.labels).decode(),
-        task.script_name,
+        memoryview(request.parameters),
+        request.timeout_s,
+        msgspec.json.encode(request.labels).decode(),
+        request.script_name,
         task.max_attempts,
-        list(task.file_ids),
-        task.memory_mib,
+        list(request.file_ids),
+        request.memory_mib,
         task.tenant,
-        task.priority.value,
+        request.priority.value,
         task.callback_url,
-        task.idempotency_key,
+        request.idempotency_key,
         task.request_sha256,
         task.traceparent,
         task.quotas.concurrent_tasks,

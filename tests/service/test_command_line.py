@@ -33,7 +33,10 @@ def test_run_of_a_failing_task_is_exit_code_1(tmp_path: Path) -> None:
     ("body", "sentence"),
     [
         (b"{}", b"error: $: Object missing required field `task_type`\n"),
-        (b'{"task_type":"custom_script","parameters":{"script":"none.py"}}', b"error: there is no script none.py"),
+        (
+            b'{"task_type":"custom_script","parameters":{"script":"none.py"}}',
+            b"script: there is no script none.py; there",
+        ),
     ],
 )
 def test_run_of_nonsense_is_a_sentence(body: bytes, sentence: bytes) -> None:

@@ -17,6 +17,7 @@ from engine.model.status import Priority
 from engine.model.task import Claim, Held, NewTask
 from engine.queue.queue import COSTS
 from engine.store.store import Store
+from tests.support.new_task import new_task as make_task
 
 
 @pytest.fixture
@@ -40,14 +41,8 @@ def with_stores(dsn: str) -> Callable[[Callable[[list[Store]], Awaitable[Any]]],
 
 
 def new_task(tenant: str, quotas: Quotas, priority: Priority = Priority.NORMAL, key: str | None = None) -> NewTask:
-    return NewTask(
-        task_id=uuid4(),
-        task_type="custom_script",
+    return make_task(
         parameters=b"{}",
-        policy="custom_script",
-        timeout_s=None,
-        labels={},
-        script_name=None,
         max_attempts=3,
         tenant=tenant,
         priority=priority,

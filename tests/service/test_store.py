@@ -17,11 +17,11 @@ import yaml
 from engine.model.errors import SchemaError
 from engine.model.outcome import Outcome
 from engine.model.status import Status
-from engine.model.task import NewTask
 from engine.model.worker_state import WorkerState
 from engine.store.database import BULK_BYTES, SQL_DIR, Bulk, _bulk, load_queries
 from engine.store.store import Store
 from sandbox import ExitReason, Isolation
+from tests.support.new_task import new_task
 from tests.support.stack import ask
 
 DEPLOY = Path(__file__).resolve().parents[2] / ".github" / "deploy"
@@ -40,21 +40,6 @@ def with_store(dsn: str, do: Callable[[Store], Awaitable[Any]]) -> Any:
             await store.close()
 
     return asyncio.run(run())
-
-
-def new_task(**changes: Any) -> NewTask:
-    fields: dict[str, Any] = {
-        "task_id": uuid4(),
-        "task_type": "custom_script",
-        "parameters": b'{"script":"\x00"}',
-        "policy": "custom_script",
-        "timeout_s": None,
-        "labels": {"a": "b"},
-        "script_name": None,
-        "max_attempts": 2,
-        "tenant": "acme",
-    }
-    return NewTask(**fields | changes)
 
 
 async def expire(dsn: str, task_id: UUID) -> None:

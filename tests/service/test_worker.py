@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any, cast
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import msgspec
 import pytest
@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from engine.config.load import load_settings
 from engine.dev.embedded import Embedded
 from engine.model.status import Priority, Status
-from engine.model.task import NewTask, StoredTask, Waiting
+from engine.model.task import StoredTask, Waiting
 from engine.policies.policies import Policies
 from engine.queue.queue import Queue
 from engine.store.store import Store
@@ -31,6 +31,7 @@ from sandbox import (
     SandboxError,
     Usage,
 )
+from tests.support.new_task import new_task
 
 ISOLATION = Isolation(profile="full", start="warm", layers={})
 
@@ -82,7 +83,7 @@ def attempt(servers: Embedded, failures: list[Exception], script_name: str | Non
         task_id = uuid4()
         try:
             await store.open()
-            await store.insert(_task(task_id, script_name))
+            await store.insert(new_task(task_id=task_id, script_name=script_name))
             await queue.put([Waiting(task_id, "acme", Priority.NORMAL)])
             while not (found := await store.get(task_id, "acme")) or not found.status.final:
                 assert not working.done(), working.exception()
@@ -95,20 +96,6 @@ def attempt(servers: Embedded, failures: list[Exception], script_name: str | Non
             await store.close()
 
     return asyncio.run(run())
-
-
-def _task(task_id: UUID, script_name: str | None) -> NewTask:
-    return NewTask(
-        task_id=task_id,
-        task_type="custom_script",
-        parameters=b'{"script":"x"}',
-        policy="custom_script",
-        timeout_s=None,
-        labels={},
-        script_name=script_name,
-        max_attempts=2,
-        tenant="acme",
-    )
 
 
 @pytest.mark.parametrize("failure", [SandboxError("spawn", "no memory"), RuntimeError("a fault of ours")])

@@ -18,12 +18,12 @@ import struct
 import sys
 from collections.abc import Iterable
 from itertools import chain
-from typing import Annotated, Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar, cast
 
 import msgspec
-from msgspec import Meta
 
-from engine.model.status import TASK_TYPES, Priority
+from engine.model.request import LABEL, LABEL_NAME, NO_PARAMETERS, ExecuteItem, ExecuteRequest, SubmitRequest
+from engine.model.status import TASK_TYPES
 from handlers.parameters.registry import PARAMETERS, decode, file_ids
 from handlers.parameters.script import SCRIPT_NAME
 
@@ -38,82 +38,12 @@ IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 IDEMPOTENCY_KEY_RULE = "must be 1 to 255 characters of ASCII, without spaces"
 _PLACE = re.compile(r"(?P<message>.*?) - at (?P<name>`key` in )?`(?P<path>\$.*)`", re.DOTALL)
 _CONTAINERS = frozenset((dict, list))
-_LABEL = r"\A[^\x00-\x1f\x7f]*\Z"
-_LABEL_NAME = r"\A[A-Za-z0-9][A-Za-z0-9_./-]*\Z"
 _IN_WORDS = {
-    f"Expected `str` matching regex {_LABEL!r}": "must be text without control characters",
-    f"Expected `str` matching regex {_LABEL_NAME!r}": "a label's name has letters, digits and _ . / - only",
+    f"Expected `str` matching regex {LABEL!r}": "must be text without control characters",
+    f"Expected `str` matching regex {LABEL_NAME!r}": "a label's name has letters, digits and _ . / - only",
 }
 
 Body = TypeVar("Body")
-Label = Annotated[str, Meta(max_length=200, pattern=_LABEL)]
-LabelName = Annotated[str, Meta(max_length=63, pattern=_LABEL_NAME)]
-
-
-class ExecuteRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The body of ``POST /execute``."""
-
-    task_type: Annotated[str, Meta(description="Which sort of task; it says what `parameters` may be.")]
-    parameters: Annotated[msgspec.Raw, Meta(description="What the task type takes.")]
-    policy: (
-        Annotated[
-            str,
-            Meta(
-                max_length=64,
-                description="Name of the policy to run under; the task type's own unless given.",
-                examples=["custom_script"],
-            ),
-        ]
-        | None
-    ) = None
-    timeout_s: (
-        Annotated[
-            float,
-            Meta(
-                gt=0,
-                le=86400,
-                description="Longest wall time in seconds. It can only shorten what the policy allows.",
-                examples=[10],
-            ),
-        ]
-        | None
-    ) = None
-    memory_mib: (
-        Annotated[
-            int,
-            Meta(
-                ge=64,
-                le=1 << 20,
-                description="Most memory in MiB. It can only lower what the policy allows.",
-                examples=[256],
-            ),
-        ]
-        | None
-    ) = None
-    callback_url: (
-        Annotated[
-            str,
-            Meta(
-                max_length=2048,
-                description="Where a signed POST tells of the end: a URL below N8N_WEBHOOK_URL or FASTAPI_URL.",
-                examples=["https://n8n.example.com/webhook-waiting/4711"],
-            ),
-        ]
-        | None
-    ) = None
-    priority: Annotated[
-        Priority, Meta(description="How urgent it is among your own tasks. A low one waits longer, never for ever.")
-    ] = Priority.NORMAL
-    labels: Annotated[
-        dict[LabelName, Label],
-        Meta(max_length=32, description="Your own marks, given back with the task.", examples=[{"tenant": "acme"}]),
-    ] = {}
-
-
-class ExecuteItem(ExecuteRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One task of ``POST /execute/batch``."""
-
-    idempotency_key: Annotated[str, Meta(description="As the header Idempotency-Key of POST /execute.")] | None = None
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,36 +54,28 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     message: str
 
 
-class Checked(msgspec.Struct, frozen=True, kw_only=True):
-    """A body that is as it must be. The parameters are its bytes ``start`` to ``end``."""
+class PackedRequest(msgspec.Struct, frozen=True):
+    """How the checking process hands a request over: its parameters are the bytes ``start`` to ``end`` of the body."""
 
-    task_type: str
-    start: int
-    end: int
-    timeout_s: float | None
-    labels: dict[str, str]
-    script_name: str | None
-    priority: Priority = Priority.NORMAL
-    policy: str | None = None
-    memory_mib: int | None = None
-    callback_url: str | None = None
-    idempotency_key: str | None = None
-    """Of one task among several; that of a single one is a header."""
-    file_ids: tuple[str, ...] = ()
-    """The uploaded files that the parameters name."""
-
-
-class Found(msgspec.Struct, frozen=True):
-    """What became of one task of a body: one of the two."""
-
-    checked: Checked | None = None
+    request: SubmitRequest | None = None
+    start: int = 0
+    end: int = 0
     fault: Fault | None = None
+    """Instead of a request: what is wrong with it."""
+
+    def unpack(self, body: bytes) -> SubmitRequest | Fault:
+        """The request with its parameters, which stay a part of ``body``; or its fault."""
+        if self.fault is not None:
+            return self.fault
+        parameters = msgspec.Raw(memoryview(body)[self.start : self.end])
+        return msgspec.structs.replace(cast(SubmitRequest, self.request), parameters=parameters)
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """What the checking process answers."""
 
-    found: list[Found] = []
+    requests: list[PackedRequest] = []
+    """In the order of the body: one, or one for each task of a batch."""
     fault: Fault | None = None
     """What is wrong with the body as a whole."""
 
@@ -166,16 +88,16 @@ class InvalidRequestError(Exception):
         self.fault = fault
 
 
-def check(body: bytes) -> Checked:
-    """Check a body.
+def check(body: bytes) -> SubmitRequest:
+    """Check a body; the request's parameters stay a part of it.
 
     Raises:
         InvalidRequestError: what is wrong with it, and where.
     """
-    return _check(body)[0]
+    return _check(body, ExecuteRequest)[0]
 
 
-def check_batch(body: bytes) -> list[Found]:
+def check_batch(body: bytes) -> list[SubmitRequest | Fault]:
     """Check a body that is an array of tasks, each for itself.
 
     Raises:
@@ -184,49 +106,43 @@ def check_batch(body: bytes) -> list[Found]:
     items = _decode(body, list[msgspec.Raw], "an array")
     if not 1 <= len(items) <= MAX_BATCH:
         raise _invalid("$", f"must have 1 to {MAX_BATCH} tasks; it has {len(items)}")
-    found, end = [], 0
-    for item in items:
-        text = bytes(item)
-        start, end = _find(body, text, end)
-        found.append(_check_item(text, start))
-    return found
+    return [_check_item(bytes(item)) for item in items]
 
 
-def _check_item(text: bytes, start: int) -> Found:
+def _check_item(text: bytes) -> SubmitRequest | Fault:
     try:
-        checked = _check(text, ExecuteItem)[0]
+        return _check(text, ExecuteItem)[0]
     except InvalidRequestError as error:
-        return Found(fault=error.fault)
-    return Found(checked=msgspec.structs.replace(checked, start=start + checked.start, end=start + checked.end))
+        return error.fault
 
 
-def _check(body: bytes, kind: type[ExecuteRequest] = ExecuteRequest) -> tuple[Checked, msgspec.Struct]:
+def _check(body: bytes, kind: type[ExecuteRequest]) -> tuple[SubmitRequest, msgspec.Struct]:
     """Check a body; the decoded parameters are given too, only so that the caller decides when they are let go of."""
     request = _decode(body, kind, "a JSON object")
     if request.task_type not in PARAMETERS:
         raise InvalidRequestError(_unknown_task_type(request.task_type))
     parameters = _decode_parameters(request)
     _refuse_repeated_names(body, request, parameters)
-    start, end = _find(body, bytes(request.parameters))
     key = getattr(request, "idempotency_key", None)
     if key is not None and not IDEMPOTENCY_KEY.fullmatch(key):
         raise _invalid("$.idempotency_key", IDEMPOTENCY_KEY_RULE)
     script = getattr(parameters, "script", None) if request.task_type == "custom_script" else None
-    checked = Checked(
-        task_type=request.task_type,
-        start=start,
-        end=end,
-        timeout_s=request.timeout_s,
-        labels=request.labels,
-        priority=request.priority,
-        script_name=script if script and SCRIPT_NAME.fullmatch(script) else None,
-        policy=request.policy,
-        memory_mib=request.memory_mib,
-        callback_url=request.callback_url,
-        file_ids=file_ids(parameters),
-        idempotency_key=key,
-    )
-    return checked, parameters
+    found: dict[str, Any] = {
+        "script_name": script if script and SCRIPT_NAME.fullmatch(script) else None,
+        "file_ids": file_ids(parameters),
+    }
+    return SubmitRequest(**msgspec.structs.asdict(request), **found), parameters
+
+
+def _pack(found: Iterable[SubmitRequest | Fault], body: bytes) -> list[PackedRequest]:
+    packed, end = [], 0
+    for one in found:
+        if isinstance(one, Fault):
+            packed.append(PackedRequest(fault=one))
+        else:
+            start, end = _find(body, bytes(one.parameters), end)
+            packed.append(PackedRequest(msgspec.structs.replace(one, parameters=NO_PARAMETERS), start, end))
+    return packed
 
 
 def _find(body: bytes, text: bytes, begin: int = 0) -> tuple[int, int]:
@@ -345,10 +261,10 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
         body, decoded = requests.read(length), None
         try:
             if is_batch:
-                reply = Reply(found=check_batch(body))
+                reply = Reply(requests=_pack(check_batch(body), body))
             else:
-                checked, decoded = _check(body)
-                reply = Reply(found=[Found(checked=checked)])
+                request, decoded = _check(body, ExecuteRequest)
+                reply = Reply(requests=_pack([request], body))
         except InvalidRequestError as error:
             reply = Reply(fault=error.fault)
         except MemoryError:

@@ -11,8 +11,9 @@ from typing import cast
 
 import msgspec
 
-from engine.api.body.check import HEAD, LENGTH, Checked, Found, InvalidRequestError, Reply, check, check_batch
+from engine.api.body.check import HEAD, LENGTH, Fault, InvalidRequestError, Reply, check, check_batch
 from engine.config.settings import PROJECT_DIR
+from engine.model.request import SubmitRequest
 
 INLINE_BYTES = 128 * 1024
 """About two milliseconds of work."""
@@ -30,8 +31,8 @@ class Checker:
         self._process: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
 
-    async def check(self, body: bytes) -> Checked:
-        """Check a body.
+    async def check(self, body: bytes) -> SubmitRequest:
+        """Check a body; the request's parameters stay a part of it.
 
         Raises:
             InvalidRequestError: what is wrong with it, and where.
@@ -39,37 +40,39 @@ class Checker:
         """
         if len(body) <= INLINE_BYTES:
             return check(body)
-        (found,) = await self._asked(body, is_batch=False)
-        return cast(Checked, found.checked)
+        (found,) = await self._check_apart(body, is_batch=False)
+        if isinstance(found, Fault):
+            raise InvalidRequestError(found)
+        return found
 
-    async def check_batch(self, body: bytes) -> list[Found]:
-        """Check a body that is an array of tasks.
+    async def check_batch(self, body: bytes) -> list[SubmitRequest | Fault]:
+        """Check a body that is an array of tasks, each for itself.
 
         Raises:
-            InvalidRequestError: what is wrong with the whole of it; what is wrong with a task is among what was found.
+            InvalidRequestError: what is wrong with the body as a whole.
             CheckError: it could not be checked.
         """
         if len(body) <= INLINE_BYTES:
             return check_batch(body)
-        return await self._asked(body, is_batch=True)
+        return await self._check_apart(body, is_batch=True)
 
-    async def _asked(self, body: bytes, *, is_batch: bool) -> list[Found]:
+    async def _check_apart(self, body: bytes, *, is_batch: bool) -> list[SubmitRequest | Fault]:
         async with self._turn:
             try:
-                reply = await self._ask(body, is_batch=is_batch)
+                reply = await self._exchange(body, is_batch=is_batch)
             except BaseException:
-                await self._end()  # it may be in the middle of an answer to nobody
+                await self._end()  # it may be in the middle of an answer that nobody reads any more
                 raise
         if reply.fault is not None:
             raise InvalidRequestError(reply.fault)
-        return reply.found
+        return [packed.unpack(body) for packed in reply.requests]
 
     async def close(self) -> None:
         """End the checking process."""
         async with self._turn:
             await self._end()
 
-    async def _ask(self, body: bytes, *, is_batch: bool) -> Reply:
+    async def _exchange(self, body: bytes, *, is_batch: bool) -> Reply:
         process = await self._started()
         requests, answers = cast(asyncio.StreamWriter, process.stdin), cast(asyncio.StreamReader, process.stdout)
         try:

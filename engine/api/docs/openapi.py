@@ -23,12 +23,13 @@ from engine.api.answers import (
     Task,
     TasksAnswer,
 )
-from engine.api.body.check import MAX_BATCH, ExecuteItem, ExecuteRequest
+from engine.api.body.check import MAX_BATCH
 from engine.api.problems import MEDIA_TYPE, Problem
 from engine.api.routes.batch import BatchAnswer, BatchItem
 from engine.api.routes.listing import MAX_LIMIT
 from engine.model.callback import Callback
 from engine.model.principal import Scope
+from engine.model.request import ExecuteItem, ExecuteRequest
 from engine.model.status import TASK_TYPES, Status
 from handlers.parameters.image_options import OPTIONS
 from handlers.parameters.registry import PARAMETERS, structs, tag_field

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 from urllib.parse import quote
 from uuid import UUID, uuid4
 
+import msgspec
 from litestar import Response, delete, get, post
 from litestar.response import Stream
 
 from engine.api.answers import CALLBACK_STATES, CallbacksAnswer, OwedCallbackAnswer, TasksAnswer
-from engine.api.body.check import IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_RULE, Checked, Fault, InvalidRequestError
+from engine.api.body.check import IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_RULE, Fault, InvalidRequestError
 from engine.api.problems import RequestError
 from engine.api.routes.batch import BatchAnswer, batch_item
 from engine.api.routes.listing import next_cursor, parse_wanted
@@ -26,7 +27,8 @@ from engine.api.routes.requests import (
     task_id_of,
     wait_s_of,
 )
-from engine.model.task import Accepted, Ask, StoredTask
+from engine.model.request import SubmitRequest
+from engine.model.task import Accepted, StoredTask
 from engine.service.service import Service
 from engine.service.waiting import Waiter
 
@@ -54,10 +56,10 @@ async def execute_batch(request: Connection) -> Response[bytes]:
     check_content_type(request)
     async with room_for(request, state):
         body = await read_body(request)
-        found = await state.checker.check_batch(body)
-        asks = [_ask(item.checked, body, item.checked.idempotency_key) for item in found if item.checked]
-        answers = iter(await state.service.submit_many(principal_of(request), asks))
-    items = (next(answers) if item.checked else InvalidRequestError(cast(Fault, item.fault)) for item in found)
+        checked = await state.checker.check_batch(body)
+        submitted = [item for item in checked if isinstance(item, SubmitRequest)]
+        answers = iter(await state.service.submit_many(principal_of(request), submitted))
+    items = (InvalidRequestError(item) if isinstance(item, Fault) else next(answers) for item in checked)
     return answer_json(BatchAnswer(tasks=tuple(batch_item(item) for item in items)))
 
 
@@ -158,8 +160,8 @@ async def _accept(request: Connection, state: State, task_id: UUID) -> Accepted:
     key = _idempotency_key(request)
     async with room_for(request, state):
         body = await read_body(request)
-        ask = _ask(await state.checker.check(body), body, key)
-        return await state.service.submit(principal_of(request), ask, task_id)
+        submitted = msgspec.structs.replace(await state.checker.check(body), idempotency_key=key)
+        return await state.service.submit(principal_of(request), submitted, task_id)
 
 
 async def _awaited(request: Connection, state: State, waiter: Waiter, accepted: Accepted, wait_s: float) -> StoredTask:
@@ -170,22 +172,6 @@ async def _awaited(request: Connection, state: State, waiter: Waiter, accepted: 
     if accepted.is_replay:
         return await state.service.get(principal, task.task_id, wait_s=wait_s) or task
     return await state.service.wait(principal, waiter, wait_s) or task
-
-
-def _ask(checked: Checked, body: bytes, idempotency_key: str | None) -> Ask:
-    return Ask(
-        task_type=checked.task_type,
-        parameters=memoryview(body)[checked.start : checked.end],
-        timeout_s=checked.timeout_s,
-        labels=checked.labels,
-        priority=checked.priority,
-        script_name=checked.script_name,
-        policy=checked.policy,
-        memory_mib=checked.memory_mib,
-        callback_url=checked.callback_url,
-        idempotency_key=idempotency_key,
-        file_ids=checked.file_ids,
-    )
 
 
 def _idempotency_key(request: Connection) -> str | None:
