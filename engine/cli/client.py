@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import httpx
 
+from engine.model.errors import EngineError
+
 KEY_ENV, URL_ENV = "ENGINE_KEY", "ENGINE_URL"
 DEFAULT_URL = "http://127.0.0.1:8001"
 TIMEOUT_S = 30.0
@@ -16,7 +18,7 @@ SILENCE_S = 60.0
 """Of a followed task: the service sends a sign of life well within it."""
 
 
-class ClientError(Exception):
+class ClientError(EngineError):
     """A request that was not answered, or refused; the message is for people."""
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import base64
 import secrets
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from engine.cli.shared import AsJson, load, print_json, sentences
 from engine.config.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
@@ -21,91 +21,82 @@ if TYPE_CHECKING:
 File = Annotated[Path | None, typer.Option("--file", help="File of keys; API_KEYS_FILE unless given.")]
 
 
-def make_app(
-    load: Callable[[], Settings], print_json: Callable[[Any], None], sentences: Callable[[], Any]
-) -> typer.Typer:
-    """The commands.
+app = typer.Typer(help="Make, list and revoke API keys; make secrets.", no_args_is_help=True)
 
-    Args:
-        load: the settings of this process.
-        print_json: prints a value as JSON.
-        sentences: context that turns what can be mended into a sentence and exit code 1.
-    """
-    app = typer.Typer(help="Make, list and revoke API keys; make secrets.", no_args_is_help=True)
 
-    def path_of(file: Path | None) -> Path:
-        if (path := file or load().api_keys_file) is None:
-            raise SettingsError(["API_KEYS_FILE is not set: name the file with --file"])
-        return path
+def _path_of(file: Path | None) -> Path:
+    if (path := file or load().api_keys_file) is None:
+        raise SettingsError(["API_KEYS_FILE is not set: name the file with --file"])
+    return path
 
-    @app.command()
-    def new(  # noqa: PLR0917  each is an option
-        tenant: Annotated[str, typer.Option(help="Whose tasks it submits and reads.")],
-        scopes: Annotated[
-            str, typer.Option(help="What it opens, with commas: submit, read, cancel, audit, metrics.")
-        ] = "submit,read,cancel",
-        policies: Annotated[
-            str | None, typer.Option(help="Policies that its tasks may run under, with commas; all unless given.")
-        ] = None,
-        tasks_per_minute: Annotated[int | None, typer.Option(min=1, help="Tasks accepted in any 60 seconds.")] = None,
-        queued_tasks: Annotated[int | None, typer.Option(min=1, help="Tasks that wait at the same time.")] = None,
-        concurrent_tasks: Annotated[int | None, typer.Option(min=1, help="Tasks that run at the same time.")] = None,
-        expires_days: Annotated[float | None, typer.Option(help="Days until it holds no more.")] = None,
-        file: File = None,
-    ) -> None:
-        """Make a key and print it, once: the file gets its hash. Running services take it up by themselves."""
-        with sentences():
-            from engine.config.keys import KeysError, add_key, make_key
-            from engine.model.principal import Quotas
 
-            if expires_days is not None and expires_days <= 0:
-                raise KeysError(f"--expires-days: must be more than 0, is {expires_days:g}")
-            settings = load()
-            quotas = Quotas(
-                tasks_per_minute=tasks_per_minute, queued_tasks=queued_tasks, concurrent_tasks=concurrent_tasks
-            )
-            made = make_key(
-                tenant,
-                _scopes(scopes),
-                policies=_policies(policies, settings),
-                quotas=quotas,
-                expires_at=None if expires_days is None else datetime.now(UTC) + timedelta(days=expires_days),
-            )
-            add_key(path_of(file), made)
-            print(made.text)
+@app.command()
+def new(  # noqa: PLR0917  each is an option
+    tenant: Annotated[str, typer.Option(help="Whose tasks it submits and reads.")],
+    scopes: Annotated[
+        str, typer.Option(help="What it opens, with commas: submit, read, cancel, audit, metrics.")
+    ] = "submit,read,cancel",
+    policies: Annotated[
+        str | None, typer.Option(help="Policies that its tasks may run under, with commas; all unless given.")
+    ] = None,
+    tasks_per_minute: Annotated[int | None, typer.Option(min=1, help="Tasks accepted in any 60 seconds.")] = None,
+    queued_tasks: Annotated[int | None, typer.Option(min=1, help="Tasks that wait at the same time.")] = None,
+    concurrent_tasks: Annotated[int | None, typer.Option(min=1, help="Tasks that run at the same time.")] = None,
+    expires_days: Annotated[float | None, typer.Option(help="Days until it holds no more.")] = None,
+    file: File = None,
+) -> None:
+    """Make a key and print it, once: the file gets its hash. Running services take it up by themselves."""
+    with sentences():
+        from engine.config.keys import KeysError, add_key, make_key
+        from engine.model.principal import Quotas
 
-    @app.command("list")
-    def list_keys(file: File = None, json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-        """List the keys of the file, never the keys themselves."""
-        with sentences():
-            import msgspec
+        if expires_days is not None and expires_days <= 0:
+            raise KeysError(f"--expires-days: must be more than 0, is {expires_days:g}")
+        settings = load()
+        quotas = Quotas(tasks_per_minute=tasks_per_minute, queued_tasks=queued_tasks, concurrent_tasks=concurrent_tasks)
+        made = make_key(
+            tenant,
+            _scopes(scopes),
+            policies=_policies(policies, settings),
+            quotas=quotas,
+            expires_at=None if expires_days is None else datetime.now(UTC) + timedelta(days=expires_days),
+        )
+        add_key(_path_of(file), made)
+        print(made.text)
 
-            from engine.config.keys import read_keys
 
-            keys = read_keys(path_of(file))
-            if json:
-                shown = {key_id: msgspec.to_builtins(key) for key_id, key in keys.items()}
-                print_json({key_id: {k: v for k, v in key.items() if k != "sha256"} for key_id, key in shown.items()})
-            else:
-                _print_keys(keys)
+@app.command("list")
+def list_keys(file: File = None, json: AsJson = False) -> None:
+    """List the keys of the file, never the keys themselves."""
+    with sentences():
+        import msgspec
 
-    @app.command()
-    def revoke(
-        key_id: Annotated[str, typer.Argument(help="Id of the key, as `keys list` shows it.")], file: File = None
-    ) -> None:
-        """Revoke a key. Running services refuse it a second later; its tasks go on."""
-        with sentences():
-            from engine.config.keys import remove_key
+        from engine.config.keys import read_keys
 
-            remove_key(path_of(file), key_id)
-            print(f"revoked {key_id}")
+        keys = read_keys(_path_of(file))
+        if json:
+            shown = {key_id: msgspec.to_builtins(key) for key_id, key in keys.items()}
+            print_json({key_id: {k: v for k, v in key.items() if k != "sha256"} for key_id, key in shown.items()})
+        else:
+            _print_keys(keys)
 
-    @app.command()
-    def secret() -> None:
-        """Print a fresh CALLBACK_SECRET."""
-        print(f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}")
 
-    return app
+@app.command()
+def revoke(
+    key_id: Annotated[str, typer.Argument(help="Id of the key, as `keys list` shows it.")], file: File = None
+) -> None:
+    """Revoke a key. Running services refuse it a second later; its tasks go on."""
+    with sentences():
+        from engine.config.keys import remove_key
+
+        remove_key(_path_of(file), key_id)
+        print(f"revoked {key_id}")
+
+
+@app.command()
+def secret() -> None:
+    """Print a fresh CALLBACK_SECRET."""
+    print(f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}")
 
 
 def _scopes(text: str) -> list[Scope]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import UTC, datetime
-from pathlib import Path
 from uuid import uuid4
 
 import msgspec
@@ -12,7 +10,7 @@ import msgspec
 from engine.api.answers import Task, task_answer
 from engine.api.body.check import check as check_body
 from engine.config import model_files
-from engine.config.scripts import list_scripts, read_script
+from engine.config.scripts import read_script
 from engine.config.settings import Settings
 from engine.model.outcome import outcome_of
 from engine.model.principal import ANYONE
@@ -53,8 +51,7 @@ async def run_once(settings: Settings, body: bytes) -> Task:
     Returns:
         The task as ``GET /task/{task_id}`` would answer it.
     Raises:
-        InvalidRequestError: the body is not a task.
-        TaskError: the task cannot be accepted, for the same reasons as by the API.
+        InvalidRequestError: the body is not a task, or not one that the API would accept.
         ScriptError: it names a script that cannot be read.
         PolicyError: the policy files cannot be used.
         SandboxError: the sandbox itself failed.
@@ -120,16 +117,6 @@ def check_host(settings: Settings) -> HostCheck:
     except HostError as error:
         fault = error.message
     return HostCheck(host=host, policies=tuple(_check_policy(host, policy) for policy in policies), fault=fault)
-
-
-def known_scripts(folder: Path) -> str:
-    """The names of the scripts, for people."""
-    return ", ".join(list_scripts(folder)) or "none"
-
-
-def read_task(path: str) -> bytes:
-    """The bytes of a file, or of stdin for ``-``."""
-    return sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
 
 
 def _check_policy(host: Host, policy: Policy) -> PolicyCheck:

@@ -4,94 +4,82 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from engine.cli.shared import AsJson, load, print_json, sentences
 from engine.config.settings import Settings
 
 if TYPE_CHECKING:
     from sandbox import PolicyFile
 
-LoadSettings = Callable[[], Settings]
-PrintJson = Callable[[Any], None]
+app = typer.Typer(help="Audit the policy files: check, show, diff, lock.", no_args_is_help=True)
 
 
-def make_app(load: LoadSettings, print_json: PrintJson, sentences: Callable[[], Any]) -> typer.Typer:
-    """The commands.
+@app.command()
+def check(
+    folder: Annotated[Path | None, typer.Argument(help="Folder of policy files; POLICIES_DIR unless given.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings count as errors.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Read every policy file strictly; say what is wrong and where, and what is loose. Exit code 1 on errors."""
+    with sentences():
+        settings = load()
+        from engine.policies.check import check_folder
 
-    Args:
-        load: the settings of this process.
-        print_json: prints a value as JSON.
-        sentences: context that turns what can be mended into a sentence and exit code 1.
-    """
-    app = typer.Typer(help="Audit the policy files: check, show, diff, lock.", no_args_is_help=True)
+        findings = check_folder(
+            folder or settings.policies_dir,
+            settings.egress_allow_private,
+            locked=settings.policy_lock == "required",
+        )
+        if json:
+            print_json(findings)
+        else:
+            print("\n".join(map(str, findings)) or "no errors, no warnings")
+        raise typer.Exit(1 if any(strict or finding.level == "error" for finding in findings) else 0)
 
-    @app.command()
-    def check(
-        folder: Annotated[
-            Path | None, typer.Argument(help="Folder of policy files; POLICIES_DIR unless given.")
-        ] = None,
-        strict: Annotated[bool, typer.Option("--strict", help="Warnings count as errors.")] = False,
-        json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    ) -> None:
-        """Read every policy file strictly; say what is wrong and where, and what is loose. Exit code 1 on errors."""
-        with sentences():
-            settings = load()
-            from engine.policies.check import check_folder
 
-            findings = check_folder(
-                folder or settings.policies_dir,
-                settings.egress_allow_private,
-                locked=settings.policy_lock == "required",
-            )
-            if json:
-                print_json(findings)
-            else:
-                print("\n".join(map(str, findings)) or "no errors, no warnings")
-            raise typer.Exit(1 if any(strict or finding.level == "error" for finding in findings) else 0)
+@app.command()
+def show(name: Annotated[str, typer.Argument(help="Name of a policy, or a file.")]) -> None:
+    """Print a grant in plain words, on one page."""
+    with sentences():
+        from engine.policies.show import show as page
 
-    @app.command()
-    def show(name: Annotated[str, typer.Argument(help="Name of a policy, or a file.")]) -> None:
-        """Print a grant in plain words, on one page."""
-        with sentences():
-            from engine.policies.show import show as page
+        sys.stdout.write(page(_find(load(), name)))
 
-            sys.stdout.write(page(_find(load(), name)))
 
-    @app.command()
-    def diff(
-        old: Annotated[str, typer.Argument(help="Name of a policy, or a file.")],
-        new: Annotated[str, typer.Argument(help="Name of a policy, or a file.")],
-        json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    ) -> None:
-        """Say what becomes looser and what tighter from OLD to NEW. Exit code 1 if anything becomes looser."""
-        with sentences():
-            settings = load()
-            from engine.policies.diff import compare
+@app.command()
+def diff(
+    old: Annotated[str, typer.Argument(help="Name of a policy, or a file.")],
+    new: Annotated[str, typer.Argument(help="Name of a policy, or a file.")],
+    json: AsJson = False,
+) -> None:
+    """Say what becomes looser and what tighter from OLD to NEW. Exit code 1 if anything becomes looser."""
+    with sentences():
+        settings = load()
+        from engine.policies.diff import compare
 
-            changes = compare(_find(settings, old).policy, _find(settings, new).policy)
-            if json:
-                print_json(changes)
-            else:
-                print("\n".join(map(str, changes)) or "no difference")
-            raise typer.Exit(1 if any(change.direction == "looser" for change in changes) else 0)
+        changes = compare(_find(settings, old).policy, _find(settings, new).policy)
+        if json:
+            print_json(changes)
+        else:
+            print("\n".join(map(str, changes)) or "no difference")
+        raise typer.Exit(1 if any(change.direction == "looser" for change in changes) else 0)
 
-    @app.command()
-    def lock() -> None:
-        """Sign off the policy files as they are: write their digests to policies.lock, which POLICY_LOCK=required holds
-        them against."""
-        with sentences():
-            settings = load()
-            from engine.policies.lock import write_lock
-            from sandbox import load_policies
 
-            policies = load_policies(settings.policies_dir, exceptions=settings.egress_allow_private)
-            print(f"{write_lock(settings.policies_dir, policies.values())}: {len(policies)} policies signed off")
+@app.command()
+def lock() -> None:
+    """Sign off the policy files as they are: write their digests to policies.lock, which POLICY_LOCK=required holds
+    them against."""
+    with sentences():
+        settings = load()
+        from engine.policies.lock import write_lock
+        from sandbox import load_policies
 
-    return app
+        policies = load_policies(settings.policies_dir, exceptions=settings.egress_allow_private)
+        print(f"{write_lock(settings.policies_dir, policies.values())}: {len(policies)} policies signed off")
 
 
 def _find(settings: Settings, name: str) -> PolicyFile:

@@ -8,124 +8,124 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from engine.cli.shared import AsJson, TaskFile, print_json, read_body, sentences
 
 if TYPE_CHECKING:
     from engine.cli.client import Client
 
 PrintJson = Callable[[Any], None]
-Sentences = Callable[[], Any]
 Url = Annotated[
     str,
     typer.Option("--url", envvar="ENGINE_URL", help="The service. A key is taken from ENGINE_KEY, never from here."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 TaskId = Annotated[str, typer.Argument(help="The task's id.")]
 DEFAULT_URL = "http://127.0.0.1:8001"
 
 
-def make_app(print_json: PrintJson, sentences: Sentences) -> typer.Typer:  # noqa: C901  commands, one after another
-    """The commands about tasks.
-
-    Args:
-        print_json: prints a value as JSON.
-        sentences: context that turns what can be mended into a sentence and exit code 1.
-    """
-    app = typer.Typer(help="Tasks of a running service: list, show, follow, cancel, submit.", no_args_is_help=True)
-
-    @app.command("list")
-    def list_tasks(  # noqa: PLR0917  each is an option
-        status: Annotated[list[str] | None, typer.Option(help="Only these; may be given several times.")] = None,
-        task_type: Annotated[str | None, typer.Option(help="Only this.")] = None,
-        exit_reason: Annotated[list[str] | None, typer.Option(help="Only these; may be given several times.")] = None,
-        label: Annotated[list[str] | None, typer.Option(help="Only with all of these, as NAME:VALUE.")] = None,
-        limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest first.")] = 50,
-        url: Url = DEFAULT_URL,
-        json: Json = False,
-    ) -> None:
-        """List tasks, the newest first, without what they answered."""
-        wanted = {"status": status, "task_type": task_type, "exit_reason": exit_reason, "label": label}
-        with sentences(), _client(url) as client:
-            found = _pages(client, {name: value for name, value in wanted.items() if value}, limit)
-            if json:
-                print_json(found)
-            else:
-                _print_tasks(found)
-
-    @app.command()
-    def show(task_id: TaskId, url: Url = DEFAULT_URL, json: Json = False) -> None:
-        """Show a task: how it stands or ended, what it printed, used and left behind."""
-        with sentences(), _client(url) as client:
-            task = client.get(f"/task/{task_id}")
-            if json:
-                print_json(task)
-            else:
-                _print_task(task)
-
-    @app.command()
-    def follow(task_id: TaskId, url: Url = DEFAULT_URL, json: Json = False) -> None:
-        """Print what a task prints, while it runs. Exit code 0 if it succeeds, 1 if not."""
-        with sentences(), _client(url) as client:
-            raise typer.Exit(_follow(client, task_id, print_json if json else None))
-
-    @app.command()
-    def cancel(task_id: TaskId, url: Url = DEFAULT_URL, json: Json = False) -> None:
-        """Cancel a task and wait for its end; one that has ended stays as it is."""
-        with sentences(), _client(url) as client:
-            task = client.delete(f"/task/{task_id}", {"wait": 20})
-            if json:
-                print_json(task)
-            else:
-                print(f"{task['task_id']} {task['status']}")
-
-    @app.command()
-    def submit(
-        file: Annotated[str, typer.Argument(help='A file with {"task_type": ..., "parameters": ...}; - is stdin.')],
-        wait: Annotated[bool, typer.Option("--follow", help="Follow it to its end.")] = False,
-        url: Url = DEFAULT_URL,
-        json: Json = False,
-    ) -> None:
-        """Submit a task and print its id."""
-        with sentences(), _client(url) as client:
-            body = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-            task = client.post("/execute", body)
-            if json and not wait:
-                print_json(task)
-            elif not json:
-                print(task["task_id"])
-            if wait:
-                raise typer.Exit(_follow(client, task["task_id"], print_json if json else None))
-
-    return app
+app = typer.Typer(help="Tasks of a running service: list, show, follow, cancel, submit.", no_args_is_help=True)
 
 
-def top(url: str, *, once: bool, json: bool, every_s: float, print_json: PrintJson) -> None:
-    """Show queue, workers and tasks, again and again until Ctrl-C.
+@app.command("list")
+def list_tasks(  # noqa: PLR0917  each is an option
+    status: Annotated[list[str] | None, typer.Option(help="Only these; may be given several times.")] = None,
+    task_type: Annotated[str | None, typer.Option(help="Only this.")] = None,
+    exit_reason: Annotated[list[str] | None, typer.Option(help="Only these; may be given several times.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="Only with all of these, as NAME:VALUE.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest first.")] = 50,
+    url: Url = DEFAULT_URL,
+    json: AsJson = False,
+) -> None:
+    """List tasks, the newest first, without what they answered."""
+    wanted = {"status": status, "task_type": task_type, "exit_reason": exit_reason, "label": label}
+    with sentences(), _client(url) as client:
+        found = _pages(client, {name: value for name, value in wanted.items() if value}, limit)
+        if json:
+            print_json(found)
+        else:
+            _print_tasks(found)
 
-    Raises:
-        ClientError: the service does not answer, or refuses.
-    """
+
+@app.command()
+def show(task_id: TaskId, url: Url = DEFAULT_URL, json: AsJson = False) -> None:
+    """Show a task: how it stands or ended, what it printed, used and left behind."""
+    with sentences(), _client(url) as client:
+        task = client.get(f"/task/{task_id}")
+        if json:
+            print_json(task)
+        else:
+            _print_task(task)
+
+
+@app.command()
+def follow(task_id: TaskId, url: Url = DEFAULT_URL, json: AsJson = False) -> None:
+    """Print what a task prints, while it runs. Exit code 0 if it succeeds, 1 if not."""
+    with sentences(), _client(url) as client:
+        raise typer.Exit(_follow(client, task_id, print_json if json else None))
+
+
+@app.command()
+def cancel(task_id: TaskId, url: Url = DEFAULT_URL, json: AsJson = False) -> None:
+    """Cancel a task and wait for its end; one that has ended stays as it is."""
+    with sentences(), _client(url) as client:
+        task = client.delete(f"/task/{task_id}", {"wait": 20})
+        if json:
+            print_json(task)
+        else:
+            print(f"{task['task_id']} {task['status']}")
+
+
+@app.command()
+def submit(
+    file: TaskFile,
+    wait: Annotated[bool, typer.Option("--follow", help="Follow it to its end.")] = False,
+    url: Url = DEFAULT_URL,
+    json: AsJson = False,
+) -> None:
+    """Submit a task and print its id."""
+    with sentences(), _client(url) as client:
+        task = client.post("/execute", read_body(file))
+        if json and not wait:
+            print_json(task)
+        elif not json:
+            print(task["task_id"])
+        if wait:
+            raise typer.Exit(_follow(client, task["task_id"], print_json if json else None))
+
+
+def top(
+    url: Url = DEFAULT_URL,
+    once: Annotated[bool, typer.Option("--once", help="Print one picture and end.")] = False,
+    every_s: Annotated[float, typer.Option("--every", min=0.2, help="Seconds between two pictures.")] = 1.0,
+    json: AsJson = False,
+) -> None:
+    """Watch a running service: queue, workers, running and newest tasks. Needs a key with `audit` and `read`."""
     from rich.console import Console
-    from rich.live import Live
 
     from engine.cli.top import frame, look
 
-    with _client(url) as client:
+    with sentences(), _client(url) as client:
         if json:
             print_json(look(client))
         elif once:
             Console(width=None if sys.stdout.isatty() else 140).print(frame(look(client)))
         else:
-            with (
-                Live(frame(look(client)), screen=True, auto_refresh=False) as live,
-                contextlib.suppress(KeyboardInterrupt),
-            ):
-                while True:
-                    time.sleep(every_s)
-                    live.update(frame(look(client)), refresh=True)
+            _watch(client, every_s)
+
+
+def _watch(client: Client, every_s: float) -> None:
+    """Show one picture after another until Ctrl-C."""
+    from rich.live import Live
+
+    from engine.cli.top import frame, look
+
+    with Live(frame(look(client)), screen=True, auto_refresh=False) as live, contextlib.suppress(KeyboardInterrupt):
+        while True:
+            time.sleep(every_s)
+            live.update(frame(look(client)), refresh=True)
 
 
 @contextlib.contextmanager

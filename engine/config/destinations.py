@@ -6,13 +6,15 @@ import re
 from collections.abc import Iterable
 from urllib.parse import SplitResult, urlsplit
 
+from engine.model.errors import EngineError
+
 MAX_URL = 2048
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _PLAIN = re.compile(r"\A[!-\[\]-~]+\Z")  # ASCII without spaces, control characters and the backslash
 _TRAVERSAL = re.compile(r"(?:\A|/)(?:\.|%2e){1,2}(?:/|\Z)|%2f|%5c", re.IGNORECASE)
 
 
-class CallbackUrlError(ValueError):
+class CallbackUrlError(EngineError):
     """A URL that callbacks do not go to, and why."""
 
 

@@ -26,6 +26,7 @@ import msgspec
 import tomli_w
 from msgspec import Meta
 
+from engine.model.errors import EngineError
 from engine.model.principal import Principal, Quotas, Scope
 from engine.telemetry.logs import get_logger, redact
 
@@ -36,11 +37,11 @@ _ID = re.compile(r"[0-9a-f]{12}")
 _NOBODYS = "0" * 64
 
 
-class KeysError(Exception):
+class KeysError(EngineError):
     """A file of keys that cannot be used: which file, which key, and why."""
 
 
-class ExpiredKeyError(Exception):
+class ExpiredKeyError(EngineError):
     """A key that held once."""
 
     def __init__(self, key_id: str) -> None:

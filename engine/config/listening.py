@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import socket
 
+from engine.model.errors import EngineError
+
 BACKLOG = 2048
 
 
-class ListenError(Exception):
+class ListenError(EngineError):
     """The address cannot be listened on; the message says why."""
 
 

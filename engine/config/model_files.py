@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from engine.config.settings import PROJECT_DIR
+from engine.model.errors import EngineError
 from sandbox import HostError, Policy
 
 MANIFEST = PROJECT_DIR / "models.toml"
@@ -25,7 +26,7 @@ PLACE = "models"
 """What a policy's ``filesystem.read`` calls the models."""
 
 
-class ModelsError(Exception):
+class ModelsError(EngineError):
     """The models cannot be gathered. The message says why."""
 
 

@@ -16,6 +16,7 @@ from typing import Any, TypeGuard
 
 import msgspec
 
+from engine.model.errors import EngineError
 from engine.model.outcome import Script
 from handlers.parameters.script import SCRIPT_NAME
 
@@ -24,7 +25,7 @@ OUR_OWN = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """Errors that say something of this process or host, and nothing of the script."""
 
 
-class ScriptError(Exception):
+class ScriptError(EngineError):
     """A named script that cannot be run; the message is for the client."""
 
 

@@ -17,6 +17,7 @@ import certifi
 import msgspec
 from msgspec import Meta
 
+from engine.model.errors import EngineError
 from sandbox import parse_exceptions
 
 PROJECT_DIR = Path(__file__).resolve().parents[2]
@@ -25,12 +26,17 @@ REDIS_SCHEMES = ("redis", "rediss", "unix")
 HTTP_SCHEMES = ("http", "https")
 
 
-class SettingsError(Exception):
+class SettingsError(EngineError):
     """The environment cannot be used. ``faults`` has one sentence for each variable that is at fault."""
 
     def __init__(self, faults: list[str]) -> None:
         super().__init__("; ".join(faults))
         self.faults = faults
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """One for each variable that is at fault."""
+        return tuple(self.faults)
 
 
 def _about(env: str, effect: str, *, unit: str = "", default: str = "", **facts: Any) -> Meta:

@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.panel import Panel
 
 from engine.config.settings import PROJECT_DIR
+from engine.model.errors import EngineError
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 60.0
@@ -100,7 +101,7 @@ EXAMPLES = (
 )
 
 
-class DemoError(Exception):
+class DemoError(EngineError):
     """The service did not do what it should."""
 
 

@@ -30,6 +30,7 @@ from urllib.parse import quote
 import msgspec
 
 from engine.config.settings import PROJECT_DIR
+from engine.model.errors import EngineError
 
 PR_SET_PDEATHSIG = 1
 START_TIMEOUT_S = 30.0
@@ -39,7 +40,7 @@ SOCKET_NAME = ".s.PGSQL.5432"
 _ENVIRON = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 
 
-class EmbeddedError(Exception):
+class EmbeddedError(EngineError):
     """An embedded server cannot run here; the message says why and what to do."""
 
 

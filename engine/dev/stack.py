@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from engine.config.listening import listen
 from engine.config.settings import PROJECT_DIR, Settings
 from engine.dev.embedded import Embedded, default_data_dir, die_with
+from engine.model.errors import EngineError
 from engine.telemetry.logs import get_logger
 from engine.worker.pools import probe
 
@@ -29,7 +30,7 @@ API_STOP_S = 20.0
 WORKER_STOP_GRACE_S = 15.0
 
 
-class StackError(Exception):
+class StackError(EngineError):
     """The service did not come up."""
 
 

@@ -1,43 +1,125 @@
-"""The errors of the engine that a caller can meet."""
+"""The exceptions of the engine. Each knows what a client is told of it: status, title, and when to try again.
+
+The message of an exception is a sentence for the log and for the command line. What a client is told is ``detail``,
+which is the same sentence unless the message says more of the service's inside than a client should learn.
+"""
 
 from __future__ import annotations
 
+from typing import ClassVar
 
-class TaskError(Exception):
-    """A task that cannot be accepted. ``path`` names the part of the request that is at fault."""
+import msgspec
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True):
+    """One part of a request that is invalid."""
+
+    path: str
+    """Where, e.g. ``$.parameters.data[1]``."""
+    message: str
+
+
+class EngineError(Exception):
+    """The root of all that the engine raises on purpose. As it stands it is our own fault, and answered with 500."""
+
+    status: int = 500
+    """The HTTP status that it is answered with."""
+    title: ClassVar[str] = ""
+    """Title of the problem document; empty for the phrase that HTTP has for the status."""
+    retry_after_s: float | None = None
+    """When the same request may succeed; ``None`` when nobody can say."""
+
+    @property
+    def detail(self) -> str:
+        """What the client is told, in sentences."""
+        return str(self)
+
+    @property
+    def errors(self) -> tuple[Fault, ...]:
+        """The parts of the request that are invalid."""
+        return ()
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """What the command line prints, a line each."""
+        return (str(self),)
+
+
+class InvalidRequestError(EngineError):
+    """A request that cannot become a task. ``path`` names the part of the request that is invalid."""
+
+    status = 400
+    title = "Invalid request"
 
     def __init__(self, path: str, message: str) -> None:
         super().__init__(f"{path}: {message}")
         self.path = path
         self.message = message
 
-
-class PolicyForbiddenError(TaskError):
-    """A policy that is there, and not for this key."""
-
-
-class KeyTakenError(Exception):
-    """An idempotency key under which the tenant has a task that was made by another request."""
+    @property
+    def errors(self) -> tuple[Fault, ...]:
+        """The one part that is invalid."""
+        return (Fault(path=self.path, message=self.message),)
 
 
-class StoreUnavailableError(Exception):
-    """PostgreSQL cannot be asked just now. Nothing was decided; the same call may succeed later."""
+class PolicyForbiddenError(InvalidRequestError):
+    """A policy that exists, and that the API key does not allow."""
+
+    status = 403
+    title = ""
 
 
-class QuotaError(Exception):
+class KeyTakenError(EngineError):
+    """An idempotency key under which the tenant has a task that another request made."""
+
+    status = 409
+
+    def __init__(self) -> None:
+        super().__init__("Another request of yours used this Idempotency-Key. Send a new request with a new key.")
+
+
+class QuotaError(EngineError):
     """A tenant asks for more than its quota. Nothing was stored."""
 
+    status = 429
+
     def __init__(self, quota: str, limit: int, retry_after_s: float) -> None:
-        super().__init__(f"{quota}: {limit}")
+        """
+        Args:
+            quota: ``tasks_per_minute`` or ``queued_tasks``.
+            limit: what the quota allows.
+            retry_after_s: when there is room again, seconds.
+        """
+        what = {"tasks_per_minute": "tasks a minute", "queued_tasks": "tasks that wait at the same time"}[quota]
+        super().__init__(f"Your quota is {limit} {what} ({quota}). Try again after Retry-After seconds.")
         self.quota = quota
-        """``tasks_per_minute`` or ``queued_tasks``."""
         self.limit = limit
         self.retry_after_s = retry_after_s
 
 
-class SchemaError(Exception):
-    """The database holds a schema that this engine must not touch."""
+class StoreUnavailableError(EngineError):
+    """PostgreSQL is unreachable now. Nothing was decided; the same call may succeed later."""
+
+    status = 503
+    retry_after_s = 2.0
+
+    @property
+    def detail(self) -> str:
+        """Not the reason, which may name hosts of ours."""
+        return "PostgreSQL is unreachable: this request has no confirmed effect. Try again after Retry-After seconds."
 
 
-class QueueUnavailableError(Exception):
-    """Redis cannot be asked just now. Tasks are safe in PostgreSQL and are queued when it is back."""
+class QueueUnavailableError(EngineError):
+    """Redis is unreachable now. Tasks are safe in PostgreSQL and are queued when it answers again."""
+
+    status = 503
+    retry_after_s = 2.0
+
+    @property
+    def detail(self) -> str:
+        """Not the reason, which may name hosts of ours."""
+        return "Redis is unreachable. Try again after Retry-After seconds."
+
+
+class SchemaError(EngineError):
+    """The database has a schema that this engine must not touch."""

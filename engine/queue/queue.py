@@ -43,7 +43,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from engine.model.errors import QueueUnavailableError
+from engine.model.errors import EngineError, QueueUnavailableError
 from engine.model.status import Priority
 from engine.model.task import Waiting
 from engine.queue.channels import hear
@@ -71,7 +71,7 @@ BACKOFF_S = (0.05, 2.0)
 _AWAY = (RedisError, OSError, TimeoutError)
 
 
-class QueueEntryError(Exception):
+class QueueEntryError(EngineError):
     """What Redis holds under a task's id is not an entry that we wrote."""
 
 

@@ -16,7 +16,7 @@ import msgspec
 from engine.config.destinations import CallbackUrlError, Destinations
 from engine.config.scripts import list_scripts
 from engine.config.settings import Settings
-from engine.model.errors import PolicyForbiddenError, TaskError
+from engine.model.errors import InvalidRequestError, PolicyForbiddenError
 from engine.model.principal import Principal
 from engine.model.request import SubmitRequest
 from engine.model.task import NewTask
@@ -45,11 +45,11 @@ def accept(
         known_files: the uploaded files of the request that the tenant has.
         traceparent: the trace that the task belongs to.
     Raises:
-        TaskError: the task cannot be accepted; it names the part of the request that is at fault, and why.
+        InvalidRequestError: the task cannot be accepted; it names the part of the request that is at fault, and why.
     """
     if request.task_type not in policies.task_types:
         available = ", ".join(policies.task_types)
-        raise TaskError("$.task_type", f"{request.task_type} is not available here; available are: {available}")
+        raise InvalidRequestError("$.task_type", f"{request.task_type} is not available here; available: {available}")
     _check_ceilings(settings, request)
     _check_script(settings, request)
     policy = _choose_policy(policies, request, principal)
@@ -70,9 +70,9 @@ def accept(
 def _check_ceilings(settings: Settings, request: SubmitRequest) -> None:
     most_s, most_mib = settings.max_task_timeout_s, settings.max_task_memory_mib
     if request.timeout_s is not None and request.timeout_s > most_s:
-        raise TaskError("$.timeout_s", f"must be at most {most_s:g} s (MAX_TASK_TIMEOUT)")
+        raise InvalidRequestError("$.timeout_s", f"must be at most {most_s:g} s (MAX_TASK_TIMEOUT)")
     if request.memory_mib is not None and most_mib is not None and request.memory_mib > most_mib:
-        raise TaskError("$.memory_mib", f"must be at most {most_mib} MiB (MAX_TASK_MEMORY_MIB)")
+        raise InvalidRequestError("$.memory_mib", f"must be at most {most_mib} MiB (MAX_TASK_MEMORY_MIB)")
 
 
 def _check_script(settings: Settings, request: SubmitRequest) -> None:
@@ -81,9 +81,9 @@ def _check_script(settings: Settings, request: SubmitRequest) -> None:
         return
     known = list_scripts(settings.scripts_dir)
     if name not in known:
-        raise TaskError(
+        raise InvalidRequestError(
             "$.parameters.script",
-            f"there is no script {name}; there are: {', '.join(known) or 'none'}. (Source text must not look like a "
+            f"there is no script {name}; available: {', '.join(known) or 'none'}. (Source text must not look like a "
             "file's name: add a line break.)",
         )
 
@@ -92,7 +92,9 @@ def _choose_policy(policies: Policies, request: SubmitRequest, principal: Princi
     policy = policies.default(request.task_type) if request.policy is None else policies.named(request.policy)
     if policy is None or policy.task_type != request.task_type:
         there_are = sorted(policy.name for policy in policies.all if policy.task_type == request.task_type)
-        raise TaskError("$.policy", f"no such policy for {request.task_type}; there are: {', '.join(there_are)}")
+        raise InvalidRequestError(
+            "$.policy", f"no such policy for {request.task_type}; there are: {', '.join(there_are)}"
+        )
     if principal.policies is not None and policy.name not in principal.policies:
         allowed = ", ".join(sorted(principal.policies))
         raise PolicyForbiddenError(
@@ -103,7 +105,7 @@ def _choose_policy(policies: Policies, request: SubmitRequest, principal: Princi
 
 def _check_files(request: SubmitRequest, known_files: Collection[str]) -> None:
     if missing := sorted(set(request.file_ids) - set(known_files)):
-        raise TaskError(
+        raise InvalidRequestError(
             "$.parameters", f"there is no file {', '.join(missing)}: it was never uploaded here, or has expired"
         )
 
@@ -112,11 +114,11 @@ def _checked_callback_url(settings: Settings, request: SubmitRequest) -> str | N
     if request.callback_url is None:
         return None
     if not settings.callback_secrets:
-        raise TaskError("$.callback_url", "there are no callbacks here: CALLBACK_SECRET is not set")
+        raise InvalidRequestError("$.callback_url", "there are no callbacks here: CALLBACK_SECRET is not set")
     try:
         return Destinations(settings.callback_urls).check(request.callback_url)
     except CallbackUrlError as error:
-        raise TaskError("$.callback_url", str(error)) from None
+        raise InvalidRequestError("$.callback_url", str(error)) from None
 
 
 def _fingerprint(request: SubmitRequest) -> bytes:

