@@ -118,12 +118,12 @@ def _decide_killed(number: int, ended_by: ExitReason | None, cpu_s: float, limit
     # RLIMIT_CPU counts whole seconds and rounds down what was used: getrlimit(2)
     if number in (signal.SIGKILL, signal.SIGXCPU) and cpu_s >= limits.cpu_s - 0.1:
         return ExitReason.CPU_LIMIT, _limit_message(ExitReason.CPU_LIMIT, limits)
-    hint = {
+    hints: dict[int, str] = {
         signal.SIGSEGV: " (a crash in native code, a stack overflow, or an abort)",
         signal.SIGSYS: " (a system call in another architecture's convention)",
         signal.SIGKILL: " (not by us: most likely the host ran out of memory)",
-    }.get(number, "")
-    return ExitReason.SIGNALED, f"ended by {signal_name(number)}{hint}"
+    }
+    return ExitReason.SIGNALED, f"ended by {signal_name(number)}{hints.get(number, '')}"
 
 
 def _limit_message(reason: ExitReason, limits: Limits) -> str:
