@@ -4,7 +4,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install models demo test lint ablation soak chaos monitoring-test image-test coverage audit bench lock clean
+.PHONY: help install models demo check test lint ablation soak chaos monitoring-test image-test coverage audit bench lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -26,15 +26,18 @@ models: install  ## Gather the models of ml_inference into models/, digests chec
 demo: install models  ## Start the whole service on embedded servers, run real tasks end to end, stop it again
 	@$(PY) -m engine demo
 
-test: install models  ## Every test: as the current user, then the sandbox again as an unprivileged one
+check: lint  ## What to run while you work, half a minute: lint, and the unit tests, which start nothing
+	$(PY) -m pytest -q tests/unit
+
+test: install models  ## Every test, then those that can depend on the user again as an unprivileged one
 	$(PY) -m pytest
 	$(PY) -m tests.programs.as_user
 
-lint: install  ## ruff, mypy --strict, import-linter
+lint: install  ## ruff, import-linter, mypy --strict
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-logo
+	$(VENV)/bin/mypy
 
 ablation: install  ## Take one layer away at a time and show which attacks then get through
 	@$(PY) -m tests.programs.ablation

@@ -16,6 +16,14 @@ from tests.support.synchronous import Sandbox
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A mark that needs a reason has one."""
+    for item in items:
+        for mark in (*item.iter_markers("privilege"), *item.iter_markers("slow")):
+            if [str] != [type(argument) for argument in mark.args]:
+                raise pytest.UsageError(f"{item.nodeid}: the mark {mark.name} needs a reason, in a sentence")
+
+
 @pytest.fixture(scope="session")
 def host() -> sandbox.Host:
     """What this host really offers."""

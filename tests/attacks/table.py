@@ -10,6 +10,19 @@ ROWS: tuple[Attack, ...] = (
     *rows_tenants.ROWS,
 )  # fmt: skip
 
+BY_USER = {
+    "FS": "files of the worker's user are the run's own, but for what the sandbox does",
+    "FD": "descriptors are opened, and /proc/PID/fd is read, with the rights of the worker's user",
+    "PROC": "who has the worker's user may signal it, trace it and read it, but for what the sandbox does",
+    "KERN": "many calls are refused to ordinary users anyway: the outside control shows which are not",
+    "NET": "sockets with a path are files, and some sorts of sockets are for root only",
+    "XT": "two runs of one worker have one user",
+    "ZYG": "a zygote gives up root where its worker has it, and never had it otherwise",
+    "MEM-08": "the kernel counts buffers of pipes by user, and the worker is the same one",
+}
+"""Category or row → why what becomes of it can depend on the worker's user. What only uses up processor, memory, disk
+or output, or writes a false answer, meets the same limits and the same parser whoever the worker is."""
+
 CATALOGUE = {
     "FS": "01 02 04 05 07 08 10 11 13 14 16 17 19 20 22 23 25 26",
     "FD": "01 02 04 05 07 08 10",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
@@ -10,11 +10,20 @@ import pytest
 from sandbox import Result, SandboxError
 from tests.attacks.attack import PRELUDE, Attack, compare, outside
 from tests.attacks.field import Field
-from tests.attacks.table import CATALOGUE, ELSEWHERE, MUST_HAVE_CONTROL, ROWS
+from tests.attacks.table import BY_USER, CATALOGUE, ELSEWHERE, MUST_HAVE_CONTROL, ROWS
 from tests.support.container_seccomp import is_refused_by_container
 from tests.support.synchronous import BUSY, value_of
 
 WITH_CONTROL = [row for row in ROWS if row.control is not None]
+
+
+def marked(rows: Iterable[Attack]) -> list[object]:
+    """The rows as parameters, each by its name; those that can depend on the user say why."""
+    found: list[object] = []
+    for row in rows:
+        reason = BY_USER.get(row.id) or BY_USER.get(row.id.partition("-")[0])
+        found.append(pytest.param(row, id=row.name, marks=[pytest.mark.privilege(reason)] if reason else []))
+    return found
 
 
 def run(field: Field, row: Attack) -> Result:
@@ -32,7 +41,7 @@ def run(field: Field, row: Attack) -> Result:
     return result
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", marked(ROWS))
 def test_attack_is_stopped(row: Attack, field: Field) -> None:
     """It ends in an expected way, brings no secret out, reaches nothing, and the next task is served."""
     row.args(field)  # what it plants is there before the count
@@ -48,7 +57,7 @@ def test_attack_is_stopped(row: Attack, field: Field) -> None:
             row.check(field, result)
 
 
-@pytest.mark.parametrize("row", WITH_CONTROL, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", marked(WITH_CONTROL))
 def test_attack_succeeds_outside(row: Attack, field: Field) -> None:
     """The same program does its work in a plain interpreter: what stopped it inside was the sandbox."""
     control = row.control

@@ -1,7 +1,8 @@
-"""Runs the sandbox's tests and the attacks without any privilege.
+"""Runs those tests of the sandbox and those attacks again, without any privilege, that can depend on the user.
 
-``python -m tests.programs.as_user [pytest options]``
+``python -m tests.programs.as_user [--all] [pytest options]``
 
+Which these are is said by their mark ``privilege``, with the reason (tests/README.md); ``--all`` runs the others, too.
 Started as root it gives root up first. In a mount namespace of its own it makes reachable what that user needs (the
 interpreter may lie in a closed home folder), then drops groups, ids and with them every capability. Started as an
 ordinary user it only says so and goes on. Nothing of the host is changed.
@@ -41,7 +42,9 @@ def main(options: list[str]) -> int:
     os.environ.update(
         HOME=home, TMPDIR=home, PYTHONDONTWRITEBYTECODE="1", HYPOTHESIS_STORAGE_DIRECTORY=f"{home}/examples"
     )
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *TESTS, *options]
+    chosen = [] if "--all" in options else ["-m", "privilege"]
+    options = [option for option in options if option != "--all"]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *chosen, *TESTS, *options]
     try:
         return subprocess.call(command)
     finally:

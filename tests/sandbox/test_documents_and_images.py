@@ -197,6 +197,7 @@ REFUSED = {
 }  # fmt: skip
 
 
+@pytest.mark.privilege("one of the files may be read by root only")
 @pytest.mark.parametrize(("kind", "content", "code"), REFUSED.values(), ids=REFUSED)
 def test_a_document_that_cannot_be_read_is_refused_with_a_code(
     documents: Handler, kind: str, content: Any, code: str

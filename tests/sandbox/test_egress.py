@@ -74,6 +74,7 @@ def rows(result: Any) -> list[tuple[str, str, int]]:
 # -- what works
 
 
+@pytest.mark.privilege("the worker takes a socket out of the run's namespaces")
 @pytest.mark.parametrize(
     "script",
     [
@@ -301,6 +302,7 @@ def test_an_unknown_name_and_a_closed_port_are_told_apart(make_egress: MakeEgres
 # -- ways around the proxy
 
 
+@pytest.mark.privilege("raw and packet sockets are for root")
 @pytest.mark.parametrize(
     "attempt",
     [
@@ -327,6 +329,7 @@ def test_no_other_way_leads_out(make_egress: MakeEgress, attempt: str) -> None:
         assert 0 == server.connections
 
 
+@pytest.mark.privilege("both runs and the worker are one user")
 def test_a_run_reaches_no_other_runs_proxy(make_egress: MakeEgress) -> None:
     """Each listens in a network namespace of its own: what one may reach says nothing for the other."""
     with raw_server(ok()) as server:
@@ -616,6 +619,7 @@ def test_the_proxys_own_environment_changes_nothing(make_egress: MakeEgress, mon
 # -- the run and the proxy end together
 
 
+@pytest.mark.privilege("the worker ends the run and its proxy by the rights of one user")
 def test_connections_end_with_the_run(make_egress: MakeEgress) -> None:
     """A host that a killed run was talking to sees the end at once, and nothing stays open here."""
     ended = threading.Event()

@@ -14,6 +14,10 @@ from sandbox import ExitReason, Result
 from sandbox.pool.zygote_client import ZygoteClient
 from tests.support.synchronous import Sandbox, value_of
 
+pytestmark = pytest.mark.privilege(
+    "an ordinary worker reads, holds and kills its runs by the rights of one user, not by root's"
+)
+
 FRAME = (
     "import os, struct, sys\ndef send(text, kind=b'R'):\n    os.write(3, kind + struct.pack('>Q', len(text)) + text)\n"
 )

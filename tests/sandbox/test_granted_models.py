@@ -150,6 +150,7 @@ result = [open(model, 'rb').read(4).hex(), errors]
 """
 
 
+@pytest.mark.privilege("the files may be the run's own user's")
 def test_models_are_read_and_never_written(scripted: Sandbox, template: Template) -> None:
     """A script of the policy may read each byte, and change none."""
     path = template.places["models"] / "all-MiniLM-L6-v2-int8" / "model.onnx"
@@ -184,6 +185,7 @@ def test_the_named_script_asks_several_models(scripted: Sandbox) -> None:
     assert {"sentiment", "topic", "entities", "language"} == set(found["results"][0])
 
 
+@pytest.mark.privilege("places are bound by root, or in a namespace of one's own")
 def test_a_granted_place_that_is_missing_stops_the_start(
     policies: dict[str, Policy], host: Host, template: Template
 ) -> None:

@@ -20,6 +20,10 @@ from sandbox.run import harvest as harvesting
 from sandbox.run.harvest import harvest
 from tests.support.synchronous import Sandbox, inventory, value_of
 
+pytestmark = pytest.mark.privilege(
+    "root reads what a run leaves whatever its mode; an ordinary worker has the run's own rights"
+)
+
 MakeBox = Callable[..., Sandbox]
 MIB = 1 << 20
 

@@ -10,6 +10,8 @@ import pytest
 from sandbox import ExitReason
 from tests.support.synchronous import Sandbox, value_of
 
+pytestmark = pytest.mark.privilege("they are made by the worker and read by its runs: one user, or two")
+
 MIB = 1 << 20
 DIGEST = """
 import hashlib, os

@@ -5,9 +5,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from sandbox.inside import child
 from sandbox.pool.template import environment
 from tests.support.synchronous import BUSY, Sandbox, status_of, value_of
+
+pytestmark = pytest.mark.privilege(
+    "it gives up root where there is root, and has an ordinary user's way into namespaces otherwise"
+)
 
 WAIT = BUSY + "import time\ntime.sleep(0.4)\nresult = 1"
 

@@ -82,6 +82,7 @@ def test_no_folder_is_said(tmp_path: Path) -> None:
         sandbox.load_policy(tmp_path / "none.toml")
 
 
+@pytest.mark.privilege("an ordinary user may be refused what root may do")
 def test_this_host_has_every_layer(host: Host, policy: Policy) -> None:
     """A mechanism that is missing where the tests run is a failure of the tests, not a reason to leave them out."""
     assert () == host.missing(policy)

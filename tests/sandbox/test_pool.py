@@ -30,6 +30,10 @@ from tests.support.synchronous import (
     value_of,
 )
 
+pytestmark = pytest.mark.privilege(
+    "an ordinary worker ends zygotes and runs, and takes away what they leave, by the rights of one user"
+)
+
 MakeBox = Callable[..., Sandbox]
 SLEEP = BUSY + "import time\ntime.sleep(args)\nresult = 1"
 

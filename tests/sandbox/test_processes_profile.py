@@ -14,6 +14,10 @@ import sandbox
 from sandbox import ExitReason, Host, HostError, Policy, PolicyError, Template
 from tests.support.synchronous import BUSY, Sandbox, as_before, descendants, eventually, inventory, name_of, value_of
 
+pytestmark = pytest.mark.privilege(
+    "an ordinary worker finds and ends a tree by the rights of one user; the kernel counts threads by user"
+)
+
 MakeBox = Callable[..., Sandbox]
 PROCESSES = 8
 THREADS = 8

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import secrets
 from collections.abc import Callable
-from typing import Any
 
-from sandbox import ExitReason
+import pytest
+
+from sandbox import ExitReason, Template
 from tests.support.synchronous import Sandbox, as_before, inventory, value_of
+
+pytestmark = pytest.mark.privilege("two tenants' runs are one user, the worker's own")
 
 TURNS = 500
 AT_ONCE = 4
@@ -99,13 +103,14 @@ result = found
 """
 
 
-def test_a_thousand_alternations_without_residue(make_box: Callable[..., Sandbox]) -> None:
+def test_a_thousand_alternations_without_residue(make_box: Callable[..., Sandbox], template: Template) -> None:
     """Each run looks for what the other tenant's left, and finds nothing; each answer holds its own mark alone."""
     box = make_box(ready=AT_ONCE, rotate_after=10**6)
+    uid = template.uid if os.geteuid() == 0 else os.geteuid()
     recursion = value_of(box.run("import sys\nresult = sys.getrecursionlimit()"))
     warm_up(box)
     before = inventory()
-    ipc = system_v_objects()
+    ipc = system_v_objects(uid)
     for _ in range(2 * TURNS // AT_ONCE):
         marks = [secrets.token_hex(8) for _ in range(AT_ONCE)]
         given = [{"me": "ab"[n % 2], "mark": mark, "recursion": recursion} for n, mark in enumerate(marks)]
@@ -115,7 +120,7 @@ def test_a_thousand_alternations_without_residue(make_box: Callable[..., Sandbox
         assert [[mark.encode()] for mark in marks] == [[one.content for one in result.artifacts] for result in results]
     assert box.settle()
     assert {} == as_before(before)
-    assert ipc == system_v_objects()
+    assert ipc == system_v_objects(uid)
     assert 0 == box.pool.stats().zygote_restarts
 
 
@@ -125,15 +130,27 @@ def warm_up(box: Sandbox) -> None:
     assert box.settle()
 
 
-def system_v_objects() -> dict[str, Any]:
-    """Those of the host: sysvipc(7)."""
+def system_v_objects(uid: int) -> dict[str, int]:
+    """How many there are on this host that a user made, sysvipc(7): what others make meanwhile is none of ours."""
     found = {}
     for kind in ("shm", "msg", "sem"):
         path = f"/proc/sysvipc/{kind}"
         if os.path.exists(path):
             with open(path, encoding="ascii") as file:
-                found[kind] = len(file.readlines())
+                names, *rows = (line.split() for line in file)
+            found[kind] = sum(row[names.index("cuid")] == str(uid) for row in rows)
     return found
+
+
+def test_an_object_that_is_left_would_be_counted() -> None:
+    """The control: a segment of shared memory of our own, shmget(2) and shmctl(2)."""
+    before = system_v_objects(os.geteuid())
+    segment = ctypes.CDLL(None, use_errno=True).shmget(0, 4096, 0o1600)  # IPC_PRIVATE, IPC_CREAT
+    assert segment >= 0, os.strerror(ctypes.get_errno())
+    try:
+        assert before | {"shm": before["shm"] + 1} == system_v_objects(os.geteuid())
+    finally:
+        ctypes.CDLL(None).shmctl(segment, 0, None)  # IPC_RMID
 
 
 def test_what_is_left_would_be_seen(make_box: Callable[..., Sandbox]) -> None:

@@ -135,11 +135,13 @@ def test_warm_runs_of_one_zygote_share_them(warm: Sandbox) -> None:
     assert dict.fromkeys(shared, 1) == {name: len({one[name] for one in seen}) for name in shared}
 
 
+@pytest.mark.privilege("a cold run gives up root where there is root")
 def test_a_cold_run_is_locked_like_a_warm_one(cold: Sandbox, warm: Sandbox) -> None:
     """The same surroundings, the same limits, the same refusals, as it sees itself."""
     assert value_of(warm.run(SELF)) == value_of(cold.run(SELF))
 
 
+@pytest.mark.privilege("a cold run gives up root where there is root")
 def test_the_kernel_says_the_same_of_both(cold: Sandbox, warm: Sandbox) -> None:
     """Capabilities, privileges, filter, ids."""
     names = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp", "Seccomp_filters", "Uid", "Gid"]
@@ -184,6 +186,7 @@ def test_cold_runs_end_for_the_same_reasons(
     assert reason == cold.run(script, **limits).exit_reason
 
 
+@pytest.mark.privilege("the worker ends what it started by the rights of one user")
 def test_cold_runs_leave_nothing(light_policy: Policy, host: Host, template: Template) -> None:
     """Neither process nor descriptor, and each served one request."""
     before = inventory()
@@ -213,6 +216,7 @@ def run_until_rotated(box: Sandbox, times: int) -> list[Any]:
     return seen
 
 
+@pytest.mark.privilege("the worker ends old zygotes by the rights of one user")
 def test_rotation_goes_on_unseen(light_policy: Policy, host: Host, template: Template) -> None:
     """Every request is served; the hash seed changes from generation to generation; the old zygotes are gone."""
     before = inventory()
@@ -355,6 +359,7 @@ FAULTY = {
 }
 
 
+@pytest.mark.privilege("the worker ends what it started by the rights of one user")
 @pytest.mark.parametrize("start", ["warm", "cold"])
 @pytest.mark.parametrize("fault", FAULTY)
 def test_a_preload_that_cannot_be_stops_the_start(

@@ -9,6 +9,10 @@ import pytest
 from sandbox import ExitReason, Violation
 from tests.support.synchronous import BUSY, Sandbox, value_of
 
+pytestmark = pytest.mark.privilege(
+    "an ordinary worker reads /proc of its runs by the rights of one user, not by root's"
+)
+
 
 def test_cpu_is_what_was_burned(box: Sandbox) -> None:
     """Half a second of work is about half a second; sleep is none."""
