@@ -11,8 +11,9 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException
 from msgspec import Meta
 
-from engine.model.errors import EngineError, Fault
+from engine.model.errors import EngineError
 from engine.telemetry.logs import get_logger
+from handlers.parameters.faults import Fault
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 2

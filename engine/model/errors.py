@@ -8,15 +8,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import msgspec
-
-
-class Fault(msgspec.Struct, frozen=True, kw_only=True):
-    """One part of a request that is invalid."""
-
-    path: str
-    """Where, e.g. ``$.parameters.data[1]``."""
-    message: str
+from handlers.parameters.faults import Fault
 
 
 class EngineError(Exception):
@@ -46,20 +38,28 @@ class EngineError(Exception):
 
 
 class InvalidRequestError(EngineError):
-    """A request that cannot become a task. ``path`` names the part of the request that is invalid."""
+    """A request that cannot become a task."""
 
     status = 400
     title = "Invalid request"
 
-    def __init__(self, path: str, message: str) -> None:
-        super().__init__(f"{path}: {message}")
-        self.path = path
-        self.message = message
+    def __init__(self, *faults: Fault) -> None:
+        """
+        Args:
+            faults: every part of the request that is invalid; at least one.
+        """
+        super().__init__("; ".join(f"{fault.path}: {fault.message}" for fault in faults))
+        self._faults = faults
 
     @property
     def errors(self) -> tuple[Fault, ...]:
-        """The one part that is invalid."""
-        return (Fault(path=self.path, message=self.message),)
+        """The parts that are invalid."""
+        return self._faults
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """A line for each part that is invalid."""
+        return tuple(f"{fault.path}: {fault.message}" for fault in self._faults)
 
 
 class PolicyForbiddenError(InvalidRequestError):

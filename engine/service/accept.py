@@ -8,7 +8,7 @@ their folder. So a field of a request means the same, and is refused by the same
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from uuid import UUID
 
 import msgspec
@@ -21,6 +21,7 @@ from engine.model.principal import Principal
 from engine.model.request import SubmitRequest
 from engine.model.task import NewTask
 from engine.policies.policies import Policies, allowed_attempts
+from handlers.parameters.faults import Fault, nearest
 from sandbox import Policy
 
 
@@ -45,94 +46,100 @@ def accept(
         known_files: the uploaded files of the request that the tenant has.
         traceparent: the trace that the task belongs to.
     Raises:
-        InvalidRequestError: the task cannot be accepted; it names the part of the request that is at fault, and why.
+        InvalidRequestError: the task cannot be accepted; it names every part of the request that is at fault, and why.
     """
-    if request.task_type not in policies.task_types:
-        available = ", ".join(policies.task_types)
-        raise InvalidRequestError("$.task_type", f"{request.task_type} is not available here; available: {available}")
-    _check_ceilings(settings, request)
-    _check_script(settings, request)
-    policy = _choose_policy(policies, request, principal)
-    _check_files(request, known_files)
+    policy = _policy_asked_for(policies, request)
+    faults = [*_faults(settings, policies, request, policy, known_files)]
+    if faults or policy is None:
+        raise InvalidRequestError(*faults)
+    _check_allowed(principal, policy)
     return NewTask(
         task_id=task_id,
         tenant=principal.tenant,
         request=request,
         policy=policy.name,
         max_attempts=allowed_attempts(policy, settings),
-        callback_url=_checked_callback_url(settings, request),
+        callback_url=_dialled_url(settings, request.callback_url),
         request_sha256=None if request.idempotency_key is None else _fingerprint(request),
         quotas=principal.quotas,
         traceparent=traceparent,
     )
 
 
-def _check_ceilings(settings: Settings, request: SubmitRequest) -> None:
+def _policy_asked_for(policies: Policies, request: SubmitRequest) -> Policy | None:
+    """The policy that a request names, or else its task type's own; ``None`` when there is none such."""
+    if request.task_type not in policies.task_types:
+        return None
+    policy = policies.default(request.task_type) if request.policy is None else policies.named(request.policy)
+    return policy if policy is not None and policy.task_type == request.task_type else None
+
+
+def _faults(
+    settings: Settings,
+    policies: Policies,
+    request: SubmitRequest,
+    policy: Policy | None,
+    known_files: Collection[str],
+) -> Iterator[Fault]:
+    """Every reason why a request cannot become a task here."""
+    if request.task_type not in policies.task_types:
+        available = ", ".join(policies.task_types)
+        yield Fault(path="$.task_type", message=f"{request.task_type} is not available here; available: {available}")
+    elif policy is None:
+        there_are = sorted(policy.name for policy in policies.all if policy.task_type == request.task_type)
+        said = f"no such policy for {request.task_type}; {nearest(request.policy or '', there_are)}there are: "
+        yield Fault(path="$.policy", message=said + ", ".join(there_are))
     most_s, most_mib = settings.max_task_timeout_s, settings.max_task_memory_mib
     if request.timeout_s is not None and request.timeout_s > most_s:
-        raise InvalidRequestError("$.timeout_s", f"must be at most {most_s:g} s (MAX_TASK_TIMEOUT)")
+        yield Fault(path="$.timeout_s", message=f"must be at most {most_s:g} s (MAX_TASK_TIMEOUT)")
     if request.memory_mib is not None and most_mib is not None and request.memory_mib > most_mib:
-        raise InvalidRequestError("$.memory_mib", f"must be at most {most_mib} MiB (MAX_TASK_MEMORY_MIB)")
+        yield Fault(path="$.memory_mib", message=f"must be at most {most_mib} MiB (MAX_TASK_MEMORY_MIB)")
+    if request.script_name is not None and request.script_name not in (known := list_scripts(settings.scripts_dir)):
+        yield Fault(
+            path="$.parameters.script",
+            message=f"there is no script {request.script_name}; {nearest(request.script_name, known)}available: "
+            f"{', '.join(known) or 'none'}. (Source text must not look like a file's name: add a line break.)",
+        )
+    if missing := sorted(set(request.file_ids) - set(known_files)):
+        said = f"there is no file {', '.join(missing)}: it was never uploaded here, or has expired"
+        yield Fault(path="$.parameters", message=said)
+    if request.callback_url is not None:
+        yield from _callback_faults(settings, request.callback_url)
 
 
-def _check_script(settings: Settings, request: SubmitRequest) -> None:
-    name = request.script_name
-    if name is None:
+def _dialled_url(settings: Settings, url: str | None) -> str | None:
+    return None if url is None else Destinations(settings.callback_urls).check(url)
+
+
+def _callback_faults(settings: Settings, url: str) -> Iterator[Fault]:
+    if not settings.callback_secrets:
+        yield Fault(path="$.callback_url", message="there are no callbacks here: CALLBACK_SECRET is not set")
         return
-    known = list_scripts(settings.scripts_dir)
-    if name not in known:
-        raise InvalidRequestError(
-            "$.parameters.script",
-            f"there is no script {name}; available: {', '.join(known) or 'none'}. (Source text must not look like a "
-            "file's name: add a line break.)",
-        )
+    try:
+        Destinations(settings.callback_urls).check(url)
+    except CallbackUrlError as error:
+        yield Fault(path="$.callback_url", message=str(error))
 
 
-def _choose_policy(policies: Policies, request: SubmitRequest, principal: Principal) -> Policy:
-    policy = policies.default(request.task_type) if request.policy is None else policies.named(request.policy)
-    if policy is None or policy.task_type != request.task_type:
-        there_are = sorted(policy.name for policy in policies.all if policy.task_type == request.task_type)
-        raise InvalidRequestError(
-            "$.policy", f"no such policy for {request.task_type}; there are: {', '.join(there_are)}"
-        )
+def _check_allowed(principal: Principal, policy: Policy) -> None:
     if principal.policies is not None and policy.name not in principal.policies:
         allowed = ", ".join(sorted(principal.policies))
-        raise PolicyForbiddenError(
-            "$.policy", f"the key {principal.key_id} may not use the policy {policy.name}; it may use: {allowed}"
-        )
-    return policy
-
-
-def _check_files(request: SubmitRequest, known_files: Collection[str]) -> None:
-    if missing := sorted(set(request.file_ids) - set(known_files)):
-        raise InvalidRequestError(
-            "$.parameters", f"there is no file {', '.join(missing)}: it was never uploaded here, or has expired"
-        )
-
-
-def _checked_callback_url(settings: Settings, request: SubmitRequest) -> str | None:
-    if request.callback_url is None:
-        return None
-    if not settings.callback_secrets:
-        raise InvalidRequestError("$.callback_url", "there are no callbacks here: CALLBACK_SECRET is not set")
-    try:
-        return Destinations(settings.callback_urls).check(request.callback_url)
-    except CallbackUrlError as error:
-        raise InvalidRequestError("$.callback_url", str(error)) from None
+        said = f"the key {principal.key_id} may not use the policy {policy.name}; it may use: {allowed}"
+        raise PolicyForbiddenError(Fault(path="$.policy", message=said))
 
 
 def _fingerprint(request: SubmitRequest) -> bytes:
-    """SHA-256 of all that was asked, the parameters as they were written.
+    """SHA-256 of all that was asked: of the meaning of its JSON, not of its spelling.
 
-    A field that has its default is left out: a request means the same to an engine that knows more fields.
+    The order of an array makes another request, and so does another number (``1`` and ``1.0`` are two). A field that
+    has its default is left out: a request means the same to an engine that knows more fields.
     """
     asked = {
         field.name: value
         for field in msgspec.structs.fields(SubmitRequest)
         if field.name != "parameters" and (value := getattr(request, field.name)) != _default(field)
     }
-    text = msgspec.json.encode(asked, order="deterministic")
-    return hashlib.sha256(text + b"\n" + bytes(request.parameters)).digest()
+    return hashlib.sha256(msgspec.json.encode(asked, order="deterministic")).digest()
 
 
 def _default(field: msgspec.structs.FieldInfo) -> object:

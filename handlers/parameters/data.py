@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -260,52 +259,6 @@ DataProcessing = (
     | DataHistogram
     | DataQuery
 )
-_UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(?P<name>.*)`", re.DOTALL)
-_MISSING_FIELD = re.compile(r"Object missing required field `(?P<name>.*)`")
-_NAMELESS_FIELD = re.compile(r"at `\$\.data\[(?P<row>\d+)\]\[\.\.\.\]`$")
-
-
-def explain(message: str, raw: msgspec.Raw | bytes) -> str:
-    """What msgspec says of parameters that it refuses, with the operation named first and no field without a name.
-
-    Args:
-        message: what msgspec says.
-        raw: the parameters.
-    """
-    if unknown := _UNKNOWN_FIELD.fullmatch(message):
-        names = {field for kind in get_args(DataProcessing) for field in kind.__struct_fields__}
-        if unknown["name"] in names:
-            return f"`{unknown['name']}` does not go with `{_operation(raw)}` - at `$.{unknown['name']}`"
-    elif (missing := _MISSING_FIELD.fullmatch(message)) and missing["name"] != "operation":
-        return f"`{_operation(raw)}` needs `{missing['name']}`"
-    elif nameless := _NAMELESS_FIELD.search(message):
-        name = _refused_field(raw, int(nameless["row"]))
-        return message if name is None else message.replace("[...]`", f".{name}`")
-    return message
-
-
-def _operation(raw: msgspec.Raw | bytes) -> str:
-    """The operation of parameters whose operation is known."""
-
-    class Head(msgspec.Struct):
-        operation: str
-
-    return msgspec.json.decode(raw, type=Head).operation
-
-
-def _refused_field(raw: msgspec.Raw | bytes, row: int) -> str | None:
-    """Name of the first field of a row whose value is refused, which msgspec calls ``[...]``."""
-
-    class Rows(msgspec.Struct):
-        data: list[msgspec.Raw]
-
-    fields = msgspec.json.decode(msgspec.json.decode(raw, type=Rows).data[row], type=dict[str, msgspec.Raw])
-    for name, value in fields.items():
-        try:
-            msgspec.json.decode(value, type=Scalar)
-        except msgspec.ValidationError:
-            return name
-    return None
 
 
 def _refuse_mixture(data: Data, place: str) -> None:

@@ -7,19 +7,18 @@ same types. Standard library and msgspec only, because the API imports this modu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from itertools import chain
 from types import MappingProxyType
 from typing import Any, get_args
 
 import msgspec
 
-from handlers.parameters.data import DataProcessing, DataSource, explain
+from handlers.parameters.data import DataProcessing, DataSource
 from handlers.parameters.decode import decode_json
 from handlers.parameters.documents import DocumentProcessing
+from handlers.parameters.faults import find_faults, is_json
 from handlers.parameters.files import InputFile
 from handlers.parameters.images import ImageProcessing
 from handlers.parameters.models import MlInference
-from handlers.parameters.patterns import in_words
 from handlers.parameters.script import CustomScript
 from handlers.parameters.web import WebScraping
 
@@ -74,9 +73,8 @@ def decode(task_type: str, raw: msgspec.Raw | bytes, *, decoder: Callable[[Any],
     try:
         return decoder(PARAMETERS[task_type]) if decoder else decode_json(raw, PARAMETERS[task_type])
     except msgspec.ValidationError as error:
-        message = _with_choices(task_type, in_words(str(error)))
-        message = explain(message, raw) if task_type == "data_processing" else message
-        raise msgspec.ValidationError(message) from None
+        first = next(iter(find_faults(raw, PARAMETERS[task_type], "$")), None) if is_json(raw) else None
+        raise msgspec.ValidationError(f"{first.message} - at `{first.path}`" if first else str(error)) from None
 
 
 _FEW = 32
@@ -101,24 +99,3 @@ def file_ids(parameters: Any) -> tuple[str, ...]:
             if any(isinstance(one, msgspec.Struct) for one in shown):
                 waiting += inner
     return tuple(found)
-
-
-def _with_choices(task_type: str, message: str) -> str:
-    """msgspec's message about a field that takes one of a few values, with these values."""
-    fault, at, path = message.rpartition(" - at `$.")
-    if not fault.startswith(("Invalid ", "Expected ")) or not (choices := _choices(task_type, path.removesuffix("`"))):
-        return message
-    return f"{fault}; it must be one of: {', '.join(choices)}{at}{path}"
-
-
-def _choices(task_type: str, name: str) -> list[str]:
-    """The values that a field of the parameters may have; none where they are not a few."""
-    kinds = structs(task_type)
-    if name == tag_field(task_type):
-        return [str(kind.__struct_config__.tag) for kind in kinds]
-    for field in chain.from_iterable(map(msgspec.structs.fields, kinds)):
-        if field.name == name:
-            kind = msgspec.inspect.type_info(field.type)
-            kind = kind.type if isinstance(kind, msgspec.inspect.Metadata) else kind
-            return list(map(str, kind.values)) if isinstance(kind, msgspec.inspect.LiteralType) else []
-    return []

@@ -13,7 +13,7 @@ from handlers.parameters import registry as parameters
 from handlers.parameters.script import SCRIPT_NAME
 
 REFUSED = {
-    "no operation": ("data_processing", {"data": []}, "missing required field `operation`"),
+    "no operation": ("data_processing", {"data": []}, "it is required; it must be one of: sum"),
     "unknown operation": ("data_processing", {"operation": "median", "data": []}, "`$.operation`"),
     "text as a number": ("data_processing", {"operation": "sum", "data": [1, "2"]}, "`$.data[1]`"),
     "boolean as a number": ("data_processing", {"operation": "sum", "data": [1, True]}, "`$.data[1]`"),
@@ -38,7 +38,7 @@ REFUSED = {
     ),
     "a choice that is none": (
         "data_processing", {"operation": "join", "data": [], "right": [], "on": ["a"], "how": "outer"},
-        "Invalid enum value 'outer'; it must be one of: full, inner, left, right - at `$.how`",
+        "Invalid enum value 'outer'; it must be one of: inner, left, right, full - at `$.how`",
     ),
     "numbers among objects of the other side": (
         "data_processing", {"operation": "join", "data": [], "right": [{"a": 1}, 2], "on": ["a"]}, "`$.right[1]`",
@@ -46,14 +46,14 @@ REFUSED = {
     "objects among numbers of a table": (
         "data_processing", {"operation": "query", "data": [], "sql": "x", "tables": {"t": [1, {}]}}, "`$.tables.t[1]`",
     ),
-    "no script": ("custom_script", {}, "missing required field `script`"),
+    "no script": ("custom_script", {}, "it is required - at `$.script`"),
     "empty script": ("custom_script", {"script": ""}, "`$.script`"),
     "long script": ("custom_script", {"script": "x" * ((1 << 20) + 1)}, "`$.script`"),
     "script is a number": ("custom_script", {"script": 1}, "`$.script`"),
     "unknown field of a script": ("custom_script", {"script": "x", "arg": 1}, "unknown field `arg`"),
     "not an object": ("custom_script", [], "Expected `object`"),
     "unknown model type": ("ml_inference", {"model_type": "ner", "input_data": "x"}, "`$.model_type`"),
-    "no texts": ("ml_inference", {"model_type": "sentiment"}, "missing required field `input_data`"),
+    "no texts": ("ml_inference", {"model_type": "sentiment"}, "it is required - at `$.input_data`"),
     "a number as a text": ("ml_inference", {"model_type": "sentiment", "input_data": 1}, "`$.input_data`"),
     "a number among texts": ("ml_inference", {"model_type": "sentiment", "input_data": ["x", 1]}, "`$.input_data[1]`"),
     "a long text": ("ml_inference", {"model_type": "sentiment", "input_data": "x" * 100_001}, "`$.input_data`"),

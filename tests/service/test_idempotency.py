@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import uuid4
@@ -63,3 +64,61 @@ def test_two_keys_in_one_request_are_400(client: httpx.Client) -> None:
     """Two readers must not choose differently."""
     headers = [("Idempotency-Key", "a"), ("Idempotency-Key", "b")]
     assert 400 == client.post("/execute", json=task("result = 1"), headers=headers).status_code
+
+
+SAME = {
+    "names in another order": ('{"a":1,"b":[1,2]}', '{"b":[1,2],"a":1}'),
+    "blanks": ('{"a":1}', '{ "a" :\n1 }'),
+    "escapes": ('"é"', '"\\u00e9"'),
+    "the spelling of a number": ("100.0", "1e2"),
+    "names within names": ('[{"x":{"p":1,"q":2}}]', '[{"x":{"q":2,"p":1}}]'),
+}
+OTHER = {
+    "an array in another order": ("[1,2]", "[2,1]"),
+    "another number": ("1", "2"),
+    "a whole number and a fraction": ("1", "1.0"),
+    "a number and a text": ("1", '"1"'),
+    "a name more": ('{"a":1}', '{"a":1,"b":null}'),
+    "nothing and null": ("{}", "null"),
+}
+
+
+def _twice(client: httpx.Client, first: str, second: str) -> tuple[httpx.Response, httpx.Response]:
+    headers = {"Idempotency-Key": str(uuid4()), "Content-Type": "application/json"}
+    body = '{"task_type":"custom_script","parameters":{"script":"result=1","args":%s}}'
+    return client.post("/execute", content=(body % first).encode(), headers=headers), client.post(
+        "/execute", content=(body % second).encode(), headers=headers
+    )
+
+
+@pytest.mark.parametrize(("first", "second"), SAME.values(), ids=SAME)
+def test_json_of_the_same_meaning_is_the_same_request(client: httpx.Client, first: str, second: str) -> None:
+    """An object's names have no order, and JSON has many spellings: RFC 8259."""
+    made, repeated = _twice(client, first, second)
+    assert made.json()["task_id"] == repeated.json()["task_id"]
+    assert "true" == repeated.headers["Idempotent-Replay"]
+
+
+@pytest.mark.parametrize(("first", "second"), OTHER.values(), ids=OTHER)
+def test_json_of_another_meaning_is_another_request(client: httpx.Client, first: str, second: str) -> None:
+    """What may give another result is refused, as far as a key goes."""
+    made, refused = _twice(client, first, second)
+    assert (202, 409) == (made.status_code, refused.status_code)
+
+
+def test_large_requests_are_compared_by_their_meaning_too(client: httpx.Client) -> None:
+    """Those that the checking process reads."""
+    rows = [{"a": number, "b": "x" * 50} for number in range(4000)]
+    turned = [{"b": row["b"], "a": row["a"]} for row in rows]
+    made, repeated = _twice(client, json.dumps(rows), json.dumps(turned))
+    assert made.json()["task_id"] == repeated.json()["task_id"]
+
+
+def test_two_keys_are_told_that_they_are_two(client: httpx.Client) -> None:
+    """The sentence names what is wrong, not the rule for one key."""
+    headers = [("Idempotency-Key", "a"), ("Idempotency-Key", "b"), ("Content-Type", "application/json")]
+    refused = client.post(
+        "/execute", content=b'{"task_type":"custom_script","parameters":{"script":"x"}}', headers=headers
+    )
+    assert 400 == refused.status_code
+    assert "must be given once" in refused.json()["detail"]

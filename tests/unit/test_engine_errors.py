@@ -23,10 +23,15 @@ from engine.model.errors import (
     StoreUnavailableError,
 )
 from engine.service.follow import TooManyFollowersError
+from handlers.parameters.faults import Fault
 
 ANSWERS: dict[str, tuple[Exception, int, str | None]] = {
-    "an invalid request": (InvalidRequestError("$.labels", "must be an object"), 400, None),
-    "a policy that the key does not allow": (PolicyForbiddenError("$.policy", "not for you"), 403, None),
+    "an invalid request": (InvalidRequestError(Fault(path="$.labels", message="must be an object")), 400, None),
+    "a policy that the key does not allow": (
+        PolicyForbiddenError(Fault(path="$.policy", message="not for you")),
+        403,
+        None,
+    ),
     "an idempotency key of another request": (KeyTakenError(), 409, None),
     "a quota": (QuotaError("queued_tasks", 3, 1.2), 429, "2"),
     "a refusal before the body is read": (RequestError(415, "Send JSON."), 415, None),
@@ -53,7 +58,7 @@ def test_exception_says_its_status_and_when_to_try_again(
 
 def test_invalid_part_of_a_request_is_named() -> None:
     """The path stands by itself, for programs, and in the sentence, for people."""
-    problem, _ = problem_of(InvalidRequestError("$.labels", "must be an object"))
+    problem, _ = problem_of(InvalidRequestError(Fault(path="$.labels", message="must be an object")))
     [fault] = problem.errors
     assert ("$.labels", "must be an object") == (fault.path, fault.message)
     assert "$.labels: must be an object" == problem.detail

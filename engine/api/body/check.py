@@ -11,6 +11,7 @@ seconds, and msgspec holds the interpreter's lock meanwhile, so that a thread wo
 from __future__ import annotations
 
 import gc
+import hashlib
 import json
 import re
 import resource
@@ -22,24 +23,25 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 import msgspec
 
-from engine.model.errors import Fault, InvalidRequestError
+from engine.model.errors import InvalidRequestError
 from engine.model.request import LABEL, LABEL_NAME, NO_PARAMETERS, ExecuteItem, ExecuteRequest, SubmitRequest
 from engine.model.status import TASK_TYPES
+from handlers.parameters.faults import MAX_FAULTS, Fault, find_faults, nearest, syntax_fault
 from handlers.parameters.registry import PARAMETERS, decode, file_ids
 from handlers.parameters.script import SCRIPT_NAME
 
 MEMORY_BYTES = 3 << 30
 """Of the checking process. The smallest objects of JSON take twenty times their length."""
-HEAD = struct.Struct(">?Q")
-"""Before a body: whether it is a batch, and its length."""
+HEAD = struct.Struct(">??Q")
+"""Before a body: whether it is a batch, whether it has an idempotency key beside it, and its length."""
 LENGTH = struct.Struct(">Q")
 """Before an answer."""
 MAX_BATCH = 1000
 IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 IDEMPOTENCY_KEY_RULE = "must be 1 to 255 characters of ASCII, without spaces"
-_PLACE = re.compile(r"(?P<message>.*?) - at (?P<name>`key` in )?`(?P<path>\$.*)`", re.DOTALL)
 _CONTAINERS = frozenset((dict, list))
-_IN_WORDS = {
+
+_LABELS_IN_WORDS = {
     f"Expected `str` matching regex {LABEL!r}": "must be text without control characters",
     f"Expected `str` matching regex {LABEL_NAME!r}": "a label's name has letters, digits and _ . / - only",
 }
@@ -53,13 +55,13 @@ class PackedRequest(msgspec.Struct, frozen=True):
     request: SubmitRequest | None = None
     start: int = 0
     end: int = 0
-    fault: Fault | None = None
+    faults: tuple[Fault, ...] = ()
     """Instead of a request: what is wrong with it."""
 
     def unpack(self, body: bytes) -> SubmitRequest | InvalidRequestError:
         """The request with its parameters, which stay a part of ``body``; or why it is invalid."""
-        if self.fault is not None:
-            return InvalidRequestError(self.fault.path, self.fault.message)
+        if self.faults:
+            return InvalidRequestError(*self.faults)
         parameters = msgspec.Raw(memoryview(body)[self.start : self.end])
         return msgspec.structs.replace(cast(SubmitRequest, self.request), parameters=parameters)
 
@@ -69,17 +71,20 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
 
     requests: list[PackedRequest] = []
     """In the order of the body: one, or one for each task of a batch."""
-    fault: Fault | None = None
+    faults: tuple[Fault, ...] = ()
     """What is wrong with the body as a whole."""
 
 
-def check(body: bytes) -> SubmitRequest:
+def check(body: bytes, *, has_key: bool = False) -> SubmitRequest:
     """Check a body; the request's parameters stay a part of it.
 
+    Args:
+        body: of ``POST /execute``.
+        has_key: whether an idempotency key stands for it, so that what it means is worked out.
     Raises:
         InvalidRequestError: what is wrong with it, and where.
     """
-    return _check(body, ExecuteRequest)[0]
+    return _check(body, ExecuteRequest, has_key=has_key)[0]
 
 
 def check_batch(body: bytes) -> list[SubmitRequest | InvalidRequestError]:
@@ -101,12 +106,12 @@ def _check_item(text: bytes) -> SubmitRequest | InvalidRequestError:
         return error
 
 
-def _check(body: bytes, kind: type[ExecuteRequest]) -> tuple[SubmitRequest, msgspec.Struct]:
+def _check(body: bytes, kind: type[ExecuteRequest], *, has_key: bool = False) -> tuple[SubmitRequest, msgspec.Struct]:
     """Check a body; the decoded parameters are given too, only so that the caller decides when they are let go of."""
     request = _decode(body, kind, "a JSON object")
     if request.task_type not in PARAMETERS:
-        raise _unknown_task_type(request.task_type)
-    parameters = _decode_parameters(request)
+        raise InvalidRequestError(_unknown_task_type(request.task_type))
+    parameters = _decode_parameters(request, body)
     _refuse_repeated_names(body, request, parameters)
     key = getattr(request, "idempotency_key", None)
     if key is not None and not IDEMPOTENCY_KEY.fullmatch(key):
@@ -115,15 +120,22 @@ def _check(body: bytes, kind: type[ExecuteRequest]) -> tuple[SubmitRequest, msgs
     found: dict[str, Any] = {
         "script_name": script if script and SCRIPT_NAME.fullmatch(script) else None,
         "file_ids": file_ids(parameters),
+        "parameters_sha256": _meaning(request.parameters) if has_key or key is not None else b"",
     }
     return SubmitRequest(**msgspec.structs.asdict(request), **found), parameters
+
+
+def _meaning(parameters: msgspec.Raw) -> bytes:
+    """SHA-256 of what JSON says: blanks, escapes and the order of an object's names make no difference."""
+    said = msgspec.json.encode(msgspec.json.decode(parameters), order="deterministic")
+    return hashlib.sha256(said).digest()
 
 
 def _pack(found: Iterable[SubmitRequest | InvalidRequestError], body: bytes) -> list[PackedRequest]:
     packed, end = [], 0
     for one in found:
         if isinstance(one, InvalidRequestError):
-            packed.append(PackedRequest(fault=one.errors[0]))
+            packed.append(PackedRequest(faults=one.errors))
         else:
             start, end = _find(body, bytes(one.parameters), end)
             packed.append(PackedRequest(msgspec.structs.replace(one, parameters=NO_PARAMETERS), start, end))
@@ -149,36 +161,68 @@ def _decode(body: bytes, kind: type[Body], form: str) -> Body:
         return msgspec.json.decode(body, type=kind)
     except UnicodeDecodeError as error:
         raise _invalid("$", f"the body is not UTF-8 (byte {error.start})") from None
+    except (msgspec.DecodeError, RecursionError):
+        raise _every_fault(body, kind) from None
+
+
+def _every_fault(body: bytes, kind: type[Body]) -> InvalidRequestError:
+    """What is wrong with a body: that it is no JSON, or else its fields and those of its parameters together."""
+    try:
+        msgspec.json.decode(body)
     except RecursionError:
-        raise _invalid("$", "the JSON is nested too deep") from None
+        return _invalid("$", "the JSON is nested too deep")
+    except msgspec.ValidationError:
+        pass  # a number that nothing can hold, which is a fault of its field
     except msgspec.DecodeError as error:
-        raise _invalid(*_place(str(error), "$")) from None
+        return _invalid("$", syntax_fault(body, str(error)))
+    faults = find_faults(body, kind, "$")
+    try:
+        head = msgspec.json.decode(body, type=_Head)
+    except msgspec.ValidationError:
+        return InvalidRequestError(*map(_in_words, faults))
+    if head.task_type in PARAMETERS:
+        faults += find_faults(head.parameters, PARAMETERS[head.task_type], "$.parameters")
+    elif head.task_type:
+        faults.append(_unknown_task_type(head.task_type))
+    return InvalidRequestError(*map(_in_words, faults[:MAX_FAULTS]))
 
 
-def _decode_parameters(request: ExecuteRequest) -> msgspec.Struct:
+def _in_words(fault: Fault) -> Fault:
+    """The fault of a label by what a label may be, not by a pattern."""
+    return Fault(path=fault.path, message=_LABELS_IN_WORDS.get(fault.message, fault.message))
+
+
+def _every_number(body: bytes, request: ExecuteRequest) -> InvalidRequestError:
+    """What is wrong with parameters of which only the JSON within them can be wrong."""
+    faults = find_faults(request.parameters, Any, "$.parameters")
+    return InvalidRequestError(*faults) if faults else _every_fault(body, type(request))
+
+
+class _Head(msgspec.Struct):
+    """As much of a body as says what its parameters should be."""
+
+    task_type: str = ""
+    parameters: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+def _decode_parameters(request: ExecuteRequest, body: bytes) -> msgspec.Struct:
     try:
         parameters: msgspec.Struct = decode(request.task_type, request.parameters)
-    except msgspec.ValidationError as error:
-        raise _invalid(*_place(str(error), "$.parameters")) from None
+    except msgspec.ValidationError:
+        raise _every_fault(body, type(request)) from None
     return parameters
 
 
-def _unknown_task_type(task_type: str) -> InvalidRequestError:
-    available = ", ".join(sorted(PARAMETERS))
+def _unknown_task_type(task_type: str) -> Fault:
     if task_type in TASK_TYPES:
-        return _invalid("$.task_type", f"{task_type} is not available yet; available: {available}")
-    return _invalid("$.task_type", f"no such task type; available: {', '.join(TASK_TYPES)}")
-
-
-def _place(error: str, root: str) -> tuple[str, str]:
-    """Path and message of a decoder's error whose own path starts at ``root``."""
-    found = _PLACE.fullmatch(error)
-    path, message = (root + found["path"].removeprefix("$"), found["message"]) if found else (root, error)
-    return path, _IN_WORDS.get(message, message)
+        available = ", ".join(sorted(PARAMETERS))
+        return Fault(path="$.task_type", message=f"{task_type} is not available yet; available: {available}")
+    said = f"no such task type; {nearest(task_type, TASK_TYPES)}available: {', '.join(TASK_TYPES)}"
+    return Fault(path="$.task_type", message=said)
 
 
 def _invalid(path: str, message: str) -> InvalidRequestError:
-    return InvalidRequestError(path, message)
+    return InvalidRequestError(Fault(path=path, message=message))
 
 
 def _refuse_repeated_names(body: bytes, request: ExecuteRequest, parameters: msgspec.Struct) -> None:
@@ -191,13 +235,11 @@ def _refuse_repeated_names(body: bytes, request: ExecuteRequest, parameters: msg
     try:
         envelope = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
         fields = msgspec.json.decode(request.parameters, type=dict[str, msgspec.Raw])
-        values = (getattr(parameters, name) for name in parameters.__struct_fields__)
+        values = [getattr(parameters, name) for name in parameters.__struct_fields__]
         colons, names = body.count(b":"), len(envelope) + len(fields) + len(request.labels)
         names += _count_names(values, colons - names)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _invalid(*_place(str(error), "$.parameters")) from None
-    except RecursionError:
-        raise _invalid("$.parameters", "the JSON is nested too deep") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise _every_number(body, request) from None
     if colons == names:
         return
     try:
@@ -242,19 +284,18 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     """Check bodies, each preceded by ``HEAD``, until there are no more."""
     gc.disable()  # what a decoder makes has no cycles, and looking for some would take half of the time
     while len(head := requests.read(HEAD.size)) == HEAD.size:
-        is_batch, length = HEAD.unpack(head)
+        is_batch, has_key, length = HEAD.unpack(head)
         body, decoded = requests.read(length), None
         try:
             if is_batch:
                 reply = Reply(requests=_pack(check_batch(body), body))
             else:
-                request, decoded = _check(body, ExecuteRequest)
+                request, decoded = _check(body, ExecuteRequest, has_key=has_key)
                 reply = Reply(requests=_pack([request], body))
         except InvalidRequestError as error:
-            (fault,) = error.errors
-            reply = Reply(fault=fault)
+            reply = Reply(faults=error.errors)
         except MemoryError:
-            reply = Reply(fault=Fault(path="$", message="this JSON takes too much memory to be checked"))
+            reply = Reply(faults=(Fault(path="$", message="this JSON takes too much memory to be checked"),))
         text = msgspec.json.encode(reply)
         answers.write(LENGTH.pack(len(text)) + text)
         answers.flush()

@@ -40,16 +40,19 @@ class Checker:
         self._process: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
 
-    async def check(self, body: bytes) -> SubmitRequest:
+    async def check(self, body: bytes, *, has_key: bool = False) -> SubmitRequest:
         """Check a body; the request's parameters stay a part of it.
 
+        Args:
+            body: of ``POST /execute``.
+            has_key: whether an idempotency key stands for it.
         Raises:
             InvalidRequestError: what is wrong with it, and where.
             CheckerEndedError: it could not be checked.
         """
         if len(body) <= INLINE_BYTES:
-            return check(body)
-        (found,) = await self._check_apart(body, is_batch=False)
+            return check(body, has_key=has_key)
+        (found,) = await self._check_apart(body, is_batch=False, has_key=has_key)
         if isinstance(found, InvalidRequestError):
             raise found
         return found
@@ -65,15 +68,17 @@ class Checker:
             return check_batch(body)
         return await self._check_apart(body, is_batch=True)
 
-    async def _check_apart(self, body: bytes, *, is_batch: bool) -> list[SubmitRequest | InvalidRequestError]:
+    async def _check_apart(
+        self, body: bytes, *, is_batch: bool, has_key: bool = False
+    ) -> list[SubmitRequest | InvalidRequestError]:
         async with self._turn:
             try:
-                reply = await self._exchange(body, is_batch=is_batch)
+                reply = await self._exchange(HEAD.pack(is_batch, has_key, len(body)), body)
             except BaseException:
                 await self._end()  # it may be in the middle of an answer that nobody reads any more
                 raise
-        if reply.fault is not None:
-            raise InvalidRequestError(reply.fault.path, reply.fault.message)
+        if reply.faults:
+            raise InvalidRequestError(*reply.faults)
         return [packed.unpack(body) for packed in reply.requests]
 
     async def close(self) -> None:
@@ -81,15 +86,15 @@ class Checker:
         async with self._turn:
             await self._end()
 
-    async def _exchange(self, body: bytes, *, is_batch: bool) -> Reply:
+    async def _exchange(self, head: bytes, body: bytes) -> Reply:
         process = await self._started()
         requests, answers = cast(asyncio.StreamWriter, process.stdin), cast(asyncio.StreamReader, process.stdout)
         try:
-            requests.write(HEAD.pack(is_batch, len(body)))
+            requests.write(head)
             requests.write(body)
             await requests.drain()
-            head = await answers.readexactly(LENGTH.size)
-            text = await answers.readexactly(LENGTH.unpack(head)[0])
+            length = await answers.readexactly(LENGTH.size)
+            text = await answers.readexactly(LENGTH.unpack(length)[0])
         except (OSError, asyncio.IncompleteReadError) as error:
             raise CheckerEndedError from error
         return msgspec.json.decode(text, type=Reply)

@@ -160,7 +160,8 @@ async def _accept(request: Connection, state: State, task_id: UUID) -> Accepted:
     key = _idempotency_key(request)
     async with room_for(request, state):
         body = await read_body(request)
-        submitted = msgspec.structs.replace(await state.checker.check(body), idempotency_key=key)
+        checked = await state.checker.check(body, has_key=key is not None)
+        submitted = msgspec.structs.replace(checked, idempotency_key=key)
         return await state.service.submit(principal_of(request), submitted, task_id)
 
 
@@ -178,7 +179,9 @@ def _idempotency_key(request: Connection) -> str | None:
     given = request.headers.getall("idempotency-key", [])
     if not given:
         return None
-    if len(given) > 1 or not IDEMPOTENCY_KEY.fullmatch(given[0]):
+    if len(given) > 1:
+        raise RequestError(400, f"must be given once; it is there {len(given)} times", path="Idempotency-Key")
+    if not IDEMPOTENCY_KEY.fullmatch(given[0]):
         raise RequestError(400, IDEMPOTENCY_KEY_RULE, path="Idempotency-Key")
     return given[0]
 
