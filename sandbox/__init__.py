@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sandbox.egress.address import parse_exceptions
     from sandbox.egress.hosts import is_wide, parse_entry
     from sandbox.errors import HostError, PolicyError, PolicyFault, SandboxError
-    from sandbox.policy.grant import CallGroup, Calls, granted_calls
+    from sandbox.policy.grant import CallGroup, GrantedCalls, granted_calls
     from sandbox.policy.policy import (
         LAYERS,
         Filesystem,
@@ -48,7 +48,7 @@ _HOME = {
     "egress.address": ("parse_exceptions",),
     "egress.hosts": ("is_wide", "parse_entry"),
     "errors": ("HostError", "PolicyError", "PolicyFault", "SandboxError"),
-    "policy.grant": ("CallGroup", "Calls", "granted_calls"),
+    "policy.grant": ("CallGroup", "GrantedCalls", "granted_calls"),
     "policy.policy": (
         "LAYERS", "Filesystem", "Limits", "Network", "Policy", "PolicyFile", "Syscalls", "load_policies", "load_policy",
         "policy_paths", "read_policies", "read_policy",
@@ -67,9 +67,9 @@ __all__ = [
     "LAYERS",
     "Artifact",
     "CallGroup",
-    "Calls",
     "ExitReason",
     "Filesystem",
+    "GrantedCalls",
     "Host",
     "HostError",
     "Isolation",

@@ -53,7 +53,7 @@ class PolicyError(SandboxError):
 
 
 class HostError(SandboxError):
-    """The host lacks a layer that a policy requires: names the layer and how to mend it."""
+    """The host lacks a layer that a policy requires: names the layer and the fix."""
 
     def __init__(self, message: str) -> None:
         super().__init__("host", message)

@@ -1,4 +1,4 @@
-"""What the host offers: each isolation layer, its version, and the mend where it is missing."""
+"""What the host offers: each isolation layer, its version, and the fix where it is missing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True):
     available: bool
     version: str
     detail: str
-    mend: str = ""
+    fix: str = ""
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,10 +104,10 @@ def _namespaces(uid: int, gid: int) -> Layer:
     answer = tried.stdout.strip() or (tried.stderr.strip().splitlines() or ["no answer"])[-1]
     if answer == "ok":
         return Layer(name="namespaces", available=True, version=_NAMESPACES, detail="unprivileged, with capabilities")
-    return Layer(name="namespaces", available=False, version="", detail=f"refused at {answer}", mend=_namespaces_mend())
+    return Layer(name="namespaces", available=False, version="", detail=f"refused at {answer}", fix=_namespaces_fix())
 
 
-def _namespaces_mend() -> str:
+def _namespaces_fix() -> str:
     def setting(name: str) -> str:
         try:
             return Path("/proc/sys", name).read_text(encoding="ascii").strip()
@@ -136,7 +136,7 @@ def _landlock(abi: int) -> Layer:
     return Layer(
         name="landlock", available=False, version=f"ABI {abi}" if abi else "",
         detail=f"the kernel offers ABI {abi}, ABI {landlock.FLOOR_ABI} is needed",
-        mend="Use Linux 5.13 or later, built with CONFIG_SECURITY_LANDLOCK and `landlock` in the `lsm=` boot list.",
+        fix="Use Linux 5.13 or later, built with CONFIG_SECURITY_LANDLOCK and `landlock` in the `lsm=` boot list.",
     )  # fmt: skip
 
 
@@ -147,7 +147,7 @@ def _seccomp() -> Layer:
     except (ImportError, RuntimeError, OSError) as error:
         return Layer(
             name="seccomp", available=False, version="", detail=str(error),
-            mend="Install libseccomp 2.5 or later (package libseccomp2 on Debian and Ubuntu).",
+            fix="Install libseccomp 2.5 or later (package libseccomp2 on Debian and Ubuntu).",
         )  # fmt: skip
     return Layer(name="seccomp", available=True, version=version, detail="default deny, denials reported by name")
 
@@ -157,6 +157,6 @@ def _rlimits(uid: int) -> Layer:
     if os.geteuid() == 0 and uid == 0:
         return Layer(
             name="rlimits", available=False, version="", detail="RLIMIT_NPROC does not bind root",
-            mend="Set SANDBOX_UID to an unprivileged user id.",
+            fix="Set SANDBOX_UID to an unprivileged user id.",
         )  # fmt: skip
     return Layer(name="rlimits", available=True, version="cpu, data, as, nproc, nofile, fsize", detail="getrlimit(2)")

@@ -142,8 +142,8 @@ class Isolation(msgspec.Struct, frozen=True, kw_only=True):
     """Layer name → version or extent, e.g. ``{"landlock": "ABI 7"}``."""
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole answer of one run."""
+class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the supervisor found out about one run: what it did, what the kernel says, what the run wrote."""
 
     exit_reason: ExitReason
     message: str
@@ -159,6 +159,11 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     violations: tuple[Violation, ...] = ()
     artifacts: tuple[Artifact, ...] = ()
     artifacts_refused: tuple[RefusedArtifact, ...] = ()
+
+
+class Result(RunFacts, frozen=True, kw_only=True):
+    """The whole answer of one run: the facts, and under what they came about."""
+
     isolation: Isolation
     policy: str
     policy_digest: str

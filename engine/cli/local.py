@@ -57,7 +57,7 @@ def _print_check(found: HostCheck) -> None:
     yes_no = {True: "[green]yes[/green]", False: "[red]no[/red]"}
     print_table(
         ["layer", "available", "version", "detail", "fix"],
-        [[at.name, yes_no[at.available], at.version, at.detail, at.mend] for at in found.host.layers],
+        [[at.name, yes_no[at.available], at.version, at.detail, at.fix] for at in found.host.layers],
     )
     if found.fault:
         print(f"error: {found.fault}", file=sys.stderr)

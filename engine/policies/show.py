@@ -9,7 +9,7 @@ from __future__ import annotations
 import textwrap
 from types import MappingProxyType
 
-from sandbox import Calls, Policy, PolicyFile, granted_calls, is_wide
+from sandbox import GrantedCalls, Policy, PolicyFile, granted_calls, is_wide
 
 WIDTH = 118
 _KEY, _VALUE = 18, 12
@@ -140,7 +140,7 @@ def _network(policy: Policy) -> list[str]:
     ]
 
 
-def _calls(calls: Calls) -> list[str]:
+def _calls(calls: GrantedCalls) -> list[str]:
     lines = [
         f"SYSTEM CALLS: {calls.count}; others are denied, and named in `violations` (but for what libraries probe for)"
     ]

@@ -12,21 +12,21 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import Final, Literal, NamedTuple
 
 Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
+IPNetwork = IPv4Network | IPv6Network
 
 
-class Special(NamedTuple):
+class SpecialNetwork(NamedTuple):
     """A network that is not public."""
 
-    network: Network
+    network: IPNetwork
     what: str
     source: str
     kind: Literal["private", "reserved", "never"]
     """``private``: opened by ``deny_private = false`` or an exception; ``reserved``: by an exception; ``never``."""
 
 
-def _rows(kind: Literal["private", "reserved", "never"], *rows: tuple[str, str, str]) -> tuple[Special, ...]:
-    return tuple(Special(ip_network(network), what, source, kind) for network, what, source in rows)
+def _rows(kind: Literal["private", "reserved", "never"], *rows: tuple[str, str, str]) -> tuple[SpecialNetwork, ...]:
+    return tuple(SpecialNetwork(ip_network(network), what, source, kind) for network, what, source in rows)
 
 
 SPECIAL: Final = (
@@ -108,7 +108,7 @@ _IN_THE_LAST_32_BITS: Final = tuple(
 _LOCAL_NAT64: Final = IPv6Network("64:ff9b:1::/48")
 
 
-def why_refused(address: Address, exceptions: tuple[Network, ...] = (), *, deny_private: bool = True) -> str | None:
+def why_refused(address: Address, exceptions: tuple[IPNetwork, ...] = (), *, deny_private: bool = True) -> str | None:
     """Why no run may be connected to ``address``, or ``None`` when it may.
 
     Args:
@@ -148,7 +148,7 @@ def embedded(address: Address) -> tuple[IPv4Address, ...]:
     return ()
 
 
-def parse_exceptions(text: str) -> tuple[Network, ...]:
+def parse_exceptions(text: str) -> tuple[IPNetwork, ...]:
     """Read ``EGRESS_ALLOW_PRIVATE``: networks or addresses with commas between, e.g. ``10.1.0.0/16, 192.168.7.9``.
 
     Raises:
@@ -157,7 +157,7 @@ def parse_exceptions(text: str) -> tuple[Network, ...]:
     return tuple(_parse_exception(part) for part in (raw.strip() for raw in text.split(",")) if part)
 
 
-def _parse_exception(text: str) -> Network:
+def _parse_exception(text: str) -> IPNetwork:
     try:
         network = ip_network(text, strict=True)
     except ValueError as error:
@@ -173,23 +173,23 @@ def _parse_exception(text: str) -> Network:
     return network
 
 
-def _special(address: Address) -> Special | None:
+def _special(address: Address) -> SpecialNetwork | None:
     return next((one for one in SPECIAL if address in one.network), None)
 
 
-def _within(address: Address, networks: tuple[Network, ...]) -> bool:
+def _within(address: Address, networks: tuple[IPNetwork, ...]) -> bool:
     return any(address in network for network in networks)
 
 
-def _named_exactly(address: Address, networks: tuple[Network, ...]) -> bool:
+def _named_exactly(address: Address, networks: tuple[IPNetwork, ...]) -> bool:
     return any(network.num_addresses == 1 and network.network_address == address for network in networks)
 
 
-def _overlap(one: Network, other: Network) -> bool:
+def _overlap(one: IPNetwork, other: IPNetwork) -> bool:
     return one.version == other.version and one.overlaps(other)
 
 
-def _holds(outer: Network, inner: Network) -> bool:
+def _holds(outer: IPNetwork, inner: IPNetwork) -> bool:
     if isinstance(outer, IPv4Network):
         return isinstance(inner, IPv4Network) and inner.subnet_of(outer)
     return isinstance(inner, IPv6Network) and inner.subnet_of(outer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from sandbox.egress.decisions import Decision, Refused
-from sandbox.egress.hosts import Host, parse_host
+from sandbox.egress.hosts import EgressHost, parse_host
 
 _HANDSHAKE: Final = b"\x16"
 _CLIENT_HELLO: Final = b"\x01"
@@ -52,7 +52,7 @@ def is_whole(data: bytes | bytearray) -> bool:
     return _hello(bytes(data)) is not None
 
 
-def check(data: bytes | bytearray, host: Host) -> None:
+def check(data: bytes | bytearray, host: EgressHost) -> None:
     """Compare the name that a whole ClientHello asks for with the host of the CONNECT before it.
 
     Raises:

@@ -10,7 +10,7 @@ import re
 from typing import Final, Literal, NamedTuple
 
 from sandbox.egress.decisions import Decision, Refused
-from sandbox.egress.hosts import Host, parse_host, parse_port, split_port
+from sandbox.egress.hosts import EgressHost, parse_host, parse_port, split_port
 
 END: Final = b"\r\n\r\n"
 MAX_FIELDS: Final = 128
@@ -29,43 +29,43 @@ _OF_ONE_CONNECTION: Final = frozenset({
 """Written anew or left out, RFC 9110, 7.6.1; so is all that begins with ``proxy-``. Alt-Svc names other hosts, and
 X-Egress-Decision is the proxy's own word."""
 
-Body = int | Literal["chunked"] | None
+Framing = int | Literal["chunked"] | None
 """How a body is framed: its length in bytes, chunks, or neither: then a request has none, a response all that comes."""
 
 
-class Field(NamedTuple):
+class HeaderField(NamedTuple):
     """One header."""
 
     name: str
     value: str
 
 
-class Request(NamedTuple):
+class RequestHead(NamedTuple):
     """A request, understood."""
 
     method: str
-    host: Host
+    host: EgressHost
     port: int
     target: str
     """Path and query; empty for CONNECT."""
-    fields: tuple[Field, ...]
+    fields: tuple[HeaderField, ...]
     """What is passed on."""
-    body: Body
+    body: Framing
     expects_continue: bool
 
     def encode(self) -> bytes:
         """The head as the host gets it."""
-        host = Field("Host", self.host.with_port(self.port).removesuffix(":80"))
+        host = HeaderField("Host", self.host.with_port(self.port).removesuffix(":80"))
         return _encode(f"{self.method} {self.target} HTTP/1.1", (host, *self.fields), self.body)
 
 
-class Response(NamedTuple):
+class ResponseHead(NamedTuple):
     """The head of a response, understood."""
 
     status: int
     reason: str
-    fields: tuple[Field, ...]
-    body: Body
+    fields: tuple[HeaderField, ...]
+    body: Framing
     has_body: bool
     """False where a body never follows, whatever the head says of one."""
 
@@ -74,7 +74,7 @@ class Response(NamedTuple):
         return _encode(f"HTTP/1.1 {self.status} {self.reason}", self.fields, self.body)
 
 
-def _encode(first: str, fields: tuple[Field, ...], body: Body) -> bytes:
+def _encode(first: str, fields: tuple[HeaderField, ...], body: Framing) -> bytes:
     lines = [first, *(f"{name}: {value}" for name, value in fields)]
     if body == "chunked":
         lines.append("Transfer-Encoding: chunked")
@@ -89,7 +89,7 @@ def is_hopeless(head: bytearray, start: int) -> bool:
     return _NOT_IN_A_HEAD.search(head, max(start - 1, 0), end) is not None
 
 
-def parse_request(head: bytes) -> Request:
+def parse_request(head: bytes) -> RequestHead:
     """Read the head of a request, up to and with the empty line.
 
     Raises:
@@ -101,7 +101,7 @@ def parse_request(head: bytes) -> Request:
         raise Refused(Decision.BAD_REQUEST, str(error)) from error
 
 
-def parse_response(head: bytes, method: str) -> Response:
+def parse_response(head: bytes, method: str) -> ResponseHead:
     """Read the head of a response to a request of ``method``, up to and with the empty line.
 
     Raises:
@@ -116,7 +116,7 @@ def parse_response(head: bytes, method: str) -> Response:
 # -- requests
 
 
-def _parse_request(head: bytes) -> Request:
+def _parse_request(head: bytes) -> RequestHead:
     first, fields = _split(head)
     line = _REQUEST_LINE.fullmatch(first)
     if line is None:
@@ -131,7 +131,7 @@ def _parse_request(head: bytes) -> Request:
         raise ValueError("CONNECT has no body")
     _only(named.get("proxy-authorization", [""]), "Proxy-Authorization")
     body = _framing(named)
-    return Request(
+    return RequestHead(
         method=method,
         host=host,
         port=port,
@@ -142,7 +142,7 @@ def _parse_request(head: bytes) -> Request:
     )
 
 
-def _parse_url(method: str, target: str) -> tuple[Host, int, str]:
+def _parse_url(method: str, target: str) -> tuple[EgressHost, int, str]:
     if method not in METHODS:
         raise ValueError(f"the method must be one of {', '.join(METHODS)}, CONNECT")
     found = _TARGET.fullmatch(target)
@@ -156,7 +156,7 @@ def _parse_url(method: str, target: str) -> tuple[Host, int, str]:
     return *_parse_authority(authority, 80), path if path.startswith("/") else "/" + path
 
 
-def _parse_authority(text: str, default_port: int | None) -> tuple[Host, int]:
+def _parse_authority(text: str, default_port: int | None) -> tuple[EgressHost, int]:
     if "@" in text:
         raise ValueError("the URL holds a user name")
     name, port = split_port(text)
@@ -167,7 +167,7 @@ def _parse_authority(text: str, default_port: int | None) -> tuple[Host, int]:
     return parse_host(name), default_port
 
 
-def _check_host_field(values: list[str], host: Host, port: int, *, connect: bool) -> None:
+def _check_host_field(values: list[str], host: EgressHost, port: int, *, connect: bool) -> None:
     """One Host header that says what the URL says. CONNECT may come without: ``http.client`` before 3.12 sends none."""
     if connect and not values:
         return
@@ -188,7 +188,7 @@ def _expects_continue(named: dict[str, list[str]]) -> bool:
 # -- responses
 
 
-def _parse_response(head: bytes, method: str) -> Response:
+def _parse_response(head: bytes, method: str) -> ResponseHead:
     first, fields = _split(head)
     line = _STATUS_LINE.fullmatch(first)
     if line is None:
@@ -198,7 +198,7 @@ def _parse_response(head: bytes, method: str) -> Response:
         raise ValueError("it changes the protocol, which nobody asked for")
     body = _framing(named)
     never = status < 200 or status in (204, 304)
-    return Response(
+    return ResponseHead(
         status=status,
         reason=line[2] or "",
         fields=_passed_on(fields, named),
@@ -210,7 +210,7 @@ def _parse_response(head: bytes, method: str) -> Response:
 # -- both
 
 
-def _split(head: bytes) -> tuple[str, list[Field]]:
+def _split(head: bytes) -> tuple[str, list[HeaderField]]:
     """The first line, and the headers."""
     if _NOT_IN_A_HEAD.search(head):
         raise ValueError("the head holds control characters, or line ends other than CR LF")
@@ -222,14 +222,14 @@ def _split(head: bytes) -> tuple[str, list[Field]]:
     return first, [_parse_field(line) for line in lines]
 
 
-def _parse_field(line: str) -> Field:
+def _parse_field(line: str) -> HeaderField:
     found = _FIELD.fullmatch(line)
     if found is None:
         raise ValueError("a header is not NAME: VALUE, or is folded over two lines")
-    return Field(found[1], found[2])
+    return HeaderField(found[1], found[2])
 
 
-def _by_name(fields: list[Field]) -> dict[str, list[str]]:
+def _by_name(fields: list[HeaderField]) -> dict[str, list[str]]:
     named: dict[str, list[str]] = {}
     for field in fields:
         named.setdefault(field.name.lower(), []).append(field.value)
@@ -242,7 +242,7 @@ def _only(values: list[str], name: str) -> str:
     return values[0]
 
 
-def _framing(named: dict[str, list[str]]) -> Body:
+def _framing(named: dict[str, list[str]]) -> Framing:
     lengths, codings = named.get("content-length", []), named.get("transfer-encoding", [])
     if len(lengths) + len(codings) > 1:
         raise ValueError("the length of the body is given more than once")
@@ -255,7 +255,7 @@ def _framing(named: dict[str, list[str]]) -> Body:
     return int(lengths[0]) if lengths else None
 
 
-def _passed_on(fields: list[Field], named: dict[str, list[str]]) -> tuple[Field, ...]:
+def _passed_on(fields: list[HeaderField], named: dict[str, list[str]]) -> tuple[HeaderField, ...]:
     """The headers that are not of this one connection, RFC 9110, 7.6.1."""
     options = {option.strip().lower() for value in named.get("connection", []) for option in value.split(",")}
     dropped = _OF_ONE_CONNECTION | options

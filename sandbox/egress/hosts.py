@@ -15,7 +15,7 @@ import re
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Final, Literal, NamedTuple
 
-from sandbox.egress.address import Address, Network, why_refused
+from sandbox.egress.address import Address, IPNetwork, why_refused
 
 MAX_NAME = 253
 _LABEL: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
@@ -38,7 +38,7 @@ _ANYBODYS: Final = frozenset({
 """Domains below which anybody can have a name. Not complete: for warnings, not for decisions."""
 
 
-class Host(NamedTuple):
+class EgressHost(NamedTuple):
     """A host as a request or an entry names it."""
 
     name: str
@@ -51,15 +51,15 @@ class Host(NamedTuple):
         return f"[{self.name}]:{port}" if ":" in self.name else f"{self.name}:{port}"
 
 
-class Entry(NamedTuple):
+class AllowEntry(NamedTuple):
     """One entry of ``network.allow``."""
 
     kind: Literal["any", "below", "exactly"]
-    host: Host
+    host: EgressHost
     """Of ``any`` the name is empty."""
     port: int
 
-    def covers(self, host: Host, port: int) -> bool:
+    def covers(self, host: EgressHost, port: int) -> bool:
         """Whether a request for ``host`` and ``port`` is granted by this entry."""
         if port != self.port:
             return False
@@ -68,7 +68,7 @@ class Entry(NamedTuple):
         return host.address is None and (self.kind == "any" or host.name.endswith("." + self.host.name))
 
 
-def parse_host(text: str) -> Host:
+def parse_host(text: str) -> EgressHost:
     """Read a host as it stands in a URL: a name, an IPv4 address, or an IPv6 address in brackets.
 
     Raises:
@@ -84,27 +84,27 @@ def parse_host(text: str) -> Host:
         return _parse_ipv4(name, text)
     if len(name) > MAX_NAME or not all(_LABEL.fullmatch(label) for label in labels):
         raise ValueError("a host must be labels of letters, digits and hyphens with dots between")
-    return Host(name)
+    return EgressHost(name)
 
 
-def _parse_ipv4(name: str, text: str) -> Host:
+def _parse_ipv4(name: str, text: str) -> EgressHost:
     try:
         address = IPv4Address(name)
     except AddressValueError:
         address = None
     if address is None or name != text:
         raise ValueError("an IPv4 address must be four decimal numbers with dots between")
-    return Host(str(address), address)
+    return EgressHost(str(address), address)
 
 
-def _parse_ipv6(text: str) -> Host:
+def _parse_ipv6(text: str) -> EgressHost:
     try:
         address = IPv6Address(text[1:-1]) if text.endswith("]") and "%" not in text else None
     except ValueError:
         address = None
     if address is None:
         raise ValueError("an IPv6 address must stand in brackets and have no zone")
-    return Host(str(address), address)
+    return EgressHost(str(address), address)
 
 
 def parse_port(text: str) -> int:
@@ -126,7 +126,7 @@ def split_port(text: str) -> tuple[str, str | None]:
     return host, port
 
 
-def parse_entry(text: str) -> Entry:
+def parse_entry(text: str) -> AllowEntry:
     """Read one entry of ``network.allow``.
 
     Raises:
@@ -139,7 +139,7 @@ def parse_entry(text: str) -> Entry:
     if left == "*":
         if port not in _ANY_PORTS:
             raise ValueError('"*" is for ports 80 and 443 only; name the hosts for any other')
-        return Entry("any", Host(""), port)
+        return AllowEntry("any", EgressHost(""), port)
     below, rest = left.startswith("*."), left.removeprefix("*.")
     if "*" in rest:
         raise ValueError('"*" stands alone or first and before a dot, as in "*.example.com:443"')
@@ -148,10 +148,10 @@ def parse_entry(text: str) -> Entry:
         raise ValueError(f"write it as {host.with_port(port)}: lower case, no final dot")
     if below and host.address is not None:
         raise ValueError("there is nothing below an address")
-    return Entry("below" if below else "exactly", host, port)
+    return AllowEntry("below" if below else "exactly", host, port)
 
 
-def entry_fault(text: str, *, deny_private: bool, exceptions: tuple[Network, ...] = ()) -> str | None:
+def entry_fault(text: str, *, deny_private: bool, exceptions: tuple[IPNetwork, ...] = ()) -> str | None:
     """Why ``text`` cannot stand in ``network.allow``, or ``None`` when it can.
 
     Args:
@@ -163,12 +163,12 @@ def entry_fault(text: str, *, deny_private: bool, exceptions: tuple[Network, ...
         entry = parse_entry(text)
     except ValueError as error:
         return str(error)
-    mend = "deny_private refuses it whenever it is asked for; EGRESS_ALLOW_PRIVATE would have to name it"
+    remedy = "deny_private refuses it whenever it is asked for; EGRESS_ALLOW_PRIVATE would have to name it"
     if entry.host.address is not None:
         fault = why_refused(entry.host.address, exceptions, deny_private=deny_private)
-        return f"{fault}: {mend}" if fault else None
+        return f"{fault}: {remedy}" if fault else None
     if deny_private and not exceptions and entry.kind != "any" and is_internal(entry.host.name):
-        return f"a name of private networks: {mend}"
+        return f"a name of private networks: {remedy}"
     return None
 
 
@@ -194,7 +194,7 @@ def is_wide(text: str) -> bool:
     return registry or any(entry.host.name == one or entry.host.name.endswith("." + one) for one in _ANYBODYS)
 
 
-class Rules:
+class AllowList:
     """The hosts of one policy."""
 
     def __init__(self, allow: tuple[str, ...]) -> None:
@@ -207,6 +207,6 @@ class Rules:
         """
         self._entries = tuple(parse_entry(text) for text in allow)
 
-    def allow(self, host: Host, port: int) -> bool:
+    def grants(self, host: EgressHost, port: int) -> bool:
         """Whether any entry covers ``host`` and ``port``."""
         return any(entry.covers(host, port) for entry in self._entries)

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
 from typing import Final
 
-from sandbox.egress.address import Address, Network, why_refused
+from sandbox.egress.address import Address, IPNetwork, why_refused
 from sandbox.egress.decisions import Decision, Refused
-from sandbox.egress.hosts import Host, is_internal
+from sandbox.egress.hosts import EgressHost, is_internal
 
 Resolve = Callable[[str], Awaitable[Sequence[str]]]
 """Name → its addresses as text. Raises ``OSError`` when it has none."""
@@ -50,7 +50,7 @@ class Lookup:
     """Looks names up for one run."""
 
     def __init__(
-        self, resolve: Resolve, exceptions: tuple[Network, ...], *, deny_private: bool, at_once: int = 4
+        self, resolve: Resolve, exceptions: tuple[IPNetwork, ...], *, deny_private: bool, at_once: int = 4
     ) -> None:
         """
         Args:
@@ -65,7 +65,7 @@ class Lookup:
         self._places = asyncio.Semaphore(at_once)
         self._asking: set[asyncio.Future[Sequence[str]]] = set()
 
-    async def addresses(self, host: Host) -> tuple[Address, ...]:
+    async def addresses(self, host: EgressHost) -> tuple[Address, ...]:
         """The addresses of a host, all of them fit to be dialled.
 
         Raises:
@@ -101,7 +101,7 @@ class Lookup:
         if not asking.cancelled():
             asking.exception()  # seen, even when who asked has gone
 
-    def _checked(self, host: Host, text: str) -> Address:
+    def _checked(self, host: EgressHost, text: str) -> Address:
         try:
             address = ip_address(text) if "%" not in text else None
         except ValueError:

@@ -15,12 +15,11 @@ from ipaddress import IPv6Address
 from typing import Any, Final, TypeVar
 
 from sandbox.egress import greeting, heads
-from sandbox.egress.address import Address
-from sandbox.egress.address import Network as IPNetwork
+from sandbox.egress.address import Address, IPNetwork
 from sandbox.egress.decisions import Decision, Ledger, Refused, answer
-from sandbox.egress.hosts import Rules
+from sandbox.egress.hosts import AllowList
 from sandbox.egress.lookup import Lookup, Resolve
-from sandbox.egress.wire import Budget, Wire, pour, pour_chunks
+from sandbox.egress.metered_socket import ByteBudget, MeteredSocket, pour, pour_chunks
 from sandbox.policy.policy import Network
 from sandbox.result import EgressRow
 
@@ -51,10 +50,10 @@ class Proxy:
             exceptions: private networks that the operator opens.
         """
         self.network = network
-        self.rules = Rules(network.allow)
+        self.allowed = AllowList(network.allow)
         self.lookup = Lookup(resolve, exceptions, deny_private=network.deny_private)
-        self.into = Budget(network.in_mib << 20, "in_mib")
-        self.out = Budget(network.out_mib << 20, "out_mib")
+        self.into = ByteBudget(network.in_mib << 20, "in_mib")
+        self.out = ByteBudget(network.out_mib << 20, "out_mib")
         self.ledger = Ledger()
         self._served = 0
         self._open: set[asyncio.Task[None]] = set()
@@ -91,11 +90,11 @@ class Proxy:
                 self.ledger.add("", 0, refused.decision)
                 sock.close()
             else:
-                self._begin(Connection(self, sock), refused)
+                self._begin(ProxiedConnection(self, sock), refused)
             # accepting goes on without a turn of the loop for as long as somebody waits: a flood would stop the worker
             await asyncio.sleep(_FLOOD_PAUSE_S if refused else 0)
 
-    def _begin(self, connection: Connection, refused: Refused | None) -> None:
+    def _begin(self, connection: ProxiedConnection, refused: Refused | None) -> None:
         task = asyncio.get_running_loop().create_task(connection.serve(refused))
         self._open.add(task)
         task.add_done_callback(self._open.discard)
@@ -110,14 +109,14 @@ class Proxy:
         return None
 
 
-class Connection:
+class ProxiedConnection:
     """One connection of the run, and the one that is made for it."""
 
     def __init__(self, proxy: Proxy, sock: socket.socket) -> None:
         self._proxy = proxy
         self._caps = proxy.network
-        self._run = Wire(sock, _RunLeftError)
-        self._upstream: Wire | None = None
+        self._run = MeteredSocket(sock, _RunLeftError)
+        self._upstream: MeteredSocket | None = None
         self._host, self._port = "", 0
         self._decision = Decision.RUN_ENDED
         self._answered = False
@@ -164,7 +163,7 @@ class Connection:
             await self._forward(request, self._upstream)
         self._run.finish()
 
-    async def _read_request(self) -> heads.Request | None:
+    async def _read_request(self) -> heads.RequestHead | None:
         """The request, ``None`` when the run closed without one."""
         limit_bytes = self._caps.head_kib << 10
         head = await self._in_time(self._run.read_head(limit_bytes), "the request's head")
@@ -176,14 +175,14 @@ class Connection:
         self._host, self._port = request.host.name, request.port
         return request
 
-    def _check_host(self, request: heads.Request) -> None:
-        if not self._proxy.rules.allow(request.host, request.port):
+    def _check_host(self, request: heads.RequestHead) -> None:
+        if not self._proxy.allowed.grants(request.host, request.port):
             raise Refused(
                 Decision.HOST_NOT_ALLOWED,
                 f"the policy grants no connection to {request.host.with_port(request.port)} (network.allow)",
             )
 
-    async def _connect(self, request: heads.Request) -> Wire:
+    async def _connect(self, request: heads.RequestHead) -> MeteredSocket:
         """Look the host up once and dial what was found, one address after the other."""
         addresses = await self._proxy.lookup.addresses(request.host)
         for count_left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
@@ -191,10 +190,10 @@ class Connection:
             with contextlib.suppress(OSError, TimeoutError):
                 async with asyncio.timeout(patience_s):
                     sock = await _dial(address, request.port)
-                return Wire(sock, _upstream_broke, into=self._proxy.into, out=self._proxy.out)
+                return MeteredSocket(sock, _upstream_broke, into=self._proxy.into, out=self._proxy.out)
         raise Refused(Decision.CONNECT_FAILED, f"{request.host.with_port(request.port)} takes no connection")
 
-    async def _tunnel(self, request: heads.Request, upstream: Wire) -> None:
+    async def _tunnel(self, request: heads.RequestHead, upstream: MeteredSocket) -> None:
         """Say that the way is open, hold the TLS greeting against the host asked for, then pass on both ways."""
         self._answered = True
         await self._run.send(_ESTABLISHED)
@@ -217,7 +216,7 @@ class Connection:
                 return False
         return True
 
-    async def _forward(self, request: heads.Request, upstream: Wire) -> None:
+    async def _forward(self, request: heads.RequestHead, upstream: MeteredSocket) -> None:
         """Send the request on, and what is answered back. The host may answer before it has the whole body."""
         await upstream.send(request.encode())
         if request.expects_continue:
@@ -237,7 +236,7 @@ class Connection:
             body.cancel()
             await asyncio.gather(body, return_exceptions=True)
 
-    async def _send_body(self, request: heads.Request, upstream: Wire) -> None:
+    async def _send_body(self, request: heads.RequestHead, upstream: MeteredSocket) -> None:
         try:
             if request.body is not None:
                 await _send_on(self._run, upstream, request.body)
@@ -246,7 +245,7 @@ class Connection:
         except ValueError as error:
             raise Refused(Decision.BAD_REQUEST, f"the request's body cannot be read: {error}") from None
 
-    async def _read_response(self, request: heads.Request, upstream: Wire) -> heads.Response:
+    async def _read_response(self, request: heads.RequestHead, upstream: MeteredSocket) -> heads.ResponseHead:
         limit_bytes = self._caps.head_kib << 10
         for _ in range(_MAX_INTERIM):
             head = await self._in_time(upstream.read_head(limit_bytes), "the host's answer")
@@ -315,14 +314,14 @@ async def _dial(address: Address, port: int) -> socket.socket:
     return sock
 
 
-async def _send_on(source: Wire, sink: Wire, body: heads.Body) -> None:
+async def _send_on(source: MeteredSocket, sink: MeteredSocket, body: heads.Framing) -> None:
     if body == "chunked":
         await pour_chunks(source, sink)
     else:
         await pour(source, sink, body)
 
 
-async def _pass_on(source: Wire, sink: Wire) -> None:
+async def _pass_on(source: MeteredSocket, sink: MeteredSocket) -> None:
     await pour(source, sink, None)
     sink.finish()
 

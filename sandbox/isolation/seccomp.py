@@ -255,7 +255,7 @@ def has_call(listener: int) -> bool | None:
     return None if events & (select.POLLHUP | select.POLLERR) else False
 
 
-class Call(NamedTuple):
+class HeldCall(NamedTuple):
     """A call that waits for its answer."""
 
     identity: int
@@ -266,7 +266,7 @@ class Call(NamedTuple):
     """The first argument, from the caller's register: nobody can change it any more."""
 
 
-def take_call(listener: int) -> Call | None:
+def take_call(listener: int) -> HeldCall | None:
     """The next call that waits, ``None`` if its caller died meanwhile: struct seccomp_notif, seccomp_unotify(2)."""
     notification = bytearray(_NOTIF_BYTES)
     try:
@@ -277,17 +277,17 @@ def take_call(listener: int) -> Call | None:
         raise
     # u64 id, u32 pid, u32 flags, struct seccomp_data {int nr, u32 arch, u64 instruction_pointer, u64 args[6]}
     identity, pid, _flags, number, _arch, _at, argument = struct.unpack_from("=QIIiIQQ", notification)
-    return Call(identity, pid, number, argument)
+    return HeldCall(identity, pid, number, argument)
 
 
-def deny(listener: int, call: Call) -> str:
+def deny(listener: int, call: HeldCall) -> str:
     """Refuse a call and return its name, ``syscall_N`` for a number without one."""
     name = syscall_name(call.number)
     _answer(listener, call, error=errno.ENOSYS if name is None else errno.EPERM)
     return name or f"syscall_{call.number}"
 
 
-def let_through(listener: int, call: Call) -> bool:
+def let_through(listener: int, call: HeldCall) -> bool:
     """Let the kernel carry the call out, and say whether its caller was still waiting for that.
 
     Only for calls whose meaning lies in registers, not in memory.
@@ -295,7 +295,7 @@ def let_through(listener: int, call: Call) -> bool:
     return _answer(listener, call, flags=_CONTINUE)
 
 
-def _answer(listener: int, call: Call, *, error: int = 0, flags: int = 0) -> bool:
+def _answer(listener: int, call: HeldCall, *, error: int = 0, flags: int = 0) -> bool:
     # struct seccomp_notif_resp: u64 id, s64 val, s32 error, u32 flags
     answer = bytearray(struct.pack("=QqiI", call.identity, 0, -error, flags))
     try:

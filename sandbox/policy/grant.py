@@ -18,7 +18,7 @@ class CallGroup(msgspec.Struct, frozen=True, kw_only=True):
     calls: tuple[str, ...]
 
 
-class Calls(msgspec.Struct, frozen=True, kw_only=True):
+class GrantedCalls(msgspec.Struct, frozen=True, kw_only=True):
     """Every system call that a run may make in the ``full`` isolation profile; all others are denied."""
 
     groups: tuple[CallGroup, ...]
@@ -37,7 +37,7 @@ class Calls(msgspec.Struct, frozen=True, kw_only=True):
         return sum(len(group.calls) for group in self.groups) + len(self.extra) + len(self.partly)
 
 
-def granted_calls(policy: Policy) -> Calls:
+def granted_calls(policy: Policy) -> GrantedCalls:
     """What the filter of a policy lets through."""
     table = ALLOWED | (PROCESSES if policy.syscalls.profile == "processes" else {})
     partly = PARTLY | (PARTLY_NETWORK if policy.network.allow else {})
@@ -46,7 +46,7 @@ def granted_calls(policy: Policy) -> Calls:
         for reason, calls in table.items()
     ]
     whole = {call for group in groups for call in group.calls}
-    return Calls(
+    return GrantedCalls(
         groups=tuple(groups),
         extra=tuple(call for call in policy.syscalls.allow if call not in whole),
         partly=partly,

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from sandbox.egress.address import Network as IPNetwork
+from sandbox.egress.address import IPNetwork
 from sandbox.egress.hosts import entry_fault
 from sandbox.errors import PolicyError, PolicyFault
 from sandbox.isolation.syscalls import ANSWERED, PARTLY, PARTLY_NETWORK, QUIET

@@ -17,7 +17,7 @@ from sandbox.pool.pool import Pool, PoolStats
 from sandbox.pool.template import Template
 from sandbox.probe import Host
 from sandbox.result import Isolation, Result
-from sandbox.run.watch import OnOutput, OnProgress
+from sandbox.run.pipes import OnOutput, OnProgress
 
 
 class SplitPool:
@@ -56,12 +56,12 @@ class SplitPool:
             raise
 
     async def __aenter__(self) -> Self:
-        """Start; see there."""
+        """Start both pools, as ``start`` does."""
         await self.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close."""
+        """Close both pools, as ``close`` does."""
         await self.close()
 
     async def run(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from sandbox.egress.address import Network as IPNetwork
+from sandbox.egress.address import IPNetwork
 from sandbox.errors import HostError
 from sandbox.isolation import network
 from sandbox.policy.policy import Policy

@@ -19,7 +19,7 @@ from sandbox.errors import SandboxError
 from sandbox.inside.child import RESPONSE
 from sandbox.inside.plan import Plan
 from sandbox.inside.zygote import EXIT, EXITED, FAILED, FORKED, HEAD, READY, SPAWN
-from sandbox.run.child_handle import Child, ExitFacts
+from sandbox.run.child_handle import ChildHandle, ExitFacts
 from sandbox.run.workspace import FolderWorkspace, TmpfsWorkspace, Workspace, remove_folder
 
 START_TIMEOUT_S = 60.0
@@ -37,7 +37,7 @@ class ZygoteClient:
         self._code = code
         self._loop = asyncio.get_running_loop()
         self._forking: dict[int, asyncio.Future[int]] = {}
-        self._children: dict[int, Child] = {}
+        self._children: dict[int, ChildHandle] = {}
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._childless = asyncio.Event()
         self._closed = False
@@ -84,7 +84,7 @@ class ZygoteClient:
             start_new_session=True,
         )
 
-    async def spawn(self, *, rehearse: bool) -> Child:
+    async def spawn(self, *, rehearse: bool) -> ChildHandle:
         """Have a child forked and locked down, wait until it is ready.
 
         Args:
@@ -106,7 +106,7 @@ class ZygoteClient:
 
     async def _fork_and_lock_down(
         self, number: int, forked: asyncio.Future[int], undo: contextlib.ExitStack, *, rehearse: bool
-    ) -> Child:
+    ) -> ChildHandle:
         """What ``undo`` holds at the end is undone, whether or not a child came of it."""
         theirs, ours = _make_pipes()
         keep = contextlib.ExitStack()
@@ -132,7 +132,7 @@ class ZygoteClient:
             keep.callback(os.close, proxy)
         if self.gone.done():  # its death would never be heard of
             raise SandboxError("zygote", f"the zygote of {self._plan.policy} is gone")
-        child = self._children[number] = Child(pidfd, ours, workspace, listener, proxy, rehearsed=rehearse)
+        child = self._children[number] = ChildHandle(pidfd, ours, workspace, listener, proxy, rehearsed=rehearse)
         keep.pop_all()
         return child
 
@@ -184,7 +184,7 @@ class ZygoteClient:
             self._forking[number].set_exception(SandboxError("fork", packet[HEAD.size :].decode()))
         elif kind == EXITED:
             _, _, status, user_s, system_s = EXIT.unpack(packet)
-            self._settle_death(number, (status, user_s + system_s))
+            self._settle_death(number, ExitFacts(status, user_s + system_s))
 
     def _settle_fork(self, number: int, pidfd: int) -> None:
         waiting = self._forking.get(number)
@@ -214,7 +214,7 @@ class ZygoteClient:
         if not self.gone.done():
             self.gone.set_result(None)
 
-    def owns(self, child: Child) -> bool:
+    def owns(self, child: ChildHandle) -> bool:
         """Whether a living child is one of its own."""
         return child in self._children.values()
 

@@ -14,11 +14,17 @@ from typing import NamedTuple
 
 from sandbox.run.workspace import Workspace
 
-ExitFacts = tuple[int, float]
-"""Wait status (wait4(2)) and processor seconds of a child that has ended."""
+
+class ExitFacts(NamedTuple):
+    """How a child ended, from the kernel."""
+
+    status: int
+    """Wait status, wait4(2)."""
+    cpu_s: float
+    """Processor seconds of its whole life."""
 
 
-class Measure(NamedTuple):
+class Measurement(NamedTuple):
     """What a run takes at one moment."""
 
     memory_bytes: int
@@ -31,8 +37,8 @@ class Measure(NamedTuple):
     """Whether its first thread is about to die by SIGKILL, as when another thread ends the process."""
 
 
-class Child:
-    """The worker's side of one ready child: its descriptors and its death."""
+class ChildHandle:
+    """The supervisor's side of one child, from ready to dead: its descriptors, its measurements, its death."""
 
     def __init__(
         self,
@@ -49,7 +55,7 @@ class Child:
             pidfd: refers to its process, pidfd_open(2).
             pipes: write end of stdin, read ends of stdout, stderr, response.
             workspace: its private directory.
-            listener: where its denied calls are heard of, seccomp_unotify(2).
+            listener: from which its held calls are read, seccomp_unotify(2).
             proxy: the socket on which its egress proxy is to accept, where its policy grants one.
             rehearsed: whether it has touched the memory that a request will touch.
 
@@ -66,9 +72,9 @@ class Child:
         self.pid = _pid_of(pidfd)
         self._status = os.open(f"/proc/{self.pid}/status", os.O_RDONLY | os.O_CLOEXEC)
         self._open.add(self._status)
-        self.at_rest = self.measure() or Measure(0, 1, 0.0)
+        self.at_rest = self.measure() or Measurement(0, 1, 0.0)
 
-    def measure(self) -> Measure | None:
+    def measure(self) -> Measurement | None:
         """What the child itself takes now, ``None`` when it is gone: proc_pid_status(5)."""
         try:
             status = os.pread(self._status, 4096, 0)
@@ -80,7 +86,7 @@ class Child:
             return None
         pending = int(found[4], 16) | int(found[5], 16)
         kill_pending = bool(pending & 1 << (signal.SIGKILL - 1))
-        return Measure(int(found[1]) + int(found[2]) << 10, int(found[3]), cpu_s, kill_pending)
+        return Measurement(int(found[1]) + int(found[2]) << 10, int(found[3]), cpu_s, kill_pending)
 
     def cpu_s(self) -> float:
         """Processor seconds so far, all threads, living and dead: clock_getcpuclockid(3)."""
@@ -91,12 +97,8 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
-    def holds(self, fd: int) -> bool:
-        """Whether one of its descriptors is still open."""
-        return fd in self._open
-
-    def shut(self, fd: int) -> None:
-        """Close one of its descriptors, once."""
+    def close_descriptor(self, fd: int) -> None:
+        """Close one of its descriptors, if that is still open."""
         if fd in self._open:
             self._open.discard(fd)
             os.close(fd)
@@ -104,7 +106,7 @@ class Child:
     def close(self) -> None:
         """Close all that is still open, and free the workspace. Only when it is dead."""
         for fd in list(self._open):
-            self.shut(fd)
+            self.close_descriptor(fd)
         if not self._freed:
             self._freed = True
             self.workspace.close()
@@ -123,7 +125,7 @@ def _pid_of(pidfd: int) -> int:
         return next(int(line[4:]) for line in info if line.startswith("Pid:"))
 
 
-def measure_tree(pid: int) -> Measure | None:
+def measure_tree(pid: int) -> Measurement | None:
     """What a process and all its descendants take now, each page that they share counted once: proc_pid_smaps(5).
 
     A zombie has no memory left, but the processor time that it used counts until somebody waits for it.
@@ -149,7 +151,7 @@ def measure_tree(pid: int) -> Measure | None:
             _blame_ourselves(error)
             continue
         memory_kib += sum(int(size) for size in _SHARED_OUT.findall(rollup))
-    return Measure(memory_kib << 10, threads, cpu_ticks / os.sysconf("SC_CLK_TCK"))
+    return Measurement(memory_kib << 10, threads, cpu_ticks / os.sysconf("SC_CLK_TCK"))
 
 
 def _blame_ourselves(error: OSError) -> None:

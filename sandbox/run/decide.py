@@ -1,32 +1,13 @@
-"""Decides why a run ended, from facts alone."""
+"""Decides why a run ended, from facts alone: no clock, no process, no file."""
 
 from __future__ import annotations
 
 import os
 import signal
 
-import msgspec
-
 from sandbox.policy.policy import Limits
-from sandbox.result import Artifact, ExitReason, Logs, RefusedArtifact, RunError, Usage, Violation
+from sandbox.result import ExitReason
 from sandbox.run import response
-
-
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """The part of a ``Result`` that watching one child yields."""
-
-    exit_reason: ExitReason
-    message: str
-    value: msgspec.Raw | None
-    error: RunError | None
-    exit_code: int | None
-    signal: str | None
-    usage: Usage
-    logs: Logs
-    violations: tuple[Violation, ...]
-    artifacts: tuple[Artifact, ...]
-    artifacts_refused: tuple[RefusedArtifact, ...]
-
 
 _REFUSED_BY_KERNEL = {
     "memory_limit": ExitReason.MEMORY_LIMIT,
@@ -34,9 +15,8 @@ _REFUSED_BY_KERNEL = {
     "process_limit": ExitReason.PROCESS_LIMIT,
 }
 """``code`` of an error that a handler gives when what it met is the kernel's refusal → the limit behind it."""
-
-
-_WITH_ERROR = (ExitReason.ERROR, ExitReason.INVALID_RESULT, *_REFUSED_BY_KERNEL.values())
+WITH_ERROR = (ExitReason.ERROR, ExitReason.INVALID_RESULT, *_REFUSED_BY_KERNEL.values())
+"""The reasons beside which a result shows the error that the handler gave."""
 
 
 def exit_code_of(status: int) -> int:

@@ -13,6 +13,7 @@ import re
 import stat
 import time
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from sandbox.result import Artifact, RefusedArtifact
 
@@ -29,7 +30,14 @@ _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _GOOD_NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f/\\\u2028\u2029\ud800-\udfff]+")
 
-Harvest = tuple[tuple[Artifact, ...], tuple[RefusedArtifact, ...]]
+
+class Harvest(NamedTuple):
+    """What a run left."""
+
+    artifacts: tuple[Artifact, ...]
+    """By name."""
+    refused: tuple[RefusedArtifact, ...]
+    """What was not taken, each with the reason."""
 
 
 def harvest(workspace: int, *, max_bytes: int) -> Harvest:
@@ -38,8 +46,6 @@ def harvest(workspace: int, *, max_bytes: int) -> Harvest:
     Args:
         workspace: descriptor of its workspace.
         max_bytes: all artifacts together.
-    Returns:
-        The files, by name, and what was not taken, each with the reason.
     """
     return _Harvester(max_bytes).collect(workspace)
 
@@ -73,7 +79,7 @@ class _Harvester:
         try:
             folder = os.open(FOLDER, _FOLDER_FLAGS, dir_fd=workspace)
         except OSError:
-            return (), ()  # the run removed or replaced the folder: then there is none
+            return Harvest((), ())  # the run removed or replaced the folder: then there is none
         try:
             for path, parent, name in self._walk(folder, "", 1):
                 self._take(path, parent, name)
@@ -81,7 +87,8 @@ class _Harvester:
             self._refuse("…", str(reason))
         finally:
             os.close(folder)
-        return tuple(sorted(self._taken, key=lambda artifact: artifact.name)), tuple(self._refused)
+        artifacts = tuple(sorted(self._taken, key=lambda artifact: artifact.name))
+        return Harvest(artifacts, tuple(self._refused))
 
     def _walk(self, folder: int, prefix: str, depth: int) -> Iterator[tuple[str, int, str]]:
         """(path, descriptor of the folder, name in it) of everything that is not a folder."""

@@ -44,14 +44,14 @@ class Response(msgspec.Struct, frozen=True):
 class ProgressReader:
     """Takes reports of progress off the front of what one child writes, until its response begins."""
 
-    def __init__(self, tell: Callable[[Progress], None]) -> None:
-        self._tell = tell
+    def __init__(self, on_progress: Callable[[Progress], None]) -> None:
+        self._on_progress = on_progress
         self._left = MAX_REPORTS
         self._allowance = float(REPORTS_AT_ONCE)
         self._last_s = 0.0
 
     def take(self, written: bytearray, now_s: float) -> bool:
-        """Take off all whole reports, and tell those that are within the limits.
+        """Take off all whole reports, and pass on those that are within the limits.
 
         What is no report stays at the front, for ``parse`` to refuse as a response.
 
@@ -63,18 +63,18 @@ class ProgressReader:
         """
         start, dropped = 0, False
         while (end := _end_of_report(written, start)) is not None:
-            if self._may_tell(now_s):
+            if self._may_report(now_s):
                 report = _parse_progress(bytes(written[start + HEADER_BYTES : end]))
                 if report is None:
                     break
-                self._tell(report)
+                self._on_progress(report)
             else:
                 dropped = True
             start = end
         del written[:start]
         return dropped
 
-    def _may_tell(self, now_s: float) -> bool:
+    def _may_report(self, now_s: float) -> bool:
         self._allowance = min(self._allowance + (now_s - self._last_s) * REPORTS_S, REPORTS_AT_ONCE)
         self._last_s = now_s
         if self._left == 0 or self._allowance < 1:

@@ -113,7 +113,7 @@ async def many(box: Sandbox, numbers: range) -> Counter[str]:
 
 def full(box: Sandbox) -> bool:
     """Whether the pool is at rest and no replaced zygote waits any more; uses up the children of those that do."""
-    if box.pool._retiring:
+    if box.pool._zygotes.retiring:
         box.run("result = 1")
     return box.at_rest()
 

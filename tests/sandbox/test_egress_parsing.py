@@ -14,7 +14,7 @@ from sandbox.egress import greeting, heads
 from sandbox.egress.address import METADATA, SPECIAL, parse_exceptions, why_refused
 from sandbox.egress.chunks import ChunkDecoder, chunk
 from sandbox.egress.decisions import MAX_ROWS, OTHERS, Decision, Ledger, Refused, answer
-from sandbox.egress.hosts import Rules, entry_fault, is_wide, parse_entry, parse_host
+from sandbox.egress.hosts import AllowList, entry_fault, is_wide, parse_entry, parse_host
 
 PIECES = some.sampled_from([
     b"GET ", b"POST ", b"CONNECT ", b"http://", b"https://", b"allowed.test", b"127.0.0.1", b"[::1]", b":80", b":443",
@@ -174,7 +174,7 @@ def test_an_exception_that_is_no_private_network_is_refused(text: str) -> None:
 )
 def test_an_entry_covers_what_it_says(entry: str, host: str, port: int, covered: bool) -> None:
     """And no more."""
-    assert covered is Rules((entry,)).allow(parse_host(host), port)
+    assert covered is AllowList((entry,)).grants(parse_host(host), port)
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_this_host_has_every_layer(host: Host, policy: Policy) -> None:
 @pytest.mark.parametrize("name", ["namespaces", "landlock", "seccomp", "rlimits"])
 def test_a_missing_layer_stops_the_start(host: Host, policy: Policy, template: Template, name: str) -> None:
     """With one sentence: policy, layer, what was found, and the mend."""
-    lost = Layer(name=name, available=False, version="", detail="refused at unshare", mend="Set `sysctl x=1`.")
+    lost = Layer(name=name, available=False, version="", detail="refused at unshare", fix="Set `sysctl x=1`.")
     layers = tuple(lost if layer.name == name else layer for layer in host.layers)
     poor = msgspec.structs.replace(host, layers=layers)
     assert (lost,) == poor.missing(policy)

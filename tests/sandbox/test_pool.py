@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from sandbox import ExitReason, Host, Policy, SandboxError, Template
-from sandbox.run import child_handle, watch
+from sandbox.run import calls, child_handle, pipes
 from tests.support.synchronous import (
     BUSY,
     Sandbox,
@@ -318,7 +318,7 @@ def test_everything_is_dead_soon_after_the_end(make_box: MakeBox) -> None:
     assert time.monotonic() - ended_s < 1.0
 
 
-@pytest.mark.parametrize("what", ["_read", "has_call"])
+@pytest.mark.parametrize("what", ["read_chunk", "has_call"])
 def test_a_watch_that_fails_ends_the_run_as_our_failure(
     make_box: MakeBox, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
@@ -328,7 +328,7 @@ def test_a_watch_that_fails_ends_the_run_as_our_failure(
     def fail(_: object) -> None:
         raise MemoryError
 
-    owner = watch if what == "_read" else watch.seccomp
+    owner = pipes if what == "read_chunk" else calls.seccomp
     with monkeypatch.context() as patch:
         patch.setattr(owner, what, fail)
         with pytest.raises(SandboxError, match="watch: MemoryError"):

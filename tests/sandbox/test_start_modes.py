@@ -98,7 +98,7 @@ def code(template: Template, tmp_path: Path) -> Iterator[Template]:
 
 def full_and_idle(box: Sandbox, within_s: float = 20.0) -> bool:
     """Whether the pool comes to rest; an old zygote may still wait for its last child to be used."""
-    return eventually(lambda: box.at_rest() or bool(box.pool._retiring), within_s)
+    return eventually(lambda: box.at_rest() or bool(box.pool._zygotes.retiring), within_s)
 
 
 def use_up_old_children(box: Sandbox) -> bool:
@@ -106,7 +106,7 @@ def use_up_old_children(box: Sandbox) -> bool:
 
     def use_one() -> bool:
         box.run("result = 1")
-        return not box.pool._retiring and not box.pool._rotating
+        return not box.pool._zygotes.retiring and not box.pool._zygotes.rotating
 
     return eventually(use_one, within_s=20) and full_and_idle(box)
 
@@ -266,7 +266,7 @@ def test_a_run_outlives_the_rotation_that_began_meanwhile(make_box: MakeBox) -> 
         run_until_rotated(box, 1)
         for _ in range(3):
             box.run("result = 1")
-        return set(box.pool._retiring)
+        return set(box.pool._zygotes.retiring)
 
     script = (
         "import ctypes, time; ctypes.CDLL(None).prctl(15, b'busy', 0, 0, 0)\n"

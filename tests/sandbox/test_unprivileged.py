@@ -85,7 +85,7 @@ def test_full_is_missed_where_unshare_is_refused(without_namespaces: Remote) -> 
     found = without_namespaces.probe(isolation="full")
     assert ("full", ["namespaces"]) == (found["profile"], found["missing"])
     assert "refused at unshare" in layers(found)["namespaces"]["detail"]
-    assert "`unshare`" in layers(found)["namespaces"]["mend"]
+    assert "`unshare`" in layers(found)["namespaces"]["fix"]
 
 
 def test_full_does_not_start_where_unshare_is_refused(without_namespaces: Remote) -> None:

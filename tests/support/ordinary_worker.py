@@ -261,7 +261,7 @@ class Worker:
         runner.start()
         assert eventually(lambda: "busy" in map(name_of, descendants()), within_s=10)
         # with no root to build there is one stage only: the zygote itself
-        zygote = box.pool._zygote._process.pid
+        zygote = box.pool._zygotes.current._process.pid
         children = children_of(zygote)
         os.kill(zygote, 9)
         gone = eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children))

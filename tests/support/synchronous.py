@@ -95,11 +95,11 @@ class Sandbox:
     def at_rest(self) -> bool:
         """Whether the pool is full and nothing runs."""
         stats = self.pool.stats()
-        return stats.ready == stats.wanted and stats.running == 0 and not self.pool._background
+        return stats.ready == stats.wanted and stats.running == 0 and self.pool._background.is_idle
 
     def zygote_pids(self) -> tuple[int, int]:
         """(first stage, second stage): see ``sandbox.inside.zygote``."""
-        launcher: int = self.pool._zygote._process.pid
+        launcher: int = self.pool._zygotes.current._process.pid
         (inner,) = children_of(launcher)
         return launcher, inner
 

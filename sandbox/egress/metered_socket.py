@@ -30,7 +30,7 @@ _GATHER_S: Final = 0.001
 _RESET_AT_CLOSE: Final = struct.pack("ii", 1, 0)
 
 
-class Budget:
+class ByteBudget:
     """Bytes that a run may still move in one direction, over all its connections."""
 
     def __init__(self, limit_bytes: int, key: str) -> None:
@@ -50,7 +50,7 @@ class Budget:
         self.left -= count
 
 
-class Wire:
+class MeteredSocket:
     """One socket, with what was read from it and not yet used.
 
     Attributes:
@@ -62,8 +62,8 @@ class Wire:
         sock: socket.socket,
         lost: Callable[[], Exception],
         *,
-        into: Budget | None = None,
-        out: Budget | None = None,
+        into: ByteBudget | None = None,
+        out: ByteBudget | None = None,
     ) -> None:
         """
         Args:
@@ -178,7 +178,7 @@ class Wire:
             await asyncio.sleep(0)
 
 
-async def pour(source: Wire, sink: Wire, length: int | None) -> None:
+async def pour(source: MeteredSocket, sink: MeteredSocket, length: int | None) -> None:
     """Pass ``length`` bytes on, or all until the end.
 
     Raises:
@@ -195,7 +195,7 @@ async def pour(source: Wire, sink: Wire, length: int | None) -> None:
         raise EOFError
 
 
-async def pour_chunks(source: Wire, sink: Wire) -> None:
+async def pour_chunks(source: MeteredSocket, sink: MeteredSocket) -> None:
     """Pass a chunked body on, in chunks of our own.
 
     Raises:

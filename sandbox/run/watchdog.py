@@ -1,0 +1,108 @@
+"""Measures a run and compares it with its limits, as often as it must.
+
+The kernel enforces the same limits for each process, more coarsely (whole seconds of processor time), or for private
+memory only; the watchdog sees the sum.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from functools import partial
+
+from sandbox.policy.policy import Limits
+from sandbox.result import ExitReason
+from sandbox.run.child_handle import ChildHandle, Measurement, measure_tree
+from sandbox.run.ending import Ending
+from sandbox.run.events import Events
+
+_MIB = 1 << 20
+_FASTEST_GROWTH_BYTES_S = 2 << 30
+"""Memory that a run can touch in a second here; sets how long the watchdog may look away."""
+_TICK_S = (0.005, 0.05)
+
+
+class Watchdog:
+    """Ends a run that takes more memory, processor time, threads or files than it may.
+
+    Attributes:
+        memory_peak_bytes, threads_peak: the most that was ever measured.
+    """
+
+    def __init__(self, child: ChildHandle, limits: Limits, events: Events, ending: Ending, *, whole_tree: bool) -> None:
+        """``whole_tree``: the run may start processes, so measure all that descend from the child."""
+        self._child = child
+        self._limits = limits
+        self._events = events
+        self._ending = ending
+        self._measure: Callable[[], Measurement | None]
+        self._measure = partial(measure_tree, child.pid) if whole_tree else child.measure
+        self.memory_peak_bytes = child.at_rest.memory_bytes
+        self.threads_peak = child.at_rest.threads
+        self._began_s = self._cpu_before_s = self._cpu_peak_s = 0.0
+
+    def begin(self) -> None:
+        """Note what the child has used before it gets its request: that is not the run's."""
+        self._began_s = time.monotonic()
+        with contextlib.suppress(OSError):  # dead already; its end will be reported
+            self._cpu_before_s = self._child.cpu_s()
+
+    def wall_s(self) -> float:
+        """Seconds since the beginning."""
+        return time.monotonic() - self._began_s
+
+    def cpu_s(self, at_end_s: float) -> float:
+        """Processor seconds of the run alone.
+
+        Args:
+            at_end_s: of the child in its whole life, as the kernel says at its end. With several processes the sum
+                that was seen before may be higher: those that nobody waited for are missing at the end.
+        """
+        return max(self.cpu_total_s(at_end_s) - self._cpu_before_s, 0.0)
+
+    def cpu_total_s(self, at_end_s: float) -> float:
+        """Processor seconds of the child in its whole life, as RLIMIT_CPU counts them."""
+        return max(at_end_s, self._cpu_peak_s)
+
+    def keep_watch(self) -> None:
+        """Look for the first time soon, and then again and again."""
+        self._events.after("watchdog", _TICK_S[0], self._look_and_compare)
+
+    def look(self) -> Measurement | None:
+        """Measure the run and keep the peaks; ``None`` when it is gone."""
+        measured = self._measure()
+        if measured is None:
+            return None
+        in_memory_bytes = self._child.workspace.in_memory_bytes()
+        measured = measured._replace(memory_bytes=measured.memory_bytes + in_memory_bytes)
+        self.memory_peak_bytes = max(self.memory_peak_bytes, measured.memory_bytes)
+        self.threads_peak = max(self.threads_peak, measured.threads)
+        self._cpu_peak_s = max(self._cpu_peak_s, measured.cpu_s)
+        return measured
+
+    def _look_and_compare(self) -> None:
+        """Compare what the run takes with its limits, then look away for as long as the rest could not be filled."""
+        measured = self.look()
+        if measured is None:
+            return  # dead; its end will be reported
+        if (reason := self._limit_met(measured)) is not None:
+            self._ending.end(reason)
+            return
+        left_bytes = self._limits.memory_mib * _MIB - measured.memory_bytes
+        pause_s = min(max(left_bytes / _FASTEST_GROWTH_BYTES_S / 4, _TICK_S[0]), _TICK_S[1])
+        self._events.after("watchdog", pause_s, self._look_and_compare)
+
+    def _limit_met(self, measured: Measurement) -> ExitReason | None:
+        """The first limit that the run has passed. Threads and workspace the kernel itself holds with namespaces."""
+        limits = self._limits
+        if measured.threads > limits.threads + limits.processes:
+            return ExitReason.PROCESS_LIMIT
+        size, files = self._child.workspace.usage()
+        if size > limits.workspace_mib * _MIB or files > limits.workspace_files:
+            return ExitReason.WORKSPACE_LIMIT
+        if measured.memory_bytes > limits.memory_mib * _MIB:
+            return ExitReason.MEMORY_LIMIT
+        if measured.cpu_s - self._cpu_before_s > limits.cpu_s:
+            return ExitReason.CPU_LIMIT
+        return None
