@@ -1,4 +1,4 @@
-"""What can go wrong on our side. How a *task* ended is never an exception: it is a ``Result``."""
+"""What can fail on our side. How a run ended is never an exception: it is a ``Result``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class SandboxError(Exception):
-    """The sandbox itself failed; the task is not at fault and may be tried again.
+    """The sandbox itself failed. The request is not at fault and may be tried again.
 
     Attributes:
         stage: the named step that failed, e.g. ``"spawn"`` or ``"enter_namespaces"``.
@@ -36,7 +36,7 @@ class PolicyFault(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PolicyError(SandboxError):
-    """Policy files that cannot be: names each file, the key and the reason.
+    """Policy files are invalid. Names each file, the key and the reason.
 
     Attributes:
         faults: everything that is wrong, where it stands in files.
@@ -48,12 +48,12 @@ class PolicyError(SandboxError):
 
     @classmethod
     def of(cls, faults: tuple[PolicyFault, ...]) -> PolicyError:
-        """The error that says all of these."""
+        """The error that names all of these faults."""
         return cls("; ".join(map(str, faults)), faults)
 
 
 class HostError(SandboxError):
-    """The host lacks a layer that a policy requires: names the layer and the fix."""
+    """The host lacks a layer that a policy requires. Names the layer and the fix."""
 
     def __init__(self, message: str) -> None:
         super().__init__("host", message)

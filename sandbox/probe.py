@@ -1,4 +1,4 @@
-"""What the host offers: each isolation layer, its version, and the fix where it is missing."""
+"""Finds out which isolation layers the host offers, their versions, and the fix where one is missing."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ _NAMESPACES = "user, mount, pid, net, ipc, uts"
 
 
 class Layer(msgspec.Struct, frozen=True, kw_only=True):
-    """One isolation layer as found on this host."""
+    """One isolation layer as it was found on this host."""
 
     name: str
     available: bool
     version: str
     detail: str
     fix: str = ""
+    """What to do where it is missing."""
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +40,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     def missing(self, policy: Policy) -> tuple[Layer, ...]:
         """The layers that ``policy`` requires and this host lacks.
 
-        Who chooses the ``unprivileged`` profile has decided to do without namespaces, whatever a policy says.
+        With the ``unprivileged`` profile the operator has decided to do without namespaces, whatever a policy says.
         """
         required = [name for name in policy.require if self.profile == "full" or name != "namespaces"]
         return tuple(layer for layer in self.layers if layer.name in required and not layer.available)
@@ -95,7 +96,7 @@ else:
 
 
 def _namespaces(uid: int, gid: int) -> Layer:
-    """A namespace may be granted without the capabilities that make it useful: so mount something in it."""
+    """Enter namespaces and mount something: some hosts grant the namespaces without the capabilities in them."""
     here = str(Path(__file__).resolve().parent.parent)
     tried = subprocess.run(  # noqa: S603 our own interpreter with a text of ours
         [sys.executable, "-I", "-S", "-c", _TRY_NAMESPACES, here, str(uid), str(gid)],
@@ -125,8 +126,8 @@ def _namespaces_fix() -> str:
     if setting("user/max_user_namespaces") == "0":
         return "Set `sysctl user.max_user_namespaces` to 10000 or more."
     return (
-        "In a container, its seccomp profile or its runtime refuses `unshare` or `mount`: start it with a profile that "
-        "allows them."
+        "In a container, its seccomp profile or its runtime refuses `unshare` or `mount`: start the container with a "
+        "profile that allows them."
     )
 
 
@@ -153,7 +154,7 @@ def _seccomp() -> Layer:
 
 
 def _rlimits(uid: int) -> Layer:
-    """Always there, but RLIMIT_NPROC does not bind an outer uid of 0: setrlimit(2)."""
+    """rlimits are always there, but RLIMIT_NPROC does not bind an outer uid of 0: setrlimit(2)."""
     if os.geteuid() == 0 and uid == 0:
         return Layer(
             name="rlimits", available=False, version="", detail="RLIMIT_NPROC does not bind root",

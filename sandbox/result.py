@@ -1,4 +1,4 @@
-"""What the supervisor says of one run. Only facts that it can prove go into ``exit_reason``."""
+"""What the supervisor reports of one run. Only facts that it can prove go into ``exit_reason``."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class ExitReason(enum.StrEnum):
     NO_RESULT = "no_result"
     """Exit code 0 without a response."""
     INVALID_RESULT = "invalid_result"
-    """The response is not the JSON that it must be: too deep, too large, not JSON."""
+    """The response is invalid: not JSON, too deep, too large."""
     WALL_LIMIT = "wall_limit"
     """It ran longer than ``wall_s`` and was killed."""
     CPU_LIMIT = "cpu_limit"
     """It used more than ``cpu_s`` of processor time, over all threads, and was killed."""
     MEMORY_LIMIT = "memory_limit"
-    """It wanted more than ``memory_mib``: killed, or ended by an allocation that was refused."""
+    """It needed more than ``memory_mib``: killed, or ended by an allocation that was refused."""
     OUTPUT_LIMIT = "output_limit"
     """It printed more than ``output_kib`` and was killed."""
     WORKSPACE_LIMIT = "workspace_limit"
@@ -39,13 +39,13 @@ class ExitReason(enum.StrEnum):
     SIGNALED = "signaled"
     """A signal that we did not send, e.g. a crash in native code."""
     CANCELLED = "cancelled"
-    """We were asked to stop it."""
+    """It was killed because the caller asked for it."""
     WORKER_LOST = "worker_lost"
-    """Our fault: the worker died and no attempt is left. Only the engine says this."""
+    """The worker died and no attempt is left. The engine sets this; the sandbox never does."""
 
 
 class Progress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a run says of how far it has come. Its own words: nothing is decided by them."""
+    """How far a run says that it has come. Its own words: nothing is decided by them."""
 
     fraction: Annotated[float, Meta(ge=0, le=1)] | None = None
     """Of the whole; ``None`` when it does not know."""
@@ -101,7 +101,7 @@ class RunError(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Violation(msgspec.Struct, frozen=True, kw_only=True):
-    """One sort of denied act and how often it was tried."""
+    """One denied system call and how often it was tried."""
 
     syscall: str
     count: int
@@ -162,7 +162,7 @@ class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Result(RunFacts, frozen=True, kw_only=True):
-    """The whole answer of one run: the facts, and under what they came about."""
+    """The whole answer of one run: the facts, and the grant under which they came about."""
 
     isolation: Isolation
     policy: str

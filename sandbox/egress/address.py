@@ -99,7 +99,7 @@ METADATA: Final[dict[Address, str]] = {
         ("fe80::a9fe:a9fe", "cloud metadata of OpenStack"),
     )
 }
-"""They hand out credentials to whoever asks; only an exception for that one address opens them."""
+"""Services that give credentials to every caller. Only an exception for that one address opens it."""
 
 _UNICAST: Final = IPv6Network("2000::/3")
 _IN_THE_LAST_32_BITS: Final = tuple(
@@ -152,7 +152,7 @@ def parse_exceptions(text: str) -> tuple[IPNetwork, ...]:
     """Read ``EGRESS_ALLOW_PRIVATE``: networks or addresses with commas between, e.g. ``10.1.0.0/16, 192.168.7.9``.
 
     Raises:
-        ValueError: says which part cannot be, why, and what would be accepted.
+        ValueError: names the invalid part, why it is invalid, and what would be accepted.
     """
     return tuple(_parse_exception(part) for part in (raw.strip() for raw in text.split(",")) if part)
 

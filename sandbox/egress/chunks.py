@@ -1,4 +1,4 @@
-"""Takes the chunked coding off a body, RFC 9112, 7.1, more strictly than that: what is passed on is framed anew."""
+"""Decodes the chunked coding of a body, more strictly than RFC 9112, 7.1. What is relayed is encoded anew."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ChunkDecoder:
     """Decodes one body. Extensions and trailers are read and dropped.
 
     Attributes:
-        done: whether the last chunk and the trailers were read. What follows is left alone.
+        done: whether the last chunk and the trailers were read. What follows is not touched.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What became of each connection, and how that is told: to the run as an HTTP answer, to its result as rows."""
+"""What became of each connection, as an HTTP answer to the run and as rows of its result."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Decision(enum.StrEnum):
     TIMEOUT = "timeout"
     """Longer than ``first_byte_s`` or ``total_s``; the connection was refused or cut off."""
     RUN_ENDED = "run_ended"
-    """The run was over before anything was decided."""
+    """The run ended before anything was decided."""
 
 
 _STATUS: Final = {
@@ -60,7 +60,7 @@ _STATUS: Final = {
     Decision.BYTES_LIMIT: "413 Content Too Large",
     Decision.TIMEOUT: "504 Gateway Timeout",
 }
-"""Of the refusals that can be told before an answer has begun."""
+"""Status line of the answer, for refusals that can come before an answer has begun."""
 
 
 class Refused(Exception):  # noqa: N818 no error of ours
@@ -83,7 +83,7 @@ def answer(refused: Refused) -> bytes:
     problem = {"title": title, "status": int(code), "detail": str(refused), "decision": refused.decision}
     body = msgspec.json.encode(problem)
     lines = [
-        # clients tell of a refused CONNECT by the status line alone, whose words are free (RFC 9112, section 4)
+        # of a refused CONNECT clients show the status line alone, whose words are free (RFC 9112, section 4)
         f"HTTP/1.1 {status} ({refused.decision})",
         "Content-Type: application/problem+json",
         f"Content-Length: {len(body)}",
@@ -100,7 +100,7 @@ class Ledger:
         self._sums: dict[tuple[str, int, Decision], list[int]] = {}
 
     def add(self, host: str, port: int, decision: Decision, *, bytes_in: int = 0, bytes_out: int = 0) -> None:
-        """Note what became of one connection. ``host`` may be any text."""
+        """Count one connection. ``host`` may be any text."""
         key = (_clean(host), port, decision)
         if key not in self._sums and len(self._sums) >= MAX_ROWS:
             key = (OTHERS, 0, decision)

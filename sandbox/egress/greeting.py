@@ -20,7 +20,7 @@ WRONG_NAME: Final = b"\x15\x03\x03\x00\x02\x02\x70"
 
 
 class _Reader:
-    """Takes bytes from the front; whatever runs short is no greeting."""
+    """Takes bytes from the front. A field that is cut short makes the greeting invalid."""
 
     def __init__(self, data: bytes) -> None:
         self._data, self._at = data, 0

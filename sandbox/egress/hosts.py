@@ -152,7 +152,7 @@ def parse_entry(text: str) -> AllowEntry:
 
 
 def entry_fault(text: str, *, deny_private: bool, exceptions: tuple[IPNetwork, ...] = ()) -> str | None:
-    """Why ``text`` cannot stand in ``network.allow``, or ``None`` when it can.
+    """Why ``text`` is not valid in ``network.allow``, or ``None`` when it is.
 
     Args:
         text: the entry.
@@ -163,7 +163,7 @@ def entry_fault(text: str, *, deny_private: bool, exceptions: tuple[IPNetwork, .
         entry = parse_entry(text)
     except ValueError as error:
         return str(error)
-    remedy = "deny_private refuses it whenever it is asked for; EGRESS_ALLOW_PRIVATE would have to name it"
+    remedy = "deny_private would refuse every request to it; to open it, name it in EGRESS_ALLOW_PRIVATE"
     if entry.host.address is not None:
         fault = why_refused(entry.host.address, exceptions, deny_private=deny_private)
         return f"{fault}: {remedy}" if fault else None
@@ -178,7 +178,7 @@ def is_internal(name: str) -> bool:
 
 
 def is_wide(text: str) -> bool:
-    """Whether an entry reaches hosts of people whom its writer does not know: worth a warning, no fault.
+    """Whether an entry reaches hosts of people whom its writer does not know. That is worth a warning, and no fault.
 
     ``*``, all of a top-level domain (``*.com``) or of a registry's second level (``*.co.uk``), and all of a domain
     below which anybody can have a name. Such an entry lets a run send what it knows to anybody.

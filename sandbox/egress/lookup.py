@@ -1,4 +1,4 @@
-"""From the name of a host to the addresses that may be dialled: asked once, every answer checked."""
+"""Looks a host's name up, once, and checks every address that it leads to."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _THREADS: Final = 32
 
 
 class SystemResolver:
-    """Asks the system's resolver, in threads of its own: a name server that does not answer holds up no other work."""
+    """Asks the system's resolver in threads of its own, so that a silent name server holds up no other work."""
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="egress-lookup")
@@ -42,7 +42,7 @@ class SystemResolver:
         return socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)  # type: ignore[return-value]  # of any family
 
     def close(self) -> None:
-        """Ask no more. Threads that still wait for a name server end with its answer."""
+        """Ask nothing more. Threads that still wait for a name server end when it answers or times out."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
@@ -66,7 +66,11 @@ class Lookup:
         self._asking: set[asyncio.Future[Sequence[str]]] = set()
 
     async def addresses(self, host: EgressHost) -> tuple[Address, ...]:
-        """The addresses of a host, all of them fit to be dialled.
+        """The addresses of a host, all of them allowed.
+
+        Invariant: one address that is not public refuses the whole name. Otherwise the answer of a hostile name server
+        could hide it behind a public one, to be dialled when that fails.
+
 
         Raises:
             Refused: ``private_address`` when any of them is not, ``dns_failed`` when there is none.
@@ -84,7 +88,7 @@ class Lookup:
         return tuple(self._checked(host, text) for text in found)
 
     def close(self) -> None:
-        """Give up what is being asked."""
+        """Give up the questions that are open."""
         for asking in self._asking:
             asking.cancel()
 
@@ -92,14 +96,14 @@ class Lookup:
         await self._places.acquire()
         asking = asyncio.ensure_future(self._resolve(name))
         self._asking.add(asking)
-        asking.add_done_callback(self._answered)
+        asking.add_done_callback(self._note_answer)
         return await asyncio.shield(asking)
 
-    def _answered(self, asking: asyncio.Future[Sequence[str]]) -> None:
+    def _note_answer(self, asking: asyncio.Future[Sequence[str]]) -> None:
         self._asking.discard(asking)
         self._places.release()
         if not asking.cancelled():
-            asking.exception()  # seen, even when who asked has gone
+            asking.exception()  # mark it as seen: the connection that asked may be gone
 
     def _checked(self, host: EgressHost, text: str) -> Address:
         try:
@@ -107,7 +111,7 @@ class Lookup:
         except ValueError:
             address = None
         if address is None:
-            raise Refused(Decision.PRIVATE_ADDRESS, f"{host.name} has an address that only this machine can read")
+            raise Refused(Decision.PRIVATE_ADDRESS, f"{host.name} has an address that cannot be read")
         if fault := why_refused(address, self._exceptions, deny_private=self._deny_private):
             raise Refused(Decision.PRIVATE_ADDRESS, f"{host.name} leads to an address that is not public: {fault}")
         return address

@@ -1,7 +1,7 @@
-"""The two sides of a connection as sockets of the worker's loop: bounded, metered, and fair to what else runs there.
+"""Sockets of the worker's loop: bounded in memory, metered, and fair to what else runs there.
 
-No transport of asyncio's is used: with plain sockets there is exactly one buffer for each direction, nothing is read
-that was not asked for, and what cannot be written on is not read on.
+asyncio's transports are not used: with plain sockets there is exactly one buffer for each direction, nothing is read
+before it is asked for, and no more is read than can be written.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class ByteBudget:
 
 
 class MeteredSocket:
-    """One socket, with what was read from it and not yet used.
+    """One connected socket, with the bytes that were read from it and not yet used.
 
     Attributes:
         received, sent: bytes so far.
@@ -97,18 +97,18 @@ class MeteredSocket:
 
     @property
     def ahead(self) -> bytes:
-        """What was read and not used."""
+        """The bytes that were read and not yet used."""
         return bytes(self._pending)
 
     async def read_ahead(self) -> int:
-        """Read some more without using it; the number of bytes, 0 at the end."""
+        """Read some more without using it. Returns the number of bytes, 0 at the end."""
         buffer = bytearray(BUFFER_BYTES)
         count = await self._receive(memoryview(buffer))
         self._pending += memoryview(buffer)[:count]
         return count
 
     async def receive_into(self, buffer: memoryview) -> int:
-        """Read into ``buffer`` what there is, at least one byte; 0 at the end."""
+        """Read what there is into ``buffer``. Returns the number of bytes, 0 at the end only."""
         if not self._pending:
             return await self._receive(buffer)
         count = min(len(buffer), len(self._pending))
@@ -132,18 +132,18 @@ class MeteredSocket:
         self.sent += len(data)
 
     def finish(self) -> None:
-        """Say that nothing more will be sent."""
+        """Shut down the sending side: nothing more will be sent."""
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
 
-    def cut(self) -> None:
-        """Close so that the peer cannot take what it has for the whole: by a reset, tcp(7)."""
+    def reset(self) -> None:
+        """Close by a reset, so that the peer does not take what it has for the whole: SO_LINGER of socket(7)."""
         with contextlib.suppress(OSError):
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_AT_CLOSE)
         self._sock.close()
 
     def close(self) -> None:
-        """Close."""
+        """Close the socket."""
         self._sock.close()
 
     def _take(self, count: int) -> bytes:
@@ -170,6 +170,7 @@ class MeteredSocket:
         return count
 
     async def _be_fair(self) -> None:
+        """Give the loop a turn now and then, however fast the peer sends."""
         self._turns += 1
         if self._small_reads > _SMALL_READS:
             await asyncio.sleep(_GATHER_S)
@@ -178,8 +179,8 @@ class MeteredSocket:
             await asyncio.sleep(0)
 
 
-async def pour(source: MeteredSocket, sink: MeteredSocket, length: int | None) -> None:
-    """Pass ``length`` bytes on, or all until the end.
+async def relay(source: MeteredSocket, sink: MeteredSocket, length: int | None) -> None:
+    """Relay ``length`` bytes, or all until the end.
 
     Raises:
         EOFError: the end came before ``length`` bytes.
@@ -195,8 +196,8 @@ async def pour(source: MeteredSocket, sink: MeteredSocket, length: int | None) -
         raise EOFError
 
 
-async def pour_chunks(source: MeteredSocket, sink: MeteredSocket) -> None:
-    """Pass a chunked body on, in chunks of our own.
+async def relay_chunks(source: MeteredSocket, sink: MeteredSocket) -> None:
+    """Relay a chunked body, in chunks of our own.
 
     Raises:
         EOFError: the end came before the last chunk.

@@ -19,7 +19,7 @@ from sandbox.egress.address import Address, IPNetwork
 from sandbox.egress.decisions import Decision, Ledger, Refused, answer
 from sandbox.egress.hosts import AllowList
 from sandbox.egress.lookup import Lookup, Resolve
-from sandbox.egress.metered_socket import ByteBudget, MeteredSocket, pour, pour_chunks
+from sandbox.egress.metered_socket import ByteBudget, MeteredSocket, relay, relay_chunks
 from sandbox.policy.policy import Network
 from sandbox.result import EgressRow
 
@@ -36,7 +36,7 @@ _T = TypeVar("_T")
 
 
 class _RunLeftError(Exception):
-    """The run closed or broke its own connection: no fault, and nobody to tell."""
+    """The run closed or broke its own connection. That is no fault, and nobody is left to answer."""
 
 
 class Proxy:
@@ -110,7 +110,7 @@ class Proxy:
 
 
 class ProxiedConnection:
-    """One connection of the run, and the one that is made for it."""
+    """One connection of a run, and the one to the host that is made for it."""
 
     def __init__(self, proxy: Proxy, sock: socket.socket) -> None:
         self._proxy = proxy
@@ -120,19 +120,23 @@ class ProxiedConnection:
         self._host, self._port = "", 0
         self._decision = Decision.RUN_ENDED
         self._answered = False
-        """Whether the run has been sent anything, so that no refusal can be told any more."""
+        """Whether the run has been sent anything; then a refusal can no longer be an answer."""
 
     async def serve(self, refused: Refused | None) -> None:
-        """Serve it to its end and note what became of it."""
+        """Serve it to its end and record what became of it.
+
+        Args:
+            refused: answer with this refusal and nothing else.
+        """
         try:
             await self._exchange_in_time(refused)
         except _RunLeftError:
             pass
         except Refused as refusal:
             self._decision = refusal.decision
-            await self._tell(refusal)
+            await self._answer_refusal(refusal)
         finally:
-            self._note()
+            self._record()
 
     def close(self) -> None:
         """Close both sides."""
@@ -183,18 +187,23 @@ class ProxiedConnection:
             )
 
     async def _connect(self, request: heads.RequestHead) -> MeteredSocket:
-        """Look the host up once and dial what was found, one address after the other."""
+        """Look the host up once and dial what was found, one address after the other.
+
+        Invariant: this is the connection's only look-up, and only addresses that it has checked are dialled. A name
+        server that gives another answer a moment later (DNS rebinding) is not asked again. Neither a redirect nor an
+        Alt-Svc field leads past it: each is a new connection of the run, with all checks.
+        """
         addresses = await self._proxy.lookup.addresses(request.host)
         for count_left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
-            patience_s = _ONE_ADDRESS_S if count_left > 1 else None
+            longest_s = _ONE_ADDRESS_S if count_left > 1 else None
             with contextlib.suppress(OSError, TimeoutError):
-                async with asyncio.timeout(patience_s):
+                async with asyncio.timeout(longest_s):
                     sock = await _dial(address, request.port)
                 return MeteredSocket(sock, _upstream_broke, into=self._proxy.into, out=self._proxy.out)
         raise Refused(Decision.CONNECT_FAILED, f"{request.host.with_port(request.port)} takes no connection")
 
     async def _tunnel(self, request: heads.RequestHead, upstream: MeteredSocket) -> None:
-        """Say that the way is open, hold the TLS greeting against the host asked for, then pass on both ways."""
+        """Answer CONNECT, check that the TLS greeting asks for the same host, then relay in both directions."""
         self._answered = True
         await self._run.send(_ESTABLISHED)
         if not await self._read_greeting():
@@ -204,10 +213,10 @@ class ProxiedConnection:
         except Refused:
             await self._run.send(greeting.WRONG_NAME)
             raise
-        await _both(_pass_on(self._run, upstream), _pass_on(upstream, self._run))
+        await _both(_relay_all(self._run, upstream), _relay_all(upstream, self._run))
 
     async def _read_greeting(self) -> bool:
-        """Whether a whole greeting came, which then lies ahead; not when the run closed first."""
+        """Read a whole TLS greeting ahead. Returns false when the run closed before it was whole."""
         limit_bytes = self._caps.head_kib << 10
         while not greeting.is_whole(self._run.ahead):
             if len(self._run.ahead) > limit_bytes:
@@ -217,7 +226,7 @@ class ProxiedConnection:
         return True
 
     async def _forward(self, request: heads.RequestHead, upstream: MeteredSocket) -> None:
-        """Send the request on, and what is answered back. The host may answer before it has the whole body."""
+        """Relay the request, and the answer back. The host may answer before it has the whole body."""
         await upstream.send(request.encode())
         if request.expects_continue:
             await self._run.send(_CONTINUE)
@@ -227,7 +236,7 @@ class ProxiedConnection:
             self._answered = True
             await self._run.send(response.encode())
             if response.has_body:
-                await self._or_failed(_send_on(upstream, self._run, response.body), body)
+                await self._or_failed(_relay_body(upstream, self._run, response.body), body)
         except EOFError:
             raise Refused(Decision.BAD_RESPONSE, "the host's answer broke off") from None
         except ValueError as error:
@@ -239,7 +248,7 @@ class ProxiedConnection:
     async def _send_body(self, request: heads.RequestHead, upstream: MeteredSocket) -> None:
         try:
             if request.body is not None:
-                await _send_on(self._run, upstream, request.body)
+                await _relay_body(self._run, upstream, request.body)
         except EOFError:
             raise _RunLeftError from None
         except ValueError as error:
@@ -257,7 +266,7 @@ class ProxiedConnection:
         raise Refused(Decision.BAD_RESPONSE, "the host keeps announcing an answer and gives none")
 
     async def _or_failed(self, work: Coroutine[Any, Any, _T], body: asyncio.Task[None]) -> _T:
-        """What ``work`` gives, unless sending the body fails first. That the host takes no more of it is no failure."""
+        """The result of ``work``, unless sending the body fails first. That a host reads no more of it is no failure."""
         task = asyncio.create_task(work)
         try:
             await asyncio.wait((task, body), return_when=asyncio.FIRST_COMPLETED)
@@ -276,10 +285,10 @@ class ProxiedConnection:
         except TimeoutError:
             raise Refused(Decision.TIMEOUT, f"{what} took longer than network.first_byte_s") from None
 
-    async def _tell(self, refused: Refused) -> None:
-        """Answer with the refusal; where an answer has begun, break off so that nobody takes it for whole."""
+    async def _answer_refusal(self, refused: Refused) -> None:
+        """Answer with the refusal. Where an answer has begun, reset the connection: nobody must take it for whole."""
         if self._answered:
-            self._run.cut()
+            self._run.reset()
             return
         with contextlib.suppress(_RunLeftError, TimeoutError):
             async with asyncio.timeout(_LINGER_S):
@@ -290,7 +299,8 @@ class ProxiedConnection:
                 while await self._run.receive_into(buffer):
                     pass
 
-    def _note(self) -> None:
+    def _record(self) -> None:
+        """Put what became of the connection into the ledger."""
         moved = self._upstream
         if self._decision is Decision.RUN_ENDED and not self._host:
             return  # opened and closed again without a word
@@ -314,20 +324,20 @@ async def _dial(address: Address, port: int) -> socket.socket:
     return sock
 
 
-async def _send_on(source: MeteredSocket, sink: MeteredSocket, body: heads.Framing) -> None:
+async def _relay_body(source: MeteredSocket, sink: MeteredSocket, body: heads.Framing) -> None:
     if body == "chunked":
-        await pour_chunks(source, sink)
+        await relay_chunks(source, sink)
     else:
-        await pour(source, sink, body)
+        await relay(source, sink, body)
 
 
-async def _pass_on(source: MeteredSocket, sink: MeteredSocket) -> None:
-    await pour(source, sink, None)
+async def _relay_all(source: MeteredSocket, sink: MeteredSocket) -> None:
+    await relay(source, sink, None)
     sink.finish()
 
 
 async def _both(*works: Awaitable[None]) -> None:
-    """All of them; when one fails the others are ended and its failure is raised."""
+    """Run all of them. When one fails, end the others and raise its failure."""
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
         for done in asyncio.as_completed(tasks):

@@ -18,7 +18,7 @@ from sandbox.inside.plan import Plan
 from sandbox.isolation import landlock, libc, mounts, namespaces, network, privileges, rlimits, seccomp
 
 STDIN, STDOUT, STDERR, RESPONSE, CONTROL, WORKSPACE, PROXY = range(7)
-"""Descriptors of a child. From ``ready`` on only the first four are open; the last is never opened without egress."""
+"""Descriptors of a child. Once it is ready only the first four are open. PROXY is opened with egress only."""
 
 SETUP_FAILED = 70
 """Exit code when a step of the lock-down failed, EX_SOFTWARE of sysexits(3)."""
@@ -32,26 +32,26 @@ MAX_PROGRESS_BYTES = 2048
 """Of a report's JSON: small enough for a pipe to take the whole frame at once, PIPE_BUF of pipe(7)."""
 
 NARROWING = struct.Struct(">QQI")
-"""What comes first on stdin: bytes of memory less, seconds of processor time at most (0 leaves the policy's), and how
-many input files follow. Then each file, see ``INPUT``; what is left is the request."""
+"""Head of the message on stdin: by how many bytes the memory limit is lowered, the limit of processor time in seconds
+(0 keeps the policy's), how many input files follow. Then come the files, see ``INPUT``; the rest is the request."""
 
 INPUT = struct.Struct(">HQ")
-"""Lengths of an input file's name and content, in bytes, which follow."""
+"""Head of an input file: lengths of its name and of its content in bytes. Both follow."""
 
 INPUTS_DO_NOT_FIT = (
     b'{"type":"OSError","message":"The input files do not fit into the workspace","code":"workspace_limit"}'
 )
 _SMALL_READ_BYTES, _LARGE_READ_BYTES = 1 << 16, 1 << 20
 
-Report = Callable[[bytes], None]
+ReportProgress = Callable[[bytes], None]
 """Writes the JSON of one ``sandbox.result.Progress``; see ``report_progress``."""
 
-Entry = Callable[[bytes, Report], tuple[str, bytes]]
+EntryPoint = Callable[[bytes, ReportProgress], tuple[str, bytes]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Baseline:
-    """What the zygote itself takes at the moment of the fork, bytes: a child starts with as much."""
+    """Memory of the zygote at the fork, in bytes: a child starts with as much, which its limits must not count."""
 
     data: int
     address_space: int
@@ -60,10 +60,10 @@ class Baseline:
 
 @dataclasses.dataclass(frozen=True)
 class Inheritance:
-    """What a child gets from its zygote."""
+    """What a child finds in the memory that it inherits from its zygote."""
 
     plan: Plan
-    entry: Entry
+    entry: EntryPoint
     rehearse: Callable[[], None]
     """Runs the handler once on a request of our own, see ``sandbox.inside.zygote.find_rehearsal``."""
     baseline: Baseline
@@ -88,9 +88,9 @@ def live(inheritance: Inheritance, descriptors: list[int], *, rehearse: bool) ->
             act()
         except BaseException as error:  # whatever it is, no request may ever reach a half-locked child
             report_failure(step, error)
-    incoming = Incoming()
-    narrow_limits(incoming)
-    serve(inheritance.entry, incoming)
+    message = StdinMessage()
+    narrow_limits(message)
+    serve(inheritance.entry, message)
 
 
 def lock_down(inheritance: Inheritance, *, rehearse: bool) -> list[tuple[str, Callable[[], None]]]:
@@ -140,40 +140,40 @@ def take_descriptors(descriptors: list[int]) -> None:
 
 
 def reset_process() -> None:
-    """Own session, private files."""
+    """Start a session of its own, and make every new file private to its user."""
     os.setsid()
     os.umask(0o077)
 
 
 def enter_namespaces(inheritance: Inheritance) -> None:
-    """The pid namespace is the child's own since the fork; now the other five."""
+    """Enter user, mount, net, ipc and uts namespaces. The pid namespace is the child's own since its fork."""
     namespaces.enter(namespaces.CHILD, proc_fd=inheritance.proc_fd, inner_uid=namespaces.INNER_UID)
     namespaces.forbid_further(inheritance.proc_fd)
     namespaces.hide_hostname()
 
 
 def mount_workspace(plan: Plan) -> None:
-    """A tmpfs of the child's own, kept at a known descriptor for the supervisor."""
+    """Mount a tmpfs of the child's own, and keep a descriptor of it for the supervisor."""
     fd = mounts.mount_workspace(size_bytes=plan.workspace_bytes, files=plan.workspace_files)
     os.dup2(fd, WORKSPACE, inheritable=False)
 
 
 def open_way_to_proxy() -> None:
-    """A socket that listens on the child's own loopback; the proxy outside accepts from it."""
+    """Listen on the child's own loopback; the proxy outside accepts from that socket."""
     fd = network.listen_for_proxy()
     os.dup2(fd, PROXY, inheritable=False)
     os.close(fd)
 
 
 def die_with_zygote(zygote_pid: int) -> None:
-    """Without a pid namespace nobody else would end us when the zygote dies."""
+    """Be killed when the zygote dies: without a pid namespace nothing else would end this process then."""
     privileges.die_with_parent()
     if os.getppid() != zygote_pid:
         raise RuntimeError("the zygote is gone")
 
 
 def make_workspace_folder(plan: Plan) -> None:
-    """A private folder on the host's disk, for hosts that grant no namespaces."""
+    """Make a private folder on the host's disk the workspace, for hosts that grant no namespaces."""
     path = tempfile.mkdtemp(prefix="run-", dir=plan.workspace_base)
     os.chdir(path)
     os.environ.update(HOME=path, TMPDIR=f"{path}/tmp")  # noqa: S108 within its own folder
@@ -183,7 +183,7 @@ def make_workspace_folder(plan: Plan) -> None:
 
 
 def limit_resources(inheritance: Inheritance) -> None:
-    """What the zygote already had counts towards the memory limit only as far as it is really in memory."""
+    """Set the rlimits. Of what the zygote had mapped, only what is really in memory counts towards the memory limit."""
     plan, baseline = inheritance.plan, inheritance.baseline
     headroom = max(plan.memory_bytes - baseline.anonymous, 1)
     rlimits.limit_resources(
@@ -209,13 +209,13 @@ def renew_randomness() -> None:
 
 
 def be_single_threaded(proc_fd: int) -> None:
-    """What follows binds the calling thread and those that it starts, never one that already runs."""
+    """Require one thread: Landlock and seccomp bind the calling thread and those that it starts, no other."""
     if (threads := count_threads(proc_fd)) != 1:
         raise RuntimeError(f"{threads} threads before the lock-down")
 
 
 def count_threads(proc_fd: int) -> int:
-    """Threads of this process."""
+    """How many threads this process has."""
     fd = os.open("self/task", os.O_RDONLY | os.O_DIRECTORY, dir_fd=proc_fd)
     try:
         return len(os.listdir(fd))
@@ -224,14 +224,19 @@ def count_threads(proc_fd: int) -> int:
 
 
 def restrict_by_landlock(inheritance: Inheritance) -> None:
-    """The places of the root may be read, the workspace used, nothing else."""
+    """Allow to read the places of the root and to use the workspace; deny all else that Landlock mediates."""
     rules = [*inheritance.rules, (WORKSPACE, landlock.WORKSPACE)]
     plan = inheritance.plan
     landlock.restrict(plan.landlock_abi, rules, connect_port=plan.proxy_port)
 
 
 def filter_syscalls_and_report_ready(inheritance: Inheritance) -> None:
-    """Install the filter, pass workspace and listeners to the supervisor, close all that is not the task's."""
+    """Install the filter, pass workspace and listeners to the supervisor, close all that is not the task's.
+
+    The order: the listener exists from the first filter on, and only the calls that hand it over are open until the
+    last filter closes them (``seccomp.compile_last_filter``). The limit of open files comes after the hand-over: the
+    kernel holds descriptors that are being passed to it, too.
+    """
     control = socket.socket(fileno=CONTROL)
     fds = [WORKSPACE]
     if "filter_syscalls" in inheritance.plan.ablated:
@@ -252,21 +257,21 @@ def filter_syscalls_and_report_ready(inheritance: Inheritance) -> None:
 
 
 def report_failure(step: str, error: BaseException) -> NoReturn:
-    """Tell the supervisor which step failed and die."""
+    """Report to the supervisor which step failed, and die."""
     try:
         os.write(CONTROL, f"{step}\0{type(error).__name__}: {error}".encode(errors="replace")[:4096])
     finally:
         os._exit(SETUP_FAILED)
 
 
-class Incoming:
+class StdinMessage:
     """What the supervisor sends on stdin, in the order in which it comes."""
 
     def __init__(self) -> None:
         """Block until the first of it is there."""
         self._pending = os.read(STDIN, _SMALL_READ_BYTES)
         if not self._pending:
-            os._exit(0)  # the pool was closed; nobody will read an answer
+            os._exit(0)  # the pool was closed; nobody would read an answer
         self.less_bytes, self.cpu_s, self.files = NARROWING.unpack(self._take(NARROWING.size))
 
     def put_files(self) -> None:
@@ -291,7 +296,7 @@ class Incoming:
             os.close(fd)
 
     def request(self) -> bytes:
-        """What is left, once the supervisor has closed the pipe."""
+        """The request: all that is left until the supervisor closes the pipe."""
         parts = [self._pending]
         # small at first: a large buffer costs more than most requests
         size = _SMALL_READ_BYTES if len(self._pending) < _SMALL_READ_BYTES else _LARGE_READ_BYTES
@@ -307,40 +312,40 @@ class Incoming:
         return taken
 
     def _read(self, size: int) -> bytes:
-        return os.read(STDIN, size) or os._exit(0)  # it broke off: the worker is gone
+        return os.read(STDIN, size) or os._exit(0)  # the pipe ended early: the worker is gone
 
 
-def narrow_limits(incoming: Incoming) -> None:
-    """Lower the policy's limits, which were set when nobody knew the request, to what is in force for it."""
-    if incoming.less_bytes:
+def narrow_limits(message: StdinMessage) -> None:
+    """Lower the limits, which were set by the policy before there was a request, to those of this request."""
+    if message.less_bytes:
         for kind in (resource.RLIMIT_DATA, resource.RLIMIT_AS):
-            value = max(resource.getrlimit(kind)[0] - incoming.less_bytes, 0)
+            value = max(resource.getrlimit(kind)[0] - message.less_bytes, 0)
             resource.setrlimit(kind, (value, value))
-    if incoming.cpu_s:
-        rlimits.limit_cpu(incoming.cpu_s)
+    if message.cpu_s:
+        rlimits.limit_cpu(message.cpu_s)
 
 
-def serve(entry: Entry, incoming: Incoming) -> NoReturn:
+def serve(entry: EntryPoint, message: StdinMessage) -> NoReturn:
     """Run the handler, write one response frame, leave at once: no thread, no atexit, no finalizer is waited for."""
     exit_code = 1
     try:
-        fits = put_files(incoming)
-        kind, payload = entry(incoming.request(), report_progress) if fits else ("error", INPUTS_DO_NOT_FIT)
+        fits = put_files(message)
+        kind, payload = entry(message.request(), report_progress) if fits else ("error", INPUTS_DO_NOT_FIT)
         write_all(KINDS[kind] + struct.pack(">Q", len(payload)) + payload)
         exit_code = 0 if kind == "result" else 1
     except SystemExit as leaving:
         exit_code = exit_status(leaving.code)
-    except BaseException as error:  # the handler's own last words; the supervisor sees exit code 1 and no response
+    except BaseException as error:  # the supervisor sees exit code 1 and no response
         os.write(STDERR, f"{type(error).__name__}: the handler failed\n".encode())
     finally:
         flush_prints()
         os._exit(exit_code)
 
 
-def put_files(incoming: Incoming) -> bool:
+def put_files(message: StdinMessage) -> bool:
     """Whether the input files fit into the workspace, where they then are."""
     try:
-        incoming.put_files()
+        message.put_files()
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EFBIG):  # the tmpfs is full, or RLIMIT_FSIZE met, which is as large
             raise
@@ -349,9 +354,9 @@ def put_files(incoming: Incoming) -> bool:
 
 
 def flush_prints() -> None:
-    """The last unfinished line of what the script printed, whatever it has made of its streams."""
+    """Write what the script has printed and its streams still hold."""
     for stream in (sys.stdout, sys.stderr):
-        # a script may have closed or replaced it: its own loss
+        # a script may have closed or replaced its stream, and then loses what was in it
         with contextlib.suppress(BaseException):
             stream.flush()
 
@@ -367,7 +372,7 @@ def exit_status(code: object) -> int:
 
 
 def report_progress(report: bytes) -> None:
-    """Write one report, whole. It waits while the supervisor has no time for it, and must not come after the response.
+    """Write one report, whole. Blocks while the pipe is full, and must not be called after the response.
 
     Raises:
         ValueError: it is too long.

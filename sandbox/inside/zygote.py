@@ -30,13 +30,14 @@ from sandbox.inside.child import STDERR
 from sandbox.inside.plan import Plan
 from sandbox.isolation import landlock, libc, mounts, namespaces, privileges
 
-# worker → zygote: whether the child is to rehearse, the run's number, with the child's five descriptors attached
 SPAWN = struct.Struct("=?Q")
-# zygote → worker: ready to fork; forked (with the child's pidfd attached); dead; could not
+"""Worker → zygote: whether the child is to rehearse, and its number; its five descriptors are attached."""
 READY, FORKED, EXITED, FAILED = b"R", b"P", b"X", b"F"
+"""Zygote → worker: ready to fork; forked a child (its pidfd is attached); a child has ended; the fork failed."""
 HEAD = struct.Struct("=cQ")
+"""One of these, and the child's number (0 with READY). A reason in words follows FAILED."""
 EXIT = struct.Struct("=cQidd")
-"""EXITED, run number, wait status, user s, system s: wait4(2), getrusage(2)."""
+"""EXITED, the child's number, wait status, user seconds, system seconds: wait4(2), getrusage(2)."""
 
 _THREADS_LEAVE_S = 0.5
 _MAX_PACKET = 1 << 17
@@ -44,9 +45,13 @@ _FIRST_FREE_FD = 16
 
 
 def launch(control_fd: int) -> NoReturn:
-    """First stage, on the host's paths. Ends when the second does."""
+    """First stage, on the host's paths: build the root, start the second stage in it, end when that does.
+
+    Args:
+        control_fd: socket to the worker, over which the plan comes.
+    """
     privileges.die_with_parent()
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # a container's init, for one, starts the worker with some blocked
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # a container's init may start the worker with signals blocked
     control = socket.socket(fileno=control_fd)
     plan = Plan.decode(control.recv(_MAX_PACKET))
     proc_fd = namespaces.open_proc()
@@ -89,7 +94,12 @@ def enter_root_and_namespaces(plan: Plan, proc_fd: int) -> None:
 
 
 def serve(control_fd: int, proc_fd: int) -> NoReturn:
-    """Second stage, inside the root: prepare, then fork a child for every request of the worker."""
+    """Second stage, inside the root: prepare, then fork a child whenever the worker asks.
+
+    Args:
+        control_fd: socket to the worker, over which the plan comes once more, now without host paths.
+        proc_fd: the host's /proc, as ``namespaces.open_proc`` gives it.
+    """
     privileges.die_with_parent()
     privileges.forbid_new_privileges()
     control_fd, proc_fd = free_low_descriptors(control_fd, proc_fd)
@@ -98,20 +108,20 @@ def serve(control_fd: int, proc_fd: int) -> NoReturn:
     live = prepare_cold(plan, proc_fd) if plan.cold else prepare_warm(plan, proc_fd)
     own_pid_ns = None if plan.profile == "unprivileged" else os.open("self/ns/pid", os.O_RDONLY, dir_fd=proc_fd)
     control.send(HEAD.pack(READY, 0))
-    Nursery(control, live, own_pid_ns).work()
+    ForkServer(control, live, own_pid_ns).serve()
 
 
-Live = Callable[[list[int], bool], NoReturn]
+ChildMain = Callable[[list[int], bool], NoReturn]
 """What a child does from its fork on, given its descriptors and whether it is to rehearse."""
 
 
-def prepare_warm(plan: Plan, proc_fd: int) -> Live:
+def prepare_warm(plan: Plan, proc_fd: int) -> ChildMain:
     """Import everything now; a child is a fork of what that makes."""
     inheritance = prepare(plan, proc_fd)
     return lambda descriptors, rehearse: child.live(inheritance, descriptors, rehearse=rehearse)
 
 
-def prepare_cold(plan: Plan, proc_fd: int) -> Live:
+def prepare_cold(plan: Plan, proc_fd: int) -> ChildMain:
     """Import nothing; a child executes a new interpreter: an address layout and a hash seed of its own."""
     plan_fd = os.memfd_create("plan")
     os.write(plan_fd, plan.encode())
@@ -125,7 +135,7 @@ def prepare_cold(plan: Plan, proc_fd: int) -> Live:
 
 
 def live_cold(plan_fd: int, proc_fd: int, descriptors: list[int], rehearse: bool) -> NoReturn:
-    """The new interpreter of a cold child: from here on as a warm one."""
+    """The new interpreter of a cold child: prepare as a zygote does, then do what a warm child does."""
     free_low_descriptors()
     size = os.fstat(plan_fd).st_size
     inheritance = prepare(Plan.decode(os.pread(plan_fd, size, 0)), proc_fd)
@@ -133,7 +143,11 @@ def live_cold(plan_fd: int, proc_fd: int, descriptors: list[int], rehearse: bool
 
 
 def free_low_descriptors(*kept: int) -> list[int]:
-    """Move ``kept`` up and occupy what lies below: a child's descriptors then never arrive where they must go."""
+    """Move ``kept`` to high numbers and occupy the low ones; returns the new numbers.
+
+    Invariant: no descriptor that arrives later gets a number below ``_FIRST_FREE_FD``. So a child can put its own at
+    their places by dup2 without overwriting one that it still needs.
+    """
     *moved, null = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE_FD) for fd in (*kept, 0)]
     for fd in range(STDERR + 1, _FIRST_FREE_FD):
         os.dup2(null, fd, inheritable=False)
@@ -141,7 +155,7 @@ def free_low_descriptors(*kept: int) -> list[int]:
 
 
 def settle_threads(proc_fd: int) -> int:
-    """Threads of this process. One that has been joined may still be on its way out of the kernel: it is waited for."""
+    """How many threads this process has. Waits a moment for those that were joined and still leave the kernel."""
     deadline = time.monotonic() + _THREADS_LEAVE_S
     while (threads := child.count_threads(proc_fd)) != 1 and time.monotonic() < deadline:
         time.sleep(0.001)
@@ -162,6 +176,8 @@ def prepare(plan: Plan, proc_fd: int) -> child.Inheritance:
     rehearse = find_rehearsal(plan)
     rehearse()
     child.renew_randomness()  # the first time is slow: here, not in every child
+    # Invariant: one thread from here to every fork. A fork copies the calling thread alone: a lock that another thread
+    # held would stay locked for ever in the child, and unshare(CLONE_NEWUSER) refuses a process with threads.
     if (threads := settle_threads(proc_fd)) != 1:
         raise RuntimeError(f"{threads} threads after importing {plan.preload}: a fork would copy one of them only")
     gc.collect()
@@ -181,9 +197,9 @@ def prepare(plan: Plan, proc_fd: int) -> child.Inheritance:
 
 
 def use_huge_pages(proc_fd: int) -> None:
-    """Gather the heap into huge pages where the kernel can: a fork then copies one entry instead of 512.
+    """Collapse the heap into huge pages where the kernel can: a fork then copies one entry instead of 512.
 
-    madvise(2) on MADV_COLLAPSE, Linux 6.1. Best effort: without it forks take longer, that is all.
+    madvise(2) on MADV_COLLAPSE, Linux 6.1. Where it fails forks take longer; nothing else changes.
     """
     fd = os.open("self/maps", os.O_RDONLY, dir_fd=proc_fd)
     with os.fdopen(fd, encoding="ascii", errors="replace") as file:
@@ -229,33 +245,33 @@ def measure(proc_fd: int) -> child.Baseline:
     return child.Baseline(data=size("VmData"), address_space=size("VmSize"), anonymous=size("RssAnon"))
 
 
-class Nursery:
-    """Forks children and tells of their deaths, one thing after the other, until the worker is gone."""
+class ForkServer:
+    """Forks children and reports their deaths, one thing after the other, until the worker is gone."""
 
-    def __init__(self, control: socket.socket, live: Live, own_pid_ns: int | None) -> None:
+    def __init__(self, control: socket.socket, child_main: ChildMain, own_pid_ns: int | None) -> None:
         self._control = control
-        self._live = live
+        self._child_main = child_main
         self._own_pid_ns = own_pid_ns
         self._children: dict[int, tuple[int, int]] = {}
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
 
-    def work(self) -> NoReturn:
+    def serve(self) -> NoReturn:
         """Serve until the worker closes its end."""
         while True:
             for fd, _ in self._poll.poll():
-                if fd == self._control.fileno():
-                    self._spawn()
-                else:
-                    self._bury(fd)
+                try:
+                    if fd == self._control.fileno():
+                        self._spawn()
+                    else:
+                        self._reap(fd)
+                except (BrokenPipeError, ConnectionResetError):
+                    os._exit(0)  # the worker has closed its end or died
 
     def _spawn(self) -> None:
-        try:
-            packet, descriptors, _, _ = socket.recv_fds(self._control, SPAWN.size, 5)
-        except ConnectionResetError:
-            packet, descriptors = b"", []
+        packet, descriptors, _, _ = socket.recv_fds(self._control, SPAWN.size, 5)
         if not packet:
-            os._exit(0)
+            os._exit(0)  # the worker has closed its end
         rehearse, number = SPAWN.unpack(packet)
         try:
             pid = self._fork(descriptors, rehearse=rehearse)
@@ -271,6 +287,12 @@ class Nursery:
         socket.send_fds(self._control, [HEAD.pack(FORKED, number)], [pidfd])
 
     def _fork(self, descriptors: list[int], *, rehearse: bool) -> int:
+        """Fork a child, in a pid namespace of its own where there are namespaces; its pid as this process sees it.
+
+        Invariant: between two calls this process forks into its own pid namespace. Each child gets a new one, of which
+        it is pid 1; the next unshare is refused until setns has brought us back (pid_namespaces(7)). ``os.fork`` and no
+        raw system call: only it runs what the interpreter and its libraries have registered for a fork.
+        """
         if self._own_pid_ns is None:
             return self._fork_here(descriptors, rehearse=rehearse)
         namespaces.next_child_gets_own_pid_namespace()
@@ -282,10 +304,11 @@ class Nursery:
     def _fork_here(self, descriptors: list[int], *, rehearse: bool) -> int:
         pid = os.fork()
         if pid == 0:
-            self._live(descriptors, rehearse)
+            self._child_main(descriptors, rehearse)
         return pid
 
-    def _bury(self, pidfd: int) -> None:
+    def _reap(self, pidfd: int) -> None:
+        """Take a dead child's status and report it. Its pid is free for another process from ``wait4`` on."""
         number, pid = self._children.pop(pidfd)
         self._poll.unregister(pidfd)
         os.close(pidfd)

@@ -125,7 +125,7 @@ def mount_setattr(target: bytes, attributes: int, *, recursive: bool) -> None:
 
 
 def collapse(start: int, end: int) -> None:
-    """Put what lies between two addresses into huge pages, as far as whole ones fit: madvise(2), MADV_COLLAPSE."""
+    """Collapse the whole huge pages between two addresses: madvise(2), MADV_COLLAPSE."""
     start, end = -(-start // HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES, end // HUGE_PAGE_BYTES * HUGE_PAGE_BYTES
     if start < end:
         _checked(_LIBC.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), MADV_COLLAPSE), "madvise")

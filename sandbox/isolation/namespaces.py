@@ -18,17 +18,17 @@ HOSTNAME = b"sandbox"
 
 
 def hide_hostname() -> None:
-    """The name of the host, or of the container, is not that of the caller's own uts namespace.
+    """Give the caller's own uts namespace a fixed name, instead of the host's or the container's.
 
-    Podman's default profile refuses sethostname(2) to whoever has no CAP_SYS_ADMIN outside; the container's name then
-    stays, which is made up anyhow.
+    Podman's default profile refuses sethostname(2) without CAP_SYS_ADMIN outside. The container's name then stays,
+    which is a generated one.
     """
     with contextlib.suppress(PermissionError):
         libc.sethostname(HOSTNAME)
 
 
 def open_proc() -> int:
-    """A descriptor for /proc that outlives the change of root: no path leads to it from inside."""
+    """Open /proc. The descriptor outlives the change of root, after which no path leads there."""
     return os.open("/proc", os.O_PATH | os.O_DIRECTORY)
 
 
@@ -47,9 +47,9 @@ def enter(flags: int, *, proc_fd: int, inner_uid: int) -> None:
 
 
 def forbid_further(proc_fd: int) -> None:
-    """No namespace of any sort can be made in the caller's user namespace, see namespaces(7) on /proc/sys/user.
+    """Forbid to make any namespace in the caller's user namespace, see namespaces(7) on /proc/sys/user.
 
-    The second layer behind the system call filter. Where /proc/sys is read-only, as in most containers, it stays away.
+    The second layer behind the system call filter. It is left out where /proc/sys is read-only, as in most containers.
     """
     for kind in _KINDS:
         with contextlib.suppress(OSError):
@@ -57,7 +57,7 @@ def forbid_further(proc_fd: int) -> None:
 
 
 def next_child_gets_own_pid_namespace() -> None:
-    """The next fork becomes pid 1 of a new pid namespace; with it dies everything inside: pid_namespaces(7)."""
+    """Make the next fork pid 1 of a new pid namespace; with it dies everything inside: pid_namespaces(7)."""
     libc.unshare(libc.CLONE_NEWPID)
 
 

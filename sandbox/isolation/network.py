@@ -1,7 +1,7 @@
 """The one way out of a run with egress: a listening socket on the loopback of its own network namespace.
 
-Nothing else is there: no interface but ``lo``, no route. Who connects reaches the egress proxy, which accepts outside:
-a socket belongs to the network namespace in which it was made, wherever its descriptor goes.
+Nothing else is there: no interface but ``lo``, no route. A connection to it reaches the egress proxy, which accepts
+outside: a socket belongs to the network namespace in which it was made, wherever its descriptor goes.
 Sources: network_namespaces(7), netdevice(7).
 """
 

@@ -1,4 +1,4 @@
-"""No capabilities, no way to gain any, no ptrace by a sibling, no core dump.
+"""Gives up every privilege: capabilities and ways to gain them, being traced by a sibling, core dumps.
 
 Sources: capabilities(7), PR_SET_NO_NEW_PRIVS(2const), PR_SET_DUMPABLE(2const), PR_SET_PDEATHSIG(2const).
 """
@@ -15,12 +15,12 @@ _LAST_CAPABILITY = 63
 
 
 def die_with_parent() -> None:
-    """Be killed when the parent thread dies."""
+    """Have the kernel kill this process when its parent thread dies."""
     libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def become(uid: int, gid: int) -> None:
-    """Leave root for good. The process stays its own to inspect, or it could not write its own uid_map."""
+    """Give up root for good. The process stays dumpable, or it could not write its own uid_map: proc(5)."""
     os.setgroups([])
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
@@ -40,10 +40,10 @@ def drop_capabilities() -> None:
 
 
 def forbid_new_privileges() -> None:
-    """No exec gains a privilege, and seccomp and Landlock may be used without one."""
+    """Forbid that an exec gains a privilege; seccomp and Landlock require this of an unprivileged process."""
     libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
 
 
 def hide_from_inspection() -> None:
-    """No core dump, not even to a core_pattern pipe, and no ptrace by an equal user."""
+    """Forbid core dumps, also to a core_pattern pipe, and ptrace by processes of the same user."""
     libc.prctl(libc.PR_SET_DUMPABLE, 0)

@@ -1,4 +1,4 @@
-"""Resource limits of the child, see getrlimit(2). Soft and hard are equal: nothing to negotiate.
+"""Resource limits of the child, see getrlimit(2). Soft and hard limits are equal, so a run cannot raise one.
 
 ``RLIMIT_NPROC`` counts threads per user and user namespace (Linux 5.14), so it is this run's own count;
 it does nothing for an outer uid of 0, which is why zygotes never run as root.
@@ -57,5 +57,5 @@ def limit_cpu(cpu_s: int) -> None:
 
 
 def limit_open_files(count: int) -> None:
-    """The last limit: the kernel also counts by it the descriptors of a user that are on their way over sockets."""
+    """Limit open files. The last limit: the kernel also counts descriptors that are being passed over sockets by it."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (count, count))

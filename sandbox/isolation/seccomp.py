@@ -104,7 +104,7 @@ def compile_filter(
 
 
 def compile_last_filter() -> bytes:
-    """The filter that goes on top when the child is ready: it closes the two ways that its lock-down still needed.
+    """The filter that goes on top when the child is ready: it denies the two calls that its lock-down still needed.
 
     Descriptors that are being passed count against a limit that all runs of one user share: one run could keep all
     others from starting.
@@ -121,7 +121,7 @@ def compile_last_filter() -> bytes:
 
 
 def _until_ready(pyseccomp: Any) -> list[tuple[str, list[Any]]]:
-    """The calls of the lock-down's last step: pass workspace and listener on, put the last filter on top."""
+    """The calls of the lock-down's last step: hand over workspace and listener, put the last filter on top."""
 
     def arg(index: int, value: int) -> Any:
         return pyseccomp.Arg(index, pyseccomp.MASKED_EQ, _LOW_32, value)
@@ -152,7 +152,7 @@ def _conditions(pyseccomp: Any, *, processes: bool) -> list[tuple[str, list[Any]
 
 
 def _connections(pyseccomp: Any) -> list[tuple[str, list[Any]]]:
-    """TCP over IPv4 and nothing else; where to, the network namespace and Landlock say. Harmless options by name."""
+    """TCP over IPv4 only, and harmless options by name. The network namespace and Landlock say where to."""
 
     def arg(index: int, value: int, mask: int = _LOW_32) -> Any:
         return pyseccomp.Arg(index, pyseccomp.MASKED_EQ, mask, value)
@@ -244,8 +244,8 @@ def _set_mode_filter(program: bytes, flags: int) -> int:
 def has_call(listener: int) -> bool | None:
     """Whether a call waits to be answered; ``None`` when no caller is left.
 
-    To be asked before ``take_call``, which would block for as long as there is none: the listener also wakes its
-    reader when the last caller dies.
+    Ask this before ``take_call``, which blocks while no call waits: the listener also wakes its reader when the last
+    caller dies.
     """
     poll = select.poll()
     poll.register(listener, select.POLLIN)
@@ -256,7 +256,7 @@ def has_call(listener: int) -> bool | None:
 
 
 class HeldCall(NamedTuple):
-    """A call that waits for its answer."""
+    """A system call that the kernel holds until it is answered."""
 
     identity: int
     pid: int

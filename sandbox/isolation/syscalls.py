@@ -83,7 +83,7 @@ QUIET: dict[int, str] = {
 
 
 ANSWERED: dict[str, str] = {
-    LEAVING: "told to the supervisor, then let through",
+    LEAVING: "reported to the supervisor, then let through",
     "flock": "answered as granted without being taken: a run's files are nobody else's",
 }
 """Calls that the filter or the supervisor answers in its own way."""

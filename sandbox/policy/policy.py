@@ -2,7 +2,7 @@
 
 A file says everything; nothing is inherited and nothing has a default, so that an auditor sees a whole
 grant on one page. Any unknown key, missing key, value out of range or contradiction is a ``PolicyError``
-that names the file, the place in it, the key and the reason. All faults are reported, not only the first.
+that names the file, the place in it, the key and the reason. Every fault is reported, not only the first.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Filesystem(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which known places a run may read. Never a path from a request."""
+    """Which known places a run may read; never a path from a request."""
 
     read: tuple[Literal["python", "scripts", "models"], ...]
     inputs: Literal["none", "read-only"]
@@ -108,12 +108,12 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     description: Annotated[str, Meta(min_length=1)]
     task_type: Annotated[str, Meta(pattern="^[a-z][a-z_]*$")]
     max_attempts: Annotated[int, Meta(ge=1, le=100)]
-    """How often the work of one request may be started in all. Part of the grant, and so of the digest; like
-    ``task_type`` it is for who asks for runs: nothing in this package reads it or starts a run by itself."""
+    """How often the work of one request may be started in all. Part of the grant, and so of the digest. Like
+    ``task_type`` it is for the caller: nothing in this package reads it, or starts a run by itself."""
     start: Literal["warm", "cold"]
     preload: tuple[str, ...]
     preload_if_named: tuple[str, ...]
-    """Loaded beforehand, too, for requests in whose text the first part of one of these names occurs."""
+    """Also loaded beforehand, but only for requests whose text holds the first part of one of these names."""
     require: tuple[Literal["namespaces", "landlock", "seccomp", "rlimits"], ...]
     limits: Limits
     filesystem: Filesystem
@@ -157,16 +157,22 @@ def load_policies(folder: Path, *, exceptions: tuple[IPNetwork, ...] = ()) -> di
     """Read every ``*.toml`` file of a folder: policy name → policy. ``exceptions`` as of ``load_policy``.
 
     Raises:
-        PolicyError: no file there, or files that cannot be; all of their faults are named.
+        PolicyError: the folder has no policy file, or some are invalid; names all of their faults.
     """
     return {name: file.policy for name, file in read_policies(folder, exceptions=exceptions).items()}
 
 
 def read_policies(folder: Path, *, exceptions: tuple[IPNetwork, ...] = ()) -> dict[str, PolicyFile]:
-    """As ``load_policies``, with the texts."""
+    """Read every policy file of a folder and keep the texts: policy name → file.
+
+    Raises:
+        PolicyError: as of ``load_policies``.
+    """
     paths = policy_paths(folder)
     if not paths:
-        raise PolicyError(f"{folder}: no policy file (*.toml) there; set POLICIES_DIR to the folder that has them")
+        raise PolicyError(
+            f"{folder}: no policy file (*.toml) in this folder; set POLICIES_DIR to the folder that has them"
+        )
     files: dict[str, PolicyFile] = {}
     faults: list[PolicyFault] = []
     for path in paths:
@@ -180,7 +186,7 @@ def read_policies(folder: Path, *, exceptions: tuple[IPNetwork, ...] = ()) -> di
 
 
 def policy_paths(folder: Path) -> list[Path]:
-    """The files of a folder that are policies, or should be."""
+    """The paths of a folder's policy files, whether they are valid or not."""
     return sorted(folder.glob("*.toml"))
 
 
@@ -230,7 +236,7 @@ _PLACE = re.compile(r"(?P<reason>.*) \(at (?:line (?P<line>\d+), column (?P<colu
 
 
 def _syntax_fault(path: Path, text: str, message: str) -> PolicyFault:
-    """What the parser says, with the place that it puts at the end of its sentence."""
+    """The parser's message as a fault; the place is taken from the end of its sentence."""
     lines = text.split("\n")
     found = _PLACE.fullmatch(message)
     reason, line, column = found.group("reason", "line", "column") if found else (message, None, None)

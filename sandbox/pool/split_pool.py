@@ -1,4 +1,4 @@
-"""Two pools of one policy: children with little loaded for most requests, with all of it for those that ask.
+"""Two pools of one policy: one whose children have little loaded, and one whose children have everything loaded.
 
 A fork copies the page tables of its zygote and its end gives them back: a zygote with pandas in it costs each child
 some four milliseconds of processor time, whether or not the script ever imports pandas. So a request in whose text one
@@ -21,7 +21,7 @@ from sandbox.run.pipes import OnOutput, OnProgress
 
 
 class SplitPool:
-    """Looks like a ``Pool``; see there for what is not said here."""
+    """Two pools that are used like one ``Pool``."""
 
     def __init__(self, policy: Policy, host: Host, template: Template, *, ready: int, **options: Any) -> None:
         """
@@ -74,7 +74,7 @@ class SplitPool:
         on_output: OnOutput | None = None,
         on_progress: OnProgress | None = None,
     ) -> Result:
-        """Run one request; as of ``Pool``.
+        """Run one request in the pool that fits it. The arguments are those of ``Pool.run``.
 
         Raises:
             SandboxError: our own failure; the request may be tried again.

@@ -1,4 +1,4 @@
-"""What zygotes are made of: the code, the places and the interpreter, as seen from the host."""
+"""What zygotes are made of: the code, the places and the interpreter, by their paths on the host."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def binds(template: Template, places: tuple[str, ...], *, egress: bool = False) 
     """(host path, path inside) of everything that is shown read-only.
 
     Args:
-        template: see there.
+        template: what zygotes are made of.
         places: what ``granted_places`` says.
         egress: whether the policy grants network, and so certificates.
     Raises:
@@ -146,7 +146,7 @@ def environment(
         "MKL_NUM_THREADS": "1",
         "JE_ARROW_MALLOC_CONF": "background_thread:false",
         "ARROW_DEFAULT_MEMORY_POOL": "system",
-        # It would report to its maker, and start a thread for that.
+        # onnxruntime would report to its maker, and start a thread for that.
         "ORT_DISABLE_TELEMETRY": "1",
         # Each further malloc arena reserves 64 MiB of address space, which RLIMIT_AS counts.
         "MALLOC_ARENA_MAX": "2",

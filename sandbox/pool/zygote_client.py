@@ -1,4 +1,4 @@
-"""The worker's side of one zygote: starts it, asks it for children, hears of their deaths."""
+"""The worker's side of one zygote: starts it, asks it for children, learns of their deaths."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sandbox.errors import SandboxError
-from sandbox.inside.child import RESPONSE
+from sandbox.inside.child import RESPONSE, STDIN
 from sandbox.inside.plan import Plan
 from sandbox.inside.zygote import EXIT, EXITED, FAILED, FORKED, HEAD, READY, SPAWN
 from sandbox.run.child_handle import ChildHandle, ExitFacts
@@ -49,7 +49,7 @@ class ZygoteClient:
         """Start the process and wait until it can fork.
 
         Raises:
-            SandboxError: it died before it was ready, or took too long; its own words are on the worker's stderr.
+            SandboxError: it died before it was ready, or took too long; its traceback is on the worker's stderr.
         """
         if self._plan.profile != "full":
             self._plan = dataclasses.replace(self._plan, workspace_base=_make_workspace_base(self._plan))
@@ -57,9 +57,9 @@ class ZygoteClient:
         self._control.setblocking(False)
         with theirs:
             self._process = self._exec(theirs.fileno())
-        self._control.send(self._plan.encode())  # one for each stage
+        self._control.send(self._plan.encode())  # one plan for each stage
         self._control.send(self._plan.without_host_paths().encode())
-        self._loop.add_reader(self._control, self._hear)
+        self._loop.add_reader(self._control, self._read_packet)
         try:
             await asyncio.wait_for(asyncio.shield(self._ready), START_TIMEOUT_S)
         except BaseException as error:
@@ -107,40 +107,39 @@ class ZygoteClient:
     async def _fork_and_lock_down(
         self, number: int, forked: asyncio.Future[int], undo: contextlib.ExitStack, *, rehearse: bool
     ) -> ChildHandle:
-        """What ``undo`` holds at the end is undone, whether or not a child came of it."""
-        theirs, ours = _make_pipes()
-        keep = contextlib.ExitStack()
-        undo.push(keep)
-        for fd in ours:
-            keep.callback(os.close, fd)
-        control, child_control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        undo.callback(control.close)
-        control.setblocking(False)
-        try:
-            self._ask(number, [*theirs, child_control.fileno()], rehearse=rehearse)
-        finally:
-            child_control.close()
-            for fd in theirs:
-                os.close(fd)
+        """Have a child forked, and wait for its word that it is ready.
+
+        Invariant: every descriptor is in a stack from its first moment. What is in ``given`` is closed as soon as the
+        zygote has it, what is in ``undo`` at the end in any case; what is in ``keep``, and with it the child, is ended
+        only if no handle comes of it.
+        """
+        keep = undo.enter_context(contextlib.ExitStack())
+        with contextlib.ExitStack() as given:
+            theirs, ours = _make_pipes(given, keep)
+            control, child_control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            given.callback(child_control.close)
+            undo.callback(control.close)
+            control.setblocking(False)
+            self._request_child(number, [*theirs, child_control.fileno()], rehearse=rehearse)
         pidfd = await forked
         keep.callback(os.close, pidfd)
-        keep.callback(_kill, pidfd)  # half locked down it might wait for an answer that nobody gives
-        workspace, listener, proxy = await asyncio.wait_for(self._hear_ready(control), READY_TIMEOUT_S)
+        keep.callback(_kill, pidfd)  # a half-locked child might wait for an answer that nobody gives
+        workspace, listener, proxy = await asyncio.wait_for(self._read_ready(control), READY_TIMEOUT_S)
         keep.callback(os.close, listener)
         keep.callback(workspace.close)
         if proxy is not None:
             keep.callback(os.close, proxy)
-        if self.gone.done():  # its death would never be heard of
+        if self.gone.done():  # nobody would report the child's death any more
             raise SandboxError("zygote", f"the zygote of {self._plan.policy} is gone")
         child = self._children[number] = ChildHandle(pidfd, ours, workspace, listener, proxy, rehearsed=rehearse)
         keep.pop_all()
         return child
 
-    def _ask(self, number: int, fds: list[int], *, rehearse: bool) -> None:
+    def _request_child(self, number: int, fds: list[int], *, rehearse: bool) -> None:
         packet = SPAWN.pack(rehearse, number)
         self._control.sendmsg([packet], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))])
 
-    async def _hear_ready(self, control: socket.socket) -> tuple[Workspace, int, int | None]:
+    async def _read_ready(self, control: socket.socket) -> tuple[Workspace, int, int | None]:
         """Workspace, seccomp listener, and the socket for the egress proxy where the policy grants one."""
         readable: asyncio.Future[None] = self._loop.create_future()
         self._loop.add_reader(control, _settle, readable)
@@ -164,7 +163,7 @@ class ZygoteClient:
         sizes = {"max_bytes": plan.workspace_bytes, "max_files": plan.workspace_files}
         return FolderWorkspace(Path(plan.workspace_base), name, fd, **sizes)
 
-    def _hear(self) -> None:
+    def _read_packet(self) -> None:
         """Handle one packet of the zygote."""
         try:
             packet, fds, _, _ = socket.recv_fds(self._control, _MAX_PACKET, 1, socket.MSG_CMSG_CLOEXEC)
@@ -200,7 +199,7 @@ class ZygoteClient:
         self._note_childless()
 
     def _lose(self) -> None:
-        """The zygote is dead. Whoever waits for it or for one of its children must not wait for ever."""
+        """The zygote is dead, or given up. Fail everything that waits for it or for one of its children."""
         self._loop.remove_reader(self._control)
         lost = SandboxError("zygote", f"the zygote of {self._plan.policy} is gone")
         waiting: list[asyncio.Future[Any]] = [self._ready, *self._forking.values()]
@@ -208,7 +207,7 @@ class ZygoteClient:
         for future in waiting:
             if not future.done():
                 future.set_exception(lost)
-                future.exception()  # whether or not anybody still waits, it has been dealt with
+                future.exception()  # mark it as seen: perhaps nobody waits for it any more
         self._children.clear()
         self._childless.set()
         if not self.gone.done():
@@ -239,8 +238,8 @@ class ZygoteClient:
         if self._closed:
             return
         self._closed = True
-        # Without us it leaves by itself, and its first stage buries it. Killed from above it would be left to whatever
-        # is process 1 here, which in a container may be the worker itself.
+        # When the control socket closes, the second stage leaves by itself and the first reaps it. Were the first
+        # killed instead, the second would be left to process 1, which in a container may be the worker itself.
         self._lose()
         self._control.close()
         try:
@@ -251,12 +250,12 @@ class ZygoteClient:
         await self._remove_workspace_base()
 
     async def _remove_workspace_base(self) -> None:
-        """With all that children have left in it which died before they could be known or disposed of."""
+        """Remove the folder, with what children left in it that died before there was a handle for them."""
         base = self._plan.workspace_base
         for _ in range(_REMOVE_TRIES if base else 0):
             if await self._loop.run_in_executor(None, remove_folder, base):
                 return
-            await asyncio.sleep(_REMOVE_PAUSE_S)  # a child may still be dying of its zygote's death
+            await asyncio.sleep(_REMOVE_PAUSE_S)  # a child may still be dying, after its zygote
 
 
 def _make_workspace_base(plan: Plan) -> str:
@@ -277,11 +276,21 @@ def _settle(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-def _make_pipes() -> tuple[list[int], tuple[int, int, int, int]]:
-    """Four pipes: the child's ends (stdin, stdout, stderr, response), and ours, which never block."""
-    stdin_r, stdin_w = os.pipe2(os.O_CLOEXEC)
-    outs = [os.pipe2(os.O_CLOEXEC) for _ in range(RESPONSE)]
-    ours = (stdin_w, outs[0][0], outs[1][0], outs[2][0])
-    for fd in ours:
-        os.set_blocking(fd, False)
-    return [stdin_r, *(write for _, write in outs)], ours
+def _make_pipes(given: contextlib.ExitStack, keep: contextlib.ExitStack) -> tuple[list[int], tuple[int, int, int, int]]:
+    """Make four pipes: the child's ends (stdin, stdout, stderr, response), and ours, which never block.
+
+    Args:
+        given: closes the child's ends.
+        keep: closes ours.
+    """
+    theirs, ours = [], []
+    for place in range(RESPONSE + 1):
+        read, write = os.pipe2(os.O_CLOEXEC)
+        child_end, own_end = (read, write) if place == STDIN else (write, read)
+        given.callback(os.close, child_end)
+        keep.callback(os.close, own_end)
+        os.set_blocking(own_end, False)
+        theirs.append(child_end)
+        ours.append(own_end)
+    stdin, stdout, stderr, response = ours
+    return theirs, (stdin, stdout, stderr, response)

@@ -25,7 +25,7 @@ class ExitFacts(NamedTuple):
 
 
 class Measurement(NamedTuple):
-    """What a run takes at one moment."""
+    """What a run uses at one moment."""
 
     memory_bytes: int
     """Anonymous and shared memory."""
@@ -75,7 +75,7 @@ class ChildHandle:
         self.at_rest = self.measure() or Measurement(0, 1, 0.0)
 
     def measure(self) -> Measurement | None:
-        """What the child itself takes now, ``None`` when it is gone: proc_pid_status(5)."""
+        """What the child itself uses now, ``None`` when it is gone: proc_pid_status(5)."""
         try:
             status = os.pread(self._status, 4096, 0)
             cpu_s = self.cpu_s()
@@ -89,7 +89,11 @@ class ChildHandle:
         return Measurement(int(found[1]) + int(found[2]) << 10, int(found[3]), cpu_s, kill_pending)
 
     def cpu_s(self) -> float:
-        """Processor seconds so far, all threads, living and dead: clock_getcpuclockid(3)."""
+        """Processor seconds so far over all threads, living and dead: clock_getcpuclockid(3).
+
+        Raises:
+            OSError: it has been reaped.
+        """
         return time.clock_gettime((~self.pid << 3) | 2)
 
     def kill(self) -> None:
@@ -104,7 +108,7 @@ class ChildHandle:
             os.close(fd)
 
     def close(self) -> None:
-        """Close all that is still open, and free the workspace. Only when it is dead."""
+        """Close all descriptors that are still open and free the workspace. The child must be dead."""
         for fd in list(self._open):
             self.close_descriptor(fd)
         if not self._freed:
@@ -126,7 +130,7 @@ def _pid_of(pidfd: int) -> int:
 
 
 def measure_tree(pid: int) -> Measurement | None:
-    """What a process and all its descendants take now, each page that they share counted once: proc_pid_smaps(5).
+    """What a process and all its descendants use now, each page that they share counted once: proc_pid_smaps(5).
 
     A zombie has no memory left, but the processor time that it used counts until somebody waits for it.
     """
@@ -155,7 +159,7 @@ def measure_tree(pid: int) -> Measurement | None:
 
 
 def _blame_ourselves(error: OSError) -> None:
-    """Raise what says that we are short of descriptors or memory, and not that a process has gone."""
+    """Raise an error that means that we are short of descriptors or memory; any other means that a process is gone."""
     if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
         raise error
 

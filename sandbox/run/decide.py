@@ -50,7 +50,7 @@ def decide(
     *,
     workspace_full: bool = False,
 ) -> tuple[ExitReason, str]:
-    """Why a run ended, and a sentence for people.
+    """The reason why a run ended, and a sentence for people.
 
     Args:
         exit_code: as ``os.waitstatus_to_exitcode`` gives it, negative for a signal.

@@ -1,6 +1,6 @@
 """Collects the files that a run left in ``artifacts/``, without following anything that it left.
 
-Called when no thread of the run can run any more, so nothing changes under our hands. Every open is one name, relative
+Called when no thread of the run can run any more, so nothing changes meanwhile. Every open is one name, relative
 to a descriptor of its own folder, and refuses symbolic links: the same as openat2(2) with ``RESOLVE_BENEATH`` and
 ``RESOLVE_NO_SYMLINKS``, without needing it. Only regular files with one name are read; what is refused is named.
 """
@@ -26,7 +26,7 @@ MAX_REFUSALS = 64
 MAX_S = 5.0
 
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# O_NONBLOCK: opening a FIFO must not wait for its other end; O_NOCTTY: nothing left behind becomes our terminal
+# O_NONBLOCK: opening a FIFO must not wait for its other end; O_NOCTTY: nothing that is opened becomes our terminal
 _FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _GOOD_NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f/\\\u2028\u2029\ud800-\udfff]+")
 
@@ -51,7 +51,7 @@ def harvest(workspace: int, *, max_bytes: int) -> Harvest:
 
 
 def is_empty(workspace: int) -> bool:
-    """Whether there is nothing to harvest, which is nearly always so and quickly seen."""
+    """Whether there is nothing to harvest. Quick, because it is nearly always so."""
     try:
         folder = os.open(FOLDER, _FOLDER_FLAGS, dir_fd=workspace)
     except OSError:

@@ -1,4 +1,4 @@
-"""Reads what a child writes as the untrusted bytes that they are: framing, size, JSON syntax, depth. Never the meaning.
+"""Reads what a child writes, as untrusted bytes: their framing, size, JSON syntax and depth, never their meaning.
 
 Reports of progress may come first, each a frame of its own; then one response.
 """
@@ -33,7 +33,7 @@ _KINDS: dict[bytes, Literal["result", "error", "invalid"]] = {b"R": "result", b"
 
 
 class Response(msgspec.Struct, frozen=True):
-    """One whole frame. ``fault`` says why it is not what it must be."""
+    """One whole frame. ``fault`` says why it is invalid."""
 
     kind: Literal["result", "error", "invalid"]
     value: msgspec.Raw | None = None
@@ -59,7 +59,7 @@ class ProgressReader:
             written: what has come so far and was not taken off; begins with a frame.
             now_s: of a clock that never goes back.
         Returns:
-            Whether some were dropped: the child writes them faster than anybody reads.
+            Whether some were dropped, because the child writes them faster than it may.
         """
         start, dropped = 0, False
         while (end := _end_of_report(written, start)) is not None:
@@ -114,7 +114,7 @@ def parse(frame: bytes, *, result_bytes: int) -> Response | None:
     kind = _KINDS.get(frame[:1])
     if kind is None or len(frame) < HEADER_BYTES:
         name = "a report of progress" if frame[:1] == PROGRESS else "the response"
-        return Response("invalid", fault=f"{name} is not one frame of what it must be")
+        return Response("invalid", fault=f"{name} is not one valid frame")
     (length,) = struct.unpack_from(">Q", frame, 1)
     payload = frame[HEADER_BYTES:]
     if length > result_bytes and kind == "result":
@@ -133,7 +133,7 @@ def _parse_error(kind: Literal["error", "invalid"], payload: bytes) -> Response:
     try:
         error = msgspec.json.decode(payload, type=RunError)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as fault:
-        return Response("invalid", fault=f"the error is not what it must be: {fault}")
+        return Response("invalid", fault=f"the error is invalid: {fault}")
     error = msgspec.structs.replace(error, type=_cut(error.type), code=error.code and _cut(error.code))
     return Response(kind, error=error, fault=error.message if kind == "invalid" else None)
 

@@ -1,7 +1,7 @@
 """The supervisor's side of a run's private directory: how much is in it, whether it is full, and its end.
 
-With namespaces it is a tmpfs that the child mounted: the kernel keeps the quota and frees everything when the last
-descriptor goes. Without them it is a folder on the host's disk: the watchdog adds it up, and it is taken apart here.
+With namespaces it is a tmpfs that the child mounted: the kernel holds the quota and frees everything with the last
+descriptor. Without them it is a folder on the host's disk: the watchdog adds its files up, and it is removed here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ADD_UP_EVERY_S = 0.1
 
 
 class Workspace(Protocol):
-    """What the supervisor needs of either sort."""
+    """What the supervisor needs of both kinds."""
 
     fd: int
 
@@ -30,7 +30,7 @@ class Workspace(Protocol):
         """Bytes and inodes in use, the folders that it starts with not counted."""
 
     def is_full(self) -> bool:
-        """Whether a limit of it was met."""
+        """Whether one of its limits is met."""
 
     def in_memory_bytes(self) -> int:
         """The part of ``usage`` that is memory."""
@@ -46,23 +46,23 @@ class TmpfsWorkspace:
         self.fd = fd
 
     def usage(self) -> tuple[int, int]:
-        """See ``Workspace``."""
+        """Blocks and inodes of the file system, without those that it starts with: statvfs(3)."""
         found = os.fstatvfs(self.fd)
         # the root of the tmpfs has an inode too
         files = found.f_files - found.f_ffree - OWN_FOLDERS - 1
         return (found.f_blocks - found.f_bfree) * found.f_frsize, max(files, 0)
 
     def is_full(self) -> bool:
-        """See ``Workspace``."""
+        """Whether the kernel would refuse the next byte or file."""
         found = os.fstatvfs(self.fd)
         return found.f_bfree == 0 or found.f_ffree == 0
 
     def in_memory_bytes(self) -> int:
-        """See ``Workspace``."""
+        """All of it: a tmpfs is memory."""
         return self.usage()[0]
 
     def close(self) -> None:
-        """See ``Workspace``. The kernel frees the pages with the last descriptor."""
+        """Close the descriptor; the kernel frees the pages with the last one."""
         os.close(self.fd)
 
 
@@ -79,7 +79,7 @@ class FolderWorkspace:
         self._usage = (0, 0)
 
     def usage(self) -> tuple[int, int]:
-        """See ``Workspace``. Added up anew at most ten times a second."""
+        """Bytes and entries, added up anew at most ten times a second."""
         if time.monotonic() - self._added_up_s > _ADD_UP_EVERY_S:
             self._usage = self._add_up()
             self._added_up_s = time.monotonic()
@@ -116,17 +116,17 @@ class FolderWorkspace:
             os.close(fd)
 
     def is_full(self) -> bool:
-        """See ``Workspace``."""
+        """Whether it holds as much as it may, added up anew."""
         self._added_up_s = 0.0
         size, files = self.usage()
         return size >= self._max_bytes or files >= self._max_files
 
     def in_memory_bytes(self) -> int:
-        """See ``Workspace``. It lies on disk."""
+        """Nothing: it lies on disk."""
         return 0
 
     def close(self) -> None:
-        """See ``Workspace``. Every step is relative to a descriptor and follows no link; all writers are dead."""
+        """Remove the folder. Every step is relative to a descriptor and follows no link; all writers must be dead."""
         os.close(self.fd)
         try:
             base_fd = os.open(self._base, _FOLDER_FLAGS)
@@ -139,7 +139,7 @@ class FolderWorkspace:
 
 
 def remove_folder(path: str) -> bool:
-    """Remove a folder of workspaces and all that is left in it; whether it is gone."""
+    """Remove a folder of workspaces and all that is left in it. Returns whether it is gone."""
     try:
         base_fd = os.open(path, _FOLDER_FLAGS)
     except FileNotFoundError:
