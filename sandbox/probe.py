@@ -126,8 +126,8 @@ def _namespaces_fix() -> str:
     if setting("user/max_user_namespaces") == "0":
         return "Set `sysctl user.max_user_namespaces` to 10000 or more."
     return (
-        "In a container, its seccomp profile or its runtime refuses `unshare` or `mount`: start the container with a "
-        "profile that allows them."
+        "In a container, its seccomp profile or its runtime refuses `unshare` or `mount`: start it with a profile that "
+        "allows them."
     )
 
 

@@ -266,7 +266,7 @@ class ProxiedConnection:
         raise Refused(Decision.BAD_RESPONSE, "the host keeps announcing an answer and gives none")
 
     async def _or_failed(self, work: Coroutine[Any, Any, _T], body: asyncio.Task[None]) -> _T:
-        """The result of ``work``, unless sending the body fails first. That a host reads no more of it is no failure."""
+        """The result of ``work``, unless sending the body fails first. A host that takes no more is no failure."""
         task = asyncio.create_task(work)
         try:
             await asyncio.wait((task, body), return_when=asyncio.FIRST_COMPLETED)
