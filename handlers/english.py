@@ -15,15 +15,15 @@ from spacy.tokens import Doc, Span
 from handlers import models
 
 _NO_WORD = re.compile(r"\S{100,}")
-"""Its tokenizer takes such a run apart sign by sign, each time from the start: 10,000 of them take a minute."""
+"""A run that the tokenizer would take apart character by character, each time from the start: 10,000 take a minute."""
 _FOR_NAMES = ("tok2vec", "tagger", "parser", "attribute_ruler", "lemmatizer")
-"""Steps that finding names does without: it is three times as fast then."""
+"""Steps that finding names does not need; without them it is three times as fast."""
 
 
-def used() -> models.Used:
+def used() -> models.UsedModel:
     """The model, and the digest of its folder."""
     place = Path(package.__file__).parent
-    return models.Used(name=f"en_core_web_sm-{package.__version__}", digest=models.digest_of_folder(place))
+    return models.UsedModel(name=f"en_core_web_sm-{package.__version__}", digest=models.digest_of_folder(place))
 
 
 def entities(text: str) -> list[dict[str, Any]]:
@@ -45,13 +45,13 @@ def noun_phrases(text: str) -> Iterator[tuple[str, str]]:
 
 @functools.cache
 def model() -> Language:
-    """Takes a second: a rehearsal calls it once."""
+    """The model. Loading takes a second, which a rehearsal spends."""
     loaded: Language = package.load()
     return loaded
 
 
 def _readable(text: str) -> str:
-    """The text, with space in place of what is no word; nothing changes its place."""
+    """The text with spaces in place of such runs; every other character keeps its place."""
     return _NO_WORD.sub(lambda run: " " * len(run[0]), text)
 
 

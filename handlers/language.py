@@ -1,4 +1,4 @@
-"""Which language a text is in, by py3langid: offline, 140 languages, its model is part of its package."""
+"""Finds the language of a text by py3langid: offline, 140 languages. Its package has the model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def detect(text: str) -> dict[str, str | float | None]:
 
 @functools.cache
 def _identifier() -> LanguageIdentifier:
-    """Takes half a second: a rehearsal calls ``detect`` once.
+    """The model. Loading takes half a second, which a rehearsal spends.
 
     ``py3langid.modelio.load_model`` does the same by way of a temporary file, and a zygote has nowhere to write one.
     """
@@ -44,5 +44,5 @@ def _identifier() -> LanguageIdentifier:
 
 
 def _flat(numbers: np.ndarray[Any, Any]) -> array.array[int]:
-    """Of the standard library, whose single elements are read faster."""
+    """The same numbers as an array of the standard library, whose single elements are read faster."""
     return array.array(numbers.dtype.char, numbers.tobytes())

@@ -1,4 +1,4 @@
-"""Asks models about texts: how they feel, what they are about, which names are in them, what they are like.
+"""Asks models about texts: their sentiment, their category, the names in them, their language and readability.
 
 README.md beside this file says what each answer holds, and how an operator adds models.
 """
@@ -17,14 +17,15 @@ from handlers.parameters.models import MlInference
 from handlers.parameters.registry import Request, decode
 
 
-class Answer(NamedTuple):
-    """What is said of a text, and the models that it rests on."""
+class TextAnswer(NamedTuple):
+    """The answer for one text, and the models that it rests on."""
 
     value: dict[str, Any]
-    used: tuple[models.Used, ...]
+    used: tuple[models.UsedModel, ...]
 
 
-Ask = Callable[[str], Answer]
+AskModel = Callable[[str], TextAnswer]
+"""Asks about one text."""
 
 _EXAMPLE = msgspec.Raw(b'{"model_type": "sentiment", "input_data": "This product is absolutely amazing!"}')
 _TEXTS = ["Tim Cook opened an office in Berlin.", ""]
@@ -34,7 +35,7 @@ def run(request: Request) -> dict[str, Any]:
     """Do one ``ml_inference`` task.
 
     Raises:
-        Refusal: a model is named that there is not, or that does not work.
+        Refusal: the model that is named does not exist, or does not work.
     """
     parameters: MlInference = decode("ml_inference", request.parameters)
     ask = MODEL_TYPES[parameters.model_type](parameters)
@@ -50,14 +51,14 @@ def run(request: Request) -> dict[str, Any]:
 
 
 def rehearse() -> None:
-    """Load every model, once, in the zygote; in a child only touch what the smallest task does."""
+    """Load every model once, in the zygote; later, in a child, do the smallest task, which touches its memory."""
     _load_everything()
     run(Request(task_type="ml_inference", parameters=_EXAMPLE))
 
 
 @functools.cache
 def _load_everything() -> None:
-    """Use each model, so that it is in memory, and its digest too. Starts no thread, so that a fork may follow."""
+    """Use each model, so that it and its digest are in memory. Starts no thread, so that a fork may follow."""
     for model_type in MODEL_TYPES:
         parameters = msgspec.json.encode({"model_type": model_type, "input_data": _TEXTS})
         run(Request(task_type="ml_inference", parameters=msgspec.Raw(parameters)))
@@ -67,33 +68,33 @@ def _load_everything() -> None:
 # ---- model types ------------------------------------------------------------------------------------------------
 
 
-def _sentiment(parameters: MlInference) -> Ask:
+def _sentiment(parameters: MlInference) -> AskModel:
     if parameters.model is not None:
         return _of_operator(parameters.model)
-    return lambda text: Answer(sentiment.rate(text), (sentiment.used(),))
+    return lambda text: TextAnswer(sentiment.rate(text), (sentiment.used(),))
 
 
-def _classification(parameters: MlInference) -> Ask:
+def _classification(parameters: MlInference) -> AskModel:
     if parameters.model is not None:
         return _of_operator(parameters.model)
     categories = tuple(parameters.categories or zero_shot.CATEGORIES)
-    return lambda text: Answer(zero_shot.classify(text, categories), (models.encoder().used,))
+    return lambda text: TextAnswer(zero_shot.classify(text, categories), (models.encoder().used,))
 
 
-def _entity_extraction(_: MlInference) -> Ask:
-    return lambda text: Answer({"entities": english.entities(text)}, (english.used(),))
+def _entity_extraction(_: MlInference) -> AskModel:
+    return lambda text: TextAnswer({"entities": english.entities(text)}, (english.used(),))
 
 
-def _text_analysis(_: MlInference) -> Ask:
-    return lambda text: Answer(*text_analysis.analyze(text))
+def _text_analysis(_: MlInference) -> AskModel:
+    return lambda text: TextAnswer(*text_analysis.analyze(text))
 
 
-def _of_operator(name: str) -> Ask:
+def _of_operator(name: str) -> AskModel:
     classifier = models.classifier(name)
-    return lambda text: Answer(zero_shot.best(classifier.scores(text)), (classifier.used,))
+    return lambda text: TextAnswer(zero_shot.best(classifier.scores(text)), (classifier.used,))
 
 
-MODEL_TYPES: Mapping[str, Callable[[MlInference], Ask]] = MappingProxyType(
+MODEL_TYPES: Mapping[str, Callable[[MlInference], AskModel]] = MappingProxyType(
     {
         "sentiment": _sentiment,
         "classification": _classification,
@@ -101,4 +102,4 @@ MODEL_TYPES: Mapping[str, Callable[[MlInference], Ask]] = MappingProxyType(
         "text_analysis": _text_analysis,
     }
 )
-"""Model type → what makes, of the parameters, the function that is asked about each text."""
+"""Model type → function that makes, from the parameters, the function that asks about one text."""

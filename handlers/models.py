@@ -29,7 +29,7 @@ FILES = ("model.onnx", "tokenizer.json")
 CLASSIFIER_FILES = (*FILES, "config.json")
 
 MAX_WINDOWS = 16
-"""A longer text is judged by so many windows, spread evenly over it: about 4,000 words' worth, 1.4 s of one core."""
+"""Of a longer text so many windows are read, spread evenly over it: about 4,000 words, 1.4 s of one core."""
 ENCODER_TOKENS = 256
 """Longest window of the encoder: what it was trained with, see its model card."""
 CLASSIFIER_TOKENS = 512
@@ -40,7 +40,7 @@ PRELOADED_MIB = 64
 Vector = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
 
-class Used(msgspec.Struct, frozen=True, kw_only=True):
+class UsedModel(msgspec.Struct, frozen=True, kw_only=True):
     """A model that an answer rests on."""
 
     name: str
@@ -48,8 +48,8 @@ class Used(msgspec.Struct, frozen=True, kw_only=True):
     """``sha256:`` and the digest of its file; of a folder that of the lines ``sha256sum`` prints for its files."""
 
 
-class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """What we read of a classifier's config.json, in the form that Hugging Face's transformers writes."""
+class ClassifierConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of a classifier's config.json that is read; Hugging Face's transformers writes this form."""
 
     id2label: dict[str, str]
     problem_type: str | None = None
@@ -89,7 +89,9 @@ def classifier(name: str) -> Classifier:
     """
     known = classifier_names()
     if name not in known:
-        there = f"there are: {', '.join(known)}" if known else "there is none; handlers/README.md says how to add one"
+        there = (
+            f"available: {', '.join(known)}" if known else "none is available; handlers/README.md says how to add one"
+        )
         raise Refusal("unknown_model", f"No model {name!r}; {there}.")
     return _classifier(name)
 
@@ -132,12 +134,12 @@ class Transformer:
         try:
             self._tokenizer = importlib.import_module("tokenizers").Tokenizer.from_file(str(place / FILES[1]))
             self._session = _open_session(place / FILES[0])
-        except Exception as error:  # whatever two libraries raise about a file of somebody else's
+        except Exception as error:  # the two libraries have no list of what they raise over a bad file
             raise unusable(self.name, error) from None
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_length=tokens)
         self._inputs = {given.name: _integers(given.type) for given in self._session.get_inputs()}
-        self.used = Used(name=self.name, digest=digest_of_file(place / FILES[0]))
+        self.used = UsedModel(name=self.name, digest=digest_of_file(place / FILES[0]))
 
     def outputs(self, text: str) -> list[Vector]:
         """The first output for each window of a text, without the batch's axis.
@@ -177,7 +179,7 @@ class Classifier(Transformer):
 
     def __init__(self, place: Path) -> None:
         try:
-            config = msgspec.json.decode((place / CLASSIFIER_FILES[2]).read_bytes(), type=Config)
+            config = msgspec.json.decode((place / CLASSIFIER_FILES[2]).read_bytes(), type=ClassifierConfig)
             self._labels = [config.id2label[str(number)] for number in range(len(config.id2label))]
         except (msgspec.MsgspecError, KeyError) as error:
             raise unusable(place.name, f"config.json: {error}") from None
@@ -208,7 +210,7 @@ def spread(items: Sequence[Any], count: int) -> list[Any]:
 
 
 def unusable(name: str, reason: object) -> Refusal:
-    """The refusal for a model that is there and does not work."""
+    """The refusal for a model that exists and does not work."""
     sentence = str(reason).partition("\n")[0][:300]
     return Refusal(
         "unusable_model", f"The model {name} cannot be used: {sentence}. handlers/README.md says what it needs."
@@ -242,15 +244,15 @@ def _open_session(path: Path) -> Any:
 
 @functools.cache
 def onnxruntime() -> ModuleType:
-    """The module. It reports to its maker unless told not to before its import, and from a thread of its own."""
+    """The module, imported with its telemetry off: that would report to its maker, from a thread of its own."""
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    with _silenced():  # it warns that it found no /proc/cpuinfo, before it can be told not to
+    with _silenced():  # at its import it warns that it found no /proc/cpuinfo, and no setting keeps it from that
         return importlib.import_module("onnxruntime")
 
 
 @contextlib.contextmanager
 def _silenced() -> Iterator[None]:
-    """With descriptor 2 on nothing: native code writes to it past ``sys.stderr``."""
+    """Point descriptor 2 to /dev/null: native code writes there past ``sys.stderr``."""
     kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(null, 2)

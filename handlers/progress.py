@@ -1,7 +1,7 @@
-"""Reports of progress: how far a task has come, for whoever follows its events.
+"""Reports of progress: how far a task has come, for clients that follow its events.
 
-A report is a word of the task's own, and costs next to nothing: most are held back here, so that neither a loop over a
-million rows nor who watches it notices. Nothing rests on one; in a process of no sandbox there is nobody to tell.
+A report is the task's own word, and nothing is decided by it. It costs next to nothing: most are held back here, so
+that a loop over a million rows may report each of them. Outside of a sandbox reports go nowhere.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from handlers.text import clean_text, encode_json
 
 MAX_MESSAGE_CHARACTERS = 200
 FREE_REPORTS = 10
-"""Told however fast they come; those after them no faster than follows."""
+"""Reports that are passed on however fast they come; for later ones the two bounds below hold."""
 INTERVAL_S = 0.1
 SHARE_OF_TIME = 80
 """Two reports are at least this fraction of the run apart: so many a run makes at most, times a logarithm."""
@@ -27,10 +27,13 @@ T = TypeVar("T")
 
 
 class Reporter:
-    """Tells of the progress of one task. Threads may share it."""
+    """Passes on the reports of one task. Threads may share it."""
 
     def __init__(self, write: Callable[[bytes], None] | None) -> None:
-        """``write`` is given the JSON of one report, an object of ``fraction`` and ``message``; ``None``: nobody is."""
+        """
+        Args:
+            write: is given the JSON of one report, an object of ``fraction`` and ``message``; ``None`` drops reports.
+        """
         self._write = write
         self._writing = threading.Lock()
         self._started_s = time.monotonic()
@@ -38,7 +41,7 @@ class Reporter:
         self._reports = 0
 
     def report(self, fraction: float | None = None, message: str | None = None) -> None:
-        """Say how far the work has come. What comes too soon after the last report is left out.
+        """Report how far the work has come. A report that comes too soon after the last one is dropped.
 
         Args:
             fraction: of the whole, 0 to 1; ``None`` if that is not known. What lies outside is moved to the nearer end.
@@ -58,8 +61,8 @@ class Reporter:
             self._writing.release()
 
     def close(self) -> None:
-        """Nothing is reported from here on: the answer comes next, on the same way."""
-        # in a process that was forked while a thread reported, nobody will ever release it
+        """Report nothing from here on: the answer comes next, over the same pipe."""
+        # in a process that was forked while a thread reported, nothing ever releases the lock
         held = self._writing.acquire(timeout=_CLOSING_S)
         self._write = None
         if held:
@@ -77,21 +80,21 @@ def _message(given: str | None) -> str | None:
 
 
 _REPORTER: ContextVar[Reporter] = ContextVar("reporter")
-"""Of the task that this context works on."""
+"""The reporter of the task that this context works on."""
 
 
 def use(reporter: Reporter) -> None:
-    """Reports of this context go to it."""
+    """Make a reporter the one of this context."""
     _REPORTER.set(reporter)
 
 
 def current() -> Reporter:
-    """The reporter of this context; where there is none, one that tells nobody."""
+    """The reporter of this context; where there is none, one that drops reports."""
     return _REPORTER.get(None) or Reporter(None)
 
 
 def through(things: Iterable[T], total: int, name: str) -> Iterator[T]:
-    """Each of the things, with a report after each that was worked through.
+    """Iterate over things, with a report after each that was worked through.
 
     Args:
         things: what is worked through.

@@ -1,4 +1,4 @@
-"""How a text feels: VADER's lexicon and rules, for English; its lexicon is part of its package.
+"""The sentiment of an English text, by VADER's lexicon and rules. Its package has the lexicon.
 
 Source: Hutto and Gilbert, VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Social Media Text, 2014.
 """
@@ -16,16 +16,18 @@ from handlers import models
 from handlers.documents import prose
 
 THRESHOLD = 0.05
-"""Beyond it a text is positive or negative; its authors' own."""
+"""Beyond it a text is positive or negative. The value is VADER's authors' own."""
 
 
-def used() -> models.Used:
+def used() -> models.UsedModel:
     """VADER, and the digest of its lexicon."""
-    return models.Used(name="vader", digest=models.digest_of_file(Path(vader.__file__).with_name("vader_lexicon.txt")))
+    return models.UsedModel(
+        name="vader", digest=models.digest_of_file(Path(vader.__file__).with_name("vader_lexicon.txt"))
+    )
 
 
 def rate(text: str) -> dict[str, Any]:
-    """``label``, ``score`` from -1 (negative) to 1, and ``scores``: which shares of the text are what.
+    """``label``, ``score`` from -1 (negative) to 1, and ``scores``: the shares of positive, neutral and negative words.
 
     VADER is made for sentences: of several, the means are taken.
     """

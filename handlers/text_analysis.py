@@ -1,4 +1,4 @@
-"""What a text is like: its language, its size, how hard it is to read, what it is about."""
+"""Analyzes a text: its language, its size, its readability, its key phrases."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NOVELTY = 0.3
 _MAX_WORD_CHARACTERS = 40
 
 
-def analyze(text: str) -> tuple[dict[str, Any], tuple[models.Used, ...]]:
+def analyze(text: str) -> tuple[dict[str, Any], tuple[models.UsedModel, ...]]:
     """Counts and language of any text; readability and key phrases of English ones, null for others.
 
     Returns:
@@ -48,12 +48,12 @@ def analyze(text: str) -> tuple[dict[str, Any], tuple[models.Used, ...]]:
     return answer, (_identifier(), english.used(), models.encoder().used) if is_english else (_identifier(),)
 
 
-def _identifier() -> models.Used:
-    return models.Used(name="py3langid", digest=models.digest_of_file(Path(MODEL_DIR) / MODEL_FILE))
+def _identifier() -> models.UsedModel:
+    return models.UsedModel(name="py3langid", digest=models.digest_of_file(Path(MODEL_DIR) / MODEL_FILE))
 
 
 def readability(words: list[str], sentences: int) -> dict[str, float]:
-    """How hard English is to read.
+    """Readability of an English text, by five published formulas.
 
     Sources: Flesch 1948; Kincaid et al. 1975; Gunning 1952; Senter and Smith 1967 (ARI); Coleman and Liau 1975.
 

@@ -1,7 +1,7 @@
-"""Fetches one page through the egress proxy and takes out what is asked for.
+"""Fetches one page through the egress proxy and extracts what is asked for.
 
-The proxy decides what may be reached; here redirects are followed one by one, each a request that it decides on anew,
-and everything that comes in is bounded: bytes while they arrive, text and matches before they go into the result.
+The proxy decides what may be reached. Redirects are followed here, one by one: each is a request that the proxy decides
+on again. Everything that arrives is bounded: bytes on arrival, text and matches before they go into the result.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ def run(request: Request) -> dict[str, Any]:
     """Do one ``web_scraping`` task.
 
     Raises:
-        Refusal: the page may not or cannot be had, is too large, or a selector cannot be read.
+        Refusal: the page is not allowed or not reachable, is too large, or a selector is invalid.
     """
     parameters: WebScraping = decode_parameters("web_scraping", request.parameters)
     select = _selectors(parameters)
     with _client(parameters) as client:
         pages = _pages(client, parameters)
-        first = _take_out(next(pages), select)
-        return first | ({"pages": [_take_out(page, select) for page in pages]} if parameters.follow_links else {})
+        first = _extract(next(pages), select)
+        return first | ({"pages": [_extract(page, select) for page in pages]} if parameters.follow_links else {})
 
 
 def rehearse() -> None:
@@ -67,7 +67,7 @@ def rehearse() -> None:
 
 
 class Page:
-    """One answer, whole, with what led to it."""
+    """One whole answer, and the redirects that led to it."""
 
     def __init__(self, answer: httpx.Response, content: bytes, redirects: list[str]) -> None:
         self.answer = answer
@@ -79,7 +79,7 @@ class Page:
         self.is_html = self.media_type in _HTML or (not self.media_type and "<" in self.text[:1000])
 
     def selector(self) -> Selector:
-        """Its tree."""
+        """Its parsed tree."""
         return Selector(text=self.text or " ", type="html" if self.is_html else "xml", base_url=self.url)
 
 
@@ -129,7 +129,7 @@ def _fetch(client: httpx.Client, url: str, parameters: WebScraping, robots: _Rob
 
 
 def _read(answer: httpx.Response, max_bytes: int) -> bytes:
-    """The body, unpacked. What it unpacks to is counted, so that a small bomb stays small."""
+    """The unpacked body. The unpacked bytes are counted, so that a compression bomb is cut off."""
     content = bytearray()
     for part in answer.iter_bytes(1 << 16):
         content += part
@@ -148,7 +148,7 @@ def _check_content_type(answer: httpx.Response) -> None:
 
 
 def _refuse_denied(answer: httpx.Response) -> None:
-    """The egress proxy's own refusals. No host can forge one: the proxy passes this header of theirs on to nobody."""
+    """Raise the egress proxy's own refusal. No host can forge one: the proxy drops this header from their answers."""
     decision = answer.headers.get("x-egress-decision")
     if decision is not None and answer.status_code >= 400:
         detail = ""
@@ -167,7 +167,7 @@ def _denied(decision: str, detail: str) -> Refusal:
 
 @contextlib.contextmanager
 def _typed_errors(url: str) -> Iterator[None]:
-    """Turns what httpx raises into refusals with a code."""
+    """Turn what httpx raises into refusals with a code."""
     shown = url[:200]
     try:
         yield
@@ -176,18 +176,18 @@ def _typed_errors(url: str) -> Iterator[None]:
     except httpx.ProxyError as error:
         raise _proxy_refusal(str(error)) from None
     except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as error:
-        raise Refusal("invalid_url", f"{shown} cannot be asked: {error}") from None
+        raise Refusal("invalid_url", f"{shown} cannot be requested: {error}") from None
     except httpx.HTTPError as error:
         words = str(error).lower() if isinstance(error, httpx.ConnectError) else ""
         if "certificate" in words:
             raise Refusal("tls_failed", f"The certificate of {shown} is not trusted: {error}") from None
         if "ssl" in words:
-            raise Refusal("tls_failed", f"{shown} and we agree on no TLS: {error}") from None
+            raise Refusal("tls_failed", f"No TLS connection to {shown} could be agreed on: {error}") from None
         raise Refusal("connection_failed", f"The connection to {shown} failed: {error}") from None
 
 
 def _proxy_refusal(message: str) -> Refusal:
-    """A refused CONNECT, of which httpx tells the status line only: the proxy's decision ends it, in brackets."""
+    """The refusal of a CONNECT. httpx gives only its status line, at whose end the proxy's decision is in brackets."""
     decision = re.search(r"\(([a-z_]+)\)$", message)
     return _denied(decision[1] if decision else "a refusal", "" if decision else message)
 
@@ -205,9 +205,10 @@ class _Robots:
         self._known: dict[str, Callable[[str], bool]] = {}
 
     def check(self, url: str) -> None:
-        """
+        """Check a URL against the robots.txt of its host.
+
         Raises:
-            Refusal: it does not want to be asked for.
+            Refusal: robots.txt disallows it.
         """
         if not self._respect:
             return
@@ -268,10 +269,10 @@ Select = Callable[[Selector], dict[str, Any]]
 
 
 def _selectors(parameters: WebScraping) -> Select:
-    """What takes out the things asked for. Selectors are read before anything is fetched.
+    """The function that extracts what is asked for. Selectors are checked before anything is fetched.
 
     Raises:
-        Refusal: one of them cannot be read.
+        Refusal: one of them is invalid.
     """
     wanted = {name: _extractor(name, extract) for name, extract in parameters.extract.items()}
     matches = _finder(parameters.selector) if parameters.selector else None
@@ -327,8 +328,8 @@ def _extractor(name: str, extract: str | Extract) -> Callable[[Selector], Any]:
     return take
 
 
-def _take_out(page: Page, select: Select) -> dict[str, Any]:
-    """Everything that is told of one page."""
+def _extract(page: Page, select: Select) -> dict[str, Any]:
+    """The whole answer about one page."""
     selector = page.selector()
     text = _text(selector) if page.is_html else page.text
     title = selector.css("title").get() if page.is_html else None
@@ -362,7 +363,7 @@ def _match(element: Selector) -> dict[str, Any]:
 
 
 def _text(element: Selector) -> str:
-    """What a reader would see of it, spaces collapsed."""
+    """The text that a reader would see, spaces collapsed."""
     if not hasattr(element.root, "itertext"):
         return " ".join(str(element.get()).split())
     excluded = " or ".join(f"ancestor::{name}" for name in _NOT_SHOWN)

@@ -1,4 +1,4 @@
-"""Which of some categories a text belongs to, without training: the one whose name lies nearest to it.
+"""Puts a text into one of some categories, without training: the one whose name is nearest to it.
 
 The sentence encoder makes a vector of the text and of a sentence about each category; the nearest wins.
 """
@@ -16,7 +16,7 @@ CATEGORIES = (
     "business", "education", "entertainment", "environment", "health", "politics", "science", "sports", "technology",
     "travel",
 )  # fmt: skip
-"""For who names none."""
+"""The categories unless a request names its own."""
 HYPOTHESIS = "This text is about {}."
 SCALE = 20.0
 """Turns cosines into logits: what the encoder was trained with (its model card, scaled cosine similarity)."""

@@ -1,4 +1,4 @@
-"""Rows of JSON to columns of numpy, which DuckDB scans without copying them."""
+"""Turns rows of JSON into columns of NumPy, which DuckDB scans without copying them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from handlers.parameters.registry import decode
 
 MAX_FIELDS = 1000
 _LARGE_BYTES = 1 << 16
-"""From here on a row type made for the data pays: it decodes in half the time to half the memory of dicts."""
+"""From this size on a row type is made for the data: it decodes in half the time to half the memory of dicts."""
 
-Kind = Literal["number", "text", "boolean", "mixed", "empty"]
+FieldKind = Literal["number", "text", "boolean", "mixed", "empty"]
 Getter = Callable[[list[Any], int, str], list[Any]]
 _NONE = type(None)
 _NEXT_OBJECT = re.compile(r"\s*[\[,]\s*(?=\{)")
@@ -40,7 +40,7 @@ class Column:
     """One field over all rows."""
 
     name: str
-    kind: Kind
+    kind: FieldKind
     values: np.ndarray[Any, Any] | None
     """Numbers: int64 (masked where null) or float64 (NaN where null). Text: objects. Mixed: objects, the JSON text of
     each value. Booleans: bool, masked where null. Empty, that is nothing but null: None."""
@@ -77,7 +77,7 @@ def read(parameters: msgspec.Raw) -> tuple[Table | None, DataOperation]:
 
 
 def table_of(data: list[Any] | DataSource) -> Table:
-    """The table that data is, other than a file.
+    """The table of data that is not a file.
 
     Raises:
         Refusal: too many fields, or a number that a double cannot hold.
@@ -102,7 +102,7 @@ def _table(rows: list[Any], names: list[str], get: Getter) -> Table:
 
 
 def too_many_fields(count: int) -> Refusal:
-    """Refuses data of so many fields."""
+    """The refusal of data with so many fields."""
     return Refusal(
         "too_many_fields", f"The objects have {count} different fields; at most {MAX_FIELDS} can be processed."
     )
@@ -131,7 +131,7 @@ def _decode_uniform(parameters: msgspec.Raw) -> tuple[DataOperation, list[Any], 
         rows = msgspec.json.decode(envelope.data, type=list[row])  # type: ignore[valid-type]
         asked: DataOperation = decode("data_processing", _without_data(envelope.operation))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None  # the exact path says what is wrong, if anything is
+        return None  # the slower path finds out what is wrong, if anything is
     return asked, rows, names
 
 

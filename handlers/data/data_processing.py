@@ -70,11 +70,11 @@ def _answer(database: duckdb.DuckDBPyConnection, table: Table, asked: DataOperat
 
     own = database.cursor()  # what is made there goes with it
 
-    def load(name: str, data: Any) -> rows.Named:
+    def load(name: str, data: Any) -> rows.NamedTable:
         return rows.register(own, name, _load(own, data))
 
     data = rows.register(own, "data", table)
-    return rows.OPERATIONS[asked.operation](rows.Work(own, data, load), asked)
+    return rows.OPERATIONS[asked.operation](rows.OperationContext(own, data, load), asked)
 
 
 def _load(database: duckdb.DuckDBPyConnection, data: Any) -> Table:

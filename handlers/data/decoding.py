@@ -1,7 +1,7 @@
-"""Decoding large JSON in a process whose memory is limited.
+"""Decodes large JSON in a process whose memory is limited.
 
 msgspec 0.22 crashes the process when memory runs out while it makes a string, and a crash does not look like a memory
-limit. So it decodes only what will surely fit. The rest goes to the standard library: slower, more room, but it raises.
+limit. So it decodes only what surely fits. The standard library decodes the rest: it is slower, but it raises.
 """
 
 from __future__ import annotations

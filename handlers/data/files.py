@@ -1,4 +1,4 @@
-"""Files of rows (CSV, JSON lines, Parquet) to columns of numpy, read by DuckDB, which is closed to everything else."""
+"""Reads files of rows (CSV, JSON lines, Parquet) into columns of NumPy, by DuckDB, which may open nothing else."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def read_file(source: DataSource, database: duckdb.DuckDBPyConnection, folder: s
         database: reads it; may open files of ``folder`` only.
         folder: where the file is put for that.
     Raises:
-        Refusal: the file cannot be had, or is not what its format says.
+        Refusal: the file cannot be read, or is not of its format.
         MemoryError: it takes more memory than there is.
     """
     content = inputs.read(source.file, max_bytes=MAX_BYTES)

@@ -1,7 +1,7 @@
-"""Selections, groups, joins, pivots, histograms and SQL over tables. Rows come out, as JSON or as a CSV file.
+"""Selections, groups, joins, pivots, histograms and SQL over tables. They give rows, as JSON or as a CSV file.
 
-What a caller names is never put into SQL by us: fields are looked up and stand there as ``c0`` ``c1`` …, values are
-bound. Only the text of ``query`` is SQL of the caller's, and it is one SELECT that reads nothing but the tables.
+Nothing that a caller names becomes SQL: fields are looked up and appear as ``c0`` ``c1`` …, values are bound. Only the
+text of ``query`` is the caller's own SQL: one SELECT that reads nothing but the tables.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ _FUNCTIONS = {
 _OF_NUMBERS = ("sum", "mean", "median", "std")
 
 
-class Named(NamedTuple):
-    """A table under a name in the database."""
+class NamedTable(NamedTuple):
+    """A table that the database knows under a name."""
 
     name: str
     table: Table
@@ -68,7 +68,7 @@ class Named(NamedTuple):
         return self.table.columns[self.places[field]]
 
 
-class Shown(NamedTuple):
+class OutputField(NamedTuple):
     """A field of the answer: its SQL, its name, and whether its values are JSON text."""
 
     sql: str
@@ -76,7 +76,7 @@ class Shown(NamedTuple):
     is_json: bool = False
 
 
-def register(database: duckdb.DuckDBPyConnection, name: str, table: Table) -> Named:
+def register(database: duckdb.DuckDBPyConnection, name: str, table: Table) -> NamedTable:
     """Give the database a table.
 
     Raises:
@@ -87,30 +87,30 @@ def register(database: duckdb.DuckDBPyConnection, name: str, table: Table) -> Na
     columns = table.columns if table.is_of_objects else ()
     values = {f"c{place}": _values(column, table.rows) for place, column in enumerate(columns)}
     database.register(name, values or {"c0": np.full(table.rows, np.nan)})
-    return Named(name, table, {column.name: place for place, column in enumerate(columns)})
+    return NamedTable(name, table, {column.name: place for place, column in enumerate(columns)})
 
 
 def _values(column: Column, rows: int) -> Any:
-    return np.full(rows, np.nan) if column.values is None else column.values  # which DuckDB takes for nulls
+    return np.full(rows, np.nan) if column.values is None else column.values  # DuckDB takes NaN of NumPy for null
 
 
-class Work(NamedTuple):
-    """What an operation has to work with."""
+class OperationContext(NamedTuple):
+    """What every operation works with."""
 
     database: duckdb.DuckDBPyConnection
-    data: Named
-    load: Callable[[str, Any], Named]
+    data: NamedTable
+    load: Callable[[str, Any], NamedTable]
     """Gives the database another table of the parameters, under a name."""
 
     def rows(
-        self, asked: RowsOperation, shown: Sequence[Shown], rest: str, values: Sequence[Any] = ()
+        self, asked: RowsOperation, shown: Sequence[OutputField], rest: str, values: Sequence[Any] = ()
     ) -> dict[str, Any]:
         """The answer of a SELECT."""
         fields = ", ".join(f"{field.sql} AS s{place}" for place, field in enumerate(shown))
         select = f"SELECT {fields} {rest} LIMIT {asked.limit + 1} OFFSET {asked.offset}"
         return self.answer(asked, shown, self.database.execute(select, list(values)))
 
-    def answer(self, asked: RowsOperation, shown: Sequence[Shown], found: Any) -> dict[str, Any]:
+    def answer(self, asked: RowsOperation, shown: Sequence[OutputField], found: Any) -> dict[str, Any]:
         """Rows of a result, up to a limit, in the form that was asked for."""
         limit = asked.limit
         names = _distinct([field.name for field in shown])
@@ -124,55 +124,55 @@ class Work(NamedTuple):
         return answer | {"data": [dict(zip(names, row, strict=True)) for row in plain]}
 
 
-def select(work: Work, asked: SelectionOperation) -> dict[str, Any]:
+def select(context: OperationContext, asked: SelectionOperation) -> dict[str, Any]:
     """``select``, ``filter`` and ``sort``: which fields, which rows, in which order."""
-    data = work.data
+    data = context.data
     fields = asked.fields or list(data.places)
     shown = [_as_is(data, field, "fields") for field in fields]
     where, values = _where(data, asked.where or (), asked.match)
     order = f" ORDER BY {', '.join(_key(data, key) for key in asked.by)}" if asked.by else ""
-    return work.rows(asked, shown or [Shown("NULL", "")], f"FROM data{where}{order}", values)
+    return context.rows(asked, shown or [OutputField("NULL", "")], f"FROM data{where}{order}", values)
 
 
-def group(work: Work, asked: DataGroup) -> dict[str, Any]:
+def group(context: OperationContext, asked: DataGroup) -> dict[str, Any]:
     """A row for each group of rows that are alike, with its aggregates. In the order of the groups' fields."""
-    data = work.data
+    data = context.data
     keys = [_as_is(data, field, "group_by") for field in asked.group_by]
     shown = [*keys, *(_aggregate(data, aggregate) for aggregate in asked.aggregates)]
     by = ", ".join(key.sql for key in keys)
-    return work.rows(asked, shown, f"FROM data GROUP BY {by} ORDER BY {by}" if keys else "FROM data")
+    return context.rows(asked, shown, f"FROM data GROUP BY {by} ORDER BY {by}" if keys else "FROM data")
 
 
-def join(work: Work, asked: DataJoin) -> dict[str, Any]:
+def join(context: OperationContext, asked: DataJoin) -> dict[str, Any]:
     """Two tables side by side where the fields of ``on`` are equal; nulls are equal to nothing."""
-    left = work.data
-    right = work.load("other", asked.right)
+    left = context.data
+    right = context.load("other", asked.right)
     pairs = [(left.sql(field, "on"), right.sql(field, "on")) for field in asked.on]
     for field in asked.on:
         if left.column(field).kind != right.column(field).kind:
             kinds = f"{left.column(field).kind} in `data` and {right.column(field).kind} in `right`"
             raise Refusal("field_of_another_kind", f"The field {field!r} is {kinds}; it must be the same in both.")
     shown = [
-        Shown(f"coalesce({a}, {b})", field, _is_json(left, field))
+        OutputField(f"coalesce({a}, {b})", field, _is_json(left, field))
         for field, (a, b) in zip(asked.on, pairs, strict=True)
     ]
     shown += [_as_is(left, field, "data") for field in left.places if field not in asked.on]
     shown += [_as_is(right, field, "right") for field in right.places if field not in asked.on]
     equal = " AND ".join(f"{a} = {b}" for a, b in pairs)
-    return work.rows(asked, shown, f"FROM data {asked.how.upper()} JOIN other ON {equal}")
+    return context.rows(asked, shown, f"FROM data {asked.how.upper()} JOIN other ON {equal}")
 
 
-def pivot(work: Work, asked: DataPivot) -> dict[str, Any]:
+def pivot(context: OperationContext, asked: DataPivot) -> dict[str, Any]:
     """The values of one field become fields; another fills them.
 
     Raises:
         Refusal: there are too many.
     """
-    data = work.data
+    data = context.data
     across = data.sql(asked.columns, "columns")
     function = Aggregate(function=asked.function, field=asked.values)
     inner = _aggregate(data, function, parameter="values").sql
-    found = work.database.execute(
+    found = context.database.execute(
         f"SELECT DISTINCT {across} FROM data WHERE {across} IS NOT NULL ORDER BY 1 LIMIT {MAX_PIVOT_FIELDS + 1}"  # noqa: S608
     ).fetchall()
     if len(found) > MAX_PIVOT_FIELDS:
@@ -180,25 +180,26 @@ def pivot(work: Work, asked: DataPivot) -> dict[str, Any]:
             "too_many_fields", f"{asked.columns!r} has more than {MAX_PIVOT_FIELDS} values, and each would be a field."
         )
     keys = [_as_is(data, field, "index") for field in asked.index]
-    cells = [Shown(f"{inner} FILTER ({across} = ?)", str(_plain(value))) for (value,) in found]
+    cells = [OutputField(f"{inner} FILTER ({across} = ?)", str(_plain(value))) for (value,) in found]
     by = ", ".join(key.sql for key in keys)
     rest = f"FROM data GROUP BY {by} ORDER BY {by}"
-    return work.rows(asked, [*keys, *cells], rest, [value for (value,) in found])
+    return context.rows(asked, [*keys, *cells], rest, [value for (value,) in found])
 
 
-def histogram(work: Work, asked: DataHistogram) -> dict[str, Any]:
+def histogram(context: OperationContext, asked: DataHistogram) -> dict[str, Any]:
     """How many numbers fall into each of ``bins`` ranges of one width; the last holds its upper end, too."""
-    data, bins = work.data, asked.bins
+    data, bins = context.data, asked.bins
     name = data.sql(asked.field, "field")
     _refuse_kind(data, asked.field, "histogram")
     numbers = f"SELECT CAST({name} AS DOUBLE) AS x FROM data WHERE {name} IS NOT NULL"  # noqa: S608
-    count, low, high = work.database.execute(f"SELECT count(x), min(x), max(x) FROM ({numbers})").fetchone() or (0,) * 3  # noqa: S608
+    extremes = f"SELECT count(x), min(x), max(x) FROM ({numbers})"  # noqa: S608
+    count, low, high = context.database.execute(extremes).fetchone() or (0,) * 3
     nulls = data.table.rows - count
     if not count:
         return {"field": asked.field, "count": 0, "nulls": nulls, "bins": []}
     width = (high - low) / bins
     place = f"least(CAST(floor((x - {low!r}) / {width!r}) AS BIGINT), {bins - 1})" if width > 0 else "0"
-    found = dict(work.database.execute(f"SELECT {place}, count(*) FROM ({numbers}) GROUP BY 1").fetchall())  # noqa: S608
+    found = dict(context.database.execute(f"SELECT {place}, count(*) FROM ({numbers}) GROUP BY 1").fetchall())  # noqa: S608
     edges = [low + width * number for number in range(bins)] + [high]
     ranges = [
         {"from": edges[number], "to": edges[number + 1], "count": found.get(number, 0)}
@@ -207,33 +208,33 @@ def histogram(work: Work, asked: DataHistogram) -> dict[str, Any]:
     return {"field": asked.field, "count": count, "nulls": nulls, "bins": ranges}
 
 
-def query(work: Work, asked: DataQuery) -> dict[str, Any]:
+def query(context: OperationContext, asked: DataQuery) -> dict[str, Any]:
     """One SELECT over the tables, under their own names and the fields' own.
 
     Raises:
         Refusal: it is not one SELECT, or DuckDB refuses it, and why.
     """
-    tables = {"data": work.data}
+    tables = {"data": context.data}
     for name, data in asked.tables.items():
         if name == "data":
             raise Refusal("invalid_sql", "`tables` cannot have a table `data`: that is the name of the first one.")
-        tables[name] = work.load(f"given_{name}", data)
+        tables[name] = context.load(f"given_{name}", data)
     for name, table in tables.items():
-        _make_view(work.database, name, table)
+        _make_view(context.database, name, table)
     statement = _one_select(asked.sql)
     try:
-        found = work.database.execute(statement)
+        found = context.database.execute(statement)
         for _ in range(asked.offset // DEFAULT_LIMIT):
             found.fetchmany(DEFAULT_LIMIT)
         found.fetchmany(asked.offset % DEFAULT_LIMIT)
-        return work.answer(asked, [Shown("", name) for name, *_ in found.description or ()], found)
+        return context.answer(asked, [OutputField("", name) for name, *_ in found.description or ()], found)
     except duckdb.OutOfMemoryException:
         raise
     except duckdb.Error as error:
         raise Refusal("invalid_sql", f"DuckDB refuses the query: {_first_line(error)}") from None
 
 
-OPERATIONS: Mapping[str, Callable[[Work, Any], dict[str, Any]]] = MappingProxyType(
+OPERATIONS: Mapping[str, Callable[[OperationContext, Any], dict[str, Any]]] = MappingProxyType(
     {
         "select": select, "filter": select, "sort": select, "group": group, "join": join, "pivot": pivot,
         "histogram": histogram, "query": query,
@@ -242,15 +243,15 @@ OPERATIONS: Mapping[str, Callable[[Work, Any], dict[str, Any]]] = MappingProxyTy
 """Operation → the function that does it, with what it works on and the operation's parameters."""
 
 
-def _as_is(table: Named, field: str, parameter: str) -> Shown:
-    return Shown(table.sql(field, parameter), field, _is_json(table, field))
+def _as_is(table: NamedTable, field: str, parameter: str) -> OutputField:
+    return OutputField(table.sql(field, parameter), field, _is_json(table, field))
 
 
-def _is_json(table: Named, field: str) -> bool:
+def _is_json(table: NamedTable, field: str) -> bool:
     return table.column(field).kind == "mixed"
 
 
-def _where(data: Named, conditions: Sequence[Condition], match: str) -> tuple[str, list[Any]]:
+def _where(data: NamedTable, conditions: Sequence[Condition], match: str) -> tuple[str, list[Any]]:
     parts, values = [], []
     for condition in conditions:
         part, more = _condition(data, condition)
@@ -260,7 +261,7 @@ def _where(data: Named, conditions: Sequence[Condition], match: str) -> tuple[st
     return (f" WHERE {glue.join(parts)}" if parts else ""), values
 
 
-def _condition(data: Named, condition: Condition) -> tuple[str, list[Any]]:
+def _condition(data: NamedTable, condition: Condition) -> tuple[str, list[Any]]:
     name, op, value = data.sql(condition.field, "where"), condition.op, condition.value
     if op in ("is_null", "not_null"):
         return f"{name} IS {'NOT ' if op == 'not_null' else ''}NULL", []
@@ -293,27 +294,27 @@ def _bound(kind: str, value: Any, condition: Condition) -> Any:
     return value
 
 
-def _key(data: Named, key: SortKey) -> str:
+def _key(data: NamedTable, key: SortKey) -> str:
     return f"{data.sql(key.field, 'by')} {'DESC' if key.descending else 'ASC'} NULLS {key.nulls.upper()}"
 
 
-def _aggregate(data: Named, aggregate: Aggregate, parameter: str = "aggregates") -> Shown:
+def _aggregate(data: NamedTable, aggregate: Aggregate, parameter: str = "aggregates") -> OutputField:
     if aggregate.field is None:
-        return Shown("count(*)", aggregate.shown)
+        return OutputField("count(*)", aggregate.shown)
     name = data.sql(aggregate.field, parameter)
     if aggregate.function in _OF_NUMBERS:
         _refuse_kind(data, aggregate.field, aggregate.function)
     is_value = aggregate.function in ("min", "max", "first")
     sql = _FUNCTIONS[aggregate.function].format(name)
-    return Shown(sql, aggregate.shown, is_value and _is_json(data, aggregate.field))
+    return OutputField(sql, aggregate.shown, is_value and _is_json(data, aggregate.field))
 
 
-def _refuse_kind(data: Named, field: str, what: str) -> None:
+def _refuse_kind(data: NamedTable, field: str, what: str) -> None:
     if (kind := data.column(field).kind) not in ("number", "empty"):
         raise Refusal("number_required", f"`{what}` needs numbers, and the field {field!r} is {kind}.")
 
 
-def _make_view(database: duckdb.DuckDBPyConnection, name: str, table: Named) -> None:
+def _make_view(database: duckdb.DuckDBPyConnection, name: str, table: NamedTable) -> None:
     """A table under the fields' own names, quoted.
 
     Raises:

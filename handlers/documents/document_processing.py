@@ -1,7 +1,7 @@
 """Text, facts and summaries of PDF, Word and text documents.
 
-What a document is, its content says: the type that was named is checked against its first bytes. Readers get bytes,
-never a path; README.md beside this file says how a path, base64 and a text are told apart.
+The type that a request names is checked against the first bytes of the content. Readers get bytes, never a path;
+handlers/README.md says how a path, base64 and a text are told apart.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def run(request: Request) -> dict[str, Any]:
     """Do one ``document_processing`` task.
 
     Raises:
-        Refusal: the document cannot be had or read; says what would help.
+        Refusal: the document cannot be found or read; says what would help.
     """
     parameters: DocumentProcessing = decode_parameters("document_processing", request.parameters)
     document = _open(parameters)
@@ -96,7 +96,7 @@ def _summarize(document: Document, parameters: DocumentProcessing) -> dict[str, 
 OPERATIONS: Mapping[str, Callable[[Document, DocumentProcessing], dict[str, Any]]] = MappingProxyType(
     {"extract_text": _extract_text, "analyze": _analyze, "summarize": _summarize}
 )
-"""Operation → what does it."""
+"""Operation → the function that does it."""
 
 
 # ---- content ----------------------------------------------------------------------------------------------------
@@ -113,7 +113,7 @@ def _open(parameters: DocumentProcessing) -> Document:
 
 
 def _bytes(content: str | InputFile) -> bytes:
-    """Of a pdf or docx. A string is a path if it has a dot, which base64 has not."""
+    """The content of a pdf or docx. A string is a path if it has a dot, which base64 has not."""
     if isinstance(content, InputFile):
         return inputs.read(content, max_bytes=MAX_BYTES)
     if is_path(content):
@@ -122,13 +122,13 @@ def _bytes(content: str | InputFile) -> bytes:
 
 
 def _text_or_bytes(content: str | InputFile) -> str | bytes:
-    """Of a txt. A string is the text."""
+    """The content of a txt. A string is the text itself."""
     if isinstance(content, InputFile):
         return content.text if content.text is not None else inputs.read(content, max_bytes=MAX_BYTES)
     if _LIKE_A_PATH.fullmatch(content):
         raise Refusal(
             "ambiguous_content",
-            f'{content[:200]!r} looks like a path, and as a text it would be no document. Write {{"path": …}} to read '
+            f'{content[:200]!r} looks like a path. Write {{"path": …}} to read '
             'that file, or {"text": …} if this is the text itself.',
         )
     return content

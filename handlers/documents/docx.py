@@ -1,8 +1,8 @@
-"""Word documents (docx) by python-docx, after a look at the archive that they are.
+"""Reads Word documents (docx) by python-docx, after a check of the zip archive that they are.
 
-The archive is checked before anything of it is inflated: how many entries, how large, how dense. No part of a Word
+The archive is checked before anything of it is inflated: the number, size and ratio of its entries. No part of a Word
 document may have a document type declaration (ECMA-376 part 2, 8.1.4), so one that has is refused: that is where
-entities would be. Nothing is fetched: templates, images and objects that lie elsewhere are names, no more.
+entities would be. Nothing is fetched: templates, images and objects outside of the document are names only.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from docx.oxml.table import CT_Tbl
 from docx.oxml.text.paragraph import CT_P
 from lxml import etree
 
-from handlers.documents.reading import OLE, ZIP, Allowance, Reading, clean, looks_like
+from handlers.documents.reading import OLE, ZIP, Allowance, DocumentText, clean, looks_like
 from handlers.failures import Refusal
 
 MAX_ENTRIES = 4000
@@ -75,11 +75,15 @@ class DocxDocument:
                     raise
                 raise Refusal(
                     "wrong_document_type",
-                    "The content is an Office document, but no docx; templates and macros are not taken.",
+                    "The content is an Office document, but no docx; templates and files with macros are not accepted.",
                 ) from None
 
-    def read(self, max_characters: int) -> Reading:
-        """See ``Document``."""
+    def read(self, max_characters: int) -> DocumentText:
+        """Its text; ``parts`` have it by paragraph and table.
+
+        Raises:
+            Refusal: the document is broken.
+        """
         allowance, cells = Allowance(max_characters), 0
         texts: list[str] = []
         paragraphs: list[str] = []
@@ -98,10 +102,14 @@ class DocxDocument:
                     texts.append(text)
         truncated = allowance.exceeded or cells >= MAX_CELLS
         parts = {"paragraphs": paragraphs, "tables": tables}
-        return Reading("\n\n".join(texts), truncated, "\n\n".join(paragraphs), parts)
+        return DocumentText("\n\n".join(texts), truncated, "\n\n".join(paragraphs), parts)
 
     def facts(self) -> dict[str, Any]:
-        """See ``Document``."""
+        """Facts beside its text. Headings are the paragraphs of Word's heading styles.
+
+        Raises:
+            Refusal: the document is broken.
+        """
         with _broken_is_refused():
             blocks = list(_blocks(self._document.element.body))
             return {
@@ -195,8 +203,8 @@ def _check_archive(content: bytes) -> None:
     if kind != ZIP:
         raise Refusal(
             "wrong_document_type",
-            f"The content is not a docx: it {'looks like ' + kind if kind else 'does not begin like one'}. Say what it "
-            "is by `document_type`; a file without a `.` in its name is given as `{\"path\": …}`.",
+            f"The content is not a docx: it {'looks like ' + kind if kind else 'does not begin like one'}. Name its "
+            "type by `document_type`; a file without a `.` in its name is given as `{\"path\": …}`.",
         )  # fmt: skip
     if content.count(_ENTRY) > 4 * MAX_ENTRIES:  # before a list of them is made; archives in it have entries too
         raise _too_large(f"more than {MAX_ENTRIES} entries")
@@ -212,11 +220,11 @@ def _check_archive(content: bytes) -> None:
 
 
 def _check_names(content_types: bytes) -> None:
-    """What python-docx parses is named as XML, because the other checks go by the name."""
+    """Refuse a part that python-docx would parse and that is not named as XML: the other checks go by the name."""
     for one in parse_xml(content_types):
         name = one.get("PartName") or f".{one.get('Extension')}"
         if one.get("ContentType") in PartFactory.part_type_for and not _is_xml(name):
-            raise Refusal("corrupt_document", f"A part of XML is named {name[:100]!r}; save the document anew.")
+            raise Refusal("corrupt_document", f"A part of XML is named {name[:100]!r}; save the document again.")
 
 
 def _is_xml(name: str) -> bool:
@@ -236,27 +244,27 @@ def _check_entries(entries: list[zipfile.ZipInfo], size: int) -> None:
     if any(entry.file_size >= _MIB and entry.file_size > MAX_RATIO * entry.compress_size for entry in entries):
         raise _too_large(f"a part that is packed to less than a {MAX_RATIO}th, as no document is")
     if len(names) != len(entries):
-        raise Refusal("corrupt_document", "The archive has two entries of one name; save the document anew.")
+        raise Refusal("corrupt_document", "The archive has two entries of one name; save the document again.")
     if sum(entry.compress_size for entry in entries) > size:
-        raise Refusal("corrupt_document", "The archive's entries overlap; save the document anew.")
+        raise Refusal("corrupt_document", "The archive's entries overlap; save the document again.")
     if any(entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for entry in entries):
-        raise Refusal("corrupt_document", "The archive is packed in a way that docx does not know; save it anew.")
+        raise Refusal("corrupt_document", "The archive is packed in a way that docx does not know; save it again.")
 
 
 def _too_large(found: str) -> Refusal:
-    return Refusal("document_too_large", f"The document has {found}; split it, or save it anew.")
+    return Refusal("document_too_large", f"The document has {found}; split it, or save it again.")
 
 
 @contextlib.contextmanager
 def _broken_is_refused() -> Iterator[None]:
-    """What zipfile, lxml and python-docx raise over broken input, of which they have no list, is one refusal."""
+    """Turn whatever zipfile, lxml and python-docx raise over broken input into a refusal; they have no list of it."""
     try:
         yield
     except (Refusal, MemoryError):
         raise
     except (zipfile.BadZipFile, zlib.error, EOFError):
-        raise Refusal("corrupt_document", "The archive is broken or cut off; save the document anew.") from None
+        raise Refusal("corrupt_document", "The archive is broken or cut off; save the document again.") from None
     except etree.XMLSyntaxError as error:
         raise Refusal("corrupt_document", f"A part of the document is not XML: {error}.") from None
     except Exception as error:
-        raise Refusal("corrupt_document", f"The document is broken ({type(error).__name__}); save it anew.") from None
+        raise Refusal("corrupt_document", f"The document is broken ({type(error).__name__}); save it again.") from None

@@ -1,4 +1,4 @@
-"""PDF by pdfium. Nothing is rendered, run or fetched: scripts, launch actions, links and attached files stay data."""
+"""Reads PDF by pdfium. Nothing is rendered, run or fetched: scripts, actions, links and attached files stay data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pypdfium2
 import pypdfium2.raw as pdfium
 
 from handlers import progress
-from handlers.documents.reading import PDF, Allowance, Reading, clean, flow, looks_like
+from handlers.documents.reading import PDF, Allowance, DocumentText, clean, flow, looks_like
 from handlers.failures import Refusal
 
 MAX_PAGES = 5000
@@ -50,8 +50,12 @@ class PdfDocument:
             )
         self._numbers = list(range(1, count + 1)) if pages is None else _selected(pages, count)
 
-    def read(self, max_characters: int) -> Reading:
-        """See ``Document``."""
+    def read(self, max_characters: int) -> DocumentText:
+        """Its text; ``parts`` have it by page.
+
+        Raises:
+            Refusal: a page is broken.
+        """
         allowance = Allowance(max_characters)
         pages = []
         for number, page in progress.through(self._pages(), len(self._numbers), "pages"):
@@ -60,10 +64,14 @@ class PdfDocument:
             if allowance.exceeded:
                 break
         texts = [str(page["text"]) for page in pages]
-        return Reading("\n\n".join(texts), allowance.exceeded, flow("\n".join(texts)), {"pages": pages})
+        return DocumentText("\n\n".join(texts), allowance.exceeded, flow("\n".join(texts)), {"pages": pages})
 
     def facts(self) -> dict[str, Any]:
-        """See ``Document``."""
+        """Facts beside its text. Headings are the outline's.
+
+        Raises:
+            Refusal: a page is broken.
+        """
         version = self._pdf.get_version()
         return {
             "pages": len(self._pdf),
@@ -123,18 +131,20 @@ def _open(content: bytes, password: str | None) -> pypdfium2.PdfDocument:
     if kind != PDF and (kind is not None or b"%PDF-" not in content[:_HEADER_WITHIN_BYTES]):
         raise Refusal(
             "wrong_document_type",
-            f"The content is not a PDF: it {'looks like ' + kind if kind else 'does not begin like one'}. Say what it "
-            "is by `document_type`; a file without a `.` in its name is given as `{\"path\": …}`.",
+            f"The content is not a PDF: it {'looks like ' + kind if kind else 'does not begin like one'}. Name its "
+            "type by `document_type`; a file without a `.` in its name is given as `{\"path\": …}`.",
         )  # fmt: skip
     try:
         pdf = pypdfium2.PdfDocument(content, password=password)
     except pypdfium2.PdfiumError as error:
         if error.err_code == pdfium.FPDF_ERR_PASSWORD:
-            wrong = "its password is another" if password else "it needs a `password`"
+            wrong = "the `password` is wrong" if password else "it needs a `password`"
             raise Refusal("encrypted_document", f"The document is encrypted and {wrong}.") from None
         if error.err_code == pdfium.FPDF_ERR_SECURITY:
-            raise Refusal("encrypted_document", "The document is encrypted in a way that is not known here.") from None
-        raise Refusal("corrupt_document", "The PDF is broken, cut off, or has no page; save it anew.") from None
+            raise Refusal(
+                "encrypted_document", "The document is encrypted by a method that is not supported."
+            ) from None
+        raise Refusal("corrupt_document", "The PDF is broken, cut off, or has no page; save it again.") from None
     if not pdfium.FPDF_GetDocPermissions(pdf) & _MAY_COPY:
         raise Refusal(
             "encrypted_document",
@@ -166,7 +176,7 @@ def _text(page: pypdfium2.PdfPage, number: int) -> str:
 
 
 def _broken_page(number: int) -> Refusal:
-    return Refusal("corrupt_document", f"Page {number} is broken; leave it out by `pages`, or save the document anew.")
+    return Refusal("corrupt_document", f"Page {number} is broken; leave it out by `pages`, or save the document again.")
 
 
 def _iso_date(value: str) -> str:

@@ -81,7 +81,7 @@ def summarize(text: str, count: int) -> dict[str, Any]:
 
 
 class _Tokenizer:
-    """What sumy asks for words; its own would want files of nltk that are not there."""
+    """Splits into words for sumy, whose own tokenizer needs files of nltk that are not installed."""
 
     @staticmethod
     def to_words(sentence: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What the readers of documents share: what they give, how it is cut, and what a content looks like."""
+"""What the readers of documents share: the form of their answers, how text is cut, and how content is recognized."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _BEGINNINGS: tuple[tuple[bytes, str], ...] = (
     (b"Rar!\x1a\x07", "a rar archive"),
     (b"\x7fELF", "a program"),
 )
-# what has no business in a text: controls other than tab and line feed, and pdfium's marks of a hyphenated line end
+# control characters other than tab and line feed, and pdfium's marks of a hyphenated line end
 _NOT_TEXT = dict.fromkeys([*range(9), 11, 12, *range(14, 32), 127, 0xFFFE, 0xFFFF])
 
 
 def looks_like(content: bytes) -> str | None:
-    """What a content is by its first bytes, in words; None if they tell nothing."""
+    """What content is by its first bytes, in words; None if they are not known."""
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         return "a WebP image"
     return next((name for beginning, name in _BEGINNINGS if content.startswith(beginning)), None)
@@ -45,13 +45,13 @@ def clean(text: str) -> str:
 
 
 def flow(text: str) -> str:
-    """Paragraphs of text whose lines were broken for a page: single line feeds become spaces, empty lines part."""
+    """Join lines that were broken for a page: single line feeds become spaces, empty lines part paragraphs."""
     lines = map(str.strip, text.split("\n"))
     return "\n\n".join(" ".join(group) for has_text, group in itertools.groupby(lines, key=bool) if has_text)
 
 
 @dataclasses.dataclass(frozen=True)
-class Reading:
+class DocumentText:
     """The text of a document."""
 
     text: str
@@ -64,21 +64,23 @@ class Reading:
 
 
 class Document(Protocol):
-    """What each document type has."""
+    """What a reader of one document type offers."""
 
-    def read(self, max_characters: int) -> Reading:
+    def read(self, max_characters: int) -> DocumentText:
         """Its text.
 
+        Args:
+            max_characters: no more is read.
         Raises:
-            Refusal: it cannot be read after all.
+            Refusal: a part of it is broken.
         """
 
     def facts(self) -> dict[str, Any]:
-        """What is known of it beside its text: ``metadata``, ``headings``, ``images`` and counts of its own."""
+        """Facts beside its text: ``metadata``, ``headings``, ``images`` and counts of its document type."""
 
 
 class Allowance:
-    """How many characters may still be taken."""
+    """Counts down how many characters may still be taken."""
 
     def __init__(self, characters: int) -> None:
         self._left = characters

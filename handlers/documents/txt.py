@@ -1,4 +1,4 @@
-"""Plain text: from a string, or from bytes whose encoding is found out."""
+"""Reads plain text: from a string, or from bytes whose encoding is found out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import charset_normalizer
 
-from handlers.documents.reading import Allowance, Reading, clean, flow, looks_like
+from handlers.documents.reading import Allowance, DocumentText, clean, flow, looks_like
 from handlers.failures import Refusal
 
 MAX_HEADINGS = 1000
@@ -22,7 +22,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _USUAL = "cp1252"
-"""What wins over others that fit as well; it is the most widespread by far."""
+"""Wins over others that fit as well: it is the most widespread by far."""
 _GUESSED = [
     _USUAL, "cp1250", "cp1251", "cp1253", "cp1254", "iso8859_2", "iso8859_15", "koi8_r", "cp932", "euc_jp", "gb18030",
     "big5", "euc_kr", "utf_16_le", "utf_16_be", "utf_32_le", "utf_32_be",
@@ -32,7 +32,7 @@ _HEADING = re.compile(r"^(#{1,6}) +(.+?) *#*$", re.MULTILINE)
 
 
 class TxtDocument:
-    """A text."""
+    """A plain text."""
 
     def __init__(self, content: str | bytes, *, encoding: str | None) -> None:
         """
@@ -50,14 +50,14 @@ class TxtDocument:
         self._text = clean(text)
         self._unreadable = text.count("\ufffd") if self._encoding else 0
 
-    def read(self, max_characters: int) -> Reading:
-        """See ``Document``."""
+    def read(self, max_characters: int) -> DocumentText:
+        """Its text; ``parts`` say in which encoding it was."""
         allowance = Allowance(max_characters)
         text = allowance.take(self._text)
-        return Reading(text, allowance.exceeded, flow(text), self._origin())
+        return DocumentText(text, allowance.exceeded, flow(text), self._origin())
 
     def facts(self) -> dict[str, Any]:
-        """See ``Document``. Headings are lines that begin with ``#``, as in Markdown."""
+        """Facts beside its text. Headings are lines that begin with ``#``, as in Markdown."""
         found = (match for match, _ in zip(_HEADING.finditer(self._text), range(MAX_HEADINGS), strict=False))
         return {
             "lines": len(self._text.splitlines()),
@@ -113,5 +113,5 @@ def _guess(content: bytes) -> tuple[str, str]:
 def _no_text(found: str) -> Refusal:
     return Refusal(
         "wrong_document_type",
-        f"The content is not text: it {found}. Say what it is by `document_type`, or how it is written by `encoding`.",
+        f"The content is not text: it {found}. Name its type by `document_type`, or its encoding by `encoding`.",
     )

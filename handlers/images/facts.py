@@ -1,4 +1,4 @@
-"""What there is to know of an image: colours, histogram, EXIF, hash. All of it safe to put into JSON."""
+"""Describes an image: colours, histogram, EXIF, hash. All values are safe to put into JSON."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def describe(image: Image.Image, upright: Image.Image, options: Analyze) -> dict
 
     Args:
         image: as it was opened, its first frame loaded.
-        upright: the same in eight bits a channel, turned as it is to be seen.
+        upright: the same in eight bits a channel, turned as its EXIF orientation says.
     """
     exif, dpi = _exif(image), image.info.get("dpi")
     has_alpha = image.has_transparency_data
@@ -98,7 +98,7 @@ def _named(tags: dict[int, Any], names: dict[int, str]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON has it; None where there is no such."""
+    """A value as JSON has it; None where JSON has no such value."""
     if isinstance(value, bytes):
         try:
             value = value.decode("ascii").strip("\0 ")
@@ -112,7 +112,7 @@ def _plain(value: Any) -> Any:
 
 
 def _number(value: Any) -> int | float | None:
-    """Pillow's fractions may have a denominator of zero."""
+    """A number as JSON has it; None where it is none. Pillow's fractions may have a denominator of zero."""
     if isinstance(value, bool | int):
         return int(value)
     try:

@@ -1,8 +1,8 @@
 """Resizes, crops, filters, converts and analyzes images with Pillow.
 
-Pillow registers more than forty openers, one of which starts Ghostscript; six are handed to it here, and no other
-decoder is loaded. Size and frames are checked from the header, before a pixel is decoded. What goes out is a new file
-of pixels: metadata stays behind unless it is asked for.
+Pillow registers more than forty openers, one of which starts Ghostscript; six are allowed here, and no other
+decoder is loaded. Size and frames are checked from the header, before a pixel is decoded. The output is a new file of
+pixels: metadata is left out unless it is asked for.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def run(request: Request) -> dict[str, Any]:
     """Do one ``image_processing`` task.
 
     Raises:
-        Refusal: the image cannot be had or read, is too large, or the options do not fit it.
+        Refusal: the image cannot be found or read, is too large, or the options do not fit it.
     """
     parameters: ImageProcessing = decode_parameters("image_processing", request.parameters)
     options = image_options(parameters)
@@ -115,7 +115,7 @@ def _open(content: bytes) -> Image.Image:
     except UnidentifiedImageError:
         kind = looks_like(content)
         if kind is not None and kind.endswith("image"):
-            raise Refusal("corrupt_image", f"The content begins like {kind} but is broken; save it anew.") from None
+            raise Refusal("corrupt_image", f"The content begins like {kind} but is broken; save it again.") from None
         raise Refusal(
             "unsupported_format",
             f"The content is none of {', '.join(FORMATS)}{'; it looks like ' + kind if kind else ''}; convert it.",
@@ -149,7 +149,7 @@ def _check_pixels(width: int, height: int) -> None:
 
 @contextlib.contextmanager
 def _pillow_refuses() -> Iterator[None]:
-    """What Pillow raises over broken input is one refusal, and its own limit of pixels is ours."""
+    """Turn whatever Pillow raises over broken input into a refusal, and set its own limit of pixels to ours."""
     greatest, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MAX_PIXELS
     try:
         with warnings.catch_warnings():
@@ -163,7 +163,7 @@ def _pillow_refuses() -> Iterator[None]:
     except OSError as error:
         if error.errno is not None:  # the system's, such as a full workspace
             raise
-        raise Refusal("corrupt_image", f"The image is broken or cut off ({error}); save it anew.") from None
+        raise Refusal("corrupt_image", f"The image is broken or cut off ({error}); save it again.") from None
     except (SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, OverflowError) as error:
         raise Refusal("corrupt_image", f"The image is broken ({type(error).__name__}: {error}).") from None
     finally:
@@ -193,7 +193,7 @@ def _make(image: Image.Image, options: Options, output: Output) -> dict[str, Any
     metadata = _metadata(image) if output.keep_metadata else {}
     if "icc_profile" not in metadata:
         made = _to_srgb(made, image.info.get("icc_profile"))
-    image.close()  # its pixels are needed no more, and there may be 200 MB of them
+    image.close()  # its pixels, up to 200 MB, are no longer needed
     for step in progress.through(steps, len(steps), "steps"):
         if isinstance(step, Convert):
             saving = step
@@ -227,13 +227,13 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """The same colours without the profile that says what the numbers mean."""
+    """Convert to sRGB, the colours that every viewer assumes where a file has no profile."""
     if not profile or image.mode == "L":
         return image
     try:
         made = ImageCms.profileToProfile(image, io.BytesIO(profile), _srgb(), outputMode=image.mode)
     except ImageCms.PyCMSError:
-        return image  # a profile that is broken or for other channels is none
+        return image  # the profile is broken, or for other channels: then there is none
     return made if made is not None else image
 
 
@@ -319,7 +319,7 @@ FILTERS: Mapping[str, Callable[[Image.Image, float], Image.Image]] = MappingProx
         "sepia": _on_colours(_sepia),
     }
 )
-"""Name of a filter → what does it, given the image and the amount."""
+"""Name of a filter → the function that does it, given the image and the amount."""
 
 
 # ---- out --------------------------------------------------------------------------------------------------------

@@ -1,1 +1,1 @@
-"""What a task may ask for. The standard library and msgspec only, because the API imports this package."""
+"""The parameters of each task type. Standard library and msgspec only, because the API imports this package."""

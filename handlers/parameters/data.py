@@ -16,7 +16,7 @@ DEFAULT_LIMIT = 10_000
 
 
 class DataSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Data that is no array of rows: columns, or a file of rows in exactly one of four ways."""
+    """Data that is not an array of rows: columns, or a file of rows, given in exactly one of four ways."""
 
     columns: Annotated[
         dict[str, list[Scalar]] | None,
@@ -24,11 +24,14 @@ class DataSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     ] = None
     format: Annotated[
         Literal["csv", "jsonl", "parquet"] | None,
-        Meta(description="Of a file: CSV with a header (UTF-8), a JSON object a line, or Parquet.", examples=["csv"]),
+        Meta(
+            description="Format of the file: CSV with a header (UTF-8), one JSON object a line, or Parquet.",
+            examples=["csv"],
+        ),
     ] = None
     delimiter: Annotated[
         Annotated[str, Meta(min_length=1, max_length=1)] | None,
-        Meta(description="Of a CSV; found out unless given.", examples=[";"]),
+        Meta(description="Delimiter of a CSV; detected unless given.", examples=[";"]),
     ] = None
     text: Annotated[str | None, Meta(description="The file's content, as text.", examples=["x,y\n1,2\n3,4\n"])] = None
     base64: Annotated[str | None, Meta(description="The file's content, in base64.")] = None
@@ -59,10 +62,12 @@ Fields = Annotated[list[FieldName], Meta(min_length=1, max_length=1000)]
 Conditions = Annotated[list[Condition], Meta(min_length=1, max_length=100)]
 SortKeys = Annotated[list[SortKey], Meta(min_length=1, max_length=100)]
 
-_WHICH_FIELDS = Meta(description="Which fields, in this order.", examples=[["category", "value"]])
-_WHICH_ROWS = Meta(description="Which rows.", examples=[[{"field": "value", "op": "ge", "value": 15}]])
+_WHICH_FIELDS = Meta(description="The fields to return, in this order.", examples=[["category", "value"]])
+_WHICH_ROWS = Meta(
+    description="The conditions that rows must meet.", examples=[[{"field": "value", "op": "ge", "value": 15}]]
+)
 _WHICH_ORDER = Meta(
-    description="What to sort by, first things first.", examples=[[{"field": "value", "descending": True}]]
+    description="The keys to sort by, the first one first.", examples=[[{"field": "value", "descending": True}]]
 )
 
 
@@ -114,11 +119,11 @@ class DataStatistics(DataOperation, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class DataCorrelation(DataOperation, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="correlation"):
-    """How each number field goes with each other one. Needs objects."""
+    """Correlation of each pair of number fields. Needs objects."""
 
     method: Annotated[
         Literal["pearson", "spearman"],
-        Meta(description="Of the values (Pearson), or of their ranks (Spearman).", examples=["spearman"]),
+        Meta(description="Correlation of the values (Pearson) or of their ranks (Spearman).", examples=["spearman"]),
     ] = "pearson"
 
 
@@ -126,14 +131,14 @@ class RowsOperation(DataOperation, frozen=True, kw_only=True, forbid_unknown_fie
     """An operation that answers with rows. Needs objects, columns or a file."""
 
     limit: Annotated[
-        Annotated[int, Meta(ge=1, le=MAX_ROWS)], Meta(description="Rows of the answer at most.", examples=[100])
+        Annotated[int, Meta(ge=1, le=MAX_ROWS)], Meta(description="Most rows in the answer.", examples=[100])
     ] = DEFAULT_LIMIT
-    offset: Annotated[Annotated[int, Meta(ge=0)], Meta(description="Rows to pass over first.", examples=[100])] = 0
+    offset: Annotated[Annotated[int, Meta(ge=0)], Meta(description="Rows to skip.", examples=[100])] = 0
     output: Annotated[
         Literal["rows", "csv"],
         Meta(
-            description="`rows` in the answer; or `csv`: the artifact `result.csv`, in which a text that a spreadsheet "
-            "would take for a formula begins with an apostrophe.",
+            description="`rows`: in the answer. `csv`: as the artifact `result.csv`, where a text that a spreadsheet "
+            "would take for a formula gets an apostrophe in front.",
             examples=["csv"],
         ),
     ] = "rows"
@@ -152,52 +157,55 @@ class SelectionOperation(RowsOperation, frozen=True, kw_only=True, forbid_unknow
 
 
 class DataSelect(SelectionOperation, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="select"):
-    """Some of the fields; of some rows and in an order, if that is asked for, too."""
+    """Returns some of the fields. May also choose rows and sort them."""
 
     fields: Annotated[Fields, _WHICH_FIELDS]
 
 
 class DataFilter(SelectionOperation, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="filter"):
-    """Some of the rows; some of their fields and in an order, if that is asked for, too."""
+    """Returns the rows that meet conditions. May also choose fields and sort the rows."""
 
     where: Annotated[Conditions, _WHICH_ROWS]
 
 
 class DataSort(SelectionOperation, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="sort"):
-    """The rows in an order; some of them and some of their fields, if that is asked for, too."""
+    """Returns the rows in an order. May also choose rows and fields."""
 
     by: Annotated[SortKeys, _WHICH_ORDER]
 
 
 class DataGroup(RowsOperation, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="group"):
-    """A row for each group of rows that are alike in some fields."""
+    """Returns one row for each group of rows that are equal in some fields."""
 
     group_by: Annotated[
         Annotated[list[FieldName], Meta(max_length=100)],
-        Meta(description="Rows that are alike in these are a group; with none all rows are.", examples=[["category"]]),
+        Meta(
+            description="Fields in which the rows of a group are equal; an empty array makes all rows one group.",
+            examples=[["category"]],
+        ),
     ]
     aggregates: Annotated[
         Annotated[list[Aggregate], Meta(min_length=1, max_length=100)],
-        Meta(description="What to work out for each group.", examples=[[{"function": "mean", "field": "value"}]]),
+        Meta(description="The values to compute for each group.", examples=[[{"function": "mean", "field": "value"}]]),
     ]
 
 
 class DataJoin(RowsOperation, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="join"):
-    """Two tables side by side, where their fields are equal."""
+    """Joins two tables where some of their fields are equal."""
 
     right: Annotated[
         Data,
         Meta(
-            description="The other side of the join, in any form that `data` has.",
+            description="The other table, in any form that `data` may have.",
             examples=[[{"category": "A", "name": "first"}]],
         ),
     ]
-    on: Annotated[Fields, Meta(description="Fields that both sides have and that must be equal.",
+    on: Annotated[Fields, Meta(description="Fields that both tables have and that must be equal.",
                                examples=[["category"]])]  # fmt: skip
     how: Annotated[
         Literal["inner", "left", "right", "full"],
         Meta(
-            description="Which rows without a partner stay: none, those of `data`, those of `right`, or all.",
+            description="Which rows without a partner are kept: none, those of `data`, those of `right`, or all.",
             examples=["left"],
         ),
     ] = "inner"
@@ -208,19 +216,19 @@ class DataJoin(RowsOperation, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class DataPivot(RowsOperation, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="pivot"):
-    """The values of one field become fields, which another field fills."""
+    """Turns the values of one field into fields, and fills them with the values of another."""
 
-    index: Annotated[Fields, Meta(description="Fields of which each row is one combination.", examples=[["category"]])]
+    index: Annotated[Fields, Meta(description="Fields whose combinations are the rows.", examples=[["category"]])]
     columns: Annotated[FieldName, Meta(description="The field whose values become fields.", examples=["month"])]
     values: Annotated[FieldName, Meta(description="The field that fills them.", examples=["value"])]
-    function: Annotated[Function, Meta(description="What to make of several values.", examples=["mean"])] = "sum"
+    function: Annotated[Function, Meta(description="How several values are combined.", examples=["mean"])] = "sum"
 
 
 class DataHistogram(DataOperation, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="histogram"):
-    """How many numbers of a field fall into each of some ranges. Needs objects, columns or a file."""
+    """Counts the numbers of a field in ranges of one width. Needs objects, columns or a file."""
 
-    field: Annotated[FieldName, Meta(description="Which number field.", examples=["value"])]
-    bins: Annotated[Annotated[int, Meta(ge=1, le=1000)], Meta(description="How many ranges.", examples=[20])] = 10
+    field: Annotated[FieldName, Meta(description="The number field to count.", examples=["value"])]
+    bins: Annotated[Annotated[int, Meta(ge=1, le=1000)], Meta(description="Number of ranges.", examples=[20])] = 10
 
 
 class DataQuery(RowsOperation, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="query"):
@@ -271,4 +279,4 @@ def _refuse_mixture(data: Data, place: str) -> None:
     is_object = isinstance(data[0], dict)
     index = next(index for index, item in enumerate(data) if isinstance(item, dict) is not is_object)
     expected, got = ("object", "null" if data[index] is None else "number") if is_object else ("number", "object")
-    raise ValueError(f"Expected `{expected}`, got `{got}`: an array has one sort only - at `{place}[{index}]`")
+    raise ValueError(f"Expected `{expected}`, got `{got}`: all items must be of one kind - at `{place}[{index}]`")

@@ -15,9 +15,9 @@ MAX_ROWS = 1_000_000
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a row must be like. No comparison finds a null; only `is_null` does."""
+    """A condition that a row must meet. No comparison finds a null; only `is_null` does."""
 
-    field: Annotated[FieldName, Meta(description="Which field.", examples=["value"])]
+    field: Annotated[FieldName, Meta(description="The field to compare.", examples=["value"])]
     op: Annotated[
         Literal["eq", "ne", "lt", "le", "gt", "ge", "in", "not_in", "contains", "starts_with", "ends_with", "is_null",
                 "not_null"],
@@ -25,7 +25,10 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     ]  # fmt: skip
     value: Annotated[
         Scalar | Annotated[list[Scalar], Meta(max_length=10_000)],
-        Meta(description="With what: a list for `in` and `not_in`, none for `is_null` and `not_null`.", examples=[10]),
+        Meta(
+            description="The value to compare with: a list for `in` and `not_in`, none for `is_null` and `not_null`.",
+            examples=[10],
+        ),
     ] = None
 
     def __post_init__(self) -> None:
@@ -40,17 +43,19 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class SortKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A field to sort by."""
 
-    field: Annotated[FieldName, Meta(examples=["value"])]
-    descending: bool = False
-    nulls: Annotated[Literal["first", "last"], Meta(description="Where rows without it come.")] = "last"
+    field: Annotated[FieldName, Meta(description="The field to sort by.", examples=["value"])]
+    descending: Annotated[bool, Meta(description="Greatest first.")] = False
+    nulls: Annotated[Literal["first", "last"], Meta(description="Where rows without a value come.")] = "last"
 
 
 class Aggregate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One value over the rows of a group."""
 
     function: Annotated[Function, Meta(description="`count` without a field counts rows.", examples=["mean"])]
-    field: Annotated[FieldName | None, Meta(examples=["value"])] = None
-    name: Annotated[FieldName | None, Meta(description="Of the answer's field; FUNCTION_FIELD unless given.")] = None
+    field: Annotated[FieldName | None, Meta(description="The field to compute over.", examples=["value"])] = None
+    name: Annotated[
+        FieldName | None, Meta(description="Name of the field in the answer; FUNCTION_FIELD unless given.")
+    ] = None
 
     def __post_init__(self) -> None:
         if self.field is None and self.function != "count":
@@ -58,5 +63,5 @@ class Aggregate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     @property
     def shown(self) -> str:
-        """Name of the field in the answer."""
+        """Name of the field in the answer: ``name``, or made of function and field."""
         return self.name or (self.function if self.field is None else f"{self.function}_{self.field}")

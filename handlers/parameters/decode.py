@@ -1,4 +1,4 @@
-"""Decodes JSON with one sort of exception for all faults of the input."""
+"""Decodes JSON, with one exception type for all faults of the input."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 
 def decode_json(raw: msgspec.Raw | bytes, type_: Any = Any) -> Any:
-    """``msgspec.json.decode`` with one sort of exception for all faults of the input.
+    """Decode JSON like ``msgspec.json.decode``, with one exception type for all faults of the input.
 
     Raises:
         msgspec.ValidationError: not UTF-8, not JSON, nested too deep, or not of the type.

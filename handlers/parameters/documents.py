@@ -17,7 +17,7 @@ from handlers.parameters.patterns import (
 )
 
 MAX_TEXT_CHARACTERS = 1_000_000
-"""Of a document; so much fits into a result twice, whatever the characters are."""
+"""Most text that is read of a document. It fits into a result twice, whatever the characters are."""
 
 
 Encoding = Literal[
@@ -32,7 +32,7 @@ class DocumentProcessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
 
     document_type: Annotated[
         Literal["pdf", "docx", "txt"],
-        Meta(description="What the content is. It is checked against the content's first bytes.", examples=["txt"]),
+        Meta(description="Type of the content. It is checked against the content's first bytes.", examples=["txt"]),
     ]
     content: Annotated[
         Annotated[str, Meta(min_length=1)] | InputFile,
@@ -47,29 +47,32 @@ class DocumentProcessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
         Literal["extract_text", "analyze", "summarize"],
         Meta(
             description="`extract_text`: the text, by page or paragraph. `analyze`: counts, language, metadata, "
-            "headings, images. `summarize`: its most telling sentences.",
+            "headings, images. `summarize`: its most important sentences.",
             examples=["analyze"],
         ),
     ]
     sentences: Annotated[
         Annotated[int, Meta(ge=1, le=50)] | None,
-        Meta(description="Of a summary: how many sentences; 3 unless given.", examples=[3]),
+        Meta(description="Number of sentences of a summary; 3 unless given.", examples=[3]),
     ] = None
     pages: Annotated[
         Annotated[str, Meta(pattern=PAGES, max_length=200)] | None,
-        Meta(description="Of a pdf: which pages, the first is 1; all unless given.", examples=["1-3,7"]),
+        Meta(description="Pages of a pdf to read, the first is 1; all unless given.", examples=["1-3,7"]),
     ] = None
     password: Annotated[
         Annotated[str, Meta(min_length=1, max_length=127)] | None,
-        Meta(description="Of an encrypted pdf. It is stored with the task.", examples=["correct horse"]),
+        Meta(description="Password of an encrypted pdf. It is stored with the task.", examples=["correct horse"]),
     ] = None
     encoding: Annotated[
         Encoding | None,
-        Meta(description="Of a txt that is given as bytes; found out unless given.", examples=["windows-1252"]),
+        Meta(description="Encoding of a txt that is given as bytes; detected unless given.", examples=["windows-1252"]),
     ] = None
     max_characters: Annotated[
         Annotated[int, Meta(ge=1, le=MAX_TEXT_CHARACTERS)],
-        Meta(description="No more of the text is read; the result says `truncated` then.", examples=[100_000]),
+        Meta(
+            description="Most characters to read. If the text has more, the result says `truncated`.",
+            examples=[100_000],
+        ),
     ] = MAX_TEXT_CHARACTERS
 
     def __post_init__(self) -> None:
@@ -84,7 +87,7 @@ class DocumentProcessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
 
 
 def _refuse_text_for(document_type: str, content: str | InputFile) -> None:
-    """A pdf or docx is bytes; a string with a dot names a file."""
+    """Refuse text for a pdf or docx, and a string with a dot that is no path."""
     if isinstance(content, InputFile):
         if content.text is not None:
             raise ValueError(f"A {document_type} is not text; use `base64`, `file_id` or `path` - at `$.content.text`")

@@ -44,5 +44,5 @@ class InputFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 def is_path(content: str) -> bool:
-    """Whether a pdf's or docx's content, given as a string, names a file: base64 has no dot, and a file's name has."""
+    """Whether the content of a pdf or docx, given as a string, is a path: base64 has no dot, a file's name has one."""
     return "." in content

@@ -1,4 +1,4 @@
-"""What each operation of ``image_processing`` takes. Standard library and msgspec only: the API imports this module."""
+"""The options of each operation of ``image_processing``."""
 
 from __future__ import annotations
 
@@ -25,29 +25,33 @@ _AMOUNTS: Mapping[str, tuple[float, float, float | None]] = MappingProxyType(
         "saturation": (0, 10, None),
     }
 )
-"""Filter → least and greatest amount, and what it is unless given (None: it must be given)."""
+"""Filter → least and greatest amount, and the default (None: it must be given)."""
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="operation"):
-    """Of one operation. The tag tells the steps of a pipeline apart; alone, an operation's options go without it."""
+    """Options of one operation. In a pipeline each step names its ``operation``; elsewhere the parameters do."""
 
 
 class Resize(Options, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="resize"):
-    """Another size in pixels."""
+    """Changes the size."""
 
-    width: Annotated[Side | None, Meta(description="Pixels. Left out: as the height asks.", examples=[640])] = None
-    height: Annotated[Side | None, Meta(description="Pixels. Left out: as the width asks.", examples=[480])] = None
+    width: Annotated[
+        Side | None, Meta(description="Width in pixels; unless given, it follows the height.", examples=[640])
+    ] = None
+    height: Annotated[
+        Side | None, Meta(description="Height in pixels; unless given, it follows the width.", examples=[480])
+    ] = None
     mode: Annotated[
         Literal["fit", "fill", "exact"],
         Meta(
-            description="`fit`: the greatest that fits into the box, proportions kept. `fill`: fills the box, what is "
-            "over is cut off evenly. `exact`: stretched to the box.",
+            description="`fit`: the greatest size within width and height, proportions kept. `fill`: fills both, the "
+            "excess is cut off evenly. `exact`: stretched to both.",
             examples=["fit"],
         ),
     ] = "fit"
     resampling: Annotated[
         Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"],
-        Meta(description="How pixels are worked out; `lanczos` is the best and slowest.", examples=["lanczos"]),
+        Meta(description="How pixels are computed; `lanczos` is the best and slowest.", examples=["lanczos"]),
     ] = "lanczos"
 
     def __post_init__(self) -> None:
@@ -58,27 +62,27 @@ class Resize(Options, frozen=True, kw_only=True, forbid_unknown_fields=True, tag
 
 
 class Crop(Options, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="crop"):
-    """A part of the image."""
+    """Cuts out a part of the image."""
 
-    width: Annotated[Side, Meta(description="Of the part, in pixels.", examples=[320])]
-    height: Annotated[Side, Meta(description="Of the part, in pixels.", examples=[240])]
+    width: Annotated[Side, Meta(description="Width of the part in pixels.", examples=[320])]
+    height: Annotated[Side, Meta(description="Height of the part in pixels.", examples=[240])]
     left: Annotated[
-        Offset | None, Meta(description="Pixels from the left edge. Left out: in the middle.", examples=[10])
+        Offset | None, Meta(description="Pixels from the left edge; centred unless given.", examples=[10])
     ] = None
     top: Annotated[
-        Offset | None, Meta(description="Pixels from the top edge. Left out: in the middle.", examples=[10])
+        Offset | None, Meta(description="Pixels from the top edge; centred unless given.", examples=[10])
     ] = None
 
 
 class Filter(Options, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="filter"):
-    """A change of the pixels that leaves the size as it is."""
+    """Changes the pixels and keeps the size."""
 
     name: Annotated[
         Literal[
             "blur", "sharpen", "smooth", "edge", "emboss", "grayscale", "sepia", "invert", "autocontrast",
             "brightness", "contrast", "saturation",
         ],
-        Meta(description="Which filter.", examples=["blur"]),
+        Meta(description="Name of the filter.", examples=["blur"]),
     ]  # fmt: skip
     amount: Annotated[
         float | None,
@@ -103,19 +107,19 @@ class Filter(Options, frozen=True, kw_only=True, forbid_unknown_fields=True, tag
 
     @property
     def strength(self) -> float:
-        """The amount, or what it is unless given; 0 for filters that take none."""
+        """The amount, given or by default; 0 for filters that take none."""
         return self.amount if self.amount is not None else _AMOUNTS.get(self.name, (0, 0, 0))[2] or 0.0
 
 
 class Convert(Options, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="convert"):
-    """Another file format."""
+    """Changes the file format."""
 
     format: Annotated[Format, Meta(description="Format of the output.", examples=["webp"])]
     quality: Annotated[
         Annotated[int, Meta(ge=1, le=100)] | None,
-        Meta(description="Of jpeg and webp, 1 to 100; 85 unless given.", examples=[85]),
+        Meta(description="Quality of jpeg and webp, 1 to 100; 85 unless given.", examples=[85]),
     ] = None
-    lossless: Annotated[bool, Meta(description="Of webp: keep every pixel as it is.", examples=[True])] = False
+    lossless: Annotated[bool, Meta(description="For webp: keep every pixel as it is.", examples=[True])] = False
     background: Annotated[
         Annotated[str, Meta(pattern="^#[0-9a-fA-F]{6}$")],
         Meta(description="Colour behind transparent pixels, for formats that have none.", examples=["#ffffff"]),
@@ -129,7 +133,7 @@ class Convert(Options, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
 
 
 class Thumbnail(Options, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="thumbnail"):
-    """A small copy. Never larger than the image."""
+    """Makes a small copy, never larger than the image."""
 
     size: Annotated[
         Annotated[int, Meta(ge=1, le=2048)], Meta(description="Longest side in pixels.", examples=[256])
@@ -137,10 +141,10 @@ class Thumbnail(Options, frozen=True, kw_only=True, forbid_unknown_fields=True, 
 
 
 class Analyze(Options, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="analyze"):
-    """What there is to know of an image."""
+    """Describes an image."""
 
     colors: Annotated[
-        Annotated[int, Meta(ge=1, le=16)], Meta(description="How many dominant colours.", examples=[5])
+        Annotated[int, Meta(ge=1, le=16)], Meta(description="Number of dominant colours.", examples=[5])
     ] = 5
     bins: Annotated[
         Literal[8, 16, 32, 64, 128, 256], Meta(description="Bins of each channel's histogram.", examples=[32])
@@ -151,14 +155,14 @@ Step = Resize | Crop | Filter | Convert | Thumbnail
 
 
 class Pipeline(Options, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="pipeline"):
-    """Several steps in one task, each on what the one before it made."""
+    """Does several steps in one task, each on the output of the one before."""
 
     steps: Annotated[
         list[Step],
         Meta(
             min_length=1,
             max_length=MAX_STEPS,
-            description="The options of each step with its `operation` beside them.",
+            description="The options of each step, with its `operation` among them.",
             examples=[[{"operation": "resize", "width": 640}, {"operation": "convert", "format": "webp"}]],
         ),
     ]
@@ -179,7 +183,7 @@ OPTIONS: Mapping[str, type[Options]] = MappingProxyType(
 
 
 class Output(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the image that was made is handed over."""
+    """How the output image is handed over."""
 
     name: Annotated[
         Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$(?!\n)")],
@@ -188,10 +192,10 @@ class Output(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     inline_kib: Annotated[
         Annotated[int, Meta(ge=0, le=1024)],
         Meta(
-            description="An image of at most so many KiB is in the result too, as base64; 0 for never.", examples=[64]
+            description="An image of at most so many KiB is also in the result, as base64; 0 for never.", examples=[64]
         ),
     ] = 64
     keep_metadata: Annotated[
         bool,
-        Meta(description="Keep EXIF and the colour profile. Otherwise nothing but pixels is kept.", examples=[False]),
+        Meta(description="Keep EXIF and the colour profile. Otherwise only the pixels are kept.", examples=[False]),
     ] = False

@@ -19,23 +19,24 @@ class ImageProcessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         InputPath | InputFile,
         Meta(
             description="The image. As a string: a path below FILES_DIR, always. As an object: `base64`, `file_id` or "
-            "`path`. PNG, JPEG, WebP, GIF, BMP and TIFF are read, told by their content and not by their name.",
+            "`path`. PNG, JPEG, WebP, GIF, BMP and TIFF are read; the content says which it is, not the name.",
             examples=["photos/logo.png", {"file_id": "file_0123456789abcdef0123456789abcdef"}],
         ),
     ]
     operation: Annotated[
         Literal["resize", "crop", "filter", "analyze", "convert", "thumbnail", "pipeline"],
-        Meta(description="What to do. `pipeline` does several of the others in a row.", examples=["resize"]),
+        Meta(description="What to do. `pipeline` does several of the others one after the other.", examples=["resize"]),
     ]
     options: Annotated[
         msgspec.Raw,
         Meta(
-            description="Of the operation; others are refused.",
+            description="Options of the operation; any others are refused.",
             examples=[{"width": 640, "height": 480, "mode": "fit"}, {"name": "blur", "amount": 2}],
         ),
     ] = msgspec.field(default_factory=lambda: msgspec.Raw(b"{}"))
     output: Annotated[
-        Output, Meta(description="How the image is handed over; not of `analyze`.", examples=[{"name": "logo"}])
+        Output,
+        Meta(description="How the output image is handed over; not with `analyze`.", examples=[{"name": "logo"}]),
     ] = Output()
 
     def __post_init__(self) -> None:
@@ -50,7 +51,7 @@ def image_options(parameters: ImageProcessing) -> Options:
     """The options of an ``image_processing`` task, of its operation's type.
 
     Raises:
-        ValueError: they are not; says where, relative to the parameters.
+        ValueError: they are invalid; says where, relative to the parameters.
     """
     try:
         options: Options = decode_json(parameters.options, OPTIONS[parameters.operation])

@@ -13,7 +13,7 @@ MAX_TEXTS = 1000
 
 
 MAX_INPUT_CHARACTERS = 100_000
-"""Of each text that models are asked about."""
+"""Longest text that models are asked about."""
 
 
 MAX_CATEGORIES = 100
@@ -28,8 +28,8 @@ class MlInference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     model_type: Annotated[
         Literal["sentiment", "classification", "entity_extraction", "text_analysis"],
         Meta(
-            description="What to ask. `sentiment`: positive, neutral or negative (English). `classification`: which of "
-            "some categories. `entity_extraction`: names of people, places, dates … and where they are (English). "
+            description="What to find out. `sentiment`: positive, neutral or negative (English). `classification`: one "
+            "of some categories. `entity_extraction`: names of people, places, dates … and their positions (English). "
             "`text_analysis`: language and counts of any text; readability and key phrases of an English one.",
             examples=["sentiment"],
         ),
@@ -38,15 +38,15 @@ class MlInference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         Annotated[str, Meta(max_length=MAX_INPUT_CHARACTERS)]
         | Annotated[list[Annotated[str, Meta(max_length=MAX_INPUT_CHARACTERS)]], Meta(max_length=MAX_TEXTS)],
         Meta(
-            description="A text, or an array of at most 1,000; each of at most 100,000 characters. The answer has the "
-            "same form: one for a text, an array for an array, in its order.",
+            description="A text, or an array of at most 1,000 texts, each of at most 100,000 characters. The answer has "
+            "the same form: one answer for a text, an array of answers for an array, in its order.",
             examples=["This product is absolutely amazing!", ["I love it.", "It broke after two days."]],
         ),
     ]
     categories: Annotated[
         Annotated[list[Category], Meta(min_length=2, max_length=MAX_CATEGORIES)] | None,
         Meta(
-            description="Of a classification: your own categories, in words. Unless given: business, education, "
+            description="For `classification`: your own categories, in words. Unless given: business, education, "
             "entertainment, environment, health, politics, science, sports, technology, travel.",
             examples=[["billing", "delivery", "product quality"]],
         ),
@@ -54,8 +54,8 @@ class MlInference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     model: Annotated[
         Annotated[str, Meta(pattern=MODEL_NAME, max_length=100)] | None,
         Meta(
-            description="Of a sentiment or classification: a text classifier that the operator has put in MODELS_DIR. "
-            "It has categories of its own.",
+            description="For `sentiment` and `classification`: a text classifier that the operator has put into "
+            "MODELS_DIR. It has categories of its own.",
             examples=["support-tickets"],
         ),
     ] = None

@@ -29,7 +29,7 @@ IN_WORDS = MappingProxyType(
     {
         PATH: "a path must be relative to FILES_DIR, such as `reports/may.pdf`, "
         "without `.`, `..`, `\\` and control characters",
-        FILE_ID: "a file_id is `file_` and 32 hexadecimal digits, as the upload answered",
+        FILE_ID: "a file_id is `file_` and 32 hexadecimal digits, as the upload returned it",
         URL: "a url must begin with http:// or https://, and hold no user name, space or backslash",
         INPUT_NAME: "a name of letters, digits, spaces and _ . - that does not begin with . or -",
         TABLE_NAME: "a table is named by small letters, digits and _, and begins with no digit",

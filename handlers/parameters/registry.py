@@ -1,4 +1,4 @@
-"""What a task may ask for: one Struct per task type, or one per operation, in the names of the service's interface.
+"""The parameters of all task types: one Struct per task type, or one per operation.
 
 The API validates with these and shows them on its OpenAPI page; inside the sandbox the handlers decode with the very
 same types. Standard library and msgspec only, because the API imports this module.
@@ -24,7 +24,7 @@ from handlers.parameters.web import WebScraping
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the sandbox hands to ``handlers.entry.main``, as JSON."""
+    """The request that the sandbox hands to ``handlers.entry.main``, as JSON."""
 
     task_type: str
     parameters: msgspec.Raw

@@ -18,7 +18,7 @@ MAX_SCRIPT_CHARACTERS = 1 << 20
 
 
 class CustomScript(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A Python script that nobody has read, or one of the named scripts."""
+    """Runs a Python script, or one of the named scripts."""
 
     script: Annotated[
         str,
@@ -26,14 +26,14 @@ class CustomScript(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             min_length=1,
             max_length=MAX_SCRIPT_CHARACTERS,
             description="Python source, or the name of a file in the scripts directory (letters, digits, `_` and `-`, "
-            "then `.py`). The result is what it assigns to `result`, or what its `main(args)` returns.",
+            "then `.py`). The result is what the script assigns to `result`, or what its `main(args)` returns.",
             examples=["result = sum(args)", "data_analysis.py"],
         ),
     ]
     args: Annotated[
         msgspec.Raw,
         Meta(
-            description="Any JSON; the script finds it in its global `args`.",
+            description="Any JSON value; the script finds it in its global `args`.",
             examples=[[1, 2, 3], {"data": [{"x": 1, "y": 2}, {"x": 3, "y": 4}], "operation": "correlation"}],
         ),
     ] = msgspec.field(default_factory=lambda: msgspec.Raw(b"null"))

@@ -25,15 +25,17 @@ _NOT_YOUR_HEADERS = frozenset({
 
 
 class Extract(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to take out under one name."""
+    """What to extract under one name."""
 
     selector: Annotated[str, Meta(min_length=1, max_length=2000, description="CSS, or XPath.", examples=["h1"])]
     attribute: Annotated[
         Annotated[str, Meta(min_length=1, max_length=100)] | None,
-        Meta(description="Take this attribute instead of the text.", examples=["href"]),
+        Meta(description="Extract this attribute instead of the text.", examples=["href"]),
     ] = None
-    html: Annotated[bool, Meta(description="Take the element's HTML instead of its text.", examples=[False])] = False
-    all: Annotated[bool, Meta(description="Take every match as an array, not the first.", examples=[True])] = False
+    html: Annotated[bool, Meta(description="Extract the element's HTML instead of its text.", examples=[False])] = False
+    all: Annotated[
+        bool, Meta(description="Extract every match, as an array, instead of the first.", examples=[True])
+    ] = False
 
     def __post_init__(self) -> None:
         if self.attribute is not None and self.html:
@@ -41,7 +43,7 @@ class Extract(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class WebScraping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Fetches a web page and takes out what is asked for."""
+    """Fetches a web page and extracts what is asked for."""
 
     url: Annotated[
         str,
@@ -55,8 +57,8 @@ class WebScraping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     selector: Annotated[
         Annotated[str, Meta(min_length=1, max_length=2000)] | None,
         Meta(
-            description="CSS, which may be a list, or XPath if it begins with `/`, `./` or `(`. What it finds is in "
-            "`matches`.",
+            description="CSS, which may be a list, or XPath if it begins with `/`, `./` or `(`. The answer has what "
+            "it finds in `matches`.",
             examples=["h1, h2, p"],
         ),
     ] = None
@@ -64,7 +66,7 @@ class WebScraping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         dict[ExtractName, Annotated[str, Meta(min_length=1, max_length=2000)] | Extract],
         Meta(
             max_length=100,
-            description="Name → selector, or an object with more to say of it.",
+            description="Name → selector, or an object with further options.",
             examples=[{"title": "h1", "links": {"selector": "a", "attribute": "href", "all": True}}],
         ),
     ] = {}
@@ -72,19 +74,21 @@ class WebScraping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         dict[HeaderName, HeaderValue],
         Meta(max_length=32, description="Headers of the request.", examples=[{"Accept-Language": "de"}]),
     ] = {}
-    respect_robots: Annotated[bool, Meta(description="Ask robots.txt first.", examples=[True])] = True
+    respect_robots: Annotated[
+        bool, Meta(description="Fetch only what the host's robots.txt allows.", examples=[True])
+    ] = True
     follow_links: Annotated[
-        bool, Meta(description="Fetch the pages on the same host that it links to, too.", examples=[False])
+        bool, Meta(description="Also fetch the pages on the same host that the page links to.", examples=[False])
     ] = False
     max_pages: Annotated[
-        Annotated[int, Meta(ge=1, le=20)], Meta(description="With `follow_links`: pages in all.", examples=[5])
+        Annotated[int, Meta(ge=1, le=20)], Meta(description="With `follow_links`: most pages in all.", examples=[5])
     ] = 5
     max_kib: Annotated[
-        Annotated[int, Meta(ge=1, le=16384)], Meta(description="Largest page, unpacked.", examples=[4096])
+        Annotated[int, Meta(ge=1, le=16384)], Meta(description="Largest page in KiB, unpacked.", examples=[4096])
     ] = 4096
     timeout_s: Annotated[
         Annotated[float, Meta(gt=0, le=60)],
-        Meta(description="Longest wait for a connection, and for each part of an answer.", examples=[10]),
+        Meta(description="Longest wait in seconds for a connection, and for each part of an answer.", examples=[10]),
     ] = 10.0
 
     def __post_init__(self) -> None:
