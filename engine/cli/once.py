@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import msgspec
 
-from engine.api.answers import Task, task_answer
 from engine.api.body.check import check as check_body
 from engine.config import model_files
 from engine.config.scripts import read_script
 from engine.config.settings import Settings
-from engine.model.outcome import outcome_of
+from engine.model.answers import Task, task_answer
 from engine.model.principal import ANYONE
+from engine.model.result import TaskResult
 from engine.model.status import Priority
 from engine.model.task import Claim, NewTask, StoredTask
 from engine.policies.policies import Policies, effective_limits
@@ -60,18 +60,19 @@ async def run_once(settings: Settings, body: bytes) -> Task:
     task = accept(settings, policies, request, task_id=uuid4(), principal=ANYONE)
     (policy,) = (policy for policy in policies.all if policy.name == task.policy)
     claim = _claim(task)
-    script = read_script(settings.scripts_dir, claim.script_name) if claim.script_name else None
+    script = read_script(settings.scripts_dir, task.request.script_name) if task.request.script_name else None
     async with open_pools(settings, probe(settings), (policy,), ready=0) as pools:
-        limits = effective_limits(policy, settings, claim.timeout_s, claim.memory_mib)
+        limits = effective_limits(policy, settings, request.timeout_s, request.memory_mib)
         started_at = datetime.now(UTC)
         result = await pools[policy.name].run(build_request(claim, script), limits=limits)
-    outcome = outcome_of(result, queue_s=0.0, script=script.script if script else None)
+    ended = TaskResult.of_run(result, queue_s=0.0, script=script.script if script else None)
     return task_answer(
         StoredTask(
             task_id=task.task_id,
             tenant=task.tenant,
             task_type=request.task_type,
-            status=outcome.status,
+            status=ended.status,
+            exit_reason=ended.exit_reason,
             policy=task.policy,
             priority=request.priority,
             labels=request.labels,
@@ -79,7 +80,7 @@ async def run_once(settings: Settings, body: bytes) -> Task:
             created_at=accepted_at,
             started_at=started_at,
             finished_at=datetime.now(UTC),
-            outcome=outcome,
+            result=ended,
         )
     )
 
@@ -96,12 +97,16 @@ def not_applied(body: bytes) -> list[str]:
 
 def _claim(task: NewTask) -> Claim:
     """The one attempt at a task that no other worker can take."""
-    request = task.request
     return Claim(
-        task_id=task.task_id, attempt=1, tenant=task.tenant, priority=request.priority, task_type=request.task_type,
-        policy=task.policy, parameters=bytes(request.parameters), timeout_s=request.timeout_s,
-        memory_mib=request.memory_mib, script_name=request.script_name, queue_s=0.0, age_s=0.0,
-    )  # fmt: skip
+        task_id=task.task_id,
+        worker_id=UUID(int=0),
+        attempt=1,
+        tenant=task.tenant,
+        policy=task.policy,
+        request=task.request,
+        queue_s=0.0,
+        age_s=0.0,
+    )
 
 
 def check_host(settings: Settings) -> HostCheck:

@@ -17,7 +17,7 @@ from typing import Any, TypeGuard
 import msgspec
 
 from engine.model.errors import EngineError
-from engine.model.outcome import Script
+from engine.model.result import Script
 from handlers.parameters.script import SCRIPT_NAME
 
 SCRIPT_BYTES = 1 << 20

@@ -1,4 +1,4 @@
-"""The words of the engine as types: a task, its attempts, and how they end. Nothing here does anything."""
+"""A task, its attempts, and where it waits, as types. Nothing here does anything."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from uuid import UUID
 import msgspec
 
 from engine.model.callback import Callback
-from engine.model.outcome import Outcome
-from engine.model.principal import Quotas
 from engine.model.request import SubmitRequest
+from engine.model.result import TaskResult
 from engine.model.status import Priority, Status
 from sandbox import ExitReason
 
@@ -19,7 +18,8 @@ from sandbox import ExitReason
 class NewTask(msgspec.Struct, frozen=True, kw_only=True):
     """A task that was accepted and is about to be stored: the request, and what was decided about it.
 
-    Where a field of the request stands here too, the value here counts and is stored.
+    Each field, here and in the request, is a column of ``tasks``. Where a field of the request stands here too, the
+    value here counts and is stored.
     """
 
     task_id: UUID
@@ -33,103 +33,63 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True):
     """The request's, in the one form in which it is dialled."""
     request_sha256: bytes | None = None
     """Of the request that its idempotency key stands for; ``None`` without a key."""
-    quotas: Quotas = Quotas()
-    """Of the key that it came with."""
+    concurrent_limit: int | None = None
+    """How many of its tenant's tasks may run at the same time; ``None`` for as many as there are slots."""
     traceparent: str | None = None
     """The trace that it belongs to, as the value of a W3C ``traceparent`` header."""
 
 
-class Waiting(NamedTuple):
-    """A task that is to stand in line: whose it is and how urgent it is say where."""
+class AcceptedTask(NamedTuple):
+    """A task that was accepted, now or, under the same idempotency key, before."""
 
-    task_id: UUID
-    tenant: str
-    priority: Priority
-    had_turn: bool = False
-    """It has come up before and could not run, by no fault of its own: it goes to the front."""
-
-
-class Overdue(NamedTuple):
-    """Some of the tasks that have waited for long, and where to go on."""
-
-    tasks: list[Waiting]
-    after: tuple[datetime, UUID]
-    """``OLDEST`` where these were the last."""
-
-
-OLDEST = (datetime(1970, 1, 1, tzinfo=UTC), UUID(int=0))
-
-
-class Pace(NamedTuple):
-    """How fast the line moves."""
-
-    slot_s: float | None
-    """For how long a task keeps a slot, of late; ``None`` when none has ended."""
-    slots: int
-    """Of all workers that are at work."""
-
-
-class NewFile(msgspec.Struct, frozen=True, kw_only=True):
-    """A file that a client uploads."""
-
-    file_id: str
-    tenant: str
-    name: str
-    media_type: str
-    sha256: str
-    content: bytes
+    task: StoredTask
+    is_replay: bool = False
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
-    """One attempt that this worker may make. ``attempt`` is the fencing token: only its holder can store a result."""
+    """One attempt that a worker may make. Only who names this worker and this attempt can store a result."""
 
     task_id: UUID
+    worker_id: UUID
     attempt: int
     tenant: str
-    priority: Priority
-    task_type: str
+    request: SubmitRequest
+    """As it was stored."""
     policy: str
-    parameters: bytes
-    timeout_s: float | None
-    script_name: str | None
-    file_ids: tuple[str, ...] = ()
-    memory_mib: int | None = None
-    callback_url: str | None = None
+    """The policy that it runs under."""
     concurrent_limit: int | None = None
-    """How many of its tenant's tasks may run at the same time."""
+    """How many of its tenant's tasks may run at the same time; ``None`` for as many as there are slots."""
     queue_s: float
-    """How long the task waited for this attempt, since it was accepted or given back."""
+    """How long the task waited for this attempt, since it was accepted or given back, seconds."""
     age_s: float
-    """How long ago the task was accepted."""
+    """How long ago the task was accepted, seconds."""
     traceparent: str | None = None
     """The trace that it belongs to."""
 
 
-class Held(NamedTuple):
-    """A task that came up while its tenant has as many running as it may; it is let go when one of them ends."""
+class ClaimRefused(NamedTuple):
+    """A task that is held: its tenant has as many running as it may. It is queued again when one of them ends."""
 
     tenant: str
 
 
-class StoredTask(msgspec.Struct, frozen=True, kw_only=True):
-    """A task as PostgreSQL has it."""
+class LostTask(msgspec.Struct, frozen=True, kw_only=True):
+    """A task whose worker was lost, and its status since then."""
 
     task_id: UUID
     tenant: str
-    task_type: str
-    status: Status
-    policy: str
     priority: Priority
-    labels: dict[str, str]
-    attempts: int
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
-    outcome: Outcome | None
-    callback: Callback | None = None
-    queue_position: int | None = None
-    """1 for the task that is taken next."""
-    estimated_wait_s: float | None = None
+    task_type: str
+    policy: str
+    status: Status
+
+
+class Cancellation(NamedTuple):
+    """A task that its client cancelled: ``CANCELLED`` now, or ``RUNNING`` until its worker hears of it."""
+
+    status: Status
+    task_type: str
+    policy: str
 
 
 class ListedTask(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,7 +108,19 @@ class ListedTask(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: datetime | None
 
 
-class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+class StoredTask(ListedTask, frozen=True, kw_only=True):
+    """A task as PostgreSQL has it, with its place in line as Redis has it."""
+
+    tenant: str
+    result: TaskResult | None = None
+    """``None`` while it is not final."""
+    callback: Callback | None = None
+    queue_position: int | None = None
+    """1 for the task that is taken next."""
+    estimated_wait_s: float | None = None
+
+
+class TaskFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which tasks a list is to show. What is empty or ``None`` leaves none out."""
 
     statuses: tuple[Status, ...] = ()
@@ -162,6 +134,44 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     limit: int = 50
 
 
+class QueueItem(NamedTuple):
+    """A task that is to stand in line: its tenant and its priority say where."""
+
+    task_id: UUID
+    tenant: str
+    priority: Priority
+    had_turn: bool = False
+    """It has come up before and could not run, by no fault of its own: it goes to the front."""
+
+
+OLDEST = (datetime(1970, 1, 1, tzinfo=UTC), UUID(int=0))
+
+
+class OverduePage(NamedTuple):
+    """Some of the tasks that have waited for long, and where the next page begins."""
+
+    items: list[QueueItem]
+    after: tuple[datetime, UUID]
+    """``OLDEST`` where these were the last."""
+
+
+class Throughput(NamedTuple):
+    """How fast tasks are taken from the queue."""
+
+    slot_s: float | None
+    """How long a task has kept a slot lately, seconds; ``None`` when no task has ended."""
+    slots: int
+    """Of all workers that are at work."""
+
+
+class QueueDepth(NamedTuple):
+    """The tasks that are not final."""
+
+    queued: int
+    oldest_wait_s: float
+    running: int
+
+
 class OwedCallback(msgspec.Struct, frozen=True, kw_only=True):
     """A callback that this worker may try to deliver. ``attempts`` is its fencing token."""
 
@@ -169,36 +179,21 @@ class OwedCallback(msgspec.Struct, frozen=True, kw_only=True):
     url: str
     attempts: int
     age_s: float
-    """How long it has been owed."""
+    """How long it has been due, seconds."""
 
 
-class Cancelled(NamedTuple):
-    """A task whose end was asked for, and where it stands now: ``CANCELLED``, or ``RUNNING`` until its worker hears."""
+class NewFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that a client uploads."""
 
-    status: Status
-    task_type: str
-    policy: str
-
-
-class Swept(msgspec.Struct, frozen=True, kw_only=True):
-    """A task whose worker was lost, and where it stands now."""
-
-    task_id: UUID
+    file_id: str
     tenant: str
-    priority: Priority
-    task_type: str
-    policy: str
-    status: Status
+    name: str
+    media_type: str
+    sha256: str
+    content: bytes
 
 
-class Accepted(NamedTuple):
-    """A task that was accepted, now or, under the same idempotency key, before."""
-
-    task: StoredTask
-    is_replay: bool = False
-
-
-class KeptFile(NamedTuple):
+class StoredFile(NamedTuple):
     """An uploaded file, and until when it is kept."""
 
     file: NewFile

@@ -10,6 +10,11 @@ import msgspec
 from engine.model.versions import Versions
 from sandbox import Isolation
 
+BEAT_S = 2.0
+"""Between two heartbeats of a worker, seconds."""
+SHOWN_FOR_S = 300.0
+"""How long a worker that sends none is still shown, seconds."""
+
 
 class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker says of itself every few seconds."""

@@ -45,7 +45,7 @@ from redis.exceptions import RedisError
 
 from engine.model.errors import EngineError, QueueUnavailableError
 from engine.model.status import Priority
-from engine.model.task import Waiting
+from engine.model.task import QueueItem
 from engine.queue.channels import hear
 from engine.telemetry.logs import get_logger
 
@@ -123,7 +123,7 @@ class Queue:
         self.listening = False
         """Whether ``listen`` hears of every task that ends."""
 
-    async def put(self, tasks: Iterable[Waiting]) -> None:
+    async def put(self, tasks: Iterable[QueueItem]) -> None:
         """Put tasks in line, each behind what its tenant already has there of its priority, and fairly between tenants
         (see ``put.lua``); one that has had its turn in front; one that stands there already keeps its place.
 
@@ -151,7 +151,7 @@ class Queue:
                 return rank
         return None
 
-    async def missing(self, tasks: list[Waiting]) -> list[Waiting]:
+    async def missing(self, tasks: list[QueueItem]) -> list[QueueItem]:
         """Which of these tasks do not stand in line."""
         async with self._reachable():
             scores = await self._redis.zmscore(self._name, [str(task.task_id) for task in tasks])
@@ -325,7 +325,7 @@ class QueueWorker(ArqWorker):
         await self._run_task(UUID(task_id))
 
 
-def _pages(tasks: Iterable[Waiting], size: int) -> Iterator[list[Waiting]]:
+def _pages(tasks: Iterable[QueueItem], size: int) -> Iterator[list[QueueItem]]:
     left = iter(tasks)
     while page := list(itertools.islice(left, size)):
         yield page

@@ -61,7 +61,7 @@ def accept(
         max_attempts=allowed_attempts(policy, settings),
         callback_url=_dialled_url(settings, request.callback_url),
         request_sha256=None if request.idempotency_key is None else _fingerprint(request),
-        quotas=principal.quotas,
+        concurrent_limit=principal.quotas.concurrent_tasks,
         traceparent=traceparent,
     )
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import time
 
-from engine.model.task import (
-    Pace,
-)
+from engine.model.task import Throughput
 from engine.service.health import ALIVE_WITHIN_S
 from engine.store.store import Store
 
@@ -17,7 +15,7 @@ class Foresight:
     """How long a place in line takes, by how long tasks kept a slot of late; asked for every few seconds at most."""
 
     def __init__(self) -> None:
-        self._pace = Pace(None, 0)
+        self._pace = Throughput(None, 0)
         self._known_until_s = 0.0
 
     async def wait_s(self, store: Store, place: int) -> float | None:
@@ -28,6 +26,6 @@ class Foresight:
         """
         if time.monotonic() > self._known_until_s:
             self._known_until_s = time.monotonic() + PACE_KNOWN_S  # whoever asks meanwhile is told what was
-            self._pace = await store.pace(PACE_OVER_S, ALIVE_WITHIN_S)
+            self._pace = await store.waiting.throughput(PACE_OVER_S, ALIVE_WITHIN_S)
         slot_s, slots = self._pace
         return round(place * slot_s / slots, 1) if slots and slot_s is not None else None

@@ -15,19 +15,17 @@ from typing import Literal
 import msgspec
 
 from engine.model.errors import QueueUnavailableError, StoreUnavailableError
+from engine.model.task import QueueDepth
 from engine.model.versions import Versions, versions
-from engine.model.worker_state import Heartbeat
+from engine.model.worker_state import SHOWN_FOR_S, Heartbeat
 from engine.policies.policies import Policies
 from engine.queue.queue import Queue
 from engine.store.store import Store
 from engine.telemetry.metrics import ServiceState
 
-BEAT_S = 2.0
 ALIVE_WITHIN_S = 7.0
 SLOW_S = 1.0
 """A worker whose event loop was later than that at its last beat has too little processor time."""
-SHOWN_FOR_S = 300.0
-"""How long a silent worker is still told of."""
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,11 +146,11 @@ async def ask_health(store: Store, queue: Queue, policies: Policies) -> Health:
     own = policies.digests
     database, redis = await asyncio.gather(_ask(store.ping()), _ask(queue.ping()))
     workers: tuple[WorkerFound, ...] = ()
-    depth: tuple[int, float, int] | tuple[None, None, None] = (None, None, None)
+    depth: QueueDepth | None = None
     if database.fault is None:
         try:
-            heartbeats = await store.heartbeats(SHOWN_FOR_S)
-            depth = await store.queue_depth()
+            heartbeats = await store.workers.heartbeats(SHOWN_FOR_S)
+            depth = await store.waiting.depth()
         except StoreUnavailableError as error:
             database = msgspec.structs.replace(database, fault=str(error))
         else:
@@ -164,9 +162,9 @@ async def ask_health(store: Store, queue: Queue, policies: Policies) -> Health:
         database=database,
         redis=redis,
         workers=workers,
-        queued=depth[0],
-        oldest_wait_s=depth[1],
-        running=depth[2],
+        queued=depth.queued if depth else None,
+        oldest_wait_s=depth.oldest_wait_s if depth else None,
+        running=depth.running if depth else None,
         policies=own,
         versions=versions(),
     )

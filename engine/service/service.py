@@ -25,19 +25,19 @@ from engine.model.errors import (
     SchemaError,
     StoreUnavailableError,
 )
-from engine.model.outcome import ArtifactFacts
 from engine.model.principal import Principal
 from engine.model.request import SubmitRequest
+from engine.model.result import ArtifactFacts
 from engine.model.status import Status
 from engine.model.task import (
-    Accepted,
-    KeptFile,
+    AcceptedTask,
     ListedTask,
     NewFile,
     NewTask,
+    QueueItem,
+    StoredFile,
     StoredTask,
-    Waiting,
-    Wanted,
+    TaskFilter,
 )
 from engine.policies.policies import Policies
 from engine.queue.queue import Queue
@@ -97,7 +97,7 @@ class Service:
             await self._queue.close()
             await self._store.close()
 
-    async def submit(self, principal: Principal, request: SubmitRequest, task_id: UUID) -> Accepted:
+    async def submit(self, principal: Principal, request: SubmitRequest, task_id: UUID) -> AcceptedTask:
         """Accept a task under an id that was made for it (random, so that nobody guesses it).
 
         Raises:
@@ -108,15 +108,17 @@ class Service:
         known_files = await self._known_files(principal, [request])
         task = self._accept(principal, request, task_id, known_files)
         with self.traces.span("store", task_id=str(task_id)):
-            created_at = await self._store.insert(task)
+            created_at = await self._store.tasks.insert(task, principal.quotas)
         if created_at is None:
             return await self._replayed(principal, task)
         self.metrics.accepted(request.task_type, task.policy)
         with self.traces.span("enqueue"):
             await self._enqueue([task])
-        return Accepted(_waiting_task(task, created_at))
+        return AcceptedTask(_waiting_task(task, created_at))
 
-    async def submit_many(self, principal: Principal, requests: Sequence[SubmitRequest]) -> list[Accepted | Exception]:
+    async def submit_many(
+        self, principal: Principal, requests: Sequence[SubmitRequest]
+    ) -> list[AcceptedTask | Exception]:
         """Accept many tasks, each for itself: in their order what ``submit`` returns or raises.
 
         Raises:
@@ -126,20 +128,20 @@ class Service:
         prepared = [self._accept_or_not(principal, request, known_files) for request in requests]
         tasks = [task for task in prepared if isinstance(task, NewTask)]
         with self.traces.span("store", tasks=len(tasks)):
-            stored = await self._store.insert_many(tasks) if tasks else {}
+            stored = await self._store.tasks.insert_many(tasks, principal.quotas) if tasks else {}
         for task in tasks:
             if task.task_id in stored:
                 self.metrics.accepted(task.request.task_type, task.policy)
         with self.traces.span("enqueue"):
             await self._enqueue([task for task in tasks if task.task_id in stored])
         return [
-            Accepted(_waiting_task(task, stored[task.task_id]))
+            AcceptedTask(_waiting_task(task, stored[task.task_id]))
             if isinstance(task, NewTask) and task.task_id in stored
             else await self._replayed_or_not(principal, task)
             for task in prepared
         ]
 
-    async def keep_file(self, principal: Principal, name: str, media_type: str, content: bytes) -> KeptFile:
+    async def keep_file(self, principal: Principal, name: str, media_type: str, content: bytes) -> StoredFile:
         """Keep an uploaded file for ``FILE_TTL`` seconds, under an id that nobody guesses.
 
         Raises:
@@ -153,12 +155,12 @@ class Service:
             sha256=hashlib.sha256(content).hexdigest(),
             content=content,
         )
-        expires_at = await self._store.insert_file(file, self.settings.file_ttl_s)
-        return KeptFile(file=file, expires_at=expires_at)
+        expires_at = await self._store.files.insert(file, self.settings.file_ttl_s)
+        return StoredFile(file=file, expires_at=expires_at)
 
     def artifact_parts(self, principal: Principal, task_id: UUID, artifact: ArtifactFacts) -> AsyncIterator[bytes]:
         """The content of an artifact, a MiB at a time; raises ``StoreUnavailableError`` on the way."""
-        return self._store.artifact_parts(task_id, artifact.name, principal.tenant, artifact.size_bytes)
+        return self._store.files.artifact_parts(task_id, artifact.name, principal.tenant, artifact.size_bytes)
 
     async def artifact(self, principal: Principal, task_id: UUID, name: str) -> ArtifactFacts | None:
         """A file that a task left behind, ``None`` when there is none of this name.
@@ -166,7 +168,7 @@ class Service:
         Raises:
             StoreUnavailableError: PostgreSQL is away.
         """
-        return await self._store.artifact(task_id, name, principal.tenant)
+        return await self._store.files.artifact(task_id, name, principal.tenant)
 
     async def callbacks(self, principal: Principal, state: str, most: int) -> list[tuple[UUID, Callback]]:
         """The newest callbacks of a tenant in a state.
@@ -174,7 +176,7 @@ class Service:
         Raises:
             StoreUnavailableError: PostgreSQL is away.
         """
-        return await self._store.callbacks(principal.tenant, state, most)
+        return await self._store.callbacks.find(principal.tenant, state, most)
 
     async def redeliver(self, principal: Principal, task_id: UUID) -> Callback | None:
         """Owe a final task's callback once more; ``None`` when there is none.
@@ -182,7 +184,7 @@ class Service:
         Raises:
             StoreUnavailableError: PostgreSQL is away.
         """
-        return await self._store.redeliver(task_id, principal.tenant)
+        return await self._store.callbacks.redeliver(task_id, principal.tenant)
 
     async def get(self, principal: Principal, task_id: UUID, *, wait_s: float = 0.0) -> StoredTask | None:
         """A task as it stands, or, within ``wait_s`` seconds, as it ended; ``None`` when the tenant has none such.
@@ -191,7 +193,7 @@ class Service:
             StoreUnavailableError: PostgreSQL is away.
         """
         with self.waiters.waiting(task_id) as waiter:
-            found = await self._store.get(task_id, principal.tenant)
+            found = await self._store.tasks.get(task_id, principal.tenant)
             if found is not None and not found.status.final and wait_s > 0:
                 found = await self.wait(principal, waiter, wait_s)
             return await self._placed(found)
@@ -206,13 +208,13 @@ class Service:
         wait_s = await self._foresight.wait_s(self._store, before + 1)
         return msgspec.structs.replace(task, queue_position=before + 1, estimated_wait_s=wait_s)
 
-    async def list_tasks(self, principal: Principal, wanted: Wanted) -> list[ListedTask]:
+    async def list_tasks(self, principal: Principal, wanted: TaskFilter) -> list[ListedTask]:
         """A tenant's tasks, the newest first.
 
         Raises:
             StoreUnavailableError: PostgreSQL is away, or the question took too long.
         """
-        return await self._store.list_tasks(principal.tenant, wanted)
+        return await self._store.tasks.find(principal.tenant, wanted)
 
     async def cancel(self, principal: Principal, task_id: UUID, *, wait_s: float = 0.0) -> StoredTask | None:
         """Ask for a task's end, and wait up to ``wait_s`` seconds for it; ``None`` when the tenant has none such.
@@ -224,7 +226,7 @@ class Service:
             StoreUnavailableError: PostgreSQL is away.
         """
         with self.waiters.waiting(task_id) as waiter:
-            cancelled = await self._store.cancel(task_id, principal.tenant)
+            cancelled = await self._store.tasks.cancel(task_id, principal.tenant)
             if cancelled is not None and cancelled.status.final:
                 self.metrics.finished(cancelled.task_type, cancelled.policy, ExitReason.CANCELLED)
                 await self._queue.drop(task_id)
@@ -233,7 +235,7 @@ class Service:
                 await self._queue.ask_to_cancel(task_id)
                 if wait_s > 0:
                     return await self.wait(principal, waiter, wait_s)
-            return await self._store.get(task_id, principal.tenant)
+            return await self._store.tasks.get(task_id, principal.tenant)
 
     async def wait(self, principal: Principal, waiter: Waiter, wait_s: float) -> StoredTask | None:
         """A task as it ended within ``wait_s`` seconds, else as it stands then.
@@ -251,7 +253,7 @@ class Service:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(waiter.ended.wait(), max(0.0, min(poll_s, left_s)))
             waiter.ended.clear()
-            found = await self._store.get(waiter.task_id, principal.tenant)
+            found = await self._store.tasks.get(waiter.task_id, principal.tenant)
             if found is None or found.status.final or self.waiters.closing or time.monotonic() >= deadline:
                 return found
 
@@ -284,9 +286,11 @@ class Service:
 
     async def _known_files(self, principal: Principal, requests: Sequence[SubmitRequest]) -> set[str]:
         named = {file_id for request in requests for file_id in request.file_ids}
-        return await self._store.known_files(sorted(named), principal.tenant) if named else set()
+        return await self._store.files.known(sorted(named), principal.tenant) if named else set()
 
-    async def _replayed_or_not(self, principal: Principal, task: NewTask | InvalidRequestError) -> Accepted | Exception:
+    async def _replayed_or_not(
+        self, principal: Principal, task: NewTask | InvalidRequestError
+    ) -> AcceptedTask | Exception:
         if isinstance(task, InvalidRequestError):
             return task
         try:
@@ -294,24 +298,24 @@ class Service:
         except KeyTakenError as error:
             return error
 
-    async def _replayed(self, principal: Principal, task: NewTask) -> Accepted:
+    async def _replayed(self, principal: Principal, task: NewTask) -> AcceptedTask:
         """The task that stands under the idempotency key of one that was not stored.
 
         Raises:
             KeyTakenError: it was made by another request.
             StoreUnavailableError: PostgreSQL is away, or the task has been deleted this very moment.
         """
-        found = await self._store.by_key(principal.tenant, task.request.idempotency_key or "")
-        stored = await self._store.get(found[0], principal.tenant) if found else None
+        found = await self._store.tasks.by_key(principal.tenant, task.request.idempotency_key or "")
+        stored = await self._store.tasks.get(found[0], principal.tenant) if found else None
         if found is None or stored is None:
             raise StoreUnavailableError("the task under this idempotency key has just been deleted")
         if found[1] != task.request_sha256:
             raise KeyTakenError
-        return Accepted(stored, is_replay=True)
+        return AcceptedTask(stored, is_replay=True)
 
     async def _enqueue(self, tasks: list[NewTask]) -> None:
         try:
-            await self._queue.put(Waiting(task.task_id, task.tenant, task.request.priority) for task in tasks)
+            await self._queue.put(QueueItem(task.task_id, task.tenant, task.request.priority) for task in tasks)
         except QueueUnavailableError as error:
             first = str(tasks[0].task_id) if tasks else None
             self._log.warning("accepted but not queued yet", task_id=first, tasks=len(tasks), reason=str(error))
@@ -345,6 +349,6 @@ def _waiting_task(task: NewTask, created_at: datetime) -> StoredTask:
         created_at=created_at,
         started_at=None,
         finished_at=None,
-        outcome=None,
+        exit_reason=None,
         callback=Callback(url=task.callback_url, state="waiting") if task.callback_url else None,
     )

@@ -1,10 +1,11 @@
-"""One PostgreSQL database: connections, named statements, and how long each may take."""
+"""One PostgreSQL database: its connections, its named statements, and how long each may take."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import enum
-import re
+from collections.abc import AsyncIterator, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
@@ -12,29 +13,33 @@ from typing import Any
 
 import asyncpg
 
+from engine.model.callback import Callback
 from engine.model.errors import StoreUnavailableError
+from engine.model.result import ArtifactFacts
+from engine.model.task import Claim, ListedTask, LostTask, NewFile, NewTask, StoredTask
+from engine.store.columns import Columns
+from engine.store.migrate import migrate
+from engine.store.statements import Statement, load_statements
 from engine.telemetry.logs import redact
 
 SQL_DIR = Path(__file__).resolve().parent / "sql"
-
-
 CONNECT_TIMEOUT_S = 3.0
-
-
 ANSWER_S = 5.0
-
-
 BULK_TIMEOUT_S = 60.0
-
-
 OPEN_TIMEOUT_S = 300.0
-
-
 BULK_BYTES = 1 << 20
 
+NEW_TASK = Columns(NewTask)
+CLAIM = Columns(Claim, without=("attempt", "queue_s", "age_s"))
+LISTED_TASK = Columns(ListedTask)
+STORED_TASK = Columns(StoredTask, without=("result", "callback", "queue_position", "estimated_wait_s"))
+LOST_TASK = Columns(LostTask)
+NEW_FILE = Columns(NewFile)
+ARTIFACT = Columns(ArtifactFacts)
+CALLBACK = Columns(Callback)
+COLUMNS = (NEW_TASK, CLAIM, LISTED_TASK, STORED_TASK, LOST_TASK, NEW_FILE, ARTIFACT, CALLBACK)
 
-# What says that the database is away or too busy, rather than that our statement is wrong.
-_AWAY = (
+UNREACHABLE = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
@@ -47,6 +52,7 @@ _AWAY = (
     asyncpg.TransactionRollbackError,  # another statement had the same rows first, and one of the two had to give way
     asyncpg.ReadOnlySQLTransactionError,
 )
+"""What shows that the database is unreachable or too busy, rather than that our statement is wrong."""
 
 
 class Bulk(enum.Enum):
@@ -54,9 +60,9 @@ class Bulk(enum.Enum):
 
     NO = enum.auto()
     WAITED_FOR = enum.auto()
-    """Somebody waits for the answer, and must not wait long on a database that is away."""
+    """A client waits for the answer, and must not wait long for a database that is unreachable."""
     UNHURRIED = enum.auto()
-    """Nobody does."""
+    """No client waits for it."""
 
 
 BULKY = MappingProxyType(
@@ -69,25 +75,142 @@ BULKY = MappingProxyType(
         "get_artifact_part": Bulk.WAITED_FOR,
     }
 )
-"""Statements that may move megabytes whatever they are sent."""
+"""Statements that may move megabytes whatever their arguments are."""
 
 
-def load_queries(path: Path) -> dict[str, str]:
-    """Name → statement of a file in which each statement follows ``-- name: NAME`` and a describing comment.
+class Database:
+    """Connections to one database, and the statements that may be sent over them.
 
-    Raises:
-        ValueError: a statement without a description, or two of one name.
+    Opened lazily: while the database is unreachable, calls fail and the constructor does not.
     """
-    queries: dict[str, str] = {}
-    for part in re.split(r"^-- name: ", path.read_text(), flags=re.MULTILINE)[1:]:
-        name, _, body = part.partition("\n")
-        if name in queries or not body.startswith("-- "):
-            raise ValueError(f"{path}: {name}: given twice, or without a description")
-        queries[name] = "\n".join(line for line in body.splitlines() if not line.startswith("--")).strip()
-    return queries
+
+    def __init__(self, dsn: str, *, connections: int, answer_s: float = ANSWER_S) -> None:
+        """
+        Args:
+            dsn: PostgreSQL's URL.
+            connections: most connections that are open at the same time.
+            answer_s: how long a call waits in all, for its turn, a connection and the answer, before the database
+                counts as unreachable. Megabytes may take longer, on a database that has just answered in this time.
+        """
+        self._dsn = dsn
+        self.answer_s = answer_s
+        self.opened = asyncio.Event()
+        """Set once `open` has succeeded. The database may have become unreachable since."""
+        self._statements = load_statements(SQL_DIR / "queries.sql", COLUMNS)
+        self._schema = [(path.name, path.read_text()) for path in sorted(SQL_DIR.glob("[0-9]*.sql"))]
+        self._idle: list[Any] = []
+        self._turns = asyncio.Semaphore(connections)
+
+    async def open(self) -> None:
+        """Bring the schema up to date and be ready for calls.
+
+        Raises:
+            StoreUnavailableError: the database is unreachable.
+            SchemaError: its schema is newer than this engine, or was changed by hand.
+        """
+        if self.opened.is_set():
+            return
+        with unreachable_is_unavailable():
+            connection = await asyncpg.connect(self._dsn, timeout=CONNECT_TIMEOUT_S)
+            try:
+                async with asyncio.timeout(OPEN_TIMEOUT_S):
+                    await migrate(connection, self._schema)
+            finally:
+                await connection.close(timeout=CONNECT_TIMEOUT_S)
+            self.opened.set()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        self.opened.clear()
+        while self._idle:
+            with contextlib.suppress(*UNREACHABLE):
+                await self._idle.pop().close(timeout=CONNECT_TIMEOUT_S)
+
+    async def ping(self) -> None:
+        """Check that the database answers.
+
+        Raises:
+            StoreUnavailableError: it does not.
+        """
+        async with self.connection() as connection:
+            await connection.fetchval("SELECT 1")
+
+    def statement(self, name: str) -> Statement:
+        """The statement of this name, for use on a connection of one's own."""
+        return self._statements[name]
+
+    async def rows(self, name: str, /, **arguments: Any) -> list[asyncpg.Record]:
+        """The rows that a statement returns.
+
+        Raises:
+            StoreUnavailableError: the database is unreachable. The statement may have been carried out all the same.
+        """
+        statement = self._statements[name]
+        async with self.connection(bulk_of(name, arguments.values())) as connection:
+            rows: list[asyncpg.Record] = await connection.fetch(statement.sql, *statement.bind(arguments))
+            return rows
+
+    async def value(self, name: str, /, **arguments: Any) -> Any:
+        """The first column of the first row; ``None`` where there is no row. Raises as ``rows``."""
+        rows = await self.rows(name, **arguments)
+        return rows[0][0] if rows else None
+
+    async def execute(self, name: str, /, **arguments: Any) -> int:
+        """How many rows a statement without an answer changed. Raises as ``rows``."""
+        statement = self._statements[name]
+        async with self.connection(bulk_of(name, arguments.values())) as connection:
+            done: str = await connection.execute(statement.sql, *statement.bind(arguments))
+            return int(done.rpartition(" ")[2])
+
+    @contextlib.asynccontextmanager
+    async def connection(self, bulk: Bulk = Bulk.NO) -> AsyncIterator[Any]:
+        """A connection for one statement or one transaction.
+
+        asyncpg's own pool resets a connection after each use, which takes longer than most of our statements. Ours
+        leave nothing to reset.
+
+        Raises:
+            StoreUnavailableError: the database is unreachable, or did not answer in time.
+        """
+        with unreachable_is_unavailable():
+            if not self.opened.is_set():
+                raise StoreUnavailableError("the database has not been reached yet")
+            # Whoever holds a turn holds at most one connection, so the turns limit the connections. The deadline
+            # covers the wait for the turn too: under overload a call fails in time, and does not queue for ever.
+            async with asyncio.timeout(self.answer_s) as deadline, self._turns:
+                connection = await self._take_connection()
+                try:
+                    if bulk is not Bulk.NO:
+                        await self._allow_bulk(connection, deadline, bulk)
+                    yield connection
+                except asyncpg.PostgresError:
+                    self._idle.append(connection)  # the server has answered, with an error: nothing is under way
+                    raise
+                except BaseException:
+                    connection.terminate()  # the server may still be at work on it: its answer would be the next one's
+                    raise
+                self._idle.append(connection)
+
+    async def _allow_bulk(self, connection: Any, deadline: asyncio.Timeout, bulk: Bulk) -> None:
+        """Give megabytes the time that they take on a healthy database too, once it has shown that it is healthy."""
+        if bulk is Bulk.WAITED_FOR:
+            await connection.fetchval("SELECT 1")
+        deadline.reschedule(asyncio.get_running_loop().time() + BULK_TIMEOUT_S)
+
+    async def _take_connection(self) -> Any:
+        while self._idle:
+            connection = self._idle.pop()  # the one used last: the others may close while the load is low
+            if not connection.is_closed():
+                return connection
+        return await asyncpg.connect(
+            self._dsn,
+            timeout=CONNECT_TIMEOUT_S,
+            server_settings={"application_name": "unityai-engine", "jit": "off"},
+        )
 
 
-def _bulk(name: str, arguments: tuple[Any, ...]) -> Bulk:
+def bulk_of(name: str, arguments: Iterable[Any]) -> Bulk:
+    """Whether a statement may move megabytes, by its name and by the size of its arguments."""
     values = chain.from_iterable(value if isinstance(value, list) else (value,) for value in arguments)
     if sum(len(value) for value in values if isinstance(value, bytes | memoryview)) > BULK_BYTES:
         return Bulk.WAITED_FOR
@@ -95,10 +218,10 @@ def _bulk(name: str, arguments: tuple[Any, ...]) -> Bulk:
 
 
 @contextlib.contextmanager
-def _away() -> Any:
-    """Turn what says "the database is away" into ``StoreUnavailableError``."""
+def unreachable_is_unavailable() -> Iterator[None]:
+    """Turn what shows that the database is unreachable into ``StoreUnavailableError``."""
     try:
         yield
-    except _AWAY as error:
+    except UNREACHABLE as error:
         reason = redact(str(error)).strip() or type(error).__name__
         raise StoreUnavailableError(f"PostgreSQL cannot be asked: {reason}") from error

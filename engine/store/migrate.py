@@ -11,7 +11,7 @@ from engine.model.errors import SchemaError
 MIGRATION_LOCK = 0x756E697479  # any number that every version of the engine agrees on
 
 
-async def _migrate(connection: asyncpg.Connection, schema: list[tuple[str, str]]) -> None:
+async def migrate(connection: asyncpg.Connection, schema: list[tuple[str, str]]) -> None:
     """Apply the schema files that this database has not seen, one process at a time, all or nothing."""
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", MIGRATION_LOCK)

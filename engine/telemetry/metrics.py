@@ -28,7 +28,7 @@ from prometheus_client.registry import Collector
 
 from engine.config.listening import ListenError
 from engine.config.settings import Settings
-from engine.model.outcome import Outcome
+from engine.model.result import NoRun, TaskResult
 from engine.model.status import Status
 from engine.telemetry.metric_families import (
     ACCEPTED,
@@ -218,16 +218,16 @@ class WorkerMetrics:
         """A task was claimed after it had waited for ``queue_s`` seconds."""
         self._queue_seconds.labels(task_type).observe(queue_s)
 
-    def ran(self, task_type: str, outcome: Outcome) -> None:
-        """A sandbox answered, whether or not that can be stored."""
-        for violation in outcome.violations:
+    def ran(self, task_type: str, result: TaskResult) -> None:
+        """An attempt ended, whether or not its result can be stored. One without a run counts nothing here."""
+        run = result.run
+        if isinstance(run, NoRun):
+            return
+        for violation in run.violations:
             name = violation.syscall if violation.syscall in SYSCALLS else OTHER
             self._violations.labels(name).inc(violation.count)
-        usage = outcome.usage
-        if usage is None or outcome.isolation is None:  # it never came to a run
-            return
-        self._sandbox_seconds.labels(task_type).observe(usage.wall_s)
-        for row in usage.egress:
+        self._sandbox_seconds.labels(task_type).observe(run.usage.wall_s)
+        for row in run.usage.egress:
             decision = row.decision if row.decision in EGRESS_DECISIONS else OTHER
             self._connections.labels(decision).inc(row.connections)
             self._bytes.labels("in").inc(row.bytes_in)

@@ -3,23 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import NamedTuple
 
 import msgspec
 
-from engine.model.outcome import Outcome
 from engine.model.task import Claim
 from engine.queue.events import AttemptEvents
-from sandbox import (
-    Artifact,
-)
-
-
-class Ended(NamedTuple):
-    """How an attempt ended, and the files that it left behind."""
-
-    outcome: Outcome
-    artifacts: tuple[Artifact, ...] = ()
 
 
 class Attempt(msgspec.Struct, kw_only=True):

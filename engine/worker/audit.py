@@ -16,8 +16,9 @@ from typing import Any
 import msgspec
 
 from engine.model.errors import EngineError
-from engine.model.outcome import Outcome
+from engine.model.result import TaskResult
 from engine.telemetry.logs import get_logger
+from sandbox import Result
 
 LOGGER = "audit"
 
@@ -56,23 +57,23 @@ class AuditLog:
         """
         self._write("attempt failed", facts | {"exit_reason": None, "failed_at": stage})
 
-    def attempt_ended(self, facts: dict[str, Any], outcome: Outcome) -> None:
+    def attempt_ended(self, facts: dict[str, Any], result: TaskResult) -> None:
         """Note one attempt.
 
         Args:
             facts: which task, attempt, tenant and policy; each a plain value.
-            outcome: how it ended.
+            result: how it ended.
         """
-        usage = outcome.usage
+        run = result.run if isinstance(result.run, Result) else None
         entry = facts | {
-            "exit_reason": outcome.exit_reason.value,
-            "policy_digest": outcome.policy_digest,
-            "isolation": outcome.isolation.profile if outcome.isolation else None,
-            "layers": outcome.isolation.layers if outcome.isolation else {},
-            "limits": msgspec.to_builtins(outcome.limits),
-            "violations": msgspec.to_builtins(outcome.violations),
-            "egress": msgspec.to_builtins(usage.egress) if usage else [],
-            "artifacts": [{"name": one.name, "sha256": one.sha256} for one in outcome.artifacts],
+            "exit_reason": result.exit_reason.value,
+            "policy_digest": run.policy_digest if run else None,
+            "isolation": run.isolation.profile if run else None,
+            "layers": run.isolation.layers if run else {},
+            "limits": msgspec.to_builtins(run.limits) if run else None,
+            "violations": msgspec.to_builtins(run.violations) if run else [],
+            "egress": msgspec.to_builtins(run.usage.egress) if run else [],
+            "artifacts": [{"name": one.name, "sha256": one.sha256} for one in result.artifacts],
         }
         self._write("attempt ended", entry)
 

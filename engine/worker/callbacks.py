@@ -23,9 +23,9 @@ import httpx
 import msgspec
 from standardwebhooks import Webhook
 
-from engine.api.answers import Task, task_answer
 from engine.config.destinations import CallbackUrlError, Destinations
 from engine.config.settings import Settings
+from engine.model.answers import Task, task_answer
 from engine.model.errors import StoreUnavailableError
 from engine.model.task import OwedCallback
 from engine.store.store import Store
@@ -124,7 +124,7 @@ class Callbacks:
     async def _take(self, origin: str, most: int) -> list[OwedCallback]:
         try:
             await self._store.opened.wait()
-            return await self._store.take_callbacks(f"{origin}/", LEASE_S, most)
+            return await self._store.callbacks.take(f"{origin}/", LEASE_S, most)
         except StoreUnavailableError as error:
             self._log.warning("callbacks wait: database away", reason=str(error))
             return []
@@ -175,9 +175,9 @@ class Callbacks:
         is_late = callback.age_s + pause_s > self._settings.callback_give_up_s
         outcome = "delivered" if delivery.delivered else "dead" if delivery.is_final or is_late else "retried"
         if outcome == "retried":
-            await self._store.retry_callback(callback, pause_s, delivery.status, delivery.error)
+            await self._store.callbacks.retry(callback, pause_s, delivery.status, delivery.error)
         else:
-            await self._store.end_callback(callback, outcome, delivery.status, delivery.error)
+            await self._store.callbacks.end(callback, outcome, delivery.status, delivery.error)
         self._count(outcome)
         say = self._log.info if outcome == "delivered" else self._log.warning
         say(
@@ -200,7 +200,7 @@ class Callbacks:
             with contextlib.suppress(StoreUnavailableError):
                 await self._store.opened.wait()
                 origins = self._destinations.origins if self._keys else ()
-                if buried := await self._store.bury_callbacks([f"{origin}/" for origin in origins]):
+                if buried := await self._store.callbacks.bury([f"{origin}/" for origin in origins]):
                     self._log.warning("callbacks given up: their destinations are not allowed any more", count=buried)
             await asyncio.sleep(BURY_S)
 

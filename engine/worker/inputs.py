@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine.config.scripts import ScriptError
 from engine.model.errors import EngineError
-from engine.model.outcome import Outcome, TaskUsage
+from engine.model.result import NoRun, TaskResult
 from engine.model.task import Claim
 from sandbox import (
     ExitReason,
@@ -16,22 +16,15 @@ class UnknownFileError(EngineError):
     """Uploaded files that a task names are not there any more."""
 
 
-def _without_files(claim: Claim, error: UnknownFileError) -> Outcome:
+def _without_files(claim: Claim, error: UnknownFileError) -> TaskResult:
     """Files that the task names have gone since it was accepted."""
     message = f"Uploaded files that the task names are gone: {error}"
-    return Outcome(
-        exit_reason=ExitReason.ERROR,
-        message=message,
-        error=RunError(type="UnknownFileError", message=message, code="unknown_file"),
-        usage=TaskUsage(queue_s=claim.queue_s),
-    )
+    fault = RunError(type="UnknownFileError", message=message, code="unknown_file")
+    return TaskResult(run=NoRun(exit_reason=ExitReason.ERROR, message=message, error=fault), queue_s=claim.queue_s)
 
 
-def _unreadable(claim: Claim, error: ScriptError) -> Outcome:
+def _unreadable(claim: Claim, error: ScriptError) -> TaskResult:
     """The named script has gone since the task was accepted, or cannot be read on this worker."""
-    return Outcome(
-        exit_reason=ExitReason.ERROR,
-        message=f"The named script could not be read: {error}",
-        error=RunError(type="ScriptError", message=str(error), code="script_unavailable"),
-        usage=TaskUsage(queue_s=claim.queue_s),
-    )
+    message = f"The named script could not be read: {error}"
+    fault = RunError(type="ScriptError", message=str(error), code="script_unavailable")
+    return TaskResult(run=NoRun(exit_reason=ExitReason.ERROR, message=message, error=fault), queue_s=claim.queue_s)

@@ -12,7 +12,12 @@ from engine.model.task import (
 
 def build_request(claim: Claim, script: NamedScript | None) -> bytes:
     """What a sandbox reads on stdin: one JSON object around the client's own text, which is not decoded here."""
-    parts = [b'{"task_type":', msgspec.json.encode(claim.task_type), b',"parameters":', claim.parameters]
+    parts: list[bytes | msgspec.Raw] = [
+        b'{"task_type":',
+        msgspec.json.encode(claim.request.task_type),
+        b',"parameters":',
+        claim.request.parameters,
+    ]
     if script is not None:
         parts += [b',"source":', msgspec.json.encode(script.source)]
         parts += [b',"source_name":', msgspec.json.encode(script.script.name)]

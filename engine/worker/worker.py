@@ -18,26 +18,24 @@ from collections.abc import Awaitable, Iterator, Mapping
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
-import msgspec
 from prometheus_client import CollectorRegistry
 
 from engine.config.scripts import NamedScript, ScriptError, read_script
 from engine.config.settings import Settings
 from engine.model.errors import QueueUnavailableError, StoreUnavailableError
-from engine.model.outcome import LOST, Outcome, outcome_of
+from engine.model.result import LOST, NoRun, TaskResult
 from engine.model.status import Status
-from engine.model.task import OLDEST, Claim, Held, Waiting
+from engine.model.task import OLDEST, Claim, ClaimRefused, QueueItem
 from engine.model.versions import engine_version, versions
-from engine.model.worker_state import WorkerState
+from engine.model.worker_state import BEAT_S, SHOWN_FOR_S, WorkerState
 from engine.policies.policies import Policies, effective_limits
 from engine.queue.events import AttemptEvents, EventWriter
 from engine.queue.queue import Queue, QueueWorker
-from engine.service.health import BEAT_S, SHOWN_FOR_S
 from engine.store.store import Store
 from engine.telemetry.logs import get_logger, lines_with
 from engine.telemetry.metrics import WorkerMetrics, serve_metrics
 from engine.telemetry.tracing import NO_TRACES, Traces, open_traces
-from engine.worker.attempt import Attempt, Ended
+from engine.worker.attempt import Attempt
 from engine.worker.audit import AuditLog
 from engine.worker.callbacks import Callbacks
 from engine.worker.failing import Failing
@@ -177,7 +175,7 @@ class Worker:
         claim = await self._claim(task_id)
         if claim is None:
             return
-        self._metrics.claimed(claim.task_type, claim.queue_s)
+        self._metrics.claimed(claim.request.task_type, claim.queue_s)
         with (
             self._told(claim, claimed_at_ns),
             self._events.attempt(claim) as events,
@@ -192,7 +190,7 @@ class Worker:
         await self._queue.announce(claim.task_id)
         if claim.concurrent_limit is not None:
             await self._let_go_soon(claim.tenant)
-        if claim.callback_url is not None:
+        if claim.request.callback_url is not None:
             self._callbacks.wake()
 
     def _facts(self, claim: Claim) -> dict[str, Any]:
@@ -201,7 +199,7 @@ class Worker:
             "task_id": str(claim.task_id),
             "attempt": claim.attempt,
             "tenant": claim.tenant,
-            "task_type": claim.task_type,
+            "task_type": claim.request.task_type,
             "policy": claim.policy,
             "worker_id": str(self.worker_id),
         }
@@ -213,17 +211,17 @@ class Worker:
 
     async def _claim(self, task_id: UUID) -> Claim | None:
         try:
-            claimed = await self._store.claim(task_id, self.worker_id, self._settings.lease_s)
+            claimed = await self._store.claims.claim(task_id, self.worker_id, self._settings.lease_s)
         except StoreUnavailableError as error:
             self._log.warning("task not claimed", task_id=str(task_id), reason=str(error))
             await asyncio.sleep(CLAIM_PAUSE_S)  # keeps the slot, so that we do not empty the queue for nothing
             return None  # it is still queued, and the sweeper puts it in line again
-        if isinstance(claimed, Held):
+        if isinstance(claimed, ClaimRefused):
             await self._check_held(claimed)
             return None
         return claimed
 
-    async def _check_held(self, held: Held) -> None:
+    async def _check_held(self, held: ClaimRefused) -> None:
         """What ran elsewhere may have ended in the very moment when this was held; what runs here has yet to end, and
         lets go then."""
         if all(attempt.claim.tenant != held.tenant for attempt in self._attempts.values()):
@@ -238,7 +236,7 @@ class Worker:
                 claim.traceparent,
                 queue_s=claim.queue_s,
                 claimed_at_ns=claimed_at_ns,
-                task_type=claim.task_type,
+                task_type=claim.request.task_type,
                 policy=claim.policy,
                 tenant=claim.tenant,
                 worker_id=str(self.worker_id),
@@ -262,7 +260,7 @@ class Worker:
             if self._attempts[claim.task_id] is attempt:
                 del self._attempts[claim.task_id]
 
-    async def _end(self, attempt: Attempt) -> Ended | None:
+    async def _end(self, attempt: Attempt) -> TaskResult | None:
         """How an attempt ended; ``None`` when it ended by our own fault and the task is queued again."""
         try:
             ended = await self._execute(attempt)
@@ -272,8 +270,8 @@ class Worker:
             self._log.exception("attempt broken off")
             failure = SandboxError("worker", f"{type(error).__name__}: {error}")
         else:
-            self._metrics.ran(attempt.claim.task_type, ended.outcome)
-            self._audit.attempt_ended(self._facts(attempt.claim), ended.outcome)  # whether or not it can be stored
+            self._metrics.ran(attempt.claim.request.task_type, ended)
+            self._audit.attempt_ended(self._facts(attempt.claim), ended)  # whether or not it can be stored
             return ended
         finally:
             attempt.ended = True
@@ -281,7 +279,7 @@ class Worker:
         self._audit.attempt_failed(self._facts(attempt.claim), failure.stage)
         return await self._try_again(attempt.claim, failure)
 
-    async def _execute(self, attempt: Attempt) -> Ended:
+    async def _execute(self, attempt: Attempt) -> TaskResult:
         """Run an attempt in its sandbox and say how it ended.
 
         Raises:
@@ -295,10 +293,10 @@ class Worker:
             script = self._read_script(claim)
             inputs = await self._read_files(claim)
         except ScriptError as error:
-            return Ended(_unreadable(claim, error))
+            return _unreadable(claim, error)
         except UnknownFileError as error:
-            return Ended(_without_files(claim, error))
-        limits = effective_limits(policy, self._settings, claim.timeout_s, claim.memory_mib)
+            return _without_files(claim, error)
+        limits = effective_limits(policy, self._settings, claim.request.timeout_s, claim.request.memory_mib)
         request = build_request(claim, script)
         events = attempt.events
         with self._traces.span("sandbox run") as span:
@@ -310,11 +308,11 @@ class Worker:
         await events.end()
         self._failing.pop(policy.name, None)
         self._log_result(claim, result)
-        outcome = outcome_of(result, queue_s=claim.queue_s, script=script.script if script else None)
-        return Ended(outcome, result.artifacts)
+        return TaskResult.of_run(result, queue_s=claim.queue_s, script=script.script if script else None)
 
     def _read_script(self, claim: Claim) -> NamedScript | None:
-        return read_script(self._settings.scripts_dir, claim.script_name) if claim.script_name else None
+        name = claim.request.script_name
+        return read_script(self._settings.scripts_dir, name) if name else None
 
     async def _read_files(self, claim: Claim) -> dict[str, bytes]:
         """The uploaded files that a task names.
@@ -323,31 +321,32 @@ class Worker:
             UnknownFileError: one of them is no longer there.
             SandboxError: PostgreSQL cannot be asked; the task may be tried again.
         """
-        if not claim.file_ids:
+        if not claim.request.file_ids:
             return {}
         try:
-            files = await self._store.read_files(claim.file_ids, claim.tenant)
+            files = await self._store.files.read(claim.request.file_ids, claim.tenant)
         except StoreUnavailableError as error:
             raise SandboxError("read_files", str(error)) from error
-        if missing := sorted(set(claim.file_ids) - set(files)):
+        if missing := sorted(set(claim.request.file_ids) - set(files)):
             raise UnknownFileError(", ".join(missing))
         return files
 
-    async def _try_again(self, claim: Claim, error: SandboxError) -> Ended | None:
+    async def _try_again(self, claim: Claim, error: SandboxError) -> TaskResult | None:
         """Queue a task again after our own failure; the outcome that it fails with when no attempt is left."""
         self._log.error("sandbox failed", stage=error.stage, reason=error.message)
         failing = self._note_failure(claim)
         counts = failing.suspect == claim.task_id
         try:
-            again = await self._store.retry(claim, self.worker_id, str(error), delay_s=RETRY_DELAY_S, counts=counts)
+            again = await self._store.claims.retry(claim, str(error), delay_s=RETRY_DELAY_S, counts=counts)
         except StoreUnavailableError:
             return None  # the lease runs out, which comes to the same
         if again is Status.CANCELLED:
-            self._metrics.finished(claim.task_type, claim.policy, ExitReason.CANCELLED, None)
+            self._metrics.finished(claim.request.task_type, claim.policy, ExitReason.CANCELLED, None)
             await self._tell(claim)
             return None
         if again is None:
-            return Ended(msgspec.structs.replace(LOST, message=f"The sandbox failed and no attempt is left: {error}"))
+            message = f"The sandbox failed and no attempt is left: {error}"
+            return TaskResult(run=NoRun(exit_reason=ExitReason.WORKER_LOST, message=message))
         await self._rest(RETRY_DELAY_S)
         await self._put_again(claim, had_turn=False)  # in front, a sandbox that always fails would keep all others away
         await self._rest(min(RETRY_DELAY_S * (failing.failures - 1), MAX_REST_S))
@@ -355,7 +354,7 @@ class Worker:
 
     async def _put_again(self, claim: Claim, *, had_turn: bool) -> None:
         with contextlib.suppress(QueueUnavailableError):  # then the sweeper does it
-            await self._queue.put([Waiting(claim.task_id, claim.tenant, claim.priority, had_turn)])
+            await self._queue.put([QueueItem(claim.task_id, claim.tenant, claim.request.priority, had_turn)])
         await self._events.say_changed(claim.task_id)
 
     def _note_failure(self, claim: Claim) -> Failing:
@@ -370,24 +369,22 @@ class Worker:
         """Keep the slot, so that a sandbox that fails is not asked any faster. Over when this worker stops."""
         await _within(seconds, self._draining.wait())
 
-    async def _conclude(self, attempt: Attempt, ended: Ended) -> bool:
+    async def _conclude(self, attempt: Attempt, ended: TaskResult) -> bool:
         """Store an outcome, patiently, or give the task back when we were the ones who stopped it."""
         claim, pause, unsure = attempt.claim, STORE_PAUSE_S[0], False
-        stopped_by_us = (
-            attempt.stop.is_set() and not attempt.cancelled and ended.outcome.exit_reason is ExitReason.CANCELLED
-        )
+        stopped_by_us = attempt.stop.is_set() and not attempt.cancelled and ended.exit_reason is ExitReason.CANCELLED
         deadline = asyncio.get_running_loop().time() + STORE_PATIENCE_S
         while True:
             try:
                 if stopped_by_us:
-                    given_back = await self._store.release(claim, self.worker_id)
+                    given_back = await self._store.claims.release(claim)
                     if given_back is Status.QUEUED:
                         await self._put_again(claim, had_turn=True)
                     if given_back is Status.CANCELLED:
-                        self._count_finished(attempt, ended.outcome)
+                        self._count_finished(attempt, ended)
                     return given_back is Status.CANCELLED
                 with self._traces.span("store result"):
-                    stored = await self._store.finish(claim, self.worker_id, *ended)
+                    stored = await self._store.claims.finish(claim, ended)
             except StoreUnavailableError as error:
                 unsure = True  # it may have been stored, and only the answer lost
                 self._log.warning("result not stored yet", reason=str(error), retry_s=pause)
@@ -395,22 +392,22 @@ class Worker:
                     return False  # the lease runs out and the task runs again
             else:
                 if stored:
-                    self._count_finished(attempt, ended.outcome)
+                    self._count_finished(attempt, ended)
                 elif not unsure:
                     self._log.warning("result not stored: the lease was lost")
                 return stored or unsure
             await asyncio.sleep(pause)
             pause = min(pause * 2, STORE_PAUSE_S[1])
 
-    def _count_finished(self, attempt: Attempt, outcome: Outcome) -> None:
+    def _count_finished(self, attempt: Attempt, outcome: TaskResult) -> None:
         claim = attempt.claim
         total_s = claim.age_s + time.monotonic() - attempt.claimed_at
-        self._metrics.finished(claim.task_type, claim.policy, outcome.exit_reason, total_s)
+        self._metrics.finished(claim.request.task_type, claim.policy, outcome.exit_reason, total_s)
 
     def _log_result(self, claim: Claim, result: Result) -> None:
         self._log.info(
             "attempt ended",
-            task_type=claim.task_type,
+            task_type=claim.request.task_type,
             policy=claim.policy,
             exit_reason=result.exit_reason.value,
             exit_code=result.exit_code,
@@ -429,7 +426,7 @@ class Worker:
             try:
                 await self._store.open()
                 await self._renew()
-                await self._store.beat(await self._state())
+                await self._store.workers.beat(await self._state())
             except StoreUnavailableError as error:
                 self._log.warning("database away", reason=str(error))
                 self._note_database_away()
@@ -442,7 +439,7 @@ class Worker:
         held = list(self._attempts)
         if not held:
             return
-        kept = await self._store.renew(self.worker_id, held, self._settings.lease_s)
+        kept = await self._store.claims.renew(self.worker_id, held, self._settings.lease_s)
         for task_id in (task_id for task_id, cancel_asked in kept.items() if cancel_asked):
             self._hear_cancel(str(task_id))
         for task_id in set(held) - kept.keys():
@@ -488,20 +485,20 @@ class Worker:
         self._database_away_s = asyncio.get_running_loop().time()
 
     async def _sweep_lost(self) -> None:
-        swept = await self._store.sweep_lost(LOST)
+        swept = await self._store.claims.sweep_lost(LOST)
         for task in swept:
             self._metrics.lease_lost(task.task_type, task.policy, task.status)
             self._log.warning("worker lost", task_id=str(task.task_id), status=task.status.value)
             if task.status.final:
                 await self._queue.announce(task.task_id)
         if again := [task for task in swept if task.status is Status.QUEUED]:
-            await self._queue.put(Waiting(task.task_id, task.tenant, task.priority, had_turn=True) for task in again)
+            await self._queue.put(QueueItem(task.task_id, task.tenant, task.priority, had_turn=True) for task in again)
             for task in again:
                 await self._events.say_changed(task.task_id)
 
     async def _let_go(self, tenant: str | None = None) -> None:
         """Let tasks into the line that were held because their tenant had as many running as it may."""
-        if waiting := await self._store.let_go(tenant):
+        if waiting := await self._store.waiting.release_held(tenant):
             await self._queue.put(waiting)
 
     async def _let_go_soon(self, tenant: str) -> None:
@@ -510,20 +507,20 @@ class Worker:
 
     async def _sweep_overdue(self) -> None:
         """Put in line what should stand there and does not."""
-        async for found in self._store.overdue(OVERDUE_S, OVERDUE_PAGE):
-            if not await self._put_missing(found.tasks):
+        async for found in self._store.waiting.overdue(OVERDUE_S, OVERDUE_PAGE):
+            if not await self._put_missing(found.items):
                 break  # Redis has not lost everything
         if found.after == OLDEST:
             return
         pages = 0
-        async for found in self._store.overdue(OVERDUE_S, OVERDUE_PAGE, self._overdue_after):
-            await self._put_missing(found.tasks)
+        async for found in self._store.waiting.overdue(OVERDUE_S, OVERDUE_PAGE, self._overdue_after):
+            await self._put_missing(found.items)
             self._overdue_after = found.after
             pages += 1
             if pages == OVERDUE_PAGES:
                 break
 
-    async def _put_missing(self, tasks: list[Waiting]) -> bool:
+    async def _put_missing(self, tasks: list[QueueItem]) -> bool:
         if not tasks or not (missing := await self._queue.missing(tasks)):
             return False
         await self._queue.put(missing)
@@ -534,9 +531,9 @@ class Worker:
         while True:
             await asyncio.sleep(self._settings.cleanup_interval_s * random.uniform(0.9, 1.0))  # noqa: S311  as above
             with contextlib.suppress(StoreUnavailableError):
-                await self._store.forget_lost_workers(SHOWN_FOR_S)
-                deleted = await self._store.delete_old(self._settings.result_ttl_s)
-                files = await self._store.delete_old_files()
+                await self._store.workers.forget_lost(SHOWN_FOR_S)
+                deleted = await self._store.tasks.delete_old(self._settings.result_ttl_s)
+                files = await self._store.files.delete_old()
                 self._log.info("clean-up done", tasks_deleted=deleted, files_deleted=files)
 
     async def _drain(self, picking: asyncio.Task[None]) -> None:
@@ -552,7 +549,7 @@ class Worker:
 
     async def _leave(self) -> None:
         with contextlib.suppress(StoreUnavailableError):
-            await self._store.forget_worker(self.worker_id)
+            await self._store.workers.forget(self.worker_id)
         await self._entries.disconnect()
         await self._events.close()
         await self._queue.close()

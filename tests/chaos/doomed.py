@@ -18,7 +18,8 @@ from typing import Any
 from engine.__main__ import app
 from engine.queue.queue import Queue, QueueWorker
 from engine.service.service import Service
-from engine.store.store import Store
+from engine.store.claims import Claims
+from engine.store.tasks import Tasks
 from engine.worker.worker import Worker
 
 RUN_FOR_S = 0.3
@@ -91,19 +92,19 @@ def with_empty_hands(plant: Callable[[str], None]) -> Callable[[str], None]:
 STEPS = {
     # a worker, from the queue to the answer
     "taken from the queue": after(QueueWorker, "_take", lambda taken, *_: taken[0].decode()),
-    "entry fetched": before(Store, "claim", lambda _, task_id, *__: task_id),
-    "claimed": after(Store, "claim", lambda claim, *_: claim.task_id),
+    "entry fetched": before(Claims, "claim", lambda _, task_id, *__: task_id),
+    "claimed": after(Claims, "claim", lambda claim, *_: claim.task_id),
     "running": within(Worker, "_execute", RUN_FOR_S, lambda _, attempt: attempt.claim.task_id),
-    "lease renewed": after(Store, "renew", lambda kept, *_: next(iter(kept))),
-    "ran": before(Store, "finish", lambda _, claim, *__: claim.task_id),
-    "result sent": within(Store, "finish", SENT_FOR_S, lambda _, claim, *__: claim.task_id),
-    "result stored": after(Store, "finish", lambda _, __, claim, *___: claim.task_id),
+    "lease renewed": after(Claims, "renew", lambda kept, *_: next(iter(kept))),
+    "ran": before(Claims, "finish", lambda _, claim, *__: claim.task_id),
+    "result sent": within(Claims, "finish", SENT_FOR_S, lambda _, claim, *__: claim.task_id),
+    "result stored": after(Claims, "finish", lambda _, __, claim, *___: claim.task_id),
     "told": after(Queue, "announce", lambda _, __, task_id: task_id),
-    "given back": after(Store, "release", lambda _, __, claim, *___: claim.task_id),
+    "given back": after(Claims, "release", lambda _, __, claim, *___: claim.task_id),
     # a worker as sweeper
-    "swept": with_empty_hands(after(Store, "sweep_lost", lambda swept, *_: swept[0].task_id)),
+    "swept": with_empty_hands(after(Claims, "sweep_lost", lambda swept, *_: swept[0].task_id)),
     # the API, from the request to the answer
-    "task stored": after(Store, "insert", lambda _, __, task: task.task_id),
+    "task stored": after(Tasks, "insert", lambda _, __, task, *___: task.task_id),
     "task queued": after(Service, "_enqueue", lambda _, __, tasks: tasks[0].task_id),
 }
 """Step → plants the death there."""

@@ -17,7 +17,7 @@ import redis
 
 from engine.model.errors import QueueUnavailableError
 from engine.model.status import Priority
-from engine.model.task import Waiting
+from engine.model.task import QueueItem
 from engine.queue.queue import ANSWER_S, Queue
 from tests.support.stack import Stack, ask, frozen, task, until, whole_service
 
@@ -44,7 +44,7 @@ def put_in_line(stack: Stack, task_id: str) -> None:
 
     async def put() -> None:
         queue = Queue(stack.environ["REDIS_URL"], "unityai:tasks")
-        await queue.put([Waiting(UUID(task_id), "default", Priority.NORMAL)])
+        await queue.put([QueueItem(UUID(task_id), "default", Priority.NORMAL)])
         await queue.close()
 
     asyncio.run(put())
@@ -130,7 +130,7 @@ def test_redis_that_hangs_holds_nobody_up_for_long(tmp_path: Path) -> None:
             queue = Queue(f"unix://{tmp_path}/redis.sock", "test")
             async with asyncio.timeout(10 * ANSWER_S):  # it was 32
                 found = await asyncio.gather(
-                    *(queue.put([Waiting(UUID(int=n), "default", Priority.NORMAL)]) for n in range(100)),
+                    *(queue.put([QueueItem(UUID(int=n), "default", Priority.NORMAL)]) for n in range(100)),
                     return_exceptions=True,
                 )
             await queue.close()

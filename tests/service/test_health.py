@@ -12,7 +12,8 @@ from typing import Any
 
 import httpx
 
-from engine.service.health import ALIVE_WITHIN_S, BEAT_S, SLOW_S
+from engine.model.worker_state import BEAT_S
+from engine.service.health import ALIVE_WITHIN_S, SLOW_S
 from tests.support.stack import Stack, free_port, until
 
 

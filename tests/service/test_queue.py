@@ -12,7 +12,7 @@ import redis
 
 from engine.dev.embedded import Embedded
 from engine.model.status import Priority
-from engine.model.task import Waiting
+from engine.model.task import QueueItem
 from engine.queue.queue import Queue
 
 
@@ -35,11 +35,11 @@ def line(servers: Embedded) -> Callable[[Callable[[Queue], Awaitable[Any]]], Any
     return run
 
 
-def waiting(tenant: str, priority: Priority = Priority.NORMAL, count: int = 1) -> list[Waiting]:
-    return [Waiting(uuid4(), tenant, priority) for _ in range(count)]
+def waiting(tenant: str, priority: Priority = Priority.NORMAL, count: int = 1) -> list[QueueItem]:
+    return [QueueItem(uuid4(), tenant, priority) for _ in range(count)]
 
 
-async def taken(queue: Queue, known: list[Waiting]) -> list[Waiting]:
+async def taken(queue: Queue, known: list[QueueItem]) -> list[QueueItem]:
     """Everything in the line, in the order in which workers take it."""
     by_id = {task.task_id: task for task in known}
     order = []
@@ -52,7 +52,7 @@ def test_tasks_of_one_flow_are_taken_in_their_order(line: Any) -> None:
     """First come, first served, within a tenant's tasks of one priority."""
     tasks = waiting("a", count=300)
 
-    async def do(queue: Queue) -> list[Waiting]:
+    async def do(queue: Queue) -> list[QueueItem]:
         await queue.put(tasks)
         return await taken(queue, tasks)
 
@@ -77,7 +77,7 @@ def test_tenant_that_comes_while_others_are_served_saved_nothing_up(line: Any) -
     """Nor does it owe: silence is no credit to flood the line with."""
     first, second, late = waiting("a", count=200), waiting("b", count=200), waiting("late", count=200)
 
-    async def do(queue: Queue) -> list[Waiting]:
+    async def do(queue: Queue) -> list[QueueItem]:
         await queue.put(first + second)
         for _ in range(200):
             await queue._redis.zpopmin(queue._name)
@@ -92,7 +92,7 @@ def test_low_tasks_never_starve_under_high_ones(line: Any) -> None:
     """Of each nine that are taken, one is low, however many are high."""
     high, low = waiting("a", Priority.HIGH, 800), waiting("a", Priority.LOW, 50)
 
-    async def do(queue: Queue) -> list[Waiting]:
+    async def do(queue: Queue) -> list[QueueItem]:
         await queue.put(high)
         await queue.put(low)
         return await taken(queue, high + low)
@@ -117,7 +117,7 @@ def test_task_that_is_put_again_keeps_its_place(line: Any) -> None:
     """The sweeper may put what is there already: nothing moves, and no clock is put forward."""
     tasks, later = waiting("a", count=50), waiting("a", count=50)
 
-    async def do(queue: Queue) -> list[Waiting]:
+    async def do(queue: Queue) -> list[QueueItem]:
         await queue.put(tasks)
         for _ in range(5):
             await queue.put(tasks)

@@ -11,10 +11,10 @@ import asyncpg
 import pytest
 
 from engine.model.errors import QuotaError
-from engine.model.outcome import CANCELLED
 from engine.model.principal import Quotas
+from engine.model.result import CANCELLED
 from engine.model.status import Priority
-from engine.model.task import Claim, Held, NewTask
+from engine.model.task import Claim, ClaimRefused, NewTask
 from engine.queue.queue import COSTS
 from engine.store.store import Store
 from tests.support.new_task import new_task as make_task
@@ -46,16 +46,16 @@ def new_task(tenant: str, quotas: Quotas, priority: Priority = Priority.NORMAL, 
         max_attempts=3,
         tenant=tenant,
         priority=priority,
-        quotas=quotas,
+        concurrent_limit=quotas.concurrent_tasks,
         idempotency_key=key,
         request_sha256=b"request" if key else None,
     )
 
 
-async def insert(store: Store, task: NewTask) -> str:
+async def insert(store: Store, task: NewTask, quotas: Quotas) -> str:
     """``"accepted"``, or which quota it was too much for."""
     try:
-        await store.insert(task)
+        await store.tasks.insert(task, quotas)
     except QuotaError as error:
         return error.quota if 0 < error.retry_after_s <= 60 else f"try again after {error.retry_after_s} s"
     return "accepted"
@@ -67,8 +67,8 @@ def test_quota_is_exact_under_fifty_at_once(with_stores: Any, quota: str) -> Non
     tenant, quotas = f"t-{uuid4()}", Quotas(**{quota: 20})
 
     async def do(stores: list[Store]) -> tuple[list[str], str]:
-        inserts = [insert(stores[number % 4], new_task(tenant, quotas)) for number in range(50)]
-        return await asyncio.gather(*inserts), await insert(stores[0], new_task(f"other-{tenant}", quotas))
+        inserts = [insert(stores[number % 4], new_task(tenant, quotas), quotas) for number in range(50)]
+        return await asyncio.gather(*inserts), await insert(stores[0], new_task(f"other-{tenant}", quotas), quotas)
 
     ends, other = with_stores(do)
     assert (20, 30) == (ends.count("accepted"), ends.count(quota))
@@ -82,10 +82,10 @@ def test_batch_beyond_a_quota_is_refused_as_a_whole(with_stores: Any, quota: str
 
     async def do(stores: list[Store]) -> tuple[int, int]:
         with pytest.raises(QuotaError):
-            await stores[0].insert_many([new_task(tenant, quotas) for _ in range(11)])
-        fits = await stores[0].insert_many([new_task(tenant, quotas) for _ in range(10)])
+            await stores[0].tasks.insert_many([new_task(tenant, quotas) for _ in range(11)], quotas)
+        fits = await stores[0].tasks.insert_many([new_task(tenant, quotas) for _ in range(10)], quotas)
         with pytest.raises(QuotaError):
-            await stores[0].insert_many([new_task(tenant, quotas)])
+            await stores[0].tasks.insert_many([new_task(tenant, quotas)], quotas)
         return len(fits)
 
     assert 10 == with_stores(do)
@@ -96,12 +96,12 @@ def test_minute_passes(with_stores: Any, dsn: str) -> None:
     tenant, quotas = f"t-{uuid4()}", Quotas(tasks_per_minute=2)
 
     async def do(stores: list[Store]) -> list[str]:
-        ends = [await insert(stores[0], new_task(tenant, quotas)) for _ in range(3)]
+        ends = [await insert(stores[0], new_task(tenant, quotas), quotas) for _ in range(3)]
         connection = await asyncpg.connect(dsn)
         later = "UPDATE tasks SET created_at = created_at - interval '1 min' WHERE tenant = $1"
         await connection.execute(later, tenant)
         await connection.close()
-        return [*ends, await insert(stores[0], new_task(tenant, quotas))]
+        return [*ends, await insert(stores[0], new_task(tenant, quotas), quotas)]
 
     assert ["accepted", "accepted", "tasks_per_minute", "accepted"] == with_stores(do)
 
@@ -112,19 +112,19 @@ def test_no_more_run_at_once_than_the_limit(with_stores: Any) -> None:
 
     async def do(stores: list[Store]) -> Any:
         tasks = [new_task(tenant, quotas) for _ in range(20)]
-        await stores[0].insert_many(tasks)
+        await stores[0].tasks.insert_many(tasks, quotas)
         claims = await asyncio.gather(
-            *(stores[number % 4].claim(task.task_id, worker, 30) for number, task in enumerate(tasks))
+            *(stores[number % 4].claims.claim(task.task_id, worker, 30) for number, task in enumerate(tasks))
         )
         running = [claim for claim in claims if isinstance(claim, Claim)]
         other = new_task(f"other-{tenant}", quotas)
-        await stores[0].insert(other)
-        assert isinstance(await stores[0].claim(other.task_id, worker, 30), Claim)
-        nothing = await stores[0].let_go(tenant)
-        overdue = {task.task_id async for page in stores[0].overdue(0, 500) for task in page.tasks}
-        await stores[0].finish(running[0], worker, CANCELLED)
-        await stores[0].release(running[1], worker)
-        freed = await stores[0].let_go(tenant)
+        await stores[0].tasks.insert(other, quotas)
+        assert isinstance(await stores[0].claims.claim(other.task_id, worker, 30), Claim)
+        nothing = await stores[0].waiting.release_held(tenant)
+        overdue = {task.task_id async for page in stores[0].waiting.overdue(0, 500) for task in page.items}
+        await stores[0].claims.finish(running[0], CANCELLED)
+        await stores[0].claims.release(running[1])
+        freed = await stores[0].waiting.release_held(tenant)
         overdue &= {task.task_id for task in tasks}
         return len(running), nothing, overdue, freed
 
@@ -142,17 +142,17 @@ def test_most_urgent_of_those_held_is_let_go_first(with_stores: Any) -> None:
         priorities = [Priority.NORMAL, Priority.LOW, Priority.NORMAL, Priority.HIGH, Priority.HIGH]
         tasks = [new_task(tenant, quotas, priority) for priority in priorities]
         for task in tasks:
-            await store.insert(task)
-        claims = [await store.claim(task.task_id, worker, 30) for task in tasks]
+            await store.tasks.insert(task)
+        claims = [await store.claims.claim(task.task_id, worker, 30) for task in tasks]
         assert [True, False, False, False, False] == [isinstance(claim, Claim) for claim in claims]
-        await store.cancel(tasks[3].task_id, tenant)
+        await store.tasks.cancel(tasks[3].task_id, tenant)
         claim = claims[0]
         order = []
         for _ in range(3):
-            await store.finish(claim, worker, CANCELLED)
-            (free,) = await store.let_go(tenant)
+            await store.claims.finish(claim, CANCELLED)
+            (free,) = await store.waiting.release_held(tenant)
             order.append(tasks.index(next(task for task in tasks if task.task_id == free.task_id)))
-            claim = await store.claim(free.task_id, worker, 30)
+            claim = await store.claims.claim(free.task_id, worker, 30)
         return order
 
     assert [4, 2, 1] == with_stores(do)
@@ -160,8 +160,8 @@ def test_most_urgent_of_those_held_is_let_go_first(with_stores: Any) -> None:
 
 async def claimed(store: Store, task: NewTask, worker: UUID) -> Claim | None:
     """Accept a task and claim it at once; ``None`` when it is held."""
-    await store.insert(task)
-    claim = await store.claim(task.task_id, worker, 60)
+    await store.tasks.insert(task)
+    claim = await store.claims.claim(task.task_id, worker, 60)
     return claim if isinstance(claim, Claim) else None
 
 
@@ -176,10 +176,10 @@ def test_low_task_that_is_held_does_not_starve(with_stores: Any) -> None:
         order: list[Priority] = []
         while Priority.LOW not in order and len(order) < 30:
             assert await claimed(store, new_task(tenant, quotas, Priority.HIGH), worker) is None
-            await store.finish(running, worker, CANCELLED)
-            [free] = await store.let_go(tenant)
+            await store.claims.finish(running, CANCELLED)
+            [free] = await store.waiting.release_held(tenant)
             order.append(free.priority)
-            running = await store.claim(free.task_id, worker, 60)
+            running = await store.claims.claim(free.task_id, worker, 60)
         return order
 
     order = with_stores(do)
@@ -196,14 +196,14 @@ def test_task_that_comes_up_later_does_not_overtake_those_held(with_stores: Any)
         first, *tasks = (new_task(tenant, quotas) for _ in range(4))
         running = await claimed(store, first, worker)
         assert [None, None] == [await claimed(store, task, worker) for task in tasks[:2]]
-        await store.finish(running, worker, CANCELLED)
+        await store.claims.finish(running, CANCELLED)
         assert await claimed(store, tasks[2], worker) is None
         for task in tasks[:2]:  # the second finds room too, as long as nobody has claimed the first
-            assert [task.task_id] == [free.task_id for free in await store.let_go(tenant)]
-        running = await store.claim(tasks[1].task_id, worker, 60)
-        assert Held(tenant) == await store.claim(tasks[0].task_id, worker, 60)
-        await store.finish(running, worker, CANCELLED)
-        [free] = await store.let_go(tenant)
+            assert [task.task_id] == [free.task_id for free in await store.waiting.release_held(tenant)]
+        running = await store.claims.claim(tasks[1].task_id, worker, 60)
+        assert ClaimRefused(tenant) == await store.claims.claim(tasks[0].task_id, worker, 60)
+        await store.claims.finish(running, CANCELLED)
+        [free] = await store.waiting.release_held(tenant)
         return free.task_id, tasks[0].task_id
 
     free, oldest = with_stores(do)
@@ -219,14 +219,14 @@ def test_task_that_was_given_back_goes_before_those_held(with_stores: Any) -> No
         first, *others = (new_task(tenant, quotas) for _ in range(4))
         claim = await claimed(store, first, worker)
         assert [None] * 3 == [await claimed(store, task, worker) for task in others]
-        await store.release(claim, worker)
-        again = await store.claim(first.task_id, worker, 60)
-        await store.release(again, worker)
-        [free] = await store.let_go(tenant)
-        running = await store.claim(free.task_id, worker, 60)
-        assert Held(tenant) == await store.claim(first.task_id, worker, 60)
-        await store.finish(running, worker, CANCELLED)
-        [free] = await store.let_go(tenant)
+        await store.claims.release(claim)
+        again = await store.claims.claim(first.task_id, worker, 60)
+        await store.claims.release(again)
+        [free] = await store.waiting.release_held(tenant)
+        running = await store.claims.claim(free.task_id, worker, 60)
+        assert ClaimRefused(tenant) == await store.claims.claim(first.task_id, worker, 60)
+        await store.claims.finish(running, CANCELLED)
+        [free] = await store.waiting.release_held(tenant)
         return isinstance(again, Claim), free.task_id, first.task_id
 
     with_room, free, first = with_stores(do)
@@ -278,10 +278,10 @@ def test_repeated_request_is_not_refused_for_a_quota(with_stores: Any, quota: st
     async def do(stores: list[Store]) -> Any:
         (store, *_) = stores
         tasks = [new_task(tenant, quotas, key=key) for key in ("a", "b")]
-        first = await store.insert_many(tasks)
-        again = [await store.insert(tasks[0]), await store.insert_many(tasks)]
+        first = await store.tasks.insert_many(tasks, quotas)
+        again = [await store.tasks.insert(tasks[0], quotas), await store.tasks.insert_many(tasks, quotas)]
         with pytest.raises(QuotaError):
-            await store.insert_many([*tasks, new_task(tenant, quotas, key="c")])
+            await store.tasks.insert_many([*tasks, new_task(tenant, quotas, key="c")], quotas)
         return len(first), again
 
     assert (2, [None, {}]) == with_stores(do)
@@ -294,9 +294,9 @@ def test_flood_of_a_tenant_leaves_connections_to_others(with_stores: Any, dsn: s
     async def do(stores: list[Store]) -> tuple[bool, int]:
         connection = await asyncpg.connect(dsn)
         await connection.execute("SELECT pg_advisory_lock(hashtextextended($1, 0))", flooding)
-        flood = [asyncio.create_task(stores[0].insert(new_task(flooding, quotas))) for _ in range(50)]
+        flood = [asyncio.create_task(stores[0].tasks.insert(new_task(flooding, quotas), quotas)) for _ in range(50)]
         await asyncio.sleep(0.1)
-        accepted = await stores[0].insert(new_task(other, quotas)) is not None
+        accepted = await stores[0].tasks.insert(new_task(other, quotas), quotas) is not None
         ended_before = sum(task.done() for task in flood)
         await connection.close()  # lets go of the lock
         await asyncio.gather(*flood)

@@ -15,19 +15,19 @@ import pytest
 import yaml
 
 from engine.model.errors import SchemaError
-from engine.model.outcome import Outcome
+from engine.model.result import NoRun, TaskResult
 from engine.model.status import Status
 from engine.model.worker_state import WorkerState
-from engine.store.database import BULK_BYTES, SQL_DIR, Bulk, _bulk, load_queries
+from engine.store.database import BULK_BYTES, SQL_DIR, Bulk, bulk_of
 from engine.store.store import Store
 from sandbox import ExitReason, Isolation
 from tests.support.new_task import new_task
 from tests.support.stack import ask
 
 DEPLOY = Path(__file__).resolve().parents[2] / ".github" / "deploy"
-OK = Outcome(exit_reason=ExitReason.OK, message="done")
+OK = TaskResult(run=NoRun(exit_reason=ExitReason.OK, message="done"))
 OLDEST_FIELDS = ("worker_id", "host", "pid", "slots", "running", "ready", "isolation", "state")
-LOST = Outcome(exit_reason=ExitReason.WORKER_LOST, message="lost")
+LOST = TaskResult(run=NoRun(exit_reason=ExitReason.WORKER_LOST, message="lost"))
 
 
 def with_store(dsn: str, do: Callable[[Store], Awaitable[Any]]) -> Any:
@@ -53,8 +53,8 @@ def test_one_of_many_workers_gets_a_task(dsn: str) -> None:
 
     async def do(store: Store) -> list[Any]:
         task = new_task()
-        await store.insert(task)
-        return await asyncio.gather(*(store.claim(task.task_id, uuid4(), 10) for _ in range(10)))
+        await store.tasks.insert(task)
+        return await asyncio.gather(*(store.claims.claim(task.task_id, uuid4(), 10) for _ in range(10)))
 
     assert 1 == sum(claim is not None for claim in with_store(dsn, do))
 
@@ -65,10 +65,10 @@ def test_parameters_come_back_as_they_were(dsn: str) -> None:
 
     async def do(store: Store) -> Any:
         task = new_task(parameters=memoryview(parameters))
-        await store.insert(task)
-        return await store.claim(task.task_id, uuid4(), 10)
+        await store.tasks.insert(task)
+        return await store.claims.claim(task.task_id, uuid4(), 10)
 
-    assert parameters == with_store(dsn, do).parameters
+    assert parameters == bytes(with_store(dsn, do).request.parameters)
 
 
 def test_stale_worker_cannot_store_a_result(dsn: str) -> None:
@@ -76,17 +76,17 @@ def test_stale_worker_cannot_store_a_result(dsn: str) -> None:
 
     async def do(store: Store) -> tuple[bool, bool, bool, Any]:
         task, first, second = new_task(), uuid4(), uuid4()
-        await store.insert(task)
-        stale = await store.claim(task.task_id, first, 10)
+        await store.tasks.insert(task)
+        stale = await store.claims.claim(task.task_id, first, 10)
         assert stale is not None
         await expire(dsn, task.task_id)
-        swept = await store.sweep_lost(LOST)
+        swept = await store.claims.sweep_lost(LOST)
         assert [Status.QUEUED] == [found.status for found in swept]
-        between = await store.finish(stale, first, OK)
-        fresh = await store.claim(task.task_id, second, 10)
+        between = await store.claims.finish(stale, OK)
+        fresh = await store.claims.claim(task.task_id, second, 10)
         assert fresh is not None
-        after = await store.finish(stale, first, OK)
-        return between, after, await store.finish(fresh, second, OK), await store.get(task.task_id, "acme")
+        after = await store.claims.finish(stale, OK)
+        return between, after, await store.claims.finish(fresh, OK), await store.tasks.get(task.task_id, "acme")
 
     between, after, real, task = with_store(dsn, do)
     assert (False, False, True) == (between, after, real)
@@ -99,11 +99,11 @@ def test_lease_that_was_lost_is_not_renewed(dsn: str) -> None:
     async def do(store: Store) -> tuple[set[UUID], UUID]:
         kept, lost, worker = new_task(), new_task(), uuid4()
         for task in (kept, lost):
-            await store.insert(task)
-            await store.claim(task.task_id, worker, 10)
+            await store.tasks.insert(task)
+            await store.claims.claim(task.task_id, worker, 10)
         await expire(dsn, lost.task_id)
-        await store.sweep_lost(LOST)
-        return await store.renew(worker, [kept.task_id, lost.task_id], 10), kept.task_id
+        await store.claims.sweep_lost(LOST)
+        return await store.claims.renew(worker, [kept.task_id, lost.task_id], 10), kept.task_id
 
     renewed, kept = with_store(dsn, do)
     assert {kept: False} == renewed
@@ -114,16 +114,16 @@ def test_attempts_end_in_worker_lost(dsn: str) -> None:
 
     async def do(store: Store) -> Any:
         task = new_task()
-        await store.insert(task)
+        await store.tasks.insert(task)
         for _ in range(2):
-            assert await store.claim(task.task_id, uuid4(), 10)
+            assert await store.claims.claim(task.task_id, uuid4(), 10)
             await expire(dsn, task.task_id)
-            await store.sweep_lost(LOST)
-        assert await store.claim(task.task_id, uuid4(), 10) is None
-        return await store.get(task.task_id, "acme")
+            await store.claims.sweep_lost(LOST)
+        assert await store.claims.claim(task.task_id, uuid4(), 10) is None
+        return await store.tasks.get(task.task_id, "acme")
 
     task = with_store(dsn, do)
-    assert (Status.FAILED, ExitReason.WORKER_LOST) == (task.status, task.outcome.exit_reason)
+    assert (Status.FAILED, ExitReason.WORKER_LOST) == (task.status, task.result.exit_reason)
 
 
 def test_our_own_failure_is_retried_and_counted(dsn: str) -> None:
@@ -131,14 +131,14 @@ def test_our_own_failure_is_retried_and_counted(dsn: str) -> None:
 
     async def do(store: Store) -> list[Status | None]:
         task, worker, done = new_task(), uuid4(), []
-        await store.insert(task)
-        for give_back in (store.release, None, None):
-            claim = await store.claim(task.task_id, worker, 10)
+        await store.tasks.insert(task)
+        for give_back in (store.claims.release, None, None):
+            claim = await store.claims.claim(task.task_id, worker, 10)
             assert claim is not None
             if give_back:
-                done.append(await give_back(claim, worker))
+                done.append(await give_back(claim))
             else:
-                done.append(await store.retry(claim, worker, "spawn: \x00", delay_s=0))
+                done.append(await store.claims.retry(claim, "spawn: \x00", delay_s=0))
         return done
 
     assert [Status.QUEUED, Status.QUEUED, None] == with_store(dsn, do)
@@ -150,17 +150,17 @@ def test_old_tasks_are_deleted_and_young_ones_kept(dsn: str) -> None:
     async def do(store: Store) -> tuple[int, list[bool]]:
         tasks, worker = [new_task() for _ in range(3)], uuid4()
         for task in tasks:
-            await store.insert(task)
+            await store.tasks.insert(task)
         for task in tasks[:2]:
-            claim = await store.claim(task.task_id, worker, 10)
+            claim = await store.claims.claim(task.task_id, worker, 10)
             assert claim is not None
-            await store.finish(claim, worker, OK)
+            await store.claims.finish(claim, OK)
         connection = await asyncpg.connect(dsn)
         old = "UPDATE tasks SET finished_at = now() - interval '31 days' WHERE task_id = $1"
         await connection.execute(old, tasks[0].task_id)
         await connection.close()
-        deleted = await store.delete_old(30)
-        return deleted, [await store.get(task.task_id, "acme") is not None for task in tasks]
+        deleted = await store.tasks.delete_old(30)
+        return deleted, [await store.tasks.get(task.task_id, "acme") is not None for task in tasks]
 
     assert (1, [False, True, True]) == with_store(dsn, do)
 
@@ -195,14 +195,6 @@ def test_schema_of_a_newer_engine_is_left_alone(dsn: str) -> None:
     with_store(dsn, do)
 
 
-def test_each_statement_has_a_name_and_a_sentence(tmp_path: Any) -> None:
-    """A statement without a description is refused."""
-    path = tmp_path / "queries.sql"
-    path.write_text("-- name: bare\nSELECT 1\n")
-    with pytest.raises(ValueError, match="bare"):
-        load_queries(path)
-
-
 def test_what_two_workers_do_at_the_same_time_is_done_once(dsn: str) -> None:
     """JOB-16: sweeping and cleaning up on five workers at once; every task is swept by one and deleted by one."""
     count = 60
@@ -210,15 +202,15 @@ def test_what_two_workers_do_at_the_same_time_is_done_once(dsn: str) -> None:
     async def do(store: Store) -> tuple[list[list[Any]], list[int]]:
         others = [Store(dsn, connections=1) for _ in range(5)]
         for task in (new_task(max_attempts=1) for _ in range(count)):
-            await store.insert(task)
-            await store.claim(task.task_id, uuid4(), 10)
+            await store.tasks.insert(task)
+            await store.claims.claim(task.task_id, uuid4(), 10)
         connection = await asyncpg.connect(dsn)
         await connection.execute("UPDATE tasks SET lease_until = now() - interval '1 s'")
         await asyncio.gather(*(other.open() for other in others))
-        swept = await asyncio.gather(*(other.sweep_lost(LOST) for other in others for _ in range(20)))
+        swept = await asyncio.gather(*(other.claims.sweep_lost(LOST) for other in others for _ in range(20)))
         await connection.execute("UPDATE tasks SET finished_at = now() - interval '31 days'")
         await connection.close()
-        deleted = await asyncio.gather(*(other.delete_old(30) for other in others))
+        deleted = await asyncio.gather(*(other.tasks.delete_old(30) for other in others))
         await asyncio.gather(*(other.close() for other in others))
         return swept, deleted
 
@@ -235,14 +227,14 @@ def test_heartbeat_of_another_version_hides_no_worker(dsn: str) -> None:
     )
 
     async def do(store: Store) -> list[UUID]:
-        await store.beat(state)
+        await store.workers.beat(state)
         connection = await asyncpg.connect(dsn)
         older = {name: msgspec.to_builtins(state)[name] for name in OLDEST_FIELDS}
         insert = "INSERT INTO workers (worker_id, state) VALUES ($1, $2)"
         for other in (older | {"worker_id": str(uuid4())}, older | {"state": "thinking"}, {}, []):
             await connection.execute(insert, uuid4(), json.dumps(other))
         await connection.close()
-        return [heartbeat.state.worker_id for heartbeat in await store.heartbeats(60)]
+        return [heartbeat.state.worker_id for heartbeat in await store.workers.heartbeats(60)]
 
     found = with_store(dsn, do)
     assert (2, True) == (len(found), state.worker_id in found)
@@ -253,13 +245,13 @@ def test_heartbeat_of_another_version_hides_no_worker(dsn: str) -> None:
     [
         ("insert_task", (b"x" * 1000,), Bulk.NO),
         ("insert_task", (memoryview(b"x" * (BULK_BYTES + 1)),), Bulk.WAITED_FOR),
-        ("insert_tasks", ([b"x" * 2000] * 1000,), Bulk.WAITED_FOR),
+        ("insert_task", [b"x" * 2000] * 1000, Bulk.WAITED_FOR),
         ("claim_task", (), Bulk.UNHURRIED),
     ],
 )
 def test_megabytes_get_the_time_that_they_take(name: str, arguments: tuple[Any, ...], bulk: Bulk) -> None:
     """One large value or many small ones; what is small is given up soon."""
-    assert bulk is _bulk(name, arguments)
+    assert bulk is bulk_of(name, arguments)
 
 
 def test_query_of_the_autoscaler_counts_what_waits_and_runs(dsn: str) -> None:
@@ -271,10 +263,10 @@ def test_query_of_the_autoscaler_counts_what_waits_and_runs(dsn: str) -> None:
     async def do(store: Store) -> None:
         tasks, worker = [new_task() for _ in range(3)], uuid4()
         for task in tasks:
-            await store.insert(task)
-        claims = [await store.claim(task.task_id, worker, 10) for task in tasks[:2]]
+            await store.tasks.insert(task)
+        claims = [await store.claims.claim(task.task_id, worker, 10) for task in tasks[:2]]
         assert claims[0] is not None
-        await store.finish(claims[0], worker, OK)
+        await store.claims.finish(claims[0], OK)
 
     with_store(dsn, do)
     (row,) = ask(dsn, query)

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from engine.config.load import load_settings
 from engine.dev.embedded import Embedded
 from engine.model.status import Priority, Status
-from engine.model.task import StoredTask, Waiting
+from engine.model.task import QueueItem, StoredTask
 from engine.policies.policies import Policies
 from engine.queue.queue import Queue
 from engine.store.store import Store
@@ -83,9 +83,9 @@ def attempt(servers: Embedded, failures: list[Exception], script_name: str | Non
         task_id = uuid4()
         try:
             await store.open()
-            await store.insert(new_task(task_id=task_id, script_name=script_name))
-            await queue.put([Waiting(task_id, "acme", Priority.NORMAL)])
-            while not (found := await store.get(task_id, "acme")) or not found.status.final:
+            await store.tasks.insert(new_task(task_id=task_id, script_name=script_name))
+            await queue.put([QueueItem(task_id, "acme", Priority.NORMAL)])
+            while not (found := await store.tasks.get(task_id, "acme")) or not found.status.final:
                 assert not working.done(), working.exception()
                 await asyncio.sleep(0.05)
             return found
@@ -108,13 +108,13 @@ def test_our_failure_is_tried_again(servers: Embedded, failure: Exception) -> No
 def test_our_failure_is_never_the_tasks(servers: Embedded) -> None:
     """A sandbox that fails at each attempt ends as ``worker_lost``, with the stage in its message and no error."""
     task = attempt(servers, [SandboxError("spawn", "no memory")] * 2)
-    outcome: Any = task.outcome
-    assert (Status.FAILED, ExitReason.WORKER_LOST, None) == (task.status, outcome.exit_reason, outcome.error)
-    assert "spawn: no memory" in outcome.message
+    result: Any = task.result
+    assert (Status.FAILED, ExitReason.WORKER_LOST, None) == (task.status, result.exit_reason, result.run.error)
+    assert "spawn: no memory" in result.run.message
 
 
 def test_named_script_that_has_gone_is_said_so(servers: Embedded) -> None:
     """A script that is removed after its task was accepted ends the task with a word for programs."""
     task = attempt(servers, [], script_name="gone_meanwhile.py")
-    outcome: Any = task.outcome
-    assert (Status.FAILED, "script_unavailable") == (task.status, outcome.error.code)
+    result: Any = task.result
+    assert (Status.FAILED, "script_unavailable") == (task.status, result.run.error.code)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import msgspec
 import pyseccomp
 import pytest
 from prometheus_client import CollectorRegistry
@@ -13,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from engine.config.load import load_settings
 from engine.dev.stack import metrics_port
-from engine.model.outcome import Outcome, TaskUsage
+from engine.model.result import NoRun, TaskResult
 from engine.model.status import Status
 from engine.telemetry.metric_families import API_FAMILIES, WORKER_FAMILIES, markdown_table
 from engine.telemetry.metrics import (
@@ -25,16 +24,11 @@ from engine.telemetry.metrics import (
     WorkerMetrics,
     expose,
 )
-from sandbox import ExitReason, Isolation, PoolStats, Violation
+from sandbox import ExitReason, PoolStats, Usage, Violation
 from sandbox.egress.decisions import Decision, Ledger
+from tests.support.results import task_result
 
 ROOT = Path(__file__).resolve().parents[2]
-RUN = Outcome(
-    exit_reason=ExitReason.OK,
-    message="done",
-    usage=TaskUsage(wall_s=0.003),
-    isolation=Isolation(profile="full", start="warm", layers={}),
-)
 
 
 @pytest.fixture
@@ -90,7 +84,7 @@ def test_denied_calls_make_no_more_series_than_we_know_names(worker: WorkerMetri
     """A run that tries every number there is fills one series, ``other``."""
     made_up = tuple(Violation(syscall=f"syscall_{number}", count=2) for number in range(1000))
     known = (Violation(syscall="ptrace", count=3),)
-    worker.ran("custom_script", msgspec.structs.replace(RUN, violations=made_up + known))
+    worker.ran("custom_script", task_result(violations=made_up + known))
     assert (2000, 3) == (
         value(worker, "unityai_violations_total", syscall="other"),
         value(worker, "unityai_violations_total", syscall="ptrace"),
@@ -116,7 +110,7 @@ def test_egress_is_counted_by_decision_and_never_by_host(worker: WorkerMetrics) 
     ledger = Ledger()
     ledger.add("a.example", 443, Decision.ALLOWED, bytes_in=100, bytes_out=10)
     ledger.add("b.example", 443, Decision.HOST_NOT_ALLOWED)
-    worker.ran("custom_script", msgspec.structs.replace(RUN, usage=TaskUsage(egress=ledger.rows())))
+    worker.ran("custom_script", task_result(usage=Usage(egress=ledger.rows())))
     for decision in ("allowed", "host_not_allowed"):
         assert 1 == value(worker, "unityai_egress_connections_total", decision=decision)
     assert 100 == value(worker, "unityai_egress_bytes_total", direction="in")
@@ -164,7 +158,8 @@ def test_lost_worker_counts_a_task_only_when_it_is_final(worker: WorkerMetrics) 
 
 def test_attempt_that_never_ran_is_no_fast_run(worker: WorkerMetrics) -> None:
     """A script that could not be read took no time in a sandbox, and must not pull its percentiles down."""
-    worker.ran("custom_script", msgspec.structs.replace(RUN, isolation=None))
+    no_run = NoRun(exit_reason=ExitReason.ERROR, message="no such script")
+    worker.ran("custom_script", TaskResult(run=no_run, queue_s=0.5))
     assert None is value(worker, "unityai_task_sandbox_seconds_count", task_type="custom_script")
 
 

@@ -14,8 +14,8 @@ import pytest
 from engine.config.load import load_settings
 from engine.config.scripts import NamedScript, ScriptError, list_scripts, read_script
 from engine.config.settings import PROJECT_DIR
-from engine.model.outcome import Script
-from engine.model.status import Priority
+from engine.model.request import SubmitRequest
+from engine.model.result import Script
 from engine.model.task import Claim
 from engine.policies.policies import allowed_attempts
 from engine.queue.queue import QueueEntryError, decode_entry, encode_entry
@@ -92,23 +92,21 @@ def test_entry_of_another_shape_is_refused(data: bytes) -> None:
 def test_request_holds_the_clients_own_text() -> None:
     """The parameters stand in the request byte for byte; a script's source is added beside them."""
     parameters = b'{"script": "good.py",  "args": 1.10}'
+    request = SubmitRequest(task_type="custom_script", parameters=msgspec.Raw(parameters), script_name="good.py")
     claim = Claim(
         task_id=UUID(TASK_ID),
+        worker_id=UUID(TASK_ID),
         attempt=1,
         tenant="acme",
-        priority=Priority.NORMAL,
-        task_type="custom_script",
         policy="custom_script",
-        parameters=parameters,
-        timeout_s=None,
-        script_name="good.py",
+        request=request,
         queue_s=0.0,
         age_s=0.0,
     )
     script = NamedScript(source='print("\x00")\n', script=Script(name="good.py", sha256="0"))
-    request = build_request(claim, script)
-    assert parameters in request
-    decoded = json.loads(request)
+    text = build_request(claim, script)
+    assert parameters in text
+    decoded = json.loads(text)
     assert ("custom_script", 'print("\x00")\n', "good.py") == (
         decoded["task_type"],
         decoded["source"],

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from engine.config.load import load_settings
-from engine.model.outcome import Outcome
+from engine.model.result import TaskResult
 from engine.policies.check import check_folder
 from engine.policies.diff import RULES, compare, keys
 from engine.policies.lock import check_lock, write_lock
@@ -31,6 +31,7 @@ from sandbox import (
     read_policy,
 )
 from tests.programs.renew_golden import PAGES, pages
+from tests.support.results import task_result
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.usefixtures("logs_as_before")
@@ -236,17 +237,15 @@ def test_a_disabled_policy_is_left_out_and_a_misspelt_one_stops_the_start() -> N
 # -- the audit log
 
 
-def outcome(**more: Any) -> Outcome:
-    return Outcome(exit_reason=ExitReason.ERROR, message="secret message", policy_digest="sha256:0", **more)
+def result(**more: Any) -> TaskResult:
+    return task_result(exit_reason=ExitReason.ERROR, message="secret message", **more)
 
 
 def test_an_audit_line_is_one_line_whatever_is_in_it(tmp_path: Path) -> None:
     """And it holds nothing that a run printed, gave or was given."""
     log = AuditLog(tmp_path / "audit.log")
-    log.attempt_ended(
-        {"task_id": "1\n2", "tenant": None}, outcome(violations=(Violation(syscall="x\u2028y", count=2),))
-    )
-    log.attempt_ended({"task_id": "3"}, outcome())
+    log.attempt_ended({"task_id": "1\n2", "tenant": None}, result(violations=(Violation(syscall="x\u2028y", count=2),)))
+    log.attempt_ended({"task_id": "3"}, result())
     log.close()
     first, second = (tmp_path / "audit.log").read_text(encoding="ascii").splitlines()
     entry = json.loads(first)
@@ -260,7 +259,7 @@ def test_an_audit_line_is_one_line_whatever_is_in_it(tmp_path: Path) -> None:
 def test_an_audit_line_is_written_whatever_the_log_level(capsys: pytest.CaptureFixture[str]) -> None:
     """Who wants fewer log lines does not want to be blind."""
     configure_logs(level="ERROR", log_format="console")
-    AuditLog(None).attempt_ended({"task_id": "1"}, outcome())
+    AuditLog(None).attempt_ended({"task_id": "1"}, result())
     entry = json.loads(capsys.readouterr().err)
     assert ("audit", "1", "error") == (entry["logger"], entry["task_id"], entry["exit_reason"])
 
@@ -269,7 +268,7 @@ def test_a_full_disk_costs_neither_the_result_nor_the_line(capsys: pytest.Captur
     """The line goes to the log instead, after an error that says so; nothing is raised."""
     configure_logs(level="ERROR", log_format="json")
     log = AuditLog(Path("/dev/full"))
-    log.attempt_ended({"task_id": "1"}, outcome())
+    log.attempt_ended({"task_id": "1"}, result())
     log.close()
     error, line = map(json.loads, capsys.readouterr().err.splitlines())
     assert ("error", "audit line not written") == (error["level"], error["event"])

@@ -20,13 +20,13 @@ from engine.api.answers import (
     PolicyAnswer,
     Ready,
     ScriptsAnswer,
-    Task,
     TasksAnswer,
 )
 from engine.api.body.check import MAX_BATCH
 from engine.api.problems import MEDIA_TYPE, Problem
 from engine.api.routes.batch import BatchAnswer, BatchItem
 from engine.api.routes.listing import MAX_LIMIT
+from engine.model.answers import Task
 from engine.model.callback import Callback
 from engine.model.principal import Scope
 from engine.model.request import ExecuteItem, ExecuteRequest

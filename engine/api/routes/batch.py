@@ -7,9 +7,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from engine.api.answers import Task, task_answer
 from engine.api.problems import Problem, problem_of
-from engine.model.task import Accepted
+from engine.model.answers import Task, task_answer
+from engine.model.task import AcceptedTask
 
 
 class BatchItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -26,7 +26,7 @@ class BatchAnswer(msgspec.Struct, frozen=True, kw_only=True):
     tasks: tuple[BatchItem, ...]
 
 
-def batch_item(found: Accepted | Exception) -> BatchItem:
+def batch_item(found: AcceptedTask | Exception) -> BatchItem:
     """One task of a batch as its client sees it."""
     if isinstance(found, Exception):
         problem = problem_of(found)[0]
@@ -34,6 +34,6 @@ def batch_item(found: Accepted | Exception) -> BatchItem:
     return BatchItem(status=status_of(found), task=task_answer(found.task))
 
 
-def status_of(accepted: Accepted) -> int:
+def status_of(accepted: AcceptedTask) -> int:
     """200 for a task that has ended, which a repeated request may meet; else 202."""
     return 200 if accepted.task.status.final else 202

@@ -17,9 +17,9 @@ import msgspec
 from litestar import Request, Response, get
 from litestar.response import ServerSentEventMessage
 
-from engine.api.answers import task_answer
 from engine.api.problems import RequestError, make_problem
 from engine.api.routes.requests import State, principal_of, task_id_of
+from engine.model.answers import task_answer
 from engine.queue.events import EventId, Log, parse_event_id
 from engine.service.follow import BrokenOff, Ended, Gap, NewStatus, Told
 from engine.telemetry.logs import get_logger

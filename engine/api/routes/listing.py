@@ -13,14 +13,14 @@ import msgspec
 
 from engine.api.problems import RequestError
 from engine.model.status import TASK_TYPES, Status
-from engine.model.task import ListedTask, Wanted
+from engine.model.task import ListedTask, TaskFilter
 from sandbox import ExitReason
 
 MAX_LIMIT = 500
 MAX_LABELS = 32
 
 
-def parse_wanted(given: Sequence[tuple[str, str]]) -> Wanted:
+def parse_wanted(given: Sequence[tuple[str, str]]) -> TaskFilter:
     """What the query of ``GET /tasks`` asks for.
 
     Raises:
@@ -40,10 +40,10 @@ def parse_wanted(given: Sequence[tuple[str, str]]) -> Wanted:
         wanted[field] = wanted.get(field, type(value)()) | value if may_repeat else value
     if len(wanted.get("labels", {})) > MAX_LABELS:
         raise RequestError(400, f"at most {MAX_LABELS}", path="label")
-    return msgspec.convert(wanted, Wanted)
+    return msgspec.convert(wanted, TaskFilter)
 
 
-def next_cursor(found: Sequence[ListedTask], wanted: Wanted) -> str | None:
+def next_cursor(found: Sequence[ListedTask], wanted: TaskFilter) -> str | None:
     """Where the page after ``found`` begins; ``None`` when this one was not full."""
     if len(found) < wanted.limit:
         return None
@@ -110,4 +110,4 @@ _PARAMETERS: dict[str, tuple[str, Callable[[str], Any], bool]] = {
     "limit": ("limit", _limit, False),
     "cursor": ("before", _cursor, False),
 }
-"""Parameter → field of ``Wanted``, what reads it, whether it may be given several times."""
+"""Parameter → field of ``TaskFilter``, what reads it, whether it may be given several times."""

@@ -14,9 +14,9 @@ import msgspec
 from litestar import MediaType, Request, Response
 from litestar.exceptions import InternalServerException
 
-from engine.api.answers import task_answer
 from engine.api.body.checker import INLINE_BYTES, Checker
 from engine.api.problems import RequestError
+from engine.model.answers import task_answer
 from engine.model.principal import Principal
 from engine.model.task import StoredTask
 from engine.service.follow import Followers

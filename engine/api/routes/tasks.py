@@ -28,7 +28,7 @@ from engine.api.routes.requests import (
     wait_s_of,
 )
 from engine.model.request import SubmitRequest
-from engine.model.task import Accepted, StoredTask
+from engine.model.task import AcceptedTask, StoredTask
 from engine.service.service import Service
 from engine.service.waiting import Waiter
 
@@ -155,7 +155,7 @@ TASK_ROUTES = (
 )
 
 
-async def _accept(request: Connection, state: State, task_id: UUID) -> Accepted:
+async def _accept(request: Connection, state: State, task_id: UUID) -> AcceptedTask:
     """Read, check and store a task. The body is let go of at the end of this, however long the client then waits."""
     key = _idempotency_key(request)
     async with room_for(request, state):
@@ -165,7 +165,9 @@ async def _accept(request: Connection, state: State, task_id: UUID) -> Accepted:
         return await state.service.submit(principal_of(request), submitted, task_id)
 
 
-async def _awaited(request: Connection, state: State, waiter: Waiter, accepted: Accepted, wait_s: float) -> StoredTask:
+async def _awaited(
+    request: Connection, state: State, waiter: Waiter, accepted: AcceptedTask, wait_s: float
+) -> StoredTask:
     """The task as it ended in time, or stands then."""
     task, principal = accepted.task, principal_of(request)
     if wait_s <= 0 or task.status.final:

@@ -1,0 +1,102 @@
+"""How the attempt that ended a task ended."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from engine.model.status import NULL, Status
+from sandbox import Artifact, ExitReason, Result, RunError, Usage
+
+
+class ArtifactFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a task's answer says of an artifact; its bytes are to be had at ``/task/{task_id}/artifacts/{name}``."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+    """In hex."""
+
+
+class Script(msgspec.Struct, frozen=True, kw_only=True):
+    """Which named script ran."""
+
+    name: str
+    sha256: str
+    """Of the very bytes that ran, in hex."""
+
+
+class TaskUsage(Usage, frozen=True, kw_only=True):
+    """What the last attempt used."""
+
+    queue_s: float = 0.0
+    """How long the task waited for a worker before that, seconds."""
+
+
+class NoRun(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a task ended without the answer of a sandbox, e.g. cancelled while it was queued."""
+
+    exit_reason: ExitReason
+    message: str
+    """One sentence for people."""
+    error: RunError | None = None
+
+
+class TaskResult(msgspec.Struct, frozen=True, kw_only=True):
+    """How the attempt that ended a task ended: the sandbox's own answer, and what the engine adds to it."""
+
+    run: Result | NoRun
+    """Of a task that was read from the store it has no artifacts: their bytes are stored beside it."""
+    queue_s: float | None = None
+    """How long the task waited for its last attempt, seconds; ``None`` when no worker came to that."""
+    script: Script | None = None
+    artifacts: tuple[ArtifactFacts, ...] = ()
+
+    @classmethod
+    def of_run(cls, run: Result, *, queue_s: float, script: Script | None) -> TaskResult:
+        """What a sandbox answered for a task that had waited for ``queue_s`` seconds."""
+        artifacts = tuple(
+            ArtifactFacts(name=artifact.name, size_bytes=artifact.size_bytes, sha256=artifact.sha256)
+            for artifact in run.artifacts
+        )
+        return cls(run=run, queue_s=queue_s, script=script, artifacts=artifacts)
+
+    @property
+    def exit_reason(self) -> ExitReason:
+        """Why the attempt ended."""
+        return self.run.exit_reason
+
+    @property
+    def status(self) -> Status:
+        """The final status that follows from ``exit_reason``."""
+        if self.exit_reason is ExitReason.OK:
+            return Status.SUCCEEDED
+        return Status.CANCELLED if self.exit_reason is ExitReason.CANCELLED else Status.FAILED
+
+    @property
+    def files(self) -> tuple[Artifact, ...]:
+        """The artifacts with their bytes, as the run left them."""
+        return self.run.artifacts if isinstance(self.run, Result) else ()
+
+    def flatten(self) -> dict[str, Any]:
+        """All of it on one level, under the names of the API: so it is answered, and so it is stored."""
+        fields = msgspec.structs.asdict(self.run)
+        used: Usage | None = fields.pop("usage", None if self.queue_s is None else Usage())
+        value = fields.pop("value", None)
+        fields.pop("policy", None)  # the task has it
+        return fields | {
+            "result": NULL if value is None else value,
+            "usage": used and TaskUsage(queue_s=self.queue_s or 0.0, **msgspec.structs.asdict(used)),
+            "script": self.script,
+            "artifacts": self.artifacts,
+        }
+
+
+CANCELLED = TaskResult(run=NoRun(exit_reason=ExitReason.CANCELLED, message="It was cancelled while it did not run."))
+LOST = TaskResult(
+    run=NoRun(
+        exit_reason=ExitReason.WORKER_LOST,
+        message="Each worker that ran this task was lost before it could store a result, and no attempt is left.",
+    )
+)

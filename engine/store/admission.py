@@ -1,0 +1,92 @@
+"""Admits new tasks as far as their tenant's quotas allow. PostgreSQL counts, so all APIs together keep a quota."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+from weakref import WeakValueDictionary
+
+from engine.model.errors import QuotaError
+from engine.model.principal import Quotas
+from engine.model.task import NewTask
+from engine.store.database import Bulk, Database, unreachable_is_unavailable
+
+UNLIMITED = Quotas()
+
+
+class Admission:
+    """Decides whether a tenant may have more tasks accepted."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    @contextlib.asynccontextmanager
+    async def admitted(self, tasks: Sequence[NewTask], quotas: Quotas, bulk: Bulk) -> AsyncIterator[Any]:
+        """A connection, within a transaction in which these tasks of one tenant may be stored.
+
+        PostgreSQL admits no other tasks of this tenant until the transaction ends.
+
+        Raises:
+            QuotaError: they are more than the quotas allow.
+            StoreUnavailableError: PostgreSQL is unreachable.
+        """
+        tenant = tasks[0].tenant
+        async with (
+            self._turn_of(tenant, quotas),
+            self._database.connection(bulk) as connection,
+            connection.transaction(),
+        ):
+            refusal = None if quotas == UNLIMITED else await self._refusal(connection, tenant, quotas, tasks)
+            if refusal is None:
+                yield connection
+                return
+        raise refusal
+
+    @contextlib.asynccontextmanager
+    async def _turn_of(self, tenant: str, quotas: Quotas) -> AsyncIterator[None]:
+        """Let one request of a tenant at a time wait for its lock in PostgreSQL.
+
+        Those that wait there hold a connection each; those that wait here hold none, and leave them to other tenants.
+        """
+        if quotas == UNLIMITED:
+            yield
+            return
+        lock = self._locks.setdefault(tenant, asyncio.Lock())
+        with unreachable_is_unavailable():
+            async with asyncio.timeout(self._database.answer_s):
+                await lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    async def _refusal(
+        self, connection: Any, tenant: str, quotas: Quotas, tasks: Sequence[NewTask]
+    ) -> QuotaError | None:
+        more = len(tasks) - await self._count_replayed(connection, tenant, tasks)
+        if not more:
+            return None
+        admit = self._database.statement("admit")
+        asked = {
+            "tenant": tenant,
+            "tasks_per_minute": quotas.tasks_per_minute,
+            "queued_tasks": quotas.queued_tasks,
+            "more": more,
+        }
+        row = await connection.fetchrow(admit.sql, *admit.bind(asked))
+        if row is None:
+            return None
+        return QuotaError(row["reason"], getattr(quotas, row["reason"]), max(0.0, row["retry_after_s"]))
+
+    async def _count_replayed(self, connection: Any, tenant: str, tasks: Sequence[NewTask]) -> int:
+        """How many were accepted before: a quota is no reason to refuse the answer that a client has missed."""
+        keys = [key for task in tasks if (key := task.request.idempotency_key) is not None]
+        if not keys:
+            return 0
+        replayed = self._database.statement("count_replayed")
+        bound = replayed.bind({"tenant": tenant, "idempotency_keys": keys})
+        count: int = await connection.fetchval(replayed.sql, *bound)
+        return count

@@ -1,0 +1,138 @@
+"""Tasks as their clients meet them: stored, looked up, listed, cancelled, and deleted in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from itertools import chain
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from engine.model.callback import Callback
+from engine.model.principal import Quotas
+from engine.model.result import CANCELLED
+from engine.model.status import Status
+from engine.model.task import Cancellation, ListedTask, NewTask, StoredTask, TaskFilter
+from engine.store.admission import UNLIMITED, Admission
+from engine.store.columns import plain_uuid
+from engine.store.database import LISTED_TASK, NEW_TASK, STORED_TASK, Database, bulk_of
+from engine.store.results import decode_result, encode_result
+
+DELETED_AT_ONCE = 500
+
+
+class Tasks:
+    """The tasks of all tenants."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._admission = Admission(database)
+
+    async def insert(self, task: NewTask, quotas: Quotas = UNLIMITED) -> datetime | None:
+        """Store a new task; when this returns, the task survives any crash.
+
+        Raises:
+            QuotaError: its tenant may not have another task accepted just now.
+            StoreUnavailableError: PostgreSQL is unreachable.
+
+        Returns:
+            When it was accepted; ``None`` when its tenant has a task under its idempotency key, and nothing was stored.
+        """
+        values = NEW_TASK.values(task)
+        if quotas == UNLIMITED:
+            rows = await self._database.rows("insert_task", **values)
+        else:
+            insert = self._database.statement("insert_task")
+            bulk = bulk_of("insert_task", values.values())
+            async with self._admission.admitted([task], quotas, bulk) as connection:
+                rows = await connection.fetch(insert.sql, *insert.bind(values))
+        return rows[0]["created_at"] if rows else None
+
+    async def insert_many(self, tasks: Sequence[NewTask], quotas: Quotas = UNLIMITED) -> dict[UUID, datetime]:
+        """Store new tasks of one tenant, all of them or none.
+
+        Raises:
+            QuotaError: they are more than the tenant may have accepted just now.
+            StoreUnavailableError: PostgreSQL is unreachable.
+
+        Returns:
+            Task id → when it was accepted, without those whose tenant has a task under their idempotency key.
+        """
+        insert = self._database.statement("insert_task")
+        bound = [insert.bind(NEW_TASK.values(task)) for task in tasks]
+        bulk = bulk_of("insert_task", chain.from_iterable(bound))
+        async with self._admission.admitted(tasks, quotas, bulk) as connection:
+            rows = await connection.fetchmany(insert.sql, bound)
+        return {plain_uuid(row["task_id"]): row["created_at"] for row in rows}
+
+    async def by_key(self, tenant: str, idempotency_key: str) -> tuple[UUID, bytes] | None:
+        """The task that a tenant has under a key, with the hash of its request."""
+        rows = await self._database.rows("get_task_by_key", tenant=tenant, idempotency_key=idempotency_key)
+        return (plain_uuid(rows[0]["task_id"]), rows[0]["request_sha256"]) if rows else None
+
+    async def find(self, tenant: str, wanted: TaskFilter) -> list[ListedTask]:
+        """A tenant's tasks, the newest first."""
+        before_time, before_id = wanted.before or (None, None)
+        rows = await self._database.rows(
+            "list_tasks",
+            tenant=tenant,
+            statuses=list(wanted.statuses) or None,
+            task_type=wanted.task_type,
+            exit_reasons=list(wanted.exit_reasons) or None,
+            labels=msgspec.json.encode(wanted.labels).decode(),
+            created_after=wanted.created_after,
+            created_before=wanted.created_before,
+            before_time=before_time,
+            before_id=before_id,
+            limit=wanted.limit,
+        )
+        return [LISTED_TASK.read(row) for row in rows]
+
+    async def get(self, task_id: UUID, tenant: str) -> StoredTask | None:
+        """One task, or ``None`` when this tenant has none with this id."""
+        rows = await self._database.rows("get_task", task_id=task_id, tenant=tenant)
+        return read_task(rows[0], _callback(rows[0])) if rows else None
+
+    async def cancel(self, task_id: UUID, tenant: str) -> Cancellation | None:
+        """Cancel a task: at once while it is queued, else by its worker; ``None`` when it is final or missing."""
+        outcome = encode_result(CANCELLED)
+        rows = await self._database.rows("cancel_task", task_id=task_id, tenant=tenant, outcome=outcome)
+        return Cancellation(Status(rows[0]["status"]), rows[0]["task_type"], rows[0]["policy"]) if rows else None
+
+    async def delete_old(self, ttl_s: float) -> int:
+        """Delete tasks that ended ``ttl_s`` seconds ago or earlier; returns how many."""
+        deleted = 0
+        while count := await self._database.execute("delete_old_tasks", ttl_s=ttl_s, limit=DELETED_AT_ONCE):
+            deleted += count
+        return deleted
+
+
+def read_task(row: Mapping[str, Any], callback: Callback | None) -> StoredTask:
+    """The task that a row holds."""
+    outcome = row["outcome"]
+    result = decode_result(outcome, policy=row["policy"]) if outcome is not None else None
+    return STORED_TASK.read(row, result=result, callback=callback)
+
+
+def _callback(row: Mapping[str, Any]) -> Callback | None:
+    """The callback of a task's row; the outbox has none before the task is final."""
+    if row["callback_url"] is None:
+        return None
+    if row["callback_state"] is None:
+        return waiting_callback(row)
+    return Callback(
+        url=row["callback_url"],
+        state=row["callback_state"],
+        attempts=row["callback_attempts"],
+        due_at=row["callback_due_at"],
+        ended_at=row["callback_ended_at"],
+        last_status=row["last_status"],
+        last_error=row["last_error"],
+    )
+
+
+def waiting_callback(row: Mapping[str, Any]) -> Callback:
+    """The callback of a task as it is before the first attempt to deliver it."""
+    return Callback(url=row["callback_url"], state="waiting")
