@@ -9,17 +9,15 @@ import msgspec
 
 from engine.api.body.check import check as check_body
 from engine.config import model_files
-from engine.config.scripts import read_script
 from engine.config.settings import Settings
 from engine.model.answers import Task, task_answer
 from engine.model.principal import ANYONE
-from engine.model.result import TaskResult
 from engine.model.status import Priority
 from engine.model.task import Claim, NewTask, StoredTask
-from engine.policies.policies import Policies, effective_limits
+from engine.policies.policies import Policies
 from engine.service.accept import accept
+from engine.worker.execute import execute
 from engine.worker.pools import open_pools, probe
-from engine.worker.request import build_request
 from sandbox import Host, HostError, Policy, PolicyError
 
 
@@ -52,27 +50,22 @@ async def run_once(settings: Settings, body: bytes) -> Task:
         The task as ``GET /task/{task_id}`` would answer it.
     Raises:
         InvalidRequestError: the body is not a task, or not one that the API would accept.
-        ScriptError: it names a script that cannot be read.
         PolicyError: the policy files cannot be used.
         SandboxError: the sandbox itself failed.
     """
     request, policies, accepted_at = check_body(body), Policies.load(settings), datetime.now(UTC)
     task = accept(settings, policies, request, task_id=uuid4(), principal=ANYONE)
     (policy,) = (policy for policy in policies.all if policy.name == task.policy)
-    claim = _claim(task)
-    script = read_script(settings.scripts_dir, task.request.script_name) if task.request.script_name else None
     async with open_pools(settings, probe(settings), (policy,), ready=0) as pools:
-        limits = effective_limits(policy, settings, request.timeout_s, request.memory_mib)
         started_at = datetime.now(UTC)
-        result = await pools[policy.name].run(build_request(claim, script), limits=limits)
-    ended = TaskResult.of_run(result, queue_s=0.0, script=script.script if script else None)
+        result = await execute(settings, policies, pools, _claim(task))
     return task_answer(
         StoredTask(
             task_id=task.task_id,
             tenant=task.tenant,
             task_type=request.task_type,
-            status=ended.status,
-            exit_reason=ended.exit_reason,
+            status=result.status,
+            exit_reason=result.exit_reason,
             policy=task.policy,
             priority=request.priority,
             labels=request.labels,
@@ -80,7 +73,7 @@ async def run_once(settings: Settings, body: bytes) -> Task:
             created_at=accepted_at,
             started_at=started_at,
             finished_at=datetime.now(UTC),
-            result=ended,
+            result=result,
         )
     )
 

@@ -270,8 +270,8 @@ class QueueWorker(ArqWorker):
             if taken is not None:
                 self._start(*taken)
 
-    async def idle(self) -> None:
-        """Wait until nothing runs here any more."""
+    async def wait_until_idle(self) -> None:
+        """Wait until no task runs here."""
         while self._running:
             await asyncio.wait(self._running)
 

@@ -1,25 +1,148 @@
-"""One attempt at one task: claim, run, store, announce."""
+"""One attempt at one task: claim it, run it, store how it ended, announce that. The main path of the worker."""
 
 from __future__ import annotations
 
 import asyncio
+import time
+from typing import Protocol
+from uuid import UUID
 
-import msgspec
+from engine.model.errors import StoreUnavailableError
+from engine.model.result import TaskResult
+from engine.model.task import Claim, ClaimRefused
+from engine.queue.events import EventWriter
+from engine.store.claims import Claims
+from engine.telemetry.logs import get_logger
+from engine.worker.announce import Announcer
+from engine.worker.execute import OnOutput, OnProgress
+from engine.worker.failing import Retries
+from engine.worker.record import AttemptRecords
+from engine.worker.results import ResultWriter
+from engine.worker.running import Attempt, RunningAttempts
+from sandbox import Result, SandboxError
 
-from engine.model.task import Claim
-from engine.queue.events import AttemptEvents
+CLAIM_PAUSE_S = 1.0
 
 
-class Attempt(msgspec.Struct, kw_only=True):
-    """An attempt under way here."""
+class Execute(Protocol):
+    """``engine.worker.execute.execute`` with the policies and sandboxes of this worker."""
 
-    claim: Claim
-    events: AttemptEvents
-    stop: asyncio.Event
-    """Set to have the run killed: the lease was lost, or this worker stops."""
-    claimed_at: float
-    """On the clock of ``time.monotonic``, seconds."""
-    cancelled: bool = False
-    """Its client wants it to end: it is not given back."""
-    ended: bool = False
-    """The run is over: how it ended is being stored, or is, and a lease that has gone is no surprise."""
+    async def __call__(
+        self, claim: Claim, *, cancel: asyncio.Event, on_output: OnOutput, on_progress: OnProgress
+    ) -> TaskResult:
+        """How the attempt ended; raises ``SandboxError`` for our own failure."""
+
+
+class Attempts:
+    """Makes the attempts of one worker."""
+
+    def __init__(
+        self,
+        worker_id: UUID,
+        claims: Claims,
+        *,
+        lease_s: float,
+        execute: Execute,
+        running: RunningAttempts,
+        events: EventWriter,
+        announcer: Announcer,
+        retries: Retries,
+        results: ResultWriter,
+        records: AttemptRecords,
+    ) -> None:
+        """
+        Args:
+            worker_id: who claims.
+            claims: what is claimed.
+            lease_s: for how long, seconds.
+            execute: runs an attempt in a sandbox.
+            running: the attempts under way.
+            events: pass on what an attempt prints and reports to those who follow its task.
+            announcer: makes known what has become of a task.
+            retries: queue a task again after our own failure.
+            results: store how an attempt ended.
+            records: metrics, traces and logs.
+        """
+        self._worker_id = worker_id
+        self._claims = claims
+        self._lease_s = lease_s
+        self._execute_claim = execute
+        self._running = running
+        self._events = events
+        self._announcer = announcer
+        self._retries = retries
+        self._results = results
+        self._records = records
+        self._log = get_logger(worker_id=str(worker_id))
+
+    async def run_task(self, task_id: UUID) -> None:
+        """Make one attempt at a task, if it can be claimed."""
+        claimed_at_ns = time.time_ns()
+        claim = await self._claim(task_id)
+        if claim is None:
+            return
+        with (
+            self._records.attempt(claim, claimed_at_ns),
+            self._events.attempt(claim) as events,
+            self._running.add(claim, events) as attempt,
+        ):
+            result = await self._run(attempt)
+            is_final = result is not None and await self._results.store(attempt, result)
+        if is_final:
+            await self._announcer.announce_final(claim)
+
+    async def _claim(self, task_id: UUID) -> Claim | None:
+        """Take the task; ``None`` when another worker has it, or its tenant has as many running as it may."""
+        try:
+            claim = await self._claims.claim(task_id, self._worker_id, self._lease_s)
+        except StoreUnavailableError as error:
+            self._log.warning("task not claimed", task_id=str(task_id), reason=str(error))
+            # The task is still queued, and the sweeper puts it in line again. The pause keeps the slot, so that this
+            # worker does not empty the queue for nothing.
+            await asyncio.sleep(CLAIM_PAUSE_S)
+            return None
+        if isinstance(claim, ClaimRefused):
+            await self._check_held(claim.tenant)
+            return None
+        return claim
+
+    async def _check_held(self, tenant: str) -> None:
+        """Make sure that a task that was just held is released in time.
+
+        A task of the tenant that runs here releases it when it ends. One that ran elsewhere may have ended in the very
+        moment when this task was held, so it is checked now.
+        """
+        if all(attempt.claim.tenant != tenant for attempt in self._running):
+            await self._announcer.release_held(tenant)
+
+    async def _run(self, attempt: Attempt) -> TaskResult | None:
+        """How an attempt ended; ``None`` when it ended by our own failure and the task is queued again."""
+        try:
+            result = await self._execute(attempt)
+        except SandboxError as error:
+            failure = error
+        except Exception as error:  # a fault in our own code must not cost the task its lease's time
+            self._log.exception("attempt failed")
+            failure = SandboxError("worker", f"{type(error).__name__}: {error}")
+        else:
+            self._records.ended(attempt.claim, result)
+            return result
+        finally:
+            attempt.ended = True
+        self._records.failed(attempt.claim, failure.stage)
+        return await self._retries.try_again(attempt.claim, failure)
+
+    async def _execute(self, attempt: Attempt) -> TaskResult:
+        """Run an attempt in a sandbox of its policy, and pass on what it prints and reports.
+
+        Raises:
+            SandboxError: our own failure; the task may be tried again.
+        """
+        events = attempt.events
+        result = await self._execute_claim(
+            attempt.claim, cancel=attempt.stop, on_output=events.on_output, on_progress=events.on_progress
+        )
+        if isinstance(result.run, Result):
+            await events.end()
+            self._retries.note_success(attempt.claim.policy)
+        return result

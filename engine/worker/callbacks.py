@@ -65,8 +65,8 @@ class Delivery(NamedTuple):
     retry_after_s: float = 0.0
 
 
-class Callbacks:
-    """Works the outbox off."""
+class CallbackSender:
+    """Sends the callbacks that are due."""
 
     def __init__(self, settings: Settings, store: Store, count: Callable[[str], None]) -> None:
         """

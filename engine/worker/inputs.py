@@ -2,29 +2,58 @@
 
 from __future__ import annotations
 
-from engine.config.scripts import ScriptError
-from engine.model.errors import EngineError
+from engine.config.scripts import NamedScript, ScriptError, read_script
+from engine.config.settings import Settings
+from engine.model.errors import EngineError, StoreUnavailableError
 from engine.model.result import NoRun, TaskResult
 from engine.model.task import Claim
-from sandbox import (
-    ExitReason,
-    RunError,
-)
+from engine.store.files import Files
+from sandbox import ExitReason, RunError, SandboxError
 
 
 class UnknownFileError(EngineError):
-    """Uploaded files that a task names are not there any more."""
+    """Uploaded files that a task names have been deleted since it was accepted."""
 
 
-def _without_files(claim: Claim, error: UnknownFileError) -> TaskResult:
-    """Files that the task names have gone since it was accepted."""
-    message = f"Uploaded files that the task names are gone: {error}"
-    fault = RunError(type="UnknownFileError", message=message, code="unknown_file")
-    return TaskResult(run=NoRun(exit_reason=ExitReason.ERROR, message=message, error=fault), queue_s=claim.queue_s)
+def read_named_script(settings: Settings, claim: Claim) -> NamedScript | None:
+    """The named script of a task; ``None`` when it names none.
+
+    Raises:
+        ScriptError: it was deleted since the task was accepted, or cannot be read here.
+    """
+    name = claim.request.script_name
+    return read_script(settings.scripts_dir, name) if name else None
 
 
-def _unreadable(claim: Claim, error: ScriptError) -> TaskResult:
-    """The named script has gone since the task was accepted, or cannot be read on this worker."""
-    message = f"The named script could not be read: {error}"
-    fault = RunError(type="ScriptError", message=str(error), code="script_unavailable")
+async def read_uploaded_files(files: Files | None, claim: Claim) -> dict[str, bytes]:
+    """The uploaded files of a task, by id.
+
+    Args:
+        files: where they are; ``None`` where there is no service and so no upload.
+        claim: names them.
+
+    Raises:
+        UnknownFileError: one of them does not exist any more.
+        SandboxError: PostgreSQL is unreachable; the task may be tried again.
+    """
+    wanted = claim.request.file_ids
+    if not wanted:
+        return {}
+    try:
+        found = await files.read(wanted, claim.tenant) if files else {}
+    except StoreUnavailableError as error:
+        raise SandboxError("read_files", str(error)) from error
+    if missing := sorted(set(wanted) - set(found)):
+        raise UnknownFileError(", ".join(missing))
+    return found
+
+
+def result_without_inputs(claim: Claim, error: ScriptError | UnknownFileError) -> TaskResult:
+    """How a task ends whose script or files cannot be read."""
+    if isinstance(error, ScriptError):
+        message, code, text = f"The named script could not be read: {error}", "script_unavailable", str(error)
+    else:
+        message = text = f"Uploaded files that the task names are gone: {error}"
+        code = "unknown_file"
+    fault = RunError(type=type(error).__name__, message=text, code=code)
     return TaskResult(run=NoRun(exit_reason=ExitReason.ERROR, message=message, error=fault), queue_s=claim.queue_s)

@@ -20,7 +20,7 @@ from engine.queue.queue import Queue, QueueWorker
 from engine.service.service import Service
 from engine.store.claims import Claims
 from engine.store.tasks import Tasks
-from engine.worker.worker import Worker
+from engine.worker.attempt import Attempts
 
 RUN_FOR_S = 0.3
 SENT_FOR_S = 0.001
@@ -94,7 +94,7 @@ STEPS = {
     "taken from the queue": after(QueueWorker, "_take", lambda taken, *_: taken[0].decode()),
     "entry fetched": before(Claims, "claim", lambda _, task_id, *__: task_id),
     "claimed": after(Claims, "claim", lambda claim, *_: claim.task_id),
-    "running": within(Worker, "_execute", RUN_FOR_S, lambda _, attempt: attempt.claim.task_id),
+    "running": within(Attempts, "_execute", RUN_FOR_S, lambda _, attempt: attempt.claim.task_id),
     "lease renewed": after(Claims, "renew", lambda kept, *_: next(iter(kept))),
     "ran": before(Claims, "finish", lambda _, claim, *__: claim.task_id),
     "result sent": within(Claims, "finish", SENT_FOR_S, lambda _, claim, *__: claim.task_id),

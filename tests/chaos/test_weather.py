@@ -123,7 +123,7 @@ def test_parts_that_start_while_everything_is_away_wait_for_it(sky: Sky) -> None
         until(lambda: answers(client, "/health/live"), "the API is up")
         refused = client.post("/execute", json=body("refused"))
         assert (503, "2") == (refused.status_code, refused.headers["retry-after"])
-        until(lambda: "database away" in worker.log.read_text(), "the worker looks for PostgreSQL")
+        until(lambda: "PostgreSQL is unreachable" in worker.log.read_text(), "the worker looks for PostgreSQL")
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
         until(lambda: answers(client, "/health/ready"), "the API is ready")
     until(lambda: worker.pid in sky.stack.worker_pids(), "the worker is at work")
