@@ -8,19 +8,17 @@ from typing import Annotated
 import typer
 
 from engine.cli.shared import print_table
-from engine.config.load import variables
+from engine.config.load import describe_variables, markdown_tables
 
-AsMarkdown = Annotated[bool, typer.Option("--markdown", help="Print Markdown, as in the README.")]
+AsMarkdown = Annotated[bool, typer.Option("--markdown", help="Print Markdown, as the project's pages have it.")]
 
 
 def settings(markdown: AsMarkdown = False) -> None:
-    """List every environment variable: its default, what is allowed, its effect."""
-    rows = [[v.env, v.default, v.allowed, v.effect] for v in variables()]
-    head = ["variable", "default", "allowed", "effect"]
+    """List every environment variable: default, allowed values, effect."""
     if markdown:
-        print("\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows]))
+        print(markdown_tables())
     else:
-        print_table(head, rows)
+        print_table(["variable", "default", "allowed", "effect"], describe_variables())
 
 
 def metrics(markdown: AsMarkdown = False) -> None:

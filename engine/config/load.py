@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from engine.config.settings import (
+    Group,
     Settings,
     SettingsError,
     _parse_url,
@@ -21,6 +22,7 @@ class Variable(msgspec.Struct, frozen=True, kw_only=True):
     """One environment variable as the table shows it."""
 
     env: str
+    group: Group
     field: str
     unit: str
     default: str
@@ -42,6 +44,22 @@ def variables() -> tuple[Variable, ...]:
     """Every environment variable, in the order of ``Settings``."""
     hints = typing.get_type_hints(Settings, include_extras=True)
     return tuple(_variable(field, hints[field.name]) for field in msgspec.structs.fields(Settings))
+
+
+def describe_variables() -> list[list[str]]:
+    """Every variable as a row: name, default, allowed values, effect."""
+    return [_row(variable) for variable in variables()]
+
+
+def markdown_tables() -> str:
+    """Every variable as Markdown: a heading and a table for each group, as ``engine/config/README.md`` has them."""
+    parts = []
+    for group in Group:
+        rows = [_row(variable) for variable in variables() if variable.group is group]
+        rows = [[f"`{name}`", *facts] for name, *facts in rows]
+        table = [["variable", "default", "allowed", "effect"], ["---"] * 4, *rows]
+        parts.append(f"### {group}\n\n" + "\n".join("| " + " | ".join(row) + " |" for row in table))
+    return "\n\n".join(parts)
 
 
 def load_settings(environ: Mapping[str, str]) -> Settings:
@@ -82,6 +100,10 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     return Settings(**values)
 
 
+def _row(variable: Variable) -> list[str]:
+    return [variable.env, variable.default, variable.allowed, variable.effect]
+
+
 def _given(environ: Mapping[str, str], name: str) -> str:
     return environ.get(name, "").strip() if name else ""
 
@@ -117,11 +139,13 @@ def _variable(field: msgspec.structs.FieldInfo, annotation: Any) -> Variable:
         facts |= meta.extra or {}
     return Variable(
         env=facts["env"],
+        group=facts["group"],
         field=field.name,
         unit=facts["unit"],
         default=facts["default"] or _plain(field.default),
         allowed=_allowed(annotation, facts),
-        effect=effect + (f" {facts['env']}_FILE may name a file that holds it instead." if facts.get("secret") else ""),
+        effect=effect
+        + (f" {facts['env']}_FILE may name a file that contains it instead." if facts.get("secret") else ""),
         secret=facts.get("secret", False),
         required=facts.get("required", False),
         annotation=annotation,

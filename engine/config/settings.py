@@ -1,13 +1,14 @@
 """Every environment variable, in one typed place.
 
 The fields of ``Settings`` are the single list: type, range, default, unit and effect of a variable stand on its
-field, and the table of ``python -m engine settings`` and the README are printed from them. Nothing is read when
-this module is imported; ``load_settings`` is handed the environment and reports every fault at once.
+field, and the table of ``python -m engine settings`` and README.md beside this file are printed from them. Nothing is
+read when this module is imported; ``load_settings`` is handed the environment and reports every fault at once.
 """
 
 from __future__ import annotations
 
 import base64
+import enum
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -39,9 +40,20 @@ class SettingsError(EngineError):
         return tuple(self.faults)
 
 
-def _about(env: str, effect: str, *, unit: str = "", default: str = "", **facts: Any) -> Meta:
+class Group(enum.StrEnum):
+    """How often an operator changes a variable; the table has one part for each group."""
+
+    MUST_SET = "Must set"
+    """Production requires it."""
+    TUNE = "Tune"
+    """Sizes, addresses and folders that differ from one installation to the next."""
+    RARELY = "Rarely"
+    """The default fits almost everywhere."""
+
+
+def _about(env: str, effect: str, *, group: Group, unit: str = "", default: str = "", **facts: Any) -> Meta:
     """What the table prints of a field, beside its type and range."""
-    return Meta(description=effect, extra={"env": env, "unit": unit, "default": default, **facts})
+    return Meta(description=effect, extra={"env": env, "group": group, "unit": unit, "default": default, **facts})
 
 
 def _parse_names(text: str) -> tuple[str, ...]:
@@ -75,14 +87,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Literal["development", "production"],
         _about(
             "ENVIRONMENT",
-            "production requires the four URLs and the secrets, listens on all addresses and starts no servers itself.",
+            "`production` requires every variable of this group. The API then listens on all addresses, and no "
+            "command starts servers of its own.",
+            group=Group.MUST_SET,
         ),
     ] = "development"
     database_url: Annotated[
         str | None,
         _about(
             "DATABASE_URL",
-            "PostgreSQL, where tasks and results live.",
+            "URL of PostgreSQL, which stores tasks, results and files.",
+            group=Group.MUST_SET,
             unit="URL",
             schemes=DATABASE_SCHEMES,
             secret=True,
@@ -94,7 +109,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str | None,
         _about(
             "REDIS_URL",
-            "Redis (or Valkey), which orders and wakes; losing its data loses no task.",
+            "URL of Redis or Valkey, which orders tasks and wakes workers. When Redis loses its data, no task is lost.",
+            group=Group.MUST_SET,
             unit="URL",
             schemes=REDIS_SCHEMES,
             secret=True,
@@ -106,7 +122,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str | None,
         _about(
             "N8N_WEBHOOK_URL",
-            "Base URL of n8n's webhooks, one of the two places that callbacks may go to.",
+            "Base URL of n8n's webhooks. Callbacks may go to URLs below it.",
+            group=Group.MUST_SET,
             unit="URL",
             schemes=HTTP_SCHEMES,
             secret=True,
@@ -118,7 +135,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str | None,
         _about(
             "FASTAPI_URL",
-            "Base URL of the main app, the other place that callbacks may go to.",
+            "Base URL of the main app. Callbacks may go to URLs below it.",
+            group=Group.MUST_SET,
             unit="URL",
             schemes=HTTP_SCHEMES,
             secret=True,
@@ -130,8 +148,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Path | None,
         _about(
             "API_KEYS_FILE",
-            "API keys, as hashes, which `python -m engine keys new` writes. Without it anyone who reaches the API may "
-            "do anything: it then listens on loopback only.",
+            "File with the hashes of the API keys; `python -m engine keys new` writes it. Without it the API asks"
+            " for no key, and listens on loopback only.",
+            group=Group.MUST_SET,
             unit="file",
             required=True,
             default="no keys in development",
@@ -141,30 +160,33 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         tuple[str, ...],
         _about(
             "CORS_ORIGINS",
-            "Web sites whose pages may ask the API, with commas between, such as https://app.example.com.",
+            "Origins whose web pages may call the API. Example: https://app.example.com.",
+            group=Group.TUNE,
             unit="origins",
             default="none",
             parse=_parse_bases,
-            allowed="URLs that start with http:// or https://, with commas between",
+            allowed="URLs that start with http:// or https://, separated by commas",
         ),
     ] = ()
     callback_allow: Annotated[
         tuple[str, ...],
         _about(
             "CALLBACK_ALLOW",
-            "Further base URLs below which callbacks may go, with commas between.",
+            "More base URLs below which callbacks may go.",
+            group=Group.TUNE,
             unit="URLs",
             default="none",
             parse=_parse_bases,
-            allowed="URLs that start with http:// or https://, with commas between",
+            allowed="URLs that start with http:// or https://, separated by commas",
         ),
     ] = ()
     callback_secrets: Annotated[
         tuple[str, ...],
         _about(
             "CALLBACK_SECRET",
-            "Signs callbacks (Standard Webhooks). While one is being replaced: both, with a comma between. "
-            "`python -m engine keys secret` makes one.",
+            "Secret that signs callbacks (Standard Webhooks); `python -m engine keys secret` makes one. To "
+            "replace it, give the new and the old one, separated by a comma.",
+            group=Group.MUST_SET,
             unit="secret",
             default="no callbacks in development",
             secret=True,
@@ -178,8 +200,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(ge=0.05, le=3600),
         _about(
             "CALLBACK_RETRY_S",
-            "Pause after the first failed delivery of a callback; each further one is three times as long, up to four "
-            "hours.",
+            "Pause after the first failed delivery of a callback. Each later pause is three times as long, up to "
+            "four hours.",
+            group=Group.RARELY,
             unit="seconds",
         ),
     ] = 5.0
@@ -188,23 +211,26 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(ge=1, le=2_592_000),
         _about(
             "CALLBACK_GIVE_UP_S",
-            "How long the delivery of a callback is tried; then it is dead, which `GET /callbacks` shows.",
+            "Time during which the service tries to deliver a callback. After that the callback is dead, and `GET"
+            " /callbacks` lists it.",
+            group=Group.RARELY,
             unit="seconds",
         ),
     ] = 86400.0
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"],
-        _about("LOG_LEVEL", "Log lines below this level are dropped.", upper=True),
+        _about("LOG_LEVEL", "The service drops log lines below this level.", group=Group.TUNE, upper=True),
     ] = "INFO"
     log_format: Annotated[
         Literal["json", "console"],
-        _about("LOG_FORMAT", "json: one object a line. console: for a person's eyes."),
+        _about("LOG_FORMAT", "`json`: one object per line, for machines. `console`: for people.", group=Group.TUNE),
     ] = "json"
     audit_log: Annotated[
         Path | None,
         _about(
             "AUDIT_LOG",
-            "File to which a worker appends the audit log, a JSON line for each attempt.",
+            "File to which a worker appends the audit log: one JSON line per attempt.",
+            group=Group.TUNE,
             unit="file",
             default="among the other log lines, as `logger: audit`",
         ),
@@ -213,14 +239,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float,
         Meta(ge=0.1, le=86400),
         _about(
-            "MAX_TASK_TIMEOUT", "Longest wall time of a run; a policy or a request may only be shorter.", unit="seconds"
+            "MAX_TASK_TIMEOUT",
+            "Longest wall time of a run. A policy or a request can only shorten it.",
+            group=Group.TUNE,
+            unit="seconds",
         ),
     ] = 300.0
     max_task_memory_mib: Annotated[
         Annotated[int, Meta(ge=64, le=1 << 20)] | None,
         _about(
             "MAX_TASK_MEMORY_MIB",
-            "Most memory of a run; a policy or a request may only be lower.",
+            "Most memory of a run. A policy or a request can only lower it.",
+            group=Group.TUNE,
             unit="MiB",
             default="what each policy says",
         ),
@@ -228,14 +258,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_concurrent_tasks: Annotated[
         int,
         Meta(ge=1, le=1000),
-        _about("MAX_CONCURRENT_TASKS", "Tasks that one worker runs at the same time.", unit="tasks"),
+        _about("MAX_CONCURRENT_TASKS", "Tasks that one worker runs at the same time.", group=Group.TUNE, unit="tasks"),
     ] = 10
     cleanup_interval_s: Annotated[
         float,
         Meta(ge=1, le=604800),
         _about(
             "CLEANUP_INTERVAL",
-            "Time between two clean-ups, which delete what is older than RESULT_TTL and FILE_TTL.",
+            "Time between two clean-ups. A clean-up deletes tasks older than RESULT_TTL and files older than FILE_TTL.",
+            group=Group.TUNE,
             unit="seconds",
         ),
     ] = 3600.0
@@ -244,7 +275,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(ge=1, le=3_153_600_000),
         _about(
             "RESULT_TTL",
-            "How long a task is kept after its end, with result, logs and artifacts; longer while it owes a callback.",
+            "Time that the service keeps a task after its end, with result, logs and artifacts. While the task's "
+            "callback is due, the service keeps the task longer.",
+            group=Group.TUNE,
             unit="seconds",
         ),
     ] = 2_592_000.0
@@ -252,19 +285,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str | None,
         _about(
             "HOST",
-            "Address that the API listens on.",
+            "Address on which the API listens.",
+            group=Group.TUNE,
             unit="address",
             default="127.0.0.1 in development, 0.0.0.0 in production",
         ),
     ] = None
-    port: Annotated[int, Meta(ge=1, le=65535), _about("PORT", "TCP port that the API listens on.", unit="port")] = 8001
+    port: Annotated[
+        int, Meta(ge=1, le=65535), _about("PORT", "TCP port on which the API listens.", group=Group.TUNE, unit="port")
+    ] = 8001
     otlp_endpoint: Annotated[
         str | None,
         _about(
             "OTEL_EXPORTER_OTLP_ENDPOINT",
-            "Base URL of an OpenTelemetry collector (OTLP over HTTP) that traces are sent to. "
-            "OTEL_EXPORTER_OTLP_HEADERS, OTEL_TRACES_SAMPLER and OTEL_RESOURCE_ATTRIBUTES mean what OpenTelemetry "
-            "says of them.",
+            "Base URL of an OpenTelemetry collector (OTLP over HTTP) that receives the service's traces. "
+            "OTEL_EXPORTER_OTLP_HEADERS, OTEL_TRACES_SAMPLER and OTEL_RESOURCE_ATTRIBUTES work as OpenTelemetry "
+            "defines them.",
+            group=Group.TUNE,
             unit="URL",
             schemes=HTTP_SCHEMES,
             secret=True,
@@ -275,8 +312,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Annotated[int, Meta(ge=0, le=65535)] | None,
         _about(
             "WORKER_METRICS_PORT",
-            "TCP port on which a worker serves its metrics; 0 is any free one. `up` gives its workers this port and "
-            "those after it. `GET /metrics/targets` lists them all.",
+            "TCP port on which a worker serves its metrics; 0 is any free port. `up` gives its workers this port "
+            "and the ones after it. `GET /metrics/targets` lists all of them.",
+            group=Group.TUNE,
             unit="port",
             default="none; 0 under `up`",
         ),
@@ -285,44 +323,56 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         _about(
             "WORKER_METRICS_HOST",
-            "Address that a worker serves its metrics on. They need no key: let no more than Prometheus reach it.",
+            "Address on which a worker serves its metrics. They need no key, so let only Prometheus reach it.",
+            group=Group.TUNE,
             unit="address",
         ),
     ] = "127.0.0.1"
     max_body_mib: Annotated[
         int,
         Meta(ge=1, le=1024),
-        _about("MAX_BODY_MIB", "Longest request body; a longer one is answered with 413.", unit="MiB"),
+        _about(
+            "MAX_BODY_MIB", "Longest request body. The API answers a longer one with 413.", group=Group.TUNE, unit="MiB"
+        ),
     ] = 64
     policies_dir: Annotated[
         Path,
-        _about("POLICIES_DIR", "Folder of the policy files.", unit="folder", default="policies/ beside engine/"),
+        _about(
+            "POLICIES_DIR",
+            "Folder of the policy files.",
+            group=Group.RARELY,
+            unit="folder",
+            default="policies/ beside engine/",
+        ),
     ] = PROJECT_DIR / "policies"
     policy_lock: Annotated[
         Literal["off", "required"],
         _about(
             "POLICY_LOCK",
-            "required: policy files that differ from policies.lock, which `python -m engine policies lock` writes, "
-            "stop the start.",
+            "`required`: the service does not start when a policy file differs from policies.lock, which `python "
+            "-m engine policies lock` writes.",
+            group=Group.TUNE,
         ),
     ] = "off"
     disabled_policies: Annotated[
         tuple[str, ...],
         _about(
             "DISABLED_POLICIES",
-            "Policies that are left out here, with commas between; tasks that need one of them are refused. For hosts "
-            "that cannot hold them.",
+            "Policies that this process leaves out, for hosts that cannot meet them. The API refuses tasks that need "
+            "one of them.",
+            group=Group.TUNE,
             unit="names",
             default="none",
             parse=_parse_names,
-            allowed="names of policies with commas between",
+            allowed="names of policies, separated by commas",
         ),
     ] = ()
     scripts_dir: Annotated[
         Path,
         _about(
             "SCRIPTS_DIR",
-            "Folder of the named scripts that custom_script may run.",
+            "Folder of the named scripts that custom_script runs.",
+            group=Group.RARELY,
             unit="folder",
             default="scripts/ beside engine/",
         ),
@@ -331,7 +381,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Path | None,
         _about(
             "FILES_DIR",
-            "Folder of files that tasks may name by path; sandboxes whose policy grants inputs see it read-only.",
+            "Folder of files that tasks may name by path. Sandboxes see it read-only where their policy grants inputs.",
+            group=Group.TUNE,
             unit="folder",
             default="none: tasks name no files by path",
         ),
@@ -340,14 +391,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float,
         Meta(ge=1, le=31_536_000),
         _about(
-            "FILE_TTL", "How long an uploaded file is kept; one that a task waits for is kept longer.", unit="seconds"
+            "FILE_TTL",
+            "Time that the service keeps an uploaded file. While a task waits for the file, the service keeps it "
+            "longer.",
+            group=Group.TUNE,
+            unit="seconds",
         ),
     ] = 86400.0
     models_dir: Annotated[
         Path,
         _about(
             "MODELS_DIR",
-            "Folder of the models of ml_inference: those that `make models` gathers, and an operator's own.",
+            "Folder of the models of ml_inference: those that `make models` downloads, and the operator's own.",
+            group=Group.RARELY,
             unit="folder",
             default="models/ beside engine/",
         ),
@@ -357,6 +413,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         _about(
             "DATA_DIR",
             "Folder in which the embedded servers keep their data between two starts.",
+            group=Group.TUNE,
             unit="folder",
             default=".data/ beside engine/; as root /var/lib/unityai-python-worker when the server's user cannot "
             "reach it",
@@ -366,19 +423,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         tuple[IPv4Network | IPv6Network, ...],
         _about(
             "EGRESS_ALLOW_PRIVATE",
-            "Private networks, with commas between, that runs may reach where their policy names the host, although "
-            "`deny_private` is set.",
+            "Private networks that runs may reach although their policy sets `deny_private`. The policy must name the "
+            "host.",
+            group=Group.TUNE,
             unit="networks",
             default="none",
             parse=parse_exceptions,
-            allowed="private networks with commas between, such as 10.1.0.0/16",
+            allowed="private networks, separated by commas, such as 10.1.0.0/16",
         ),
     ] = ()
     egress_ca_file: Annotated[
         Path | None,
         _about(
             "EGRESS_CA_FILE",
-            "Certificates (PEM) that runs with network, and callbacks, trust.",
+            "Certificate authorities (PEM) that callbacks and runs with network trust.",
+            group=Group.RARELY,
             unit="file",
             default="those of the certifi package",
         ),
@@ -387,9 +446,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Literal["full", "unprivileged", "auto"] | None,
         _about(
             "SANDBOX_ISOLATION",
-            "full: every layer that a policy requires, or the worker does not start. "
-            "unprivileged: without namespaces, for hosts that refuse them; weaker, see sandbox/README.md. auto: the "
-            "stronger of the two that the host offers. What was chosen is in the log and in every result.",
+            "`full`: the worker starts only if the host has every layer that a policy requires. `unprivileged`: "
+            "no namespaces, for hosts that refuse them; weaker, see sandbox/README.md. `auto`: the stronger of "
+            "the two that the host offers. The log and every result name the choice.",
+            group=Group.TUNE,
             default="auto in development, full in production",
         ),
     ] = None
@@ -397,45 +457,65 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int,
         Meta(ge=1, le=99),
         _about(
-            "SANDBOX_LANDLOCK_ABI_MAX", "Use no later Landlock ABI than this: to try what an older kernel would do."
+            "SANDBOX_LANDLOCK_ABI_MAX",
+            "Latest Landlock ABI that the sandbox uses. Lower it to try what an older kernel does.",
+            group=Group.RARELY,
         ),
     ] = 99
     sandbox_uid: Annotated[
         int,
         Meta(ge=1, le=4294967293),
-        _about("SANDBOX_UID", "User id that sandboxes run as when the worker is root; unused otherwise.", unit="uid"),
+        _about(
+            "SANDBOX_UID",
+            "User id of sandboxes when the worker is root. Unused otherwise.",
+            group=Group.RARELY,
+            unit="uid",
+        ),
     ] = 60999
     sandbox_gid: Annotated[
         int,
         Meta(ge=1, le=4294967293),
-        _about("SANDBOX_GID", "Group id that sandboxes run as when the worker is root; unused otherwise.", unit="gid"),
+        _about(
+            "SANDBOX_GID",
+            "Group id of sandboxes when the worker is root. Unused otherwise.",
+            group=Group.RARELY,
+            unit="gid",
+        ),
     ] = 60999
     pool_ready: Annotated[
         int,
         Meta(ge=1, le=256),
-        _about("POOL_READY", "Ready sandboxes that a worker keeps at hand for each policy.", unit="sandboxes"),
+        _about(
+            "POOL_READY", "Ready sandboxes that a worker keeps for each policy.", group=Group.TUNE, unit="sandboxes"
+        ),
     ] = 2
     rotate_after: Annotated[
         int,
         Meta(ge=1, le=10_000_000),
         _about(
             "ROTATE_AFTER",
-            "Sandboxes that one zygote forks before a new one, with another address layout and hash "
-            "seed, takes its place.",
+            "Sandboxes that one zygote forks. Then a new zygote, with another address layout and hash seed, takes"
+            " its place.",
+            group=Group.RARELY,
             unit="sandboxes",
         ),
     ] = 1000
     queue_name: Annotated[
         str,
         Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9:._-]{0,99}\Z"),
-        _about("QUEUE_NAME", "Prefix of our keys in Redis; workers and APIs that share it share the queue."),
+        _about(
+            "QUEUE_NAME",
+            "Prefix of the service's keys in Redis. APIs and workers with the same prefix share one queue.",
+            group=Group.RARELY,
+        ),
     ] = "unityai:tasks"
     lease_s: Annotated[
         float,
         Meta(ge=2, le=300),
         _about(
             "LEASE_S",
-            "How long a task belongs to a worker that is silent; then it runs again elsewhere.",
+            "Time after which a silent worker loses its tasks. They then run again on any worker.",
+            group=Group.RARELY,
             unit="seconds",
         ),
     ] = 12.0
@@ -443,7 +523,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Annotated[int, Meta(ge=1, le=100)] | None,
         _about(
             "MAX_ATTEMPTS",
-            "How often a task is started, at most, before a lost worker makes it fail; a policy may only say less.",
+            "Most attempts at a task whose worker is lost; after the last one the task fails. A policy can only "
+            "lower it.",
+            group=Group.RARELY,
             unit="attempts",
             default="what each policy says",
         ),
@@ -453,8 +535,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(ge=0, le=86400),
         _about(
             "DRAIN_S",
-            "How long a worker that is told to stop lets running tasks go on; then they are given back "
-            "to the queue, without an attempt being spent.",
+            "Time that a stopping worker gives its running tasks. Then it returns them to the queue without "
+            "spending an attempt.",
+            group=Group.TUNE,
             unit="seconds",
         ),
     ] = 20.0
@@ -463,8 +546,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(ge=1, le=1500),
         _about(
             "EVENT_FOLLOWERS",
-            "Clients that may follow the events of tasks at the same time in one API process, half of them of one "
-            "tenant; one more is answered with 503.",
+            "Clients that can follow events at one API process at the same time; one tenant gets half of the "
+            "places. The API answers one more with 503.",
+            group=Group.RARELY,
             unit="clients",
         ),
     ] = 512
@@ -473,14 +557,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(ge=0.1, le=300),
         _about(
             "EVENT_HEARTBEAT_S",
-            "A stream of events in which nothing happens says so this often, so that nobody on the way ends it.",
+            "Time after which an idle stream of events sends a comment, so that no proxy closes it.",
+            group=Group.RARELY,
             unit="seconds",
         ),
     ] = 15.0
     database_connections: Annotated[
         int,
         Meta(ge=2, le=200),
-        _about("DATABASE_CONNECTIONS", "Most connections to PostgreSQL that one process opens.", unit="connections"),
+        _about(
+            "DATABASE_CONNECTIONS",
+            "Most connections to PostgreSQL that one process opens.",
+            group=Group.TUNE,
+            unit="connections",
+        ),
     ] = 8
 
     @property

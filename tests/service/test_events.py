@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import itertools
 import json
-import re
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from types import SimpleNamespace
@@ -24,7 +23,7 @@ from engine.dev.embedded import Embedded
 from engine.queue.events import KEPT_EVENTS, PIECES, AttemptEvents, Wire, parse_event_id
 from engine.service.follow import Followers, TooManyFollowersError
 from engine.service.service import Service
-from tests.support.stack import ROOT, Part, Stack, answers, free_port, task, until
+from tests.support.stack import Part, Stack, answers, free_port, task, until
 
 SLOW = """
 import time
@@ -434,15 +433,6 @@ def test_api_that_stops_says_so(own: Stack, worker: Part) -> None:
 
 
 # -- without a service
-
-
-def test_the_client_of_the_readme_follows(client: httpx.Client, capsys: pytest.CaptureFixture[str]) -> None:
-    """What the README shows runs as it stands."""
-    (code,) = re.findall(r"```python\n(import json\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    task_id = submit(client, SLOW.format(lines=3, pause_s=0.3))
-    exec(code.replace("http://localhost:8001", str(client.base_url).rstrip("/")), {"TASK_ID": task_id})
-    assert "line 0\n" in (shown := capsys.readouterr().out)
-    assert "done\n" == shown[-5:]
 
 
 def test_client_that_takes_nothing_loses_its_place(monkeypatch: pytest.MonkeyPatch) -> None:

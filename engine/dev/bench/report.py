@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import textwrap
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import NamedTuple
 from engine.dev.bench.rows import Row
 
 Rows = list[Row]
+LINE = 118
 UNEXPLAINED = "It is reached on a quiet machine; measure again with nothing else running."
 
 
@@ -69,7 +71,8 @@ BARS = (
         "p50 ≤ 1 ms, p95 ≤ 2 ms, ≥ 15 x bwrap + python",
         "ready child, trivial script, light",
         _ready,
-        "The slowest of twenty meets the refill of the run before it, on two cores that also hold what measures.",
+        "The slowest of twenty runs meets the refill of the run before it, on two cores that the measuring program "
+        "shares.",
     ),
     Bar("script that imports pandas", "≥ 100 x bwrap + cold pandas", "ready child, import pandas", _ratio(100), ""),
     Bar(
@@ -77,14 +80,15 @@ BARS = (
         "≥ 250/s",
         "fork + lock down + run + reap, light",
         _rate(250),
-        "Each life takes namespaces and a tmpfs, and their end in the kernel; the rate falls with whatever else runs.",
+        "Each child needs namespaces and a tmpfs, which the kernel makes and removes; any other program lowers the "
+        "rate.",
     ),
     Bar(
         "turnover, pandas loaded",
         "≥ 150/s",
         "fork + lock down + run + reap, pandas",
         _rate(150),
-        "Copying the page tables of pandas is most of it.",
+        "Copying the page tables of pandas takes most of the time.",
     ),
     Bar("`POST /execute?wait`, one at a time", "p50 ≤ 10 ms", "POST /execute?wait, 1 at once", _p50(10), ""),
     Bar(
@@ -92,38 +96,38 @@ BARS = (
         "≥ 200 tasks/s",
         "POST /execute?wait, 16 at once",
         _rate(200),
-        "On two cores the sandbox's turnover takes the largest share, and the servers and what measures take the rest; "
-        "its row below says how much each.",
+        "On two cores the sandbox's turnover takes the largest share; the servers and the measuring program take the "
+        "rest. The row below says how much each.",
     ),
     Bar(
         "submission with 50,000 tasks waiting",
-        "p95 ≤ 2 x an empty line",
+        "p95 ≤ 2 x an empty queue",
         "POST /execute, 50,000 waiting",
         _value(2),
-        "The workers take tasks from the line all the while, and share the two cores with who submits.",
+        "The workers take tasks from the queue meanwhile, and share the two cores with the submitting client.",
     ),
     Bar(
         "pick-up with 50,000 tasks waiting",
         "an urgent task ≥ 0.5 x as fast",
         "urgent task through busy workers, 50,000",
         _ratio(0.5),
-        "It waits for a slot either way; what is added is the line's.",
+        "The task waits for a slot in both cases; the queue adds the rest.",
     ),
     Bar(
         "`data_processing` statistics on 1,000,000 rows",
         "≤ 2 x decode + DuckDB in process",
         "data_processing statistics 1,000,000",
         _times_as_long(2),
-        "The text crosses HTTP, PostgreSQL twice and a pipe, and is read twice: by the API, which must refuse what is "
-        "wrong before it says 202, and in the sandbox.",
+        "The text crosses HTTP, PostgreSQL twice and a pipe. Two readers parse it: the API, which must refuse an "
+        "invalid request before it answers 202, and the sandbox.",
     ),
     Bar(
         "memory of an idle ready child",
         "≤ 6 MiB PSS",
         "memory of a ready child",
         _value(6),
-        "About 3 MiB of a child with pandas are its own; the rest is its share of what all children of its zygote have "
-        "together, and falls with their number.",
+        "A child with pandas has about 3 MiB of its own. The rest is its share of the memory that all children of its "
+        "zygote share; it falls with their number.",
     ),
     Bar("idle worker", "≤ 1 % of a core", "idle worker", _value(1), ""),
 )
@@ -139,9 +143,10 @@ def _head() -> list[str]:
     return [
         "# Benchmarks",
         "",
-        "Written by `make bench`, which measures everything anew; nothing here is by hand. A ratio compares with a",
-        "baseline of the same run, so that a busy or slow machine weighs on both sides. Repeat it with nothing else",
-        "running: on two cores every other program shows. `make soak` proves that 10,000 runs leave nothing behind.",
+        "`make bench` measures everything and writes this page; nothing here is written by hand. A ratio compares",
+        "with a baseline of the same run, so that a busy or slow machine affects both sides. Repeat it with nothing",
+        "else running: on two cores every other program shows. `make soak` proves that 10,000 runs leave nothing",
+        "behind.",
         "",
         f"{datetime.now(UTC):%Y-%m-%d}, {machine}",
         "",
@@ -159,7 +164,10 @@ def _bars(rows: Rows) -> list[str]:
         words, enough = bar.reached(found)
         lines.append(f"| {bar.what} | {bar.bar} | {words} | {'reached' if enough else '**missed**'} |")
         if not enough:
-            missed.append(f"- **{bar.what}**: {bar.why or UNEXPLAINED}")
+            reason = f"- **{bar.what}**: {bar.why or UNEXPLAINED}"
+            missed += textwrap.wrap(
+                reason, LINE, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+            )
     return [*lines, "", *([*missed, ""] if missed else [])]
 
 

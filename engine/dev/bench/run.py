@@ -199,7 +199,7 @@ async def measure_backlog(progress: Progress) -> list[Row]:
     submitted = make_row("POST /execute, nothing waiting", backlog.submitted_empty)
     urgent = make_row("urgent task through busy workers, nothing waiting", backlog.urgent_empty)
     deep = make_row("POST /execute, 50,000 waiting", backlog.submitted_deep, submitted)
-    note = f"p95 {deep.p95_ms / submitted.p95_ms:.2f} times that of an empty line"
+    note = f"p95 {deep.p95_ms / submitted.p95_ms:.2f} times that of an empty queue"
     return [
         submitted,
         msgspec.structs.replace(deep, note=note, value=deep.p95_ms / submitted.p95_ms, unit="times"),
