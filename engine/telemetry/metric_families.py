@@ -86,13 +86,14 @@ QUEUE_TASKS = Family(
     name="unityai_queue_tasks",
     kind="gauge",
     labels=("status",),
-    about="Tasks that are not final, by status, as PostgreSQL has them: the same from each API. None while it is away.",
+    about="Tasks that are not final, by status, as PostgreSQL has them: the same from each API. Missing while it is "
+    "unreachable.",
 )
 OLDEST_WAIT = Family(
     name="unityai_queue_oldest_wait_seconds",
     kind="gauge",
     about="How long the task that has waited longest has been due, 0 when none waits; those that are held for "
-    "concurrent_tasks do not count. None while PostgreSQL is away.",
+    "concurrent_tasks do not count. Missing while PostgreSQL is unreachable.",
 )
 WORKERS = Family(
     name="unityai_workers",

@@ -100,7 +100,7 @@ BARS = (
         "rest. The row below says how much each.",
     ),
     Bar(
-        "submission with 50,000 tasks waiting",
+        "accepting a task with 50,000 waiting",
         "p95 ≤ 2 x an empty queue",
         "POST /execute, 50,000 waiting",
         _value(2),
