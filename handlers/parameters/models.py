@@ -38,8 +38,8 @@ class MlInference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         Annotated[str, Meta(max_length=MAX_INPUT_CHARACTERS)]
         | Annotated[list[Annotated[str, Meta(max_length=MAX_INPUT_CHARACTERS)]], Meta(max_length=MAX_TEXTS)],
         Meta(
-            description="A text, or an array of at most 1,000 texts, each of at most 100,000 characters. The answer has "
-            "the same form: one answer for a text, an array of answers for an array, in its order.",
+            description="A text, or an array of at most 1,000 texts, each of at most 100,000 characters. The answer "
+            "has the same form: one answer for a text, an array of answers for an array, in its order.",
             examples=["This product is absolutely amazing!", ["I love it.", "It broke after two days."]],
         ),
     ]
