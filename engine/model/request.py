@@ -103,5 +103,5 @@ class SubmitRequest(ExecuteItem, frozen=True, kw_only=True):
     """Name of the file in the scripts folder, when the script is a name and not source."""
     file_ids: tuple[str, ...] = ()
     """The uploaded files that the parameters name."""
-    parameters_sha256: bytes = b""
-    """Of what the parameters mean, not of their spelling; only where an idempotency key needs it."""
+    request_sha256: bytes | None = None
+    """Of what the request means, for its idempotency key to stand for; ``None`` where there is no key."""

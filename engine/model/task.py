@@ -31,8 +31,6 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True):
     max_attempts: int
     callback_url: str | None = None
     """The request's, in the one form in which it is dialled."""
-    request_sha256: bytes | None = None
-    """Of the request that its idempotency key stands for; ``None`` without a key."""
     concurrent_limit: int | None = None
     """How many of its tenant's tasks may run at the same time; ``None`` for as many as there are slots."""
     traceparent: str | None = None

@@ -7,11 +7,8 @@ their folder. So a field of a request means the same, and is refused by the same
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterator
 from uuid import UUID
-
-import msgspec
 
 from engine.config.destinations import CallbackUrlError, Destinations
 from engine.config.scripts import list_scripts
@@ -60,7 +57,6 @@ def accept(
         policy=policy.name,
         max_attempts=allowed_attempts(policy, settings),
         callback_url=_dialled_url(settings, request.callback_url),
-        request_sha256=None if request.idempotency_key is None else _fingerprint(request),
         concurrent_limit=principal.quotas.concurrent_tasks,
         traceparent=traceparent,
     )
@@ -126,21 +122,3 @@ def _check_allowed(principal: Principal, policy: Policy) -> None:
         allowed = ", ".join(sorted(principal.policies))
         said = f"the key {principal.key_id} may not use the policy {policy.name}; it may use: {allowed}"
         raise PolicyForbiddenError(Fault(path="$.policy", message=said))
-
-
-def _fingerprint(request: SubmitRequest) -> bytes:
-    """SHA-256 of all that was asked: of the meaning of its JSON, not of its spelling.
-
-    The order of an array makes another request, and so does another number (``1`` and ``1.0`` are two). A field that
-    has its default is left out: a request means the same to an engine that knows more fields.
-    """
-    asked = {
-        field.name: value
-        for field in msgspec.structs.fields(SubmitRequest)
-        if field.name != "parameters" and (value := getattr(request, field.name)) != _default(field)
-    }
-    return hashlib.sha256(msgspec.json.encode(asked, order="deterministic")).digest()
-
-
-def _default(field: msgspec.structs.FieldInfo) -> object:
-    return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()

@@ -309,7 +309,7 @@ class Service:
         stored = await self._store.tasks.get(found[0], principal.tenant) if found else None
         if found is None or stored is None:
             raise StoreUnavailableError("the task under this idempotency key has just been deleted")
-        if found[1] != task.request_sha256:
+        if found[1] != task.request.request_sha256:
             raise KeyTakenError
         return AcceptedTask(stored, is_replay=True)
 

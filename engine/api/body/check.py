@@ -120,15 +120,29 @@ def _check(body: bytes, kind: type[ExecuteRequest], *, has_key: bool = False) ->
     found: dict[str, Any] = {
         "script_name": script if script and SCRIPT_NAME.fullmatch(script) else None,
         "file_ids": file_ids(parameters),
-        "parameters_sha256": _meaning(request.parameters) if has_key or key is not None else b"",
+        "request_sha256": _fingerprint(request) if has_key or key is not None else None,
     }
     return SubmitRequest(**msgspec.structs.asdict(request), **found), parameters
 
 
-def _meaning(parameters: msgspec.Raw) -> bytes:
-    """SHA-256 of what JSON says: blanks, escapes and the order of an object's names make no difference."""
-    said = msgspec.json.encode(msgspec.json.decode(parameters), order="deterministic")
-    return hashlib.sha256(said).digest()
+def _fingerprint(request: ExecuteRequest) -> bytes:
+    """SHA-256 of all that was asked: of the meaning of its JSON, not of its spelling.
+
+    Blanks, escapes and the order of an object's names make no other request. The order of an array does, and so does
+    another number (``1`` and ``1.0`` are two). A field that has its default is left out: a request means the same to
+    an engine that knows more fields.
+    """
+    asked: dict[str, Any] = {
+        field.name: value
+        for field in msgspec.structs.fields(ExecuteRequest)
+        if field.name != "parameters" and (value := getattr(request, field.name)) != _default(field)
+    }
+    meant = msgspec.json.decode(request.parameters)
+    return hashlib.sha256(msgspec.json.encode([asked, meant], order="deterministic")).digest()
+
+
+def _default(field: msgspec.structs.FieldInfo) -> object:
+    return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
 
 
 def _pack(found: Iterable[SubmitRequest | InvalidRequestError], body: bytes) -> list[PackedRequest]:
