@@ -17,7 +17,7 @@ import secrets
 import tempfile
 import time
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -28,7 +28,7 @@ from msgspec import Meta
 
 from engine.model.errors import EngineError
 from engine.model.principal import Principal, Quotas, Scope
-from engine.telemetry.logs import get_logger, redact
+from engine.model.redact import redact
 
 PREFIX = "uak"
 CHECK_S = 1.0
@@ -78,15 +78,19 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 class Keys:
     """The keys of a file, which may change while they are used."""
 
-    def __init__(self, path: Path, policies: Iterable[str]) -> None:
+    def __init__(self, path: Path, policies: Iterable[str], on_reload: Callable[[int, KeysError | None], None]) -> None:
         """
         Args:
             path: the file.
             policies: the names that there are.
+            on_reload: called when the file has changed, with the number of keys in force, and with the error when the
+                new file cannot be used and the last keys stay in force.
+
         Raises:
             KeysError: it cannot be used, or has no key.
         """
         self._path = path
+        self._on_reload = on_reload
         self._policies = frozenset(policies)
         self._seen = _stamp(path)  # before it is read: what changes meanwhile is seen as a change
         self._keys = self._read()
@@ -125,9 +129,9 @@ class Keys:
         try:
             self._keys = self._read()
         except KeysError as error:
-            get_logger().error("keys not read again; the last ones hold", reason=str(error))
+            self._on_reload(len(self._keys), error)
         else:
-            get_logger().info("keys read again", keys=len(self._keys))
+            self._on_reload(len(self._keys), None)
 
     def _read(self) -> dict[str, Key]:
         keys = read_keys(self._path)

@@ -15,12 +15,12 @@ import asyncpg
 
 from engine.model.callback import Callback
 from engine.model.errors import StoreUnavailableError
+from engine.model.redact import redact
 from engine.model.result import ArtifactFacts
 from engine.model.task import Claim, ListedTask, LostTask, NewFile, NewTask, StoredTask
 from engine.store.columns import Columns
 from engine.store.migrate import migrate
 from engine.store.statements import Statement, load_statements
-from engine.telemetry.logs import redact
 
 SQL_DIR = Path(__file__).resolve().parent / "sql"
 CONNECT_TIMEOUT_S = 3.0

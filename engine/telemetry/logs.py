@@ -23,16 +23,8 @@ import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import FilteringBoundLogger, Processor
 
-_PASSWORD = re.compile(r"://[^\s/@'\"]*@")
-"""Begins at the ``://``: a pattern that began with the scheme would try each letter of a long word as its first one."""
-_SECRET_OPTION = re.compile(
-    r"(?P<name>\b(?:password|passwd|secret|token|api[_-]?key|authorization)[\"']?\s*[=:]\s*[\"']?(?:bearer\s+|basic\s+)?)"
-    r"[^&\s,;'\"]+",
-    re.IGNORECASE,
-)
-_TOKEN = re.compile(r"(?P<sort>\bbearer\s+|\bwhsec_|\buak_[0-9a-f]{12}_)[A-Za-z0-9+/=._~-]{8,}", re.IGNORECASE)
-_MARKS = ("=", ": ", "://", '":', "':", "earer", "EARER", "whsec_", "uak_")
-"""A text without any of these has no secret that we would know: most have none, and looking costs a microsecond."""
+from engine.model.redact import redact
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 MAX_FIELD_CHARACTERS = 2048
 """Of one text in a log line. What a script or a client wrote is cut to this before anything else looks at it."""
@@ -99,14 +91,6 @@ def get_logger(**bound: Any) -> FilteringBoundLogger:
 def lines_with(**ids: str | int | None) -> contextlib.AbstractContextManager[Any]:
     """Each line of this task's log, those of libraries included, says these ids, as far as there are any."""
     return structlog.contextvars.bound_contextvars(**{name: value for name, value in ids.items() if value is not None})
-
-
-def redact(text: str) -> str:
-    """The text without what looks like a secret: user and password of a URL, values of options named so, tokens."""
-    if not any(mark in text for mark in _MARKS):
-        return text
-    text = _SECRET_OPTION.sub(r"\g<name>***", _PASSWORD.sub("://***@", text))
-    return _TOKEN.sub(r"\g<sort>***", text)
 
 
 def escape_controls(text: str) -> str:

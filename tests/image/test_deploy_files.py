@@ -246,7 +246,7 @@ def test_secrets_that_are_made_are_what_production_requires(tmp_path: Path) -> N
     assert "@valkey:6379/0" in str(settings.redis_url)
     assert settings.api_keys_file is not None
     text = (tmp_path / "client" / "api_key").read_text().strip()
-    principal = Keys(settings.api_keys_file, load_policies(ROOT / "policies")).find(text)
+    principal = Keys(settings.api_keys_file, load_policies(ROOT / "policies"), print).find(text)
     assert principal is not None
     assert (set(Scope), None) == (principal.scopes, principal.policies)
 

@@ -395,7 +395,7 @@ def test_file_that_cannot_be_is_refused_at_the_start(tmp_path: Path, name: str) 
     path = tmp_path / "keys.toml"
     path.write_text(BAD[name])
     with pytest.raises(KeysError) as caught:
-        Keys(path, POLICIES)
+        Keys(path, POLICIES, print)
     assert str(path) in str(caught.value)
     assert "x" * 43 not in str(caught.value)
     if name in NAMES_THE_KEY:
@@ -406,7 +406,7 @@ def test_good_file_is_read(tmp_path: Path) -> None:
     """The same without a fault."""
     path = tmp_path / "keys.toml"
     path.write_text(GOOD)
-    assert Keys(path, POLICIES).find("uak_0123456789ab_" + "x" * 43) is None
+    assert Keys(path, POLICIES, print).find("uak_0123456789ab_" + "x" * 43) is None
     assert ["0123456789ab"] == list(read_keys(path))
 
 
@@ -415,7 +415,7 @@ def test_every_key_is_compared_in_constant_time(tmp_path: Path, monkeypatch: pyt
     path = tmp_path / "keys.toml"
     made = make_key("a", [Scope.READ])
     add_key(path, made)
-    keys = Keys(path, POLICIES)
+    keys = Keys(path, POLICIES, print)
     compared: list[tuple[int, int]] = []
 
     def compare(one: str, other: str) -> bool:
@@ -476,7 +476,7 @@ def test_commands_make_list_and_revoke(tmp_path: Path) -> None:
     text = made.stdout.strip()
     assert 0o600 == path.stat().st_mode & 0o777
     assert text not in path.read_text()
-    principal = Keys(path, POLICIES).find(text)
+    principal = Keys(path, POLICIES, print).find(text)
     assert principal is not None
     assert ("acme", {Scope.SUBMIT, Scope.READ}, {"custom_script"}, 60) == (
         principal.tenant, principal.scopes, principal.policies, principal.quotas.tasks_per_minute,

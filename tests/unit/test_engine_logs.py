@@ -8,7 +8,8 @@ import logging
 import pytest
 import structlog
 
-from engine.telemetry.logs import configure_logs, escape_controls, get_logger, redact
+from engine.model.redact import redact
+from engine.telemetry.logs import configure_logs, escape_controls, get_logger
 
 pytestmark = pytest.mark.usefixtures("logs_as_before")
 

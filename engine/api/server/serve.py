@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from engine.api.app import create_app, is_loopback
 from engine.api.server.connections import IDLE_S, Connections
-from engine.config.keys import Keys
+from engine.config.keys import Keys, KeysError
 from engine.config.listening import listen
 from engine.config.settings import Settings, SettingsError
 from engine.model.versions import engine_version
@@ -56,12 +56,20 @@ def _read_keys(settings: Settings) -> Keys | None:
         SettingsError: others could reach the API without a key.
     """
     if settings.api_keys_file is not None:
-        return Keys(settings.api_keys_file, (policy.name for policy in Policies.load(settings).all))
+        policies = (policy.name for policy in Policies.load(settings).all)
+        return Keys(settings.api_keys_file, policies, _log_reload)
     if not is_loopback(settings.listen_host):
         mend = "make a key by `python -m engine keys new --tenant NAME --file FILE`, and set API_KEYS_FILE"
         listening = f"HOST {settings.listen_host}: without API_KEYS_FILE the API listens on loopback only; {mend}"
         raise SettingsError([listening])
     return None
+
+
+def _log_reload(keys: int, error: KeysError | None) -> None:
+    if error is None:
+        get_logger().info("keys reloaded", keys=keys)
+    else:
+        get_logger().error("keys not reloaded: the last ones stay in force", keys=keys, reason=str(error))
 
 
 def _make_service(settings: Settings, traces: Traces) -> Service:
