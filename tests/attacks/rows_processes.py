@@ -179,7 +179,6 @@ def _nothing_is_left(field: Field, result: Result) -> None:
     assert field.box.settle()
     _, inner = field.box.zygote_pids()
     assert eventually(lambda: len(children_of(inner)) == field.box.ready), children_of(inner)
-    assert result.usage.wall_s < 5
 
 
 _KILL = f"""

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import json
 import struct
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -98,13 +99,12 @@ def thrift_bomb() -> str:
 
 def parquet_bomb() -> str:
     """A Parquet file of some KiB that is 4 GiB of text."""
-    path = "/tmp/bomb.parquet"
-    with contextlib.closing(duckdb.connect()) as connection:
+    with tempfile.TemporaryDirectory() as folder, contextlib.closing(duckdb.connect()) as connection:
+        path = Path(folder, "bomb.parquet")
         connection.execute(
             f"COPY (SELECT repeat('a', 100000) AS a FROM range(40000)) TO '{path}' (COMPRESSION zstd, ROW_GROUP_SIZE 2048)"
         )
-    content = Path(path).read_bytes()
-    Path(path).unlink()
+        content = path.read_bytes()
     assert len(content) < 4 << 20
     return base64.b64encode(content).decode()
 

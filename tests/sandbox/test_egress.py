@@ -15,7 +15,7 @@ import pytest
 import trustme
 
 from sandbox import ExitReason, Host, HostError, Policy, Pool, Template
-from tests.support.synchronous import Sandbox, eventually, value_of
+from tests.support.synchronous import BUSY, PATIENCE_S, Sandbox, eventually, value_of
 from tests.support.web import Names, Server, ok, raw_server, tls_server
 
 LOOPBACK = ip_network("127.0.0.0/8")
@@ -622,10 +622,11 @@ def test_the_proxys_own_environment_changes_nothing(make_egress: MakeEgress, mon
 @pytest.mark.privilege("the worker ends the run and its proxy by the rights of one user")
 def test_connections_end_with_the_run(make_egress: MakeEgress) -> None:
     """A host that a killed run was talking to sees the end at once, and nothing stays open here."""
-    ended = threading.Event()
+    talking, ended = threading.Event(), threading.Event()
 
     def talk(sock: socket.socket, head: bytes) -> None:
         sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n")
+        talking.set()
         with contextlib.suppress(OSError):
             while sock.recv(65536):
                 pass
@@ -633,10 +634,11 @@ def test_connections_end_with_the_run(make_egress: MakeEgress) -> None:
 
     with raw_server(talk) as server:
         box = make_egress(f"allowed.test:{server.port}", names=Names(allowed_test=[["127.0.0.1"]]))
-        result = box.run(FETCH, f"http://allowed.test:{server.port}/", wall_s=1.0)
-        assert ExitReason.WALL_LIMIT is result.exit_reason
+        url = f"http://allowed.test:{server.port}/"
+        talks, result = box.while_running(BUSY + FETCH, lambda _pid: talking.wait(PATIENCE_S), url, then="cancel")
+        assert (True, ExitReason.CANCELLED) == (talks, result.exit_reason)
         assert [("allowed.test", "allowed", 1)] == rows(result)
-        assert ended.wait(5)
+        assert ended.wait(PATIENCE_S)
         assert eventually(box.at_rest)
 
 

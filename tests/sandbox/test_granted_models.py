@@ -121,7 +121,7 @@ def test_no_thread_is_started(asked: Sandbox) -> None:
     _, zygote = asked.zygote_pids()
     assert 1 == len(os.listdir(f"/proc/{zygote}/task"))
     script = "from handlers import zero_shot\nwhile True: zero_shot.classify('Berlin is lovely. ' * 50)\n"
-    threads, _ = asked.while_running(BUSY + script, lambda pid: len(os.listdir(f"/proc/{pid}/task")), wall_s=1)
+    threads, _ = asked.while_running(BUSY + script, lambda pid: len(os.listdir(f"/proc/{pid}/task")), then="cancel")
     assert 1 == threads
 
 

@@ -18,7 +18,7 @@ import pytest
 from sandbox import ExitReason, Policy, Result
 from sandbox.run import harvest as harvesting
 from sandbox.run.harvest import harvest
-from tests.support.synchronous import Sandbox, inventory, value_of
+from tests.support.synchronous import BUSY, Sandbox, inventory, value_of
 
 pytestmark = pytest.mark.privilege(
     "root reads what a run leaves whatever its mode; an ordinary worker has the run's own rights"
@@ -86,30 +86,32 @@ def test_files_beside_the_folder_are_not_artifacts(box: Sandbox) -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "reason"),
+    ("script", "reason", "limits"),
     [
-        ("1 / 0", ExitReason.ERROR),
-        ("raise SystemExit(3)", ExitReason.NONZERO_EXIT),
-        ("import os; os._exit(0)", ExitReason.NO_RESULT),
-        ("import ctypes; ctypes.string_at(0)", ExitReason.SIGNALED),
-        ("while True: pass", ExitReason.WALL_LIMIT),
-        ("while True: print('x' * 4096)", ExitReason.OUTPUT_LIMIT),
-        ("x = [bytearray(b'x' * (16 << 20)) for _ in range(64)]", ExitReason.MEMORY_LIMIT),
-        ("result = 'x' * (9 << 20)", ExitReason.INVALID_RESULT),
+        ("1 / 0", ExitReason.ERROR, {}),
+        ("raise SystemExit(3)", ExitReason.NONZERO_EXIT, {}),
+        ("import os; os._exit(0)", ExitReason.NO_RESULT, {}),
+        ("import ctypes; ctypes.string_at(0)", ExitReason.SIGNALED, {}),
+        ("while True: pass", ExitReason.WALL_LIMIT, {"wall_s": 1.0}),
+        ("while True: print('x' * 4096)", ExitReason.OUTPUT_LIMIT, {}),
+        ("x = [bytearray(b'x' * (16 << 20)) for _ in range(64)]", ExitReason.MEMORY_LIMIT, {}),
+        ("result = 'x' * (9 << 20)", ExitReason.INVALID_RESULT, {}),
     ],
     ids=lambda value: value.value if isinstance(value, ExitReason) else "",
 )
-def test_artifacts_are_kept_however_the_run_ends(box: Sandbox, script: str, reason: ExitReason) -> None:
+def test_artifacts_are_kept_however_the_run_ends(
+    box: Sandbox, script: str, reason: ExitReason, limits: dict[str, float]
+) -> None:
     """What was written before the end is there."""
-    result = box.run("with open('artifacts/kept', 'w') as file: file.write('kept')\n" + script, wall_s=1.0)
+    result = box.run("with open('artifacts/kept', 'w') as file: file.write('kept')\n" + script, **limits)
     assert reason == result.exit_reason
     assert {"kept": b"kept"} == taken(result)
 
 
 def test_artifacts_of_a_cancelled_run_are_kept(box: Sandbox) -> None:
     """Asked to stop, it still hands over what it had."""
-    script = "with open('artifacts/kept', 'w') as file: file.write('kept')\nwhile True: pass"
-    result = box.run(script, cancel_after_s=0.5)
+    script = "with open('artifacts/kept', 'w') as file: file.write('kept')\n" + BUSY + "while True: pass"
+    _, result = box.while_running(script, lambda _pid: None, then="cancel")
     assert (ExitReason.CANCELLED, {"kept": b"kept"}) == (result.exit_reason, taken(result))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import msgspec
 import pytest
 
 from sandbox import ExitReason, Host, Policy, SandboxError, Template
-from tests.support.synchronous import Sandbox, as_before, eventually, inventory, status_of, value_of
+from tests.support.synchronous import HOLD, PATIENCE_S, Sandbox, as_before, eventually, inventory, status_of, value_of
 
 MakeBox = Callable[..., Sandbox]
 
@@ -108,7 +107,7 @@ def use_up_old_children(box: Sandbox) -> bool:
         box.run("result = 1")
         return not box.pool._zygotes.retiring and not box.pool._zygotes.rotating
 
-    return eventually(use_one, within_s=20) and full_and_idle(box)
+    return eventually(use_one, within_s=PATIENCE_S) and full_and_idle(box)
 
 
 def status_while_running(box: Sandbox) -> dict[str, str]:
@@ -212,7 +211,7 @@ def run_until_rotated(box: Sandbox, times: int) -> list[Any]:
         seen.append(value_of(box.run(LAYOUT)))
         return box.pool.stats().zygote_rotations >= times
 
-    assert eventually(run_one, within_s=20)
+    assert eventually(run_one, within_s=PATIENCE_S)
     return seen
 
 
@@ -268,12 +267,7 @@ def test_a_run_outlives_the_rotation_that_began_meanwhile(make_box: MakeBox) -> 
             box.run("result = 1")
         return set(box.pool._zygotes.retiring)
 
-    script = (
-        "import ctypes, time; ctypes.CDLL(None).prctl(15, b'busy', 0, 0, 0)\n"
-        "while time.time() < args: time.sleep(0.1)\n"
-        "result = 'whole'"
-    )
-    retiring, result = box.while_running(script, rotate, time.time() + 8)
+    retiring, result = box.while_running(HOLD + "hold()\nresult = 'whole'", rotate, then="release")
     assert "whole" == value_of(result)
     assert len(retiring) >= 1
     assert use_up_old_children(box)

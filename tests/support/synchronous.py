@@ -6,17 +6,20 @@ import asyncio
 import json
 import os
 import re
+import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from sandbox import Host, Policy, Pool, Result, Template
 
 _ANSWER_WITHIN_S = 100.0
+PATIENCE_S = 40.0
+"""How long a state is waited for that must come. No test passes or fails by how soon it comes."""
 
 
 class Sandbox:
@@ -69,26 +72,50 @@ class Sandbox:
 
         return self.do(together())
 
-    def while_running(self, script: str, act: Callable[[int], Any], args: Any = None, **limits: Any) -> tuple[Any, Any]:
-        """Start a script that prints something when it is under way; call ``act`` with its child's pid meanwhile.
+    def while_running(
+        self,
+        script: str,
+        act: Callable[[int], Any],
+        args: Any = None,
+        *,
+        then: Literal["wait", "release", "cancel"] = "wait",
+        **limits: Any,
+    ) -> tuple[Any, Any]:
+        """Start a script that names itself busy (``BUSY``); call ``act`` with its child's pid meanwhile.
 
+        Args:
+            script: begins with ``BUSY``, or names itself when something is true that ``act`` needs.
+            act: called in a thread of its own.
+            args: the script's.
+            then: what becomes of the run when ``act`` has returned: it ends by itself, its ``hold()`` returns (see
+                ``HOLD``), or it is cancelled.
+            limits: fields of ``Limits``, lower than the policy's.
         Returns:
             What ``act`` returned, and the result or the ``SandboxError`` of the run.
         """
         before = set(descendants())
 
         async def both() -> tuple[Any, Any]:
-            run = asyncio.ensure_future(self._run(script, args, None, limits))
+            cancel = asyncio.Event()
+            in_force = msgspec.structs.replace(self.policy.limits, **limits)
+            run = asyncio.ensure_future(self.pool.run(request(script, args), limits=in_force, cancel=cancel))
             try:
                 child = await asyncio.to_thread(self._busy_child, before)
                 seen = await asyncio.to_thread(act, child)
+                if then == "release":
+                    os.kill(child, signal.SIGUSR1)
+                elif then == "cancel":
+                    cancel.set()
+            except BaseException:
+                cancel.set()
+                raise
             finally:
                 (ended,) = await asyncio.gather(run, return_exceptions=True)
             return seen, ended
 
         return self.do(both())
 
-    def settle(self, within_s: float = 5.0) -> bool:
+    def settle(self, within_s: float = PATIENCE_S) -> bool:
         """Wait until the pool is full again and nothing runs."""
         return eventually(self.at_rest, within_s)
 
@@ -118,7 +145,7 @@ class Sandbox:
     def _busy_child(self, before: set[int]) -> int:
         """The child that runs the request: of those that were ready, the one whose wait is over."""
         _, inner = self.zygote_pids()
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
             for pid in children_of(inner):
                 if pid in before and name_of(pid) == "busy":
@@ -155,6 +182,12 @@ async def _make_pool(policy: Policy, host: Host, template: Template, **options: 
 BUSY = "import ctypes; ctypes.CDLL(None).prctl(15, b'busy', 0, 0, 0)\n"
 """First line of a script for ``while_running``: PR_SET_NAME of prctl(2)."""
 
+HOLD = (
+    "import signal, time\ntold = []\nsignal.signal(signal.SIGUSR1, lambda *_: told.append(1))\n"
+    "def hold():\n    while not told: time.sleep(0.01)\n"
+) + BUSY
+"""Instead of ``BUSY``: the script's ``hold()`` returns when ``while_running(then="release")`` says so."""
+
 
 def request(script: str, args: Any = None) -> bytes:
     """A custom_script request as the engine would send it."""
@@ -167,7 +200,7 @@ def value_of(result: Result) -> Any:
     return json.loads(bytes(result.value))
 
 
-def eventually(condition: Callable[[], bool], within_s: float = 2.0) -> bool:
+def eventually(condition: Callable[[], bool], within_s: float = PATIENCE_S) -> bool:
     """Whether ``condition`` comes true in time."""
     deadline = time.monotonic() + within_s
     while not condition():
@@ -245,7 +278,7 @@ def difference(before: dict[str, Any]) -> dict[str, Any]:
     return {name: change for name, change in changes.items() if change > 0}
 
 
-def as_before(before: dict[str, Any], within_s: float = 2.0) -> dict[str, Any]:
+def as_before(before: dict[str, Any], within_s: float = PATIENCE_S) -> dict[str, Any]:
     """The difference that is left when all has had time to go."""
     eventually(lambda: not difference(before), within_s)
     return difference(before)
@@ -256,3 +289,17 @@ def inventory() -> dict[str, Any]:
     with open("/proc/self/mounts", encoding="utf-8") as mounts:
         mounted = len(mounts.readlines())
     return {"descriptors": Counter(descriptors()), "processes": len(descendants()), "mounts": mounted}
+
+
+def growth(work: Callable[[int], object], *, small: int, large: int) -> float:
+    """How many times the processor time of ``work(small)`` is that of ``work(large)``; the least of five of each."""
+
+    def cost_s(size: int) -> float:
+        def once() -> float:
+            started_s = time.thread_time()
+            work(size)
+            return time.thread_time() - started_s
+
+        return min(once() for _ in range(5))
+
+    return cost_s(large) / cost_s(small)
