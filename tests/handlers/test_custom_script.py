@@ -217,7 +217,7 @@ MEMORY = {
     "tiny objects": "x = []\nwhile True: x.append(object())",
     "in a function": "def f():\n    x = []\n    while True: x.append(bytearray(1000))\nf()",
     "held by a module": "import os\nos.x = []\nwhile True: os.x.append(bytearray(1000))",
-    "while the answer is made": "result = list(range(3_000_000)); result = [result] * 40",
+    "while the answer is made": "result = list(range(3_000_000)); result = [result] * 16",
     "in main": "def main(args):\n    global x\n    x = [bytearray(1000)]\n    while True: x.append(bytearray(1000))",
 }
 

@@ -15,6 +15,7 @@ import asyncpg
 import httpx
 import pytest
 
+from tests.support.held import Held
 from tests.support.stack import Stack, task, until
 
 ENDLESS = "print('started', flush=True)\nimport time\ntime.sleep(120)"
@@ -43,12 +44,13 @@ def started(stack: Stack, script: str = ENDLESS, **more: Any) -> str:
 
 def test_running_task_is_killed(quick: Stack) -> None:
     """JOB-08: 200 and the task as it ended, with its prints and its usage."""
-    task_id = started(quick)
-    time.sleep(0.3)  # let it print
-    status, answer = cancel(quick, task_id, wait_s=10)
+    held = Held("print('started', flush=True)\nunder_way()\nhold()", named_at_once=False)
+    task_id = started(quick, held.script)
+    held.wait()
+    status, answer = cancel(quick, task_id, wait_s=60)
     assert (200, "cancelled", "cancelled") == (status, answer["status"], answer["exit_reason"])
     assert "started\n" == answer["logs"]["stdout"]
-    assert answer["usage"]["wall_s"] > 0.2
+    assert answer["usage"]["wall_s"] > 0
     assert 1 == answer["attempts"]
 
 
@@ -57,15 +59,15 @@ def test_running_task_is_202_for_who_does_not_wait(quick: Stack) -> None:
     task_id = started(quick)
     status, answer = cancel(quick, task_id)
     assert (202, "running") == (status, answer["status"])
-    assert "cancelled" == quick.get(task_id, wait_s=10)["status"]
+    assert "cancelled" == quick.get(task_id, wait_s=60)["status"]
 
 
 def test_cancelled_task_stays_as_it_ended(quick: Stack) -> None:
     """JOB-08: twice is as once, and a result that was there is not taken away."""
     task_id = started(quick)
-    _, first = cancel(quick, task_id, wait_s=10)
+    _, first = cancel(quick, task_id, wait_s=60)
     assert (200, first) == cancel(quick, task_id)
-    done = quick.get(quick.submit("result = 7")["task_id"], wait_s=10)
+    done = quick.get(quick.submit("result = 7")["task_id"], wait_s=60)
     assert (200, done) == cancel(quick, done["task_id"])
 
 
@@ -85,7 +87,7 @@ def test_worker_that_hears_nothing_learns_it_from_the_lease(quick: Stack) -> Non
 
     task_id = started(quick)
     asyncio.run(ask(task_id))
-    assert "cancelled" == quick.get(task_id, wait_s=20)["status"]
+    assert "cancelled" == quick.get(task_id, wait_s=60)["status"]
 
 
 def test_cancels_around_the_end_leave_one_state(quick: Stack) -> None:
@@ -94,11 +96,11 @@ def test_cancels_around_the_end_leave_one_state(quick: Stack) -> None:
 
     def race(number: int) -> None:
         pause_s = random.Random(number).uniform(0, 0.05)
-        with httpx.Client(base_url=quick.client.base_url, timeout=60) as client:
+        with httpx.Client(base_url=quick.client.base_url, timeout=90) as client:
             answer = client.post("/execute", json=task(f"import time; time.sleep({pause_s}); result = {number}")).json()
             time.sleep(pause_s)
-            cancelled = client.delete(f"/task/{answer['task_id']}", params={"wait": 20}).json()
-            asked = client.get(f"/task/{answer['task_id']}", params={"wait": 20}).json()
+            cancelled = client.delete(f"/task/{answer['task_id']}", params={"wait": 60}).json()
+            asked = client.get(f"/task/{answer['task_id']}", params={"wait": 60}).json()
             ends[answer["task_id"]] = {cancelled["status"], asked["status"]}
             if asked["status"] == "succeeded":
                 assert number == asked["result"]
@@ -131,8 +133,9 @@ def test_cancelled_task_of_a_worker_that_stops_is_not_run_again(quick: Stack, tm
         first.process.send_signal(signal.SIGSTOP)
         assert 202 == cancel(stack, task_id)[0]
         first.stop(signal.SIGKILL)
+        stack.end_leases()
         stack.worker()
-        answer = stack.get(task_id, wait_s=20)
+        answer = stack.get(task_id, wait_s=60)
         assert ("cancelled", "cancelled", 1) == (answer["status"], answer["exit_reason"], answer["attempts"])
     finally:
         stack.close()

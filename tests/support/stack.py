@@ -67,14 +67,7 @@ class Stack:
     ) -> None:
         self.folder = folder
         self._cleanup = contextlib.ExitStack()
-        policies = folder / "policies"
-        policies.mkdir()
-        policy = (ROOT / "policies" / "custom_script.toml").read_text()
-        light = re.sub(r"^preload .*$", 'preload = ["handlers.custom_script"]', policy, flags=re.MULTILINE)
-        light = re.sub(r"^max_attempts .*$", f"max_attempts = {max_attempts}", light, flags=re.MULTILINE)
-        light = re.sub(r"^preload_if_named .*$", "preload_if_named = []", light, flags=re.MULTILINE)
-        for name in filter(None, ("custom_script", twin)):
-            (policies / f"{name}.toml").write_text(light)
+        policies = light_policies(folder, "custom_script", *filter(None, [twin]), max_attempts=max_attempts)
         self.servers = self._cleanup.enter_context(Embedded(None))
         self.port = free_port()
         self.environ = {
@@ -125,8 +118,28 @@ class Stack:
         """A task, as it is or as it ends within the time."""
         return dict(self.client.get(f"/task/{task_id}", params={"wait": wait_s}).json())
 
+    def end_leases(self) -> None:
+        """Let the time of every lease be over, at once: for tests in which it is another thing that matters."""
+        ask(self.environ["DATABASE_URL"], "UPDATE tasks SET lease_until = now() WHERE status = 'running'")
+
     def close(self) -> None:
         self._cleanup.close()
+
+
+def light_policies(folder: Path, *names: str, max_attempts: int = 3) -> Path:
+    """A folder of policies, each of which is custom_script's but loads little, so that its zygote starts quickly."""
+    policies = folder / "policies"
+    policies.mkdir()
+    light = (ROOT / "policies" / "custom_script.toml").read_text()
+    for old, new in {
+        r"^preload .*$": 'preload = ["handlers.custom_script"]',
+        r"^preload_if_named .*$": "preload_if_named = []",
+        r"^max_attempts .*$": f"max_attempts = {max_attempts}",
+    }.items():
+        light = re.sub(old, new, light, flags=re.MULTILINE)
+    for name in names:
+        (policies / f"{name}.toml").write_text(light)
+    return policies
 
 
 @contextlib.contextmanager
@@ -197,10 +210,16 @@ def open_folder() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def whole_service() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """``python -m engine up`` in a temporary folder; yields its URL and the process."""
+def whole_service(*, light: bool = False) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """``python -m engine up`` in a temporary folder; yields its URL and the process.
+
+    Args:
+        light: with one policy that loads little, instead of those that are delivered.
+    """
     inherited = {name: value for name, value in os.environ.items() if name not in FOREIGN}
     with open_folder() as folder:
+        if light:
+            inherited["POLICIES_DIR"] = str(light_policies(folder, "custom_script"))
         command = [sys.executable, "-m", "engine", "up", "--port", str(free_port()), "--data", str(folder / "data")]
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(command, cwd=ROOT, env=inherited, stdout=subprocess.PIPE, stderr=log)
