@@ -4,7 +4,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install models demo check test lint ablation soak chaos monitoring-test image-test coverage audit bench lock clean
+.PHONY: help install models demo check test busy-test lint ablation soak chaos monitoring-test image-test coverage audit bench lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -30,8 +30,10 @@ check: lint  ## What to run while you work, half a minute: lint, and the unit te
 	$(PY) -m pytest -q tests/unit
 
 test: install models  ## Every test, then those that can depend on the user again as an unprivileged one
-	$(PY) -m pytest
-	$(PY) -m tests.programs.as_user
+	@$(PY) -m tests.programs.suite
+
+busy-test: install models  ## Every test once more, tier by tier, while something else keeps every core busy
+	@$(PY) -m tests.programs.busy
 
 lint: install  ## ruff, import-linter, mypy --strict
 	$(VENV)/bin/ruff check .

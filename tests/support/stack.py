@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
@@ -195,10 +196,12 @@ def answers(client: httpx.Client, path: str) -> bool:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on, below the ephemeral ones (ip(7)), so that the kernel gives it to nobody else."""
+    while True:
+        port = secrets.choice(range(15_000, 30_000))
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @contextlib.contextmanager
@@ -216,7 +219,7 @@ def whole_service(*, light: bool = False) -> Iterator[tuple[str, subprocess.Pope
     Args:
         light: with one policy that loads little, instead of those that are delivered.
     """
-    inherited = {name: value for name, value in os.environ.items() if name not in FOREIGN}
+    inherited = {name: value for name, value in os.environ.items() if name not in FOREIGN} | {"DRAIN_S": "1"}
     with open_folder() as folder:
         if light:
             inherited["POLICIES_DIR"] = str(light_policies(folder, "custom_script"))

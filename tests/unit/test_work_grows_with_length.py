@@ -16,7 +16,7 @@ from engine.model.redact import redact
 from engine.telemetry.logs import escape_controls
 from sandbox.run.response import HEADER_BYTES, json_fault, parse
 
-BYTES = 1 << 20
+BYTES = 1 << 18
 GROWTH = 8.0
 """Of the time, for four times the length. Quadratic work shows 16; caches and the allocator make linear work 4 to 6."""
 NOTHING_S = 0.02
