@@ -67,8 +67,8 @@ bench: install models  ## Measure, against plain python and bwrap in the same ru
 
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
 	  --custom-compile-command "make lock" pyproject.toml
-lock:  ## Work requirements.lock out anew, and the part of it that the image has (needs uv)
-	$(COMPILE) --extra dev --extra embedded --upgrade --output-file requirements.lock
+lock:  ## Work requirements.lock out from pyproject.toml, and the part of it that the image has (needs uv; UPGRADE=1)
+	$(COMPILE) --extra dev --extra embedded $(if $(UPGRADE),--upgrade) --output-file requirements.lock
 	$(COMPILE) --constraint requirements.lock --output-file requirements-runtime.lock
 
 clean:  ## Remove .venv and everything that tools have left
