@@ -35,12 +35,13 @@ SPAWN = struct.Struct("=?Q")
 READY, FORKED, EXITED, FAILED = b"R", b"P", b"X", b"F"
 """Zygote → worker: ready to fork; forked a child (its pidfd is attached); a child has ended; the fork failed."""
 HEAD = struct.Struct("=cQ")
-"""One of these, and the child's number (0 with READY). A reason in words follows FAILED."""
+"""One of these, and the child's number (0 where it is about the zygote). A reason in words follows FAILED."""
 EXIT = struct.Struct("=cQidd")
 """EXITED, the child's number, wait status, user seconds, system seconds: wait4(2), getrusage(2)."""
 
 _THREADS_LEAVE_S = 0.5
 _MAX_PACKET = 1 << 17
+_MAX_REASON = 2000
 _FIRST_FREE_FD = 16
 
 
@@ -105,7 +106,12 @@ def serve(control_fd: int, proc_fd: int) -> NoReturn:
     control_fd, proc_fd = free_low_descriptors(control_fd, proc_fd)
     control = socket.socket(fileno=control_fd)
     plan = Plan.decode(control.recv(_MAX_PACKET))
-    live = prepare_cold(plan, proc_fd) if plan.cold else prepare_warm(plan, proc_fd)
+    try:
+        live = prepare_cold(plan, proc_fd) if plan.cold else prepare_warm(plan, proc_fd)
+    except BaseException as error:
+        reason = f"{type(error).__name__}: {error}".encode(errors="replace")
+        control.send(HEAD.pack(FAILED, 0) + reason[:_MAX_REASON])
+        raise  # the traceback is for the operator, on the worker's stderr
     own_pid_ns = None if plan.profile == "unprivileged" else os.open("self/ns/pid", os.O_RDONLY, dir_fd=proc_fd)
     control.send(HEAD.pack(READY, 0))
     ForkServer(control, live, own_pid_ns).serve()

@@ -49,7 +49,7 @@ class ZygoteClient:
         """Start the process and wait until it can fork.
 
         Raises:
-            SandboxError: it died before it was ready, or took too long; its traceback is on the worker's stderr.
+            SandboxError: it could not prepare, died, or took too long; a traceback is on our stderr.
         """
         if self._plan.profile != "full":
             self._plan = dataclasses.replace(self._plan, workspace_base=_make_workspace_base(self._plan))
@@ -180,7 +180,7 @@ class ZygoteClient:
         elif kind == FORKED:
             self._settle_fork(number, fds[0])
         elif kind == FAILED:
-            self._forking[number].set_exception(SandboxError("fork", packet[HEAD.size :].decode()))
+            self._settle_failure(number, packet[HEAD.size :].decode(errors="replace"))
         elif kind == EXITED:
             _, _, status, user_s, system_s = EXIT.unpack(packet)
             self._settle_death(number, ExitFacts(status, user_s + system_s))
@@ -191,6 +191,13 @@ class ZygoteClient:
             os.close(pidfd)
         else:
             waiting.set_result(pidfd)
+
+    def _settle_failure(self, number: int, reason: str) -> None:
+        """A fork failed; or, with the number 0, the zygote could not prepare, and is about to end."""
+        if number:
+            self._forking[number].set_exception(SandboxError("fork", reason))
+        elif not self._ready.done():
+            self._ready.set_exception(SandboxError("start_zygote", f"{self._plan.policy}: {reason}"))
 
     def _settle_death(self, number: int, facts: ExitFacts) -> None:
         child = self._children.pop(number, None)

@@ -378,9 +378,15 @@ def test_a_preload_that_is_not_there_stops_the_start(
     """The module is named."""
     policy = msgspec.structs.replace(light_policy, preload=("no_such_module",), start=start)
     before = inventory()
-    with pytest.raises(SandboxError):
+    with pytest.raises(SandboxError) as caught:
         Sandbox(policy, host, template)
-    assert "No module named 'no_such_module'" in capfd.readouterr().err
+    missing = "No module named 'no_such_module'"
+    assert missing in capfd.readouterr().err
+    if start == "warm":
+        assert ("start_zygote", f"custom_script: ModuleNotFoundError: {missing}") == (
+            caught.value.stage,
+            caught.value.message,
+        )
     assert {} == as_before(before)
 
 
