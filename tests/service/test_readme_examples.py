@@ -139,7 +139,6 @@ def _run_sandbox(block: Block, host: Host, template: Template, **_: Any) -> None
         if inspect.isawaitable(done):
             await done
         assert sandbox.ExitReason.OK is names["result"].exit_reason
-        await names["pool"].close()
 
     asyncio.run(run())
 
