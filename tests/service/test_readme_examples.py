@@ -150,6 +150,11 @@ def _run_script(block: Block, url: str, **_: Any) -> None:
     assert "ok" == answer["exit_reason"], answer
 
 
+def _is_recipe(block: Block) -> bool:
+    """Whether it is part of a recipe, which changes the project; such are for a copy of it."""
+    return block.section.startswith("Adding ") and block.page != "scripts/README.md"
+
+
 RUNNERS: MappingProxyType[str, Callable[..., None]] = MappingProxyType(
     {
         "engine/api/README.md": _run_client,
@@ -157,9 +162,7 @@ RUNNERS: MappingProxyType[str, Callable[..., None]] = MappingProxyType(
         "handlers/README.md": _run_script,
     }
 )
-ELSEWHERE = ("CONTRIBUTING.md",)
-"""Pages whose examples another test runs: its recipes, in a copy of the project."""
-PYTHON = [block for page in pages() if page not in ELSEWHERE for block in blocks(page, "python")]
+PYTHON = [block for page in pages() for block in blocks(page, "python") if not _is_recipe(block)]
 
 
 @pytest.mark.parametrize("block", **_named(PYTHON))
@@ -189,10 +192,10 @@ def test_the_client_follows(url: str, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def _is_run_here(block: Block) -> bool:
-    return not is_requests_only(block) and not block.text.startswith(tuple(NOT_RUN_HERE))
+    return not (is_requests_only(block) or _is_recipe(block) or block.text.startswith(tuple(NOT_RUN_HERE)))
 
 
-COMMANDS = [block for page in pages() if page not in ELSEWHERE for block in blocks(page, "sh") if _is_run_here(block)]
+COMMANDS = [block for page in pages() for block in blocks(page, "sh") if _is_run_here(block)]
 
 
 @pytest.mark.parametrize("block", **_named(COMMANDS))

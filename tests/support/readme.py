@@ -18,6 +18,7 @@ ADDRESS = "localhost:8001"
 _DIFFERS = {"task_id", "created_at", "started_at", "finished_at", "usage", "layers", "sha256"}
 _NO_WAY = ("connection_failed", "dns_failed", "timeout")
 _SKIPPED = {".venv", ".git", ".data", "models", "node_modules", ".pytest_cache"}
+_HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
 
 
@@ -31,6 +32,8 @@ class Block(NamedTuple):
     text: str
     start: int
     """Where its text stands in the page."""
+    section: str
+    """The heading above it."""
 
     @property
     def where(self) -> str:
@@ -75,7 +78,14 @@ def blocks(page: str, language: str | None = None) -> list[Block]:
     """The code blocks of a page, or those in one language."""
     text = read_page(page)
     found = [
-        Block(page, text.count("\n", 0, match.start()) + 1, match["language"], match["text"], match.start("text"))
+        Block(
+            page=page,
+            line=text.count("\n", 0, match.start()) + 1,
+            language=match["language"],
+            text=match["text"],
+            start=match.start("text"),
+            section=_HEADING.findall(_FENCE.sub("", text[: match.start()]))[-1],
+        )
         for match in _FENCE.finditer(text)
     ]
     return [block for block in found if language in (None, block.language)]
