@@ -43,7 +43,7 @@ def up(
 
 
 def demo() -> None:
-    """Start the whole service in a temporary folder, run the README's examples, show the answers, and stop it again."""
+    """Start the whole service in a temporary folder, run some examples, show the answers, and stop it again."""
     with sentences(), _for_development("demo", "run it in a checkout, by `make demo`"):
         from engine.dev.demo import run_demo
 

@@ -1,4 +1,4 @@
-"""Shows the service at work: starts all of it on embedded servers, submits the README's examples, stops all of it."""
+"""Shows the service at work: starts it on embedded servers, submits examples, stops all of it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SHOWN = ("status", "exit_reason", "message", "result", "error", "usage", "isolat
 
 
 class Example(msgspec.Struct, frozen=True, kw_only=True):
-    """A request of the README, and what a person may check its answer against."""
+    """A request of the documentation, and what a person may check its answer against."""
 
     about: str
     request: dict[str, Any]

@@ -1,7 +1,7 @@
 """The families of metrics: the single list that all else is made from.
 
-What is registered, the table in the README, and what the tests of dashboard and alert rules know come from here. Labels
-are bounded: no ids, no tenants, no host names, no text of a client.
+What is registered, the table in engine/README.md, and what the tests of dashboard and alert rules know come from here.
+Labels are bounded: no ids, no tenants, no host names, no text of a client.
 """
 
 from __future__ import annotations
@@ -225,7 +225,7 @@ def describe_families() -> list[list[str]]:
 
 
 def markdown_table() -> str:
-    """The families as a table for the README."""
+    """The families as a table, as ``engine/README.md`` has it."""
     head = ["metric", "type", "labels", "from", "meaning"]
     rows = [[f"`{name}`", *more] for name, *more in describe_families()]
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])

@@ -2,7 +2,7 @@
 (``rows``).
 
 Columns go to DuckDB under names made here, ``c0`` ``c1`` …: a field's own name never becomes SQL.
-README.md beside this file says what each operation answers for missing, mixed and non-numeric fields.
+handlers/README.md says what each operation answers for missing, mixed and non-numeric fields.
 """
 
 from __future__ import annotations
