@@ -14,8 +14,6 @@ from tests.support.readme import ROOT, blocks, pages, read_page
 
 LINE = 120
 README_LINES = 150
-LATER = {"CONTRIBUTING.md"}
-"""Pages that are still to be brought to this form."""
 AVOIDED = ("box", "jail", "judge", "verdict", "submission", "executor", "runner", "manager", "helper", "util", "mend")
 """Words that the glossary has another word for."""
 TOUR_FILES = 15
@@ -53,7 +51,7 @@ def test_the_readme_is_short() -> None:
     assert len(read_page("README.md").splitlines()) <= README_LINES
 
 
-@pytest.mark.parametrize("page", sorted({*pages()} - LATER))
+@pytest.mark.parametrize("page", pages())
 def test_lines_fit(page: str) -> None:
     """No line outside a table is longer than a line of code may be."""
     lines = enumerate(read_page(page).splitlines(), 1)
@@ -76,7 +74,7 @@ def test_links_resolve(page: str) -> None:
     assert [] == broken
 
 
-@pytest.mark.parametrize("page", sorted({*pages()} - LATER))
+@pytest.mark.parametrize("page", pages())
 def test_blocks_name_their_language(page: str) -> None:
     """What can be run is marked as such, so that a test runs it."""
     assert [] == [
@@ -84,7 +82,7 @@ def test_blocks_name_their_language(page: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("page", sorted({*pages()} - LATER))
+@pytest.mark.parametrize("page", pages())
 def test_pages_keep_to_the_glossary(page: str) -> None:
     """One word per thing, and none of those that it replaces. Names in code may be others' names."""
     words = set(re.findall(r"[a-z]+", re.sub(r"`[^`]*`", "", _prose(page)).lower()))
