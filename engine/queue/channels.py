@@ -1,4 +1,4 @@
-"""Listens on channels of Redis, for what is said between processes and kept nowhere."""
+"""Listens on channels of Redis, for messages between processes that nothing keeps."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-AWAY = (RedisError, OSError, TimeoutError)
-"""What says that Redis cannot be asked."""
+UNREACHABLE = (RedisError, OSError, TimeoutError)
+"""What shows that Redis is unreachable."""
 BACKOFF_S = (0.05, 2.0)
 
 # redis-py's clients are generic in its stubs only; arq's is one of them
@@ -23,13 +23,13 @@ async def hear(
     heard: Callable[[str], None],
     listening: Callable[[bool], Awaitable[None]],
 ) -> None:
-    """Call ``heard`` with whatever is said on a channel, until cancelled. Connects again by itself.
+    """Call ``heard`` with each message on a channel, until cancelled. Connects again by itself.
 
     Args:
         connect: makes a client without a time limit for its answers.
         channel: where to listen.
-        heard: is given the text, which may be anything.
-        listening: is told each time that it begins, and that it breaks off.
+        heard: is given the message, which may be any text.
+        listening: awaited with ``True`` each time that listening begins, and with ``False`` when it breaks off.
     """
     pause = BACKOFF_S[0]
     while True:
@@ -43,7 +43,7 @@ async def hear(
                         await listening(True)
                     elif message["type"] == "message":
                         heard(message["data"].decode("ascii", "replace"))
-        except AWAY:
+        except UNREACHABLE:
             pause = min(pause * 2, BACKOFF_S[1])
         finally:
             await listening(False)
@@ -52,7 +52,7 @@ async def hear(
 
 
 async def close(client: Client) -> None:
-    """Close every connection of a client, be Redis there or not."""
-    with contextlib.suppress(*AWAY):
+    """Close every connection of a client, whether or not Redis is reachable."""
+    with contextlib.suppress(*UNREACHABLE):
         await client.aclose()
         await client.connection_pool.disconnect()

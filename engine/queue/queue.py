@@ -1,19 +1,19 @@
 """The queue: arq on Redis. Every fact about arq lives in this file.
 
-What Redis holds can be lost at any time without a task being lost, for PostgreSQL has the truth: an entry of the
-queue is only a task's id. Hence the few places where we leave arq's own way (0.28), each for a reason:
+Redis may lose all that it holds without a task being lost: PostgreSQL has the truth, and an entry of the queue is only
+a task's id. Hence the few places where this leaves arq's own way (0.28), each for a reason:
 
-- arq pickles by default, so whoever can write to Redis runs code in its worker. Entries here are JSON of one fixed
+- arq pickles by default, so anybody who can write to Redis runs code in its worker. Entries here are JSON of one fixed
   shape; anything else is a ``QueueEntryError`` and is dropped.
 - arq polls twice a second. Here a worker with a free slot blocks in BZPOPMIN on arq's own sorted set: it wakes at
-  once, costs nothing while it waits, and never takes what it has no slot for.
-- arq guards a job with a key that outlives a killed worker by the longest timeout. Taking an entry removes it here;
+  once, costs nothing while it waits, and never takes a task that it has no slot for.
+- arq guards a job with a key that outlives a killed worker by the longest timeout. Here taking an entry removes it;
   the lease in PostgreSQL guards the task, and the sweeper queues again what was lost.
 - arq's loop ends on a Redis error. Here it waits and tries again.
-- arq's scores are times; ours are places, given out so that no tenant's flood delays another and no low priority
-  starves (``put.lua``). The lowest is still the next.
-- arq keeps results, counts retries and looks for aborts around every job, in two transactions of eleven commands.
-  All of that is PostgreSQL's here, so one GETDEL of the entry is left.
+- arq's scores are times. Here they are places, given out so that no tenant's flood delays another tenant and no low
+  priority starves (``put.lua``). The lowest is still the next.
+- arq keeps results, counts retries and looks for aborts around every job, in two transactions of eleven commands. All
+  of that is PostgreSQL's here, so one GETDEL of the entry is left.
 """
 
 from __future__ import annotations
@@ -41,12 +41,11 @@ from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
 
 from engine.model.errors import EngineError, QueueUnavailableError
 from engine.model.status import Priority
 from engine.model.task import QueueItem
-from engine.queue.channels import hear
+from engine.queue.channels import UNREACHABLE, hear
 from engine.telemetry.logs import get_logger
 
 Channel = Literal["finished", "cancel"]
@@ -54,29 +53,27 @@ FUNCTION = "run_task"
 PUT = Path(__file__).resolve().parent / "put.lua"
 PUT_PAGE = 250
 COSTS = MappingProxyType({Priority.HIGH: 0.5, Priority.NORMAL: 1.0, Priority.LOW: 4.0})
-"""How far a task puts its flow forward: of one tenant's tasks, eight high ones are taken while one low one is. The same
-as ``flow_step`` in PostgreSQL, which orders those that are held."""
+"""How far a task moves its flow's clock: of one tenant's tasks, eight high ones are taken while one low one is. The
+same as ``flow_step`` in PostgreSQL, which orders the held tasks."""
 ENTRY_BYTES = 1024
 ENTRY_TTL_S = 7 * 86400
 CONNECT_TIMEOUT_S = 1.0
 COMMAND_TIMEOUT_S = 1.0
 ANSWER_S = 1.0
-"""For all of it: the turn, a connection (which redis-py makes one after another, greeting included), the answer."""
+"""For the turn, a connection (redis-py makes one after another, greeting included) and the answer together."""
 CONNECTIONS = 16
 POP_TIMEOUT_S = 5.0
 POP_GRACE_S = 10.0
-AWAY_PAUSE_S = 1.0
+OUTAGE_PAUSE_S = 1.0
 BACKOFF_S = (0.05, 2.0)
-
-_AWAY = (RedisError, OSError, TimeoutError)
 
 
 class QueueEntryError(EngineError):
     """What Redis holds under a task's id is not an entry that we wrote."""
 
 
-class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The only shape that an entry may have; the names are arq's."""
+class QueueEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The only shape that an entry may have. The names of its fields are arq's."""
 
     f: Literal["run_task"]
     a: tuple[Annotated[str, Meta(pattern=r"\A[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")]]
@@ -97,15 +94,15 @@ def decode_entry(data: bytes) -> dict[str, Any]:
         QueueEntryError: anything else.
     """
     if len(data) > ENTRY_BYTES:
-        raise QueueEntryError(f"an entry of {len(data)} bytes is none of ours")
+        raise QueueEntryError(f"it has {len(data)} bytes, more than any entry of ours")
     try:
-        return msgspec.structs.asdict(msgspec.json.decode(data, type=Entry))
+        return msgspec.structs.asdict(msgspec.json.decode(data, type=QueueEntry))
     except (ValueError, RecursionError) as error:
-        raise QueueEntryError(f"not an entry of ours: {error}") from error
+        raise QueueEntryError(f"it has another shape than our entries: {error}") from error
 
 
 class Queue:
-    """Puts tasks in line and tells who waits that one has ended."""
+    """Puts tasks into the queue, and announces between processes that one has ended or is to end."""
 
     def __init__(self, url: str, name: str) -> None:
         """
@@ -119,16 +116,20 @@ class Queue:
         self._redis = _client(url, COMMAND_TIMEOUT_S, connections=CONNECTIONS)
         self._put = self._redis.register_script(PUT.read_text(encoding="utf-8"))
         self._turns = asyncio.Semaphore(CONNECTIONS)
-        self._away_until = 0.0
+        self._unreachable_until_s = 0.0
+        """Until then nothing is sent to Redis, on the clock of ``time.monotonic``."""
         self.listening = False
         """Whether ``listen`` hears of every task that ends."""
 
     async def put(self, tasks: Iterable[QueueItem]) -> None:
-        """Put tasks in line, each behind what its tenant already has there of its priority, and fairly between tenants
-        (see ``put.lua``); one that has had its turn in front; one that stands there already keeps its place.
+        """Put tasks into the queue, each behind its tenant's others of its priority, and fairly between tenants.
+
+        A task that had its turn goes to the front; one that is in the queue already keeps its place. ``put.lua`` says
+        how the places are given out.
 
         Raises:
-            QueueUnavailableError: Redis is away. It is not asked again for a second, so that nobody waits in vain.
+            QueueUnavailableError: Redis is unreachable. For a second nothing more is sent to it, and calls fail at
+                once.
         """
         now_ms = int(time.time() * 1000)
         for page in _pages(tasks, PUT_PAGE):
@@ -144,7 +145,7 @@ class Queue:
                 await self._put(keys=keys, args=arguments)
 
     async def position(self, task_id: UUID) -> int | None:
-        """How many tasks are to be taken before this one; ``None`` when it does not stand in line, or nobody knows."""
+        """How many tasks come before this one; ``None`` when it is not in the queue or Redis is unreachable."""
         with contextlib.suppress(QueueUnavailableError):
             async with self._reachable():
                 rank: int | None = await self._redis.zrank(self._name, str(task_id))
@@ -152,25 +153,29 @@ class Queue:
         return None
 
     async def missing(self, tasks: list[QueueItem]) -> list[QueueItem]:
-        """Which of these tasks do not stand in line."""
+        """Which of these tasks are not in the queue.
+
+        Raises:
+            QueueUnavailableError: Redis is unreachable.
+        """
         async with self._reachable():
             scores = await self._redis.zmscore(self._name, [str(task.task_id) for task in tasks])
         return [task for task, score in zip(tasks, scores, strict=True) if score is None]
 
     async def announce(self, task_id: UUID) -> None:
-        """Wake everybody who waits for this task; who does not hear it looks again within a second."""
+        """Wake every client that waits for this task; a process that does not hear it looks again within a second."""
         with contextlib.suppress(QueueUnavailableError):
             async with self._reachable():
                 await self._redis.publish(self._channels["finished"], str(task_id))
 
     async def ask_to_cancel(self, task_id: UUID) -> None:
-        """Tell the workers that this task is to end; who does not hear it learns it when it renews its leases."""
+        """Ask the workers to end this task; one that does not hear it learns of it when it renews its leases."""
         with contextlib.suppress(QueueUnavailableError):
             async with self._reachable():
                 await self._redis.publish(self._channels["cancel"], str(task_id))
 
     async def drop(self, task_id: UUID) -> None:
-        """Take a task out of the line; one that stays there does no harm, since nobody can claim it any more."""
+        """Take a task out of the queue; one that stays there does no harm, for it cannot be claimed any more."""
         with contextlib.suppress(QueueUnavailableError):
             async with self._reachable(), self._redis.pipeline(transaction=False) as pipe:
                 pipe.zrem(self._name, str(task_id))
@@ -178,21 +183,21 @@ class Queue:
                 await pipe.execute()
 
     async def ping(self) -> None:
-        """Ask for nothing.
+        """Check that Redis answers.
 
         Raises:
-            QueueUnavailableError: no answer.
+            QueueUnavailableError: it does not.
         """
         async with self._reachable():
             await self._redis.ping()
 
     async def listen(self, channel: Channel, heard: Callable[[str], None], reconnected: Callable[[], None]) -> None:
-        """Call ``heard`` with the id of each task that ends, or is to be cancelled. Never ends; reconnects by itself.
+        """Call ``heard`` with the id of each task that ends, or is to end. Runs until cancelled; reconnects by itself.
 
         Args:
-            channel: which of the two.
-            heard: is given the text that was announced, which may be anything.
-            reconnected: called each time that listening begins, for what was missed before.
+            channel: ``finished`` or ``cancel``.
+            heard: is given the text that was announced, which may be any text.
+            reconnected: called each time that listening begins, because some announcements may have been missed.
         """
 
         async def note(listening: bool) -> None:
@@ -208,29 +213,31 @@ class Queue:
 
     @contextlib.asynccontextmanager
     async def _reachable(self) -> AsyncIterator[None]:
-        self._refuse_while_away()
+        self._refuse_during_outage()
         try:
+            # As many turns as connections: whoever has a turn gets a connection at once, and the time runs for the
+            # wait as well. Without turns redis-py would raise when its pool is empty.
             async with asyncio.timeout(ANSWER_S), self._turns:
-                self._refuse_while_away()  # somebody may have found out while we waited for our turn
+                self._refuse_during_outage()  # another call may have found the outage while this one waited
                 yield
-        except _AWAY as error:
-            self._away_until = time.monotonic() + AWAY_PAUSE_S
-            raise QueueUnavailableError(f"Redis cannot be asked: {str(error) or type(error).__name__}") from error
+        except UNREACHABLE as error:
+            self._unreachable_until_s = time.monotonic() + OUTAGE_PAUSE_S
+            raise QueueUnavailableError(f"Redis is unreachable: {str(error) or type(error).__name__}") from error
 
-    def _refuse_while_away(self) -> None:
-        if time.monotonic() < self._away_until:
-            raise QueueUnavailableError("Redis was away a moment ago")
+    def _refuse_during_outage(self) -> None:
+        if time.monotonic() < self._unreachable_until_s:
+            raise QueueUnavailableError("Redis was unreachable a moment ago")
 
 
 class QueueWorker(ArqWorker):
-    """arq's worker with our own loop: it takes an entry when it has a slot for it, and survives Redis' absence."""
+    """arq's worker with our own loop: it takes an entry when it has a slot for it, and survives an outage of Redis."""
 
     def __init__(self, url: str, name: str, run_task: Callable[[UUID], Awaitable[None]], *, slots: int) -> None:
         """
         Args:
             url: Redis' URL.
             name: prefix of our keys.
-            run_task: runs one task; every way in which a task can end is its business, so it should not raise.
+            run_task: runs one task. It handles every way in which a task can end, and so raises nothing.
             slots: tasks that run at the same time.
         """
         self._run_task = run_task
@@ -260,8 +267,8 @@ class QueueWorker(ArqWorker):
             try:
                 taken = await self._take()
                 pause = BACKOFF_S[0]
-            except _AWAY as error:
-                self._log.warning("redis away", reason=str(error) or type(error).__name__, retry_s=pause)
+            except UNREACHABLE as error:
+                self._log.warning("Redis is unreachable", reason=str(error) or type(error).__name__, retry_s=pause)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, BACKOFF_S[1])
             finally:
@@ -283,12 +290,15 @@ class QueueWorker(ArqWorker):
         """Fetch an entry and run what it names.
 
         Raises:
-            QueueEntryError: none of ours, or gone; the sweeper queues the task again if it still waits.
+            QueueEntryError: the entry is missing or invalid; the sweeper queues the task again if it still waits.
         """
+        # BZPOPMIN has given the id to this process alone, in ``_take``; the entry is read second. In between this
+        # process may die, and the entry may expire or be lost. Each leaves a task that waits and is not in the queue,
+        # which the sweeper finds.
         async with asyncio.timeout(ANSWER_S):
             data = await self.pool.getdel(job_key_prefix + job_id)
         if data is None:
-            raise QueueEntryError("the entry has gone")
+            raise QueueEntryError("the task has no entry")
         try:
             name, arguments, _, _, _ = deserialize_job_raw(data, deserializer=self.job_deserializer)
         except SerializationError as error:
@@ -318,8 +328,9 @@ class QueueWorker(ArqWorker):
             await self.run_job(_job_id(name), score)
         except QueueEntryError as error:
             self._log.error("queue entry dropped", entry=repr(name[:80]), reason=str(error))
-        except _AWAY as error:  # before the task ran: the sweeper queues it again
-            self._log.warning("redis away", reason=str(error) or type(error).__name__, entry=repr(name[:80]))
+        except UNREACHABLE as error:  # before the task ran: the sweeper queues it again
+            reason = str(error) or type(error).__name__
+            self._log.warning("Redis is unreachable", reason=reason, entry=repr(name[:80]))
 
     async def _run(self, _: dict[Any, Any], task_id: str) -> None:
         await self._run_task(UUID(task_id))
@@ -334,8 +345,9 @@ def _pages(tasks: Iterable[QueueItem], size: int) -> Iterator[list[QueueItem]]:
 class _Connections(ConnectionPool):
     """Hands out connections without asking the event loop first whether something can be read from them.
 
-    redis-py asks before every command, to find connections that the server has closed meanwhile. That costs as much as
-    a command; here a command that meets such a connection is simply sent again on a new one. Each of ours may be.
+    redis-py asks before every command, to find connections that the server has closed. That takes as long as a command.
+    Here a command that meets such a connection is sent again on a new one. Each of ours may be sent twice: what a lost
+    answer has taken out of the queue, the sweeper puts back.
     """
 
     async def ensure_connection(self, connection: AbstractConnection) -> None:
@@ -348,7 +360,7 @@ def _job_id(name: bytes) -> str:
     except ValueError:
         job_id = ""
     if job_id.encode() != name:
-        raise QueueEntryError("not a task's id")
+        raise QueueEntryError("its name is not a task's id")
     return job_id
 
 
@@ -366,6 +378,6 @@ def _client(url: str, timeout_s: float | None, *, connections: int) -> ArqRedis:
 
 
 async def _close(client: ArqRedis) -> None:
-    with contextlib.suppress(*_AWAY):
+    with contextlib.suppress(*UNREACHABLE):
         await client.aclose()
         await client.connection_pool.disconnect()

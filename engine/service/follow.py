@@ -15,7 +15,7 @@ from engine.model.errors import EngineError, StoreUnavailableError
 from engine.model.principal import Principal
 from engine.model.status import Status
 from engine.model.task import StoredTask
-from engine.queue.events import LAST_NUMBER, READ_AT_ONCE, Arrived, Event, EventId, EventReader
+from engine.queue.events import LAST_NUMBER, READ_AT_ONCE, Event, EventId, EventReader, ReceivedEvent
 from engine.service.service import Service
 from engine.service.waiting import Waiters
 
@@ -131,7 +131,7 @@ class Followers:
             self._news.waiting(task.task_id) as news,
         ):
             if not task.status.final:
-                await self._reader.say_followed(key, just_come=True)
+                await self._reader.announce_follower(key, is_new=True)
                 waiter.ended.set()  # it may have changed before we could hear of it
             while True:
                 if waiter.ended.is_set() or view.age_s >= self._look_s():
@@ -149,7 +149,7 @@ class Followers:
                 if said.is_over() or answered != self._reader.questions:
                     said.restart()
                     answered = self._reader.questions
-                    await self._reader.say_followed(key, just_come=False)
+                    await self._reader.announce_follower(key, is_new=False)
                 if heard:  # of something that is no event: its status has changed
                     waiter.ended.set()
                     continue
@@ -202,7 +202,7 @@ class Course:
             self._started = after.attempt
             self._queued = after.attempt if not after.attempt or after.number == LAST_NUMBER else None
 
-    def pass_event(self, arrived: Arrived) -> Iterator[Told]:
+    def pass_event(self, arrived: ReceivedEvent) -> Iterator[Told]:
         """On to a live event."""
         if arrived.event_id.attempt > self._started:
             yield self._start(arrived.event_id.attempt)

@@ -61,4 +61,4 @@ class Announcer:
         item = QueueItem(claim.task_id, claim.tenant, claim.request.priority, had_turn)
         with contextlib.suppress(QueueUnavailableError):  # then the sweeper does it
             await self._queue.put([item])
-        await self._events.say_changed(claim.task_id)
+        await self._events.announce_change(claim.task_id)

@@ -89,7 +89,7 @@ class Sweeper:
         if again := [task for task in lost if task.status is Status.QUEUED]:
             await self._queue.put(_item(task) for task in again)
             for task in again:
-                await self._events.say_changed(task.task_id)
+                await self._events.announce_change(task.task_id)
 
     async def _sweep_overdue(self) -> None:
         """Put in line what should stand there and does not: the oldest first, then some of all others in turn."""

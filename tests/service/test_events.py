@@ -20,7 +20,7 @@ import redis
 from engine.api.routes import events as event_routes
 from engine.config.load import load_settings
 from engine.dev.embedded import Embedded
-from engine.queue.events import KEPT_EVENTS, PIECES, AttemptEvents, Wire, parse_event_id
+from engine.queue.events import KEPT_EVENTS, MAX_PENDING, AttemptEvents, EventStreams, parse_event_id
 from engine.service.follow import Followers, TooManyFollowersError
 from engine.service.service import Service
 from tests.support.held import Held
@@ -544,7 +544,7 @@ def test_what_an_attempt_keeps_is_bounded(servers: Embedded) -> None:
     """A script that alternates between its streams a byte at a time: pieces are joined, and no byte is lost."""
 
     async def keep() -> tuple[int, dict[str, str], int]:
-        wire = Wire(str(servers.urls.redis), "bounded")
+        wire = EventStreams(str(servers.urls.redis), "bounded")
         events = AttemptEvents(wire, str(uuid4()), 1, lambda: True)
         for _ in range(20_000):
             events.on_output("stdout", b"o")
@@ -560,7 +560,7 @@ def test_what_an_attempt_keeps_is_bounded(servers: Embedded) -> None:
 
     kept, texts, entries = asyncio.run(keep())
     assert {"stdout": "o" * 20_000, "stderr": "e" * 20_000} == texts
-    assert kept <= PIECES + 2
+    assert kept <= MAX_PENDING + 2
     assert entries <= KEPT_EVENTS
 
 
@@ -568,7 +568,7 @@ def test_an_older_attempt_adds_nothing_to_a_newer_one(servers: Embedded) -> None
     """A worker that was frozen past its lease wakes and writes: Redis refuses, and it gives no trouble."""
 
     async def write() -> list[tuple[bytes, dict[bytes, bytes]]]:
-        wire, task_id = Wire(str(servers.urls.redis), "older"), str(uuid4())
+        wire, task_id = EventStreams(str(servers.urls.redis), "older"), str(uuid4())
         older, newer = (AttemptEvents(wire, task_id, attempt, lambda: True) for attempt in (1, 2))
         older.follow()
         for attempt, text in ((newer, b"new"), (older, b"old")):
