@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -50,6 +51,13 @@ class Progress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fraction: Annotated[float, Meta(ge=0, le=1)] | None = None
     """Of the whole; ``None`` when it does not know."""
     message: Annotated[str, Meta(max_length=200)] | None = None
+
+
+Stream = Literal["stdout", "stderr"]
+OnOutput = Callable[[Stream, bytes], None]
+"""Is given what a run prints, as far as it is kept, as it comes: bytes that nobody has looked at. Must not raise."""
+OnProgress = Callable[[Progress], None]
+"""Is given what a run reports of its progress. Must not raise."""
 
 
 class EgressRow(msgspec.Struct, frozen=True, kw_only=True):

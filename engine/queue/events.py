@@ -24,7 +24,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -35,7 +35,7 @@ from redis.exceptions import ResponseError
 from engine.model.task import Claim
 from engine.queue.channels import UNREACHABLE, close, hear
 from engine.telemetry.logs import get_logger
-from sandbox import Progress
+from sandbox import Progress, Stream
 
 CONNECT_TIMEOUT_S = 1.0
 COMMAND_TIMEOUT_S = 1.0
@@ -67,8 +67,6 @@ END_S = 0.5
 
 _TASK_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _EVENT_ID = re.compile(r"(\d{1,9})-(\d{1,9})")
-
-Stream = Literal["stdout", "stderr"]
 
 
 class Log(msgspec.Struct, frozen=True):

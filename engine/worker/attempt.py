@@ -14,12 +14,11 @@ from engine.queue.events import EventWriter
 from engine.store.claims import Claims
 from engine.telemetry.logs import get_logger
 from engine.worker.announce import Announcer
-from engine.worker.execute import OnOutput, OnProgress
 from engine.worker.failing import Retries
 from engine.worker.record import AttemptRecords
 from engine.worker.results import ResultWriter
 from engine.worker.running import Attempt, RunningAttempts
-from sandbox import Result, SandboxError
+from sandbox import OnOutput, OnProgress, Result, SandboxError
 
 CLAIM_PAUSE_S = 1.0
 

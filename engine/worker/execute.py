@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import Literal
+from collections.abc import Mapping
 
 from engine.config.scripts import ScriptError
 from engine.config.settings import Settings
@@ -15,10 +14,7 @@ from engine.store.files import Files
 from engine.telemetry.tracing import NO_TRACES, Traces
 from engine.worker.inputs import UnknownFileError, read_named_script, read_uploaded_files, result_without_inputs
 from engine.worker.request import build_request
-from sandbox import Pool, Progress, SandboxError, SplitPool
-
-OnOutput = Callable[[Literal["stdout", "stderr"], bytes], None]
-OnProgress = Callable[[Progress], None]
+from sandbox import OnOutput, OnProgress, Pool, SandboxError, SplitPool
 
 
 async def execute(

@@ -23,9 +23,9 @@ from sandbox.pool.ready_children import ReadyChildren
 from sandbox.pool.template import Template
 from sandbox.pool.zygotes import Zygotes
 from sandbox.probe import Host
-from sandbox.result import EgressRow, Isolation, Result, RunFacts
+from sandbox.result import EgressRow, Isolation, OnOutput, OnProgress, Result, RunFacts
 from sandbox.run.child_handle import ChildHandle
-from sandbox.run.pipes import OnOutput, OnProgress, build_message
+from sandbox.run.pipes import build_message
 from sandbox.run.watch import Watch
 
 REFILL_AFTER_S = 0.005

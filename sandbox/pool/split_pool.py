@@ -16,8 +16,7 @@ from sandbox.policy.policy import Limits, Policy
 from sandbox.pool.pool import Pool, PoolStats
 from sandbox.pool.template import Template
 from sandbox.probe import Host
-from sandbox.result import Isolation, Result
-from sandbox.run.pipes import OnOutput, OnProgress
+from sandbox.result import Isolation, OnOutput, OnProgress, Result
 
 
 class SplitPool:

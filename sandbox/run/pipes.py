@@ -12,12 +12,11 @@ import fcntl
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
-from typing import Literal
+from collections.abc import Mapping
 
 from sandbox.inside.child import INPUT, NARROWING, PROGRESS
 from sandbox.policy.policy import Limits
-from sandbox.result import ExitReason, Logs, Progress
+from sandbox.result import ExitReason, Logs, OnOutput, OnProgress, Progress, Stream
 from sandbox.run import response
 from sandbox.run.child_handle import ChildHandle
 from sandbox.run.ending import Ending
@@ -29,12 +28,6 @@ _BIG_PIPE_BYTES = 1 << 20
 _LARGE_RESPONSE_BYTES = 1 << 17
 _REPORTS_PAUSE_S = 0.1
 """How long a child waits that reports its progress faster than it may."""
-
-Stream = Literal["stdout", "stderr"]
-OnOutput = Callable[[Stream, bytes], None]
-"""Is given what a run prints, as far as it is kept, as it comes: bytes that nobody has looked at. Must not raise."""
-OnProgress = Callable[[Progress], None]
-"""Is given what a run reports of its progress. Must not raise."""
 
 
 def build_message(request: bytes, policy: Limits, limits: Limits, inputs: Mapping[str, bytes]) -> bytes:

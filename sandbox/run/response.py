@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import itertools
 import struct
-from collections.abc import Callable
 from typing import Literal
 
 import msgspec
 
 from sandbox.inside.child import MAX_PROGRESS_BYTES, PROGRESS
-from sandbox.result import Progress, RunError
+from sandbox.result import OnProgress, Progress, RunError
 
 MAX_DEPTH = 64
 MAX_ERROR_BYTES = 256 << 10
@@ -44,7 +43,7 @@ class Response(msgspec.Struct, frozen=True):
 class ProgressReader:
     """Takes reports of progress off the front of what one child writes, until its response begins."""
 
-    def __init__(self, on_progress: Callable[[Progress], None]) -> None:
+    def __init__(self, on_progress: OnProgress) -> None:
         self._on_progress = on_progress
         self._left = MAX_REPORTS
         self._allowance = float(REPORTS_AT_ONCE)

@@ -19,7 +19,7 @@ import asyncio
 from collections.abc import Callable
 
 from sandbox.policy.policy import Limits
-from sandbox.result import ExitReason, RunFacts, Usage
+from sandbox.result import ExitReason, OnOutput, OnProgress, RunFacts, Usage
 from sandbox.run import response
 from sandbox.run.calls import CallListener
 from sandbox.run.child_handle import ChildHandle, ExitFacts
@@ -27,7 +27,7 @@ from sandbox.run.decide import WITH_ERROR, decide, exit_code_of, signal_name
 from sandbox.run.ending import Ending
 from sandbox.run.events import Events
 from sandbox.run.harvest import Harvest, harvest, is_empty
-from sandbox.run.pipes import OnOutput, OnProgress, PrintPipes, RequestPipe, ResponsePipe
+from sandbox.run.pipes import PrintPipes, RequestPipe, ResponsePipe
 from sandbox.run.watchdog import Watchdog
 
 _MIB = 1 << 20
