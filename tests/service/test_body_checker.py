@@ -12,10 +12,16 @@ import pytest
 
 from engine.api.body.check import InvalidRequestError, check, check_batch
 from engine.api.body.checker import INLINE_BYTES, Checker, CheckerEndedError
-from tests.support.stack import task
 
 LARGE = json.dumps(
-    task(f"result = 1  # {'x' * (1000 << 10)}", labels={"a": "b"}, timeout_s=3, memory_mib=64, priority="low")
+    {
+        "task_type": "custom_script",
+        "parameters": {"script": "result = 1", "args": "x" * (2 << 20)},
+        "labels": {"a": "b"},
+        "timeout_s": 3,
+        "memory_mib": 64,
+        "priority": "low",
+    }
 ).encode()
 """More than any pipe or socket buffer holds."""
 
@@ -59,7 +65,7 @@ def test_process_that_dies_with_a_body_in_hand_is_named_and_started_again() -> N
             frozen = psutil.Process(process.pid)
             frozen.suspend()
             asked = asyncio.create_task(checker.check(LARGE))
-            while not process.stdin.transport.get_write_buffer_size():  # noqa: ASYNC110 a transport has no event for it
+            while not process.stdin.transport.get_write_buffer_size():  # noqa: ASYNC110  nothing signals it
                 await asyncio.sleep(0.01)
             frozen.kill()
             with pytest.raises(CheckerEndedError, match="checks large bodies"):
