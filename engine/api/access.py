@@ -1,46 +1,19 @@
-"""Which scope each call needs, and the one place where a key is asked for."""
+"""The one place where a key is asked for. Which scope a call needs stands on its route (``Call``)."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, MutableMapping
-from types import MappingProxyType
+from collections.abc import MutableMapping
 from typing import Any, cast
 
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
+from engine.api.call import PUBLIC, call_of
 from engine.api.problems import RETRY_AFTER_S, RequestError
 from engine.config.keys import ExpiredKeyError, Keys
 from engine.model.principal import ANYONE, Principal, Scope
 
-PUBLIC = "public"
-ANY_KEY = "any key"
-SCOPES: Mapping[str, Scope | str] = MappingProxyType(
-    {
-        "execute": Scope.SUBMIT,
-        "executeBatch": Scope.SUBMIT,
-        "uploadFile": Scope.SUBMIT,
-        "redeliverCallback": Scope.SUBMIT,
-        "listScripts": Scope.SUBMIT,
-        "getTask": Scope.READ,
-        "listTasks": Scope.READ,
-        "followTask": Scope.READ,
-        "getArtifact": Scope.READ,
-        "listCallbacks": Scope.READ,
-        "cancelTask": Scope.CANCEL,
-        "listPolicies": Scope.AUDIT,
-        "getPolicy": Scope.AUDIT,
-        "getHealth": Scope.AUDIT,
-        "getMetrics": Scope.METRICS,
-        "getMetricsTargets": Scope.METRICS,
-        "getOpenAPI": ANY_KEY,
-        "getDocs": ANY_KEY,
-        "getLiveness": PUBLIC,  # they say no more than yes or no, and whoever probes has no key
-        "getReadiness": PUBLIC,
-    }
-)
-"""Operation → what opens it. One that is not here is closed."""
 _ASK = {"WWW-Authenticate": 'Bearer realm="unityai"'}
 
 
@@ -65,7 +38,8 @@ class Access:
             RequestError: 401 without a key that holds, 403 with one that does not open this call, 429 when too many
                 requests of the tenant are open.
         """
-        needed = SCOPES.get(str(getattr(handler, "operation_id", "")))
+        said = call_of(handler)
+        needed = said.scope if said else None
         principal = ANYONE if self._keys is None or needed == PUBLIC else self._principal(connection, self._keys)
         connection.scope["principal"] = principal  # type: ignore[typeddict-unknown-key]  # the line of the log has it
         if isinstance(needed, Scope) and needed not in principal.scopes:

@@ -25,7 +25,9 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     exit_reason: Annotated[
         ExitReason | None, Meta(description="Why the last attempt ended: only what the supervisor can prove.")
     ] = None
-    result: Annotated[msgspec.Raw, Meta(description="The answer: any JSON.")] = NULL
+    result: Annotated[msgspec.Raw, Meta(description="The answer: any JSON.")] = msgspec.field(
+        default_factory=lambda: NULL
+    )
     error: Annotated[
         RunError | None, Meta(description="The exception that the handler or script raised, in sandbox paths.")
     ] = None

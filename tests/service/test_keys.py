@@ -19,12 +19,14 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from litestar import Request
+from litestar import Request, get
 
-from engine.api.access import ANY_KEY, PUBLIC, SCOPES, Access, leave
+from engine.api.access import Access, leave
+from engine.api.call import ANY_KEY, PUBLIC, call_of
 from engine.api.problems import RequestError
 from engine.api.routes.requests import BigBodies
 from engine.api.routes.system import ROUTES
+from engine.api.routes.tasks import get_task
 from engine.api.server.serve import CONNECTIONS
 from engine.config.keys import Keys, KeysError, NewKey, add_key, make_key, read_keys, remove_key
 from engine.model.principal import Principal, Quotas, Scope
@@ -96,9 +98,47 @@ def calls() -> dict[str, tuple[str, str]]:
 CALLS = calls()
 
 
+SCOPES: dict[str, Scope | str] = {
+    "execute": Scope.SUBMIT,
+    "executeBatch": Scope.SUBMIT,
+    "uploadFile": Scope.SUBMIT,
+    "redeliverCallback": Scope.SUBMIT,
+    "listScripts": Scope.SUBMIT,
+    "getTask": Scope.READ,
+    "listTasks": Scope.READ,
+    "followTask": Scope.READ,
+    "getArtifact": Scope.READ,
+    "listCallbacks": Scope.READ,
+    "cancelTask": Scope.CANCEL,
+    "listPolicies": Scope.AUDIT,
+    "getPolicy": Scope.AUDIT,
+    "getHealth": Scope.AUDIT,
+    "getMetrics": Scope.METRICS,
+    "getMetricsTargets": Scope.METRICS,
+    "getOpenAPI": ANY_KEY,
+    "getDocs": ANY_KEY,
+    "getLiveness": PUBLIC,  # they say no more than yes or no, and a probe has no key
+    "getReadiness": PUBLIC,
+}
+"""What must open each call, written down a second time: whoever changes it on a route changes it here, too."""
+
+
 def test_every_route_has_its_scope() -> None:
-    """API-01: no more and no fewer; a new route is closed until somebody says who may call it."""
-    assert SCOPES.keys() == CALLS.keys()
+    """API-01: no more and no fewer routes, and each opened by what is written here."""
+    found = {str(route.operation_id): call_of(route) for route in ROUTES}
+    assert SCOPES == {name: said.scope if said else None for name, said in found.items()}
+
+
+def test_route_that_says_nothing_is_closed() -> None:
+    """A new route answers nobody until it says which scope opens it."""
+
+    @get("/new", operation_id="getNew")
+    async def get_new() -> None: ...
+
+    connection = cast(Any, SimpleNamespace(scope={}, headers=None))
+    with pytest.raises(RequestError) as refused:
+        Access(None, 1).guard(connection, get_new)
+    assert 403 == refused.value.status
 
 
 def test_service_has_no_other_routes(held: Held) -> None:
@@ -261,11 +301,10 @@ def test_quota_of_a_key_is_429(held: Held) -> None:
 def test_open_requests_of_a_tenant_are_half_of_all() -> None:
     """Those that wait long leave connections to others: one more is 429, another tenant's is not, an end makes room."""
     access = Access(cast(Keys, Finds()), most_of_one=2)
-    handler = cast(Any, SimpleNamespace(operation_id="getTask"))
 
     def ask(tenant: str) -> dict[str, Any]:
         scope: dict[str, Any] = {"type": "http", "headers": [(b"x-api-key", tenant.encode())]}
-        access.guard(Request(cast(Any, scope)), handler)
+        access.guard(Request(cast(Any, scope)), get_task)
         return scope
 
     first, _ = ask("a"), ask("a")

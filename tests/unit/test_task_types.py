@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.api.docs.openapi import EXAMPLES
+from engine.api.docs.examples import EXAMPLES
 from engine.model.status import TASK_TYPES
 from handlers.entry import HANDLERS
 from handlers.parameters.registry import PARAMETERS

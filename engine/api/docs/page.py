@@ -54,7 +54,8 @@ def _call(method: str, path: str, operation: dict[str, Any]) -> str:
         about = f"{_text(answer['description'])} {_content(answer.get('content', {}))}"
         rows.append(f"<tr><td>{_text(status)}</td><td>{about}</td></tr>")
     title = f'<span class="method">{_text(method.upper())}</span> <code>{_text(path)}</code>'
-    return f"<h3>{title}</h3><p>{_text(operation['summary'])}</p><table>{''.join(rows)}</table>"
+    texts = (operation["summary"], *operation["description"].split("\n\n"))
+    return f"<h3>{title}</h3>{''.join(f'<p>{_text(text)}</p>' for text in texts)}<table>{''.join(rows)}</table>"
 
 
 def _content(content: dict[str, Any]) -> str:

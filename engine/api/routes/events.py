@@ -14,12 +14,14 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import msgspec
-from litestar import Request, Response, get
+from litestar import Response, get
 from litestar.response import ServerSentEventMessage
 
+from engine.api.call import Answer, call, in_header
 from engine.api.problems import RequestError, make_problem
-from engine.api.routes.requests import State, principal_of, task_id_of
+from engine.api.routes.requests import TASK_ID, ApiRequest, State, principal_of, task_id_of
 from engine.model.answers import task_answer
+from engine.model.principal import Scope
 from engine.queue.events import EventId, Log, parse_event_id
 from engine.service.follow import BrokenOff, Ended, Gap, NewStatus, Told
 from engine.telemetry.logs import get_logger
@@ -33,19 +35,43 @@ _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"x-accel-buffering", b"no"),  # nginx would hold events back
 ]
+LAST_EVENT_ID = in_header(
+    "Last-Event-ID",
+    "Id of the last event that the client has. The stream goes on after that event.",
+    pattern=r"^(end|[0-9]{1,9}-[0-9]{1,9})?$",
+)
 _HEARTBEAT = ServerSentEventMessage(data=None, comment="nothing new").encode()
 _NAMES: dict[type, str] = {NewStatus: "status", Log: "log", Progress: "progress", Gap: "gap"}
 
-Connection = Request[Any, Any, Any]
 Message = MutableMapping[str, Any]
 Follow = AsyncGenerator[Told | None, None]
 Send = Callable[[Message], Awaitable[None]]
 Receive = Callable[[], Awaitable[Message]]
 
 
-@get("/task/{task_id:str}/events", operation_id="followTask")
-async def follow_task(request: Connection, task_id: str) -> Response[Any]:
-    """What happens to a task, as server-sent events, to its end."""
+@get(
+    "/task/{task_id:str}/events",
+    operation_id="followTask",
+    opt=call(
+        Scope.READ,
+        parameters=(TASK_ID, LAST_EVENT_ID),
+        answers={
+            200: Answer(
+                "Server-sent events. `status` {status, attempt}: where the task stands. `log` {stream, text}: what it "
+                "prints, as it prints it. `progress` {fraction, message}: what it reports. `gap` {missing}: how many "
+                "`log` and `progress` events were lost. The last event is `result`, the task as `GET /task/{task_id}` "
+                "answers it, or `error`, a problem document. After an `error` with a `retry`, connect again with the "
+                "id of the last event.",
+                media_type="text/event-stream",
+                schema={"type": "string"},
+            ),
+            204: Answer("The client has seen the end: it sent `Last-Event-ID: end`."),
+        },
+        problems=(400, 404, 503),
+    ),
+)
+async def follow_task(request: ApiRequest, task_id: str) -> Response[Any]:
+    """Follow a task to its end, as server-sent events."""
     state: State = request.app.state.parts
     principal, key = principal_of(request), task_id_of(task_id)
     request.scope["task_id"] = str(key) if key else None  # type: ignore[typeddict-unknown-key]  # for the log line

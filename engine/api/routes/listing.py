@@ -6,11 +6,12 @@ import base64
 import binascii
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
 
+from engine.api.call import Parameter, in_query
 from engine.api.problems import RequestError
 from engine.model.status import TASK_TYPES, Status
 from engine.model.task import ListedTask, TaskFilter
@@ -30,7 +31,7 @@ def parse_wanted(given: Sequence[tuple[str, str]]) -> TaskFilter:
     for name, text in given:
         if name not in _PARAMETERS:
             raise RequestError(400, f"no such parameter; there are: {', '.join(_PARAMETERS)}", path=name)
-        field, read, may_repeat = _PARAMETERS[name]
+        field, read, _, may_repeat = _PARAMETERS[name]
         if field in wanted and not may_repeat:
             raise RequestError(400, "given twice", path=name)
         try:
@@ -100,14 +101,64 @@ def _task_type(text: str) -> str:
     return found
 
 
-_PARAMETERS: dict[str, tuple[str, Callable[[str], Any], bool]] = {
-    "status": ("statuses", _one_of([status.value for status in Status]), True),
-    "task_type": ("task_type", _task_type, False),
-    "exit_reason": ("exit_reasons", _one_of([reason.value for reason in ExitReason]), True),
-    "label": ("labels", _label, True),
-    "created_after": ("created_after", _time, False),
-    "created_before": ("created_before", _time, False),
-    "limit": ("limit", _limit, False),
-    "cursor": ("before", _cursor, False),
+class ListParameter(NamedTuple):
+    """A parameter of ``GET /tasks``."""
+
+    field: str
+    """Of ``TaskFilter``."""
+    read: Callable[[str], Any]
+    described: Parameter
+    may_repeat: bool = False
+
+
+def _texts(name: str, description: str, **schema: Any) -> Parameter:
+    return in_query(name, description, type="string", **schema)
+
+
+_STATUSES = [status.value for status in Status]
+_EXIT_REASONS = [reason.value for reason in ExitReason]
+_PARAMETERS: dict[str, ListParameter] = {
+    "status": ListParameter(
+        "statuses",
+        _one_of(_STATUSES),
+        _texts("status", "Only tasks with one of these statuses.", repeats=True, enum=_STATUSES),
+        may_repeat=True,
+    ),
+    "task_type": ListParameter(
+        "task_type", _task_type, _texts("task_type", "Only tasks of this type.", enum=list(TASK_TYPES))
+    ),
+    "exit_reason": ListParameter(
+        "exit_reasons",
+        _one_of(_EXIT_REASONS),
+        _texts("exit_reason", "Only tasks with one of these exit reasons.", repeats=True, enum=_EXIT_REASONS),
+        may_repeat=True,
+    ),
+    "label": ListParameter(
+        "labels",
+        _label,
+        _texts(
+            "label", "Only tasks that have all of these labels, each as NAME:VALUE.", repeats=True, pattern="^[^:]+:"
+        ),
+        may_repeat=True,
+    ),
+    "created_after": ListParameter(
+        "created_after",
+        _time,
+        _texts("created_after", "Only tasks accepted at this time or later.", format="date-time"),
+    ),
+    "created_before": ListParameter(
+        "created_before", _time, _texts("created_before", "Only tasks accepted before this time.", format="date-time")
+    ),
+    "limit": ListParameter(
+        "limit",
+        _limit,
+        in_query("limit", "Most tasks on a page.", type="integer", minimum=1, maximum=MAX_LIMIT, default=50),
+    ),
+    "cursor": ListParameter(
+        "before",
+        _cursor,
+        _texts("cursor", "`next_cursor` of the page before: this page begins after it.", pattern="^[A-Za-z0-9_-]+$"),
+    ),
 }
-"""Parameter → field of ``TaskFilter``, what reads it, whether it may be given several times."""
+LIST_PARAMETERS = tuple(parameter.described for parameter in _PARAMETERS.values())
+"""As the OpenAPI document has them."""

@@ -15,6 +15,7 @@ from litestar import MediaType, Request, Response
 from litestar.exceptions import InternalServerException
 
 from engine.api.body.checker import INLINE_BYTES, Checker
+from engine.api.call import in_path, in_query
 from engine.api.problems import RequestError
 from engine.model.answers import task_answer
 from engine.model.principal import Principal
@@ -23,8 +24,15 @@ from engine.service.follow import Followers
 from engine.service.service import MAX_WAIT_S, Service
 
 BODY_TIMEOUT_S = 120.0
+TASK_ID = in_path("task_id", "The task's id, as the service gave it.", format="uuid")
+WAIT = in_query(
+    "wait",
+    f"Seconds to wait for the end of the task; more than {MAX_WAIT_S:g} counts as {MAX_WAIT_S:g}.",
+    type="number",
+    minimum=0,
+) | {"example": 10}
 
-Connection = Request[Any, Any, Any]
+ApiRequest = Request[Any, Any, Any]
 Answer = msgspec.Struct | tuple[msgspec.Struct, ...]
 
 
@@ -59,7 +67,7 @@ class State(msgspec.Struct, frozen=True):
     docs: bytes
 
 
-def principal_of(request: Connection) -> Principal:
+def principal_of(request: ApiRequest) -> Principal:
     found: Principal = request.scope["principal"]  # type: ignore[typeddict-item]  # the Shell puts it there
     return found
 
@@ -81,7 +89,7 @@ def task_id_of(text: str) -> UUID | None:
     return task_id if str(task_id) == text else None
 
 
-def wait_s_of(request: Connection) -> float:
+def wait_s_of(request: ApiRequest) -> float:
     given = request.query_params.getall("wait", [])
     if not given:
         return 0.0
@@ -94,7 +102,7 @@ def wait_s_of(request: Connection) -> float:
     return min(wait_s, MAX_WAIT_S)
 
 
-def check_content_type(request: Connection) -> None:
+def check_content_type(request: ApiRequest) -> None:
     media, options = request.content_type
     charset = options.get("charset", "utf-8").strip('"').lower()
     if media.lower() != "application/json" or charset not in ("utf-8", "utf8"):
@@ -103,13 +111,13 @@ def check_content_type(request: Connection) -> None:
         raise RequestError(415, "Send the body as it is, without Content-Encoding.")
 
 
-def room_for(request: Connection, state: State) -> contextlib.AbstractAsyncContextManager[None]:
+def room_for(request: ApiRequest, state: State) -> contextlib.AbstractAsyncContextManager[None]:
     length = request.headers.get("content-length", "")
     small = length.isdecimal() and int(length) <= INLINE_BYTES
     return contextlib.nullcontext() if small else state.big_bodies.place(principal_of(request).tenant)
 
 
-async def read_body(request: Connection) -> bytes:
+async def read_body(request: ApiRequest) -> bytes:
     async with arriving():
         return await request.body()
 

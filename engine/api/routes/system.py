@@ -12,8 +12,13 @@ from litestar import MediaType, Response, get, post
 from litestar.datastructures import UploadFile
 
 from engine.api.answers import (
+    FileAnswer,
+    HealthAnswer,
     Live,
+    MetricsTargets,
     PoliciesAnswer,
+    PolicyAnswer,
+    Ready,
     ScriptsAnswer,
     file_answer,
     health_answer,
@@ -21,10 +26,12 @@ from engine.api.answers import (
     ready_answer,
     targets_answer,
 )
+from engine.api.call import ANY_KEY, PUBLIC, Answer, call, in_path, in_query
+from engine.api.docs.examples import file_body
 from engine.api.problems import RequestError
 from engine.api.routes.events import EVENT_ROUTES
 from engine.api.routes.requests import (
-    Connection,
+    ApiRequest,
     State,
     answer_json,
     arriving,
@@ -33,17 +40,38 @@ from engine.api.routes.requests import (
 )
 from engine.api.routes.tasks import TASK_ROUTES
 from engine.config.scripts import describe_scripts
+from engine.model.principal import Scope
 from engine.service.service import Service
 from engine.telemetry.metrics import expose
 
 SPOOL_BYTES = 1 << 20
 _BYTES = "application/octet-stream"
 _MAX_FILE_NAME = 255
+FILE_NAME = in_query(
+    "name",
+    "A name for people, when the body is the file itself. The service never uses it as a path.",
+    type="string",
+    maxLength=_MAX_FILE_NAME,
+)
 
 
-@post("/files", operation_id="uploadFile", status_code=201)
-async def upload_file(request: Connection) -> Response[bytes]:
-    """Keep a file, which tasks then name by its id: the body as it is, or a multipart form with one file."""
+@post(
+    "/files",
+    operation_id="uploadFile",
+    status_code=201,
+    opt=call(
+        Scope.SUBMIT,
+        parameters=(FILE_NAME,),
+        body=file_body,
+        answers={201: Answer("The service keeps the file. Tasks name it by `file_id`.", FileAnswer)},
+        problems=(400, 408, 413, 503),
+    ),
+)
+async def upload_file(request: ApiRequest) -> Response[bytes]:
+    """Upload a file for tasks to read.
+
+    The body is the file as it is, or a multipart form with exactly one file.
+    """
     state: State = request.app.state.parts
     async with _uploaded(request) as upload, room_for(request, state):
         content = await asyncio.to_thread(upload.file.read)
@@ -51,24 +79,41 @@ async def upload_file(request: Connection) -> Response[bytes]:
     return answer_json(file_answer(kept), status=201)
 
 
-@get("/scripts", operation_id="listScripts")
-async def list_scripts(request: Connection) -> Response[bytes]:
-    """The named scripts: what each does, what its args may be, and its hash."""
+@get(
+    "/scripts",
+    operation_id="listScripts",
+    opt=call(Scope.SUBMIT, answers={200: Answer("The scripts.", ScriptsAnswer)}),
+)
+async def list_scripts(request: ApiRequest) -> Response[bytes]:
+    """List the named scripts: what each does, its arguments, and the SHA-256 of its file."""
     service: Service = request.app.state.parts.service
     return answer_json(ScriptsAnswer(scripts=tuple(describe_scripts(service.settings.scripts_dir))))
 
 
-@get("/policies", operation_id="listPolicies")
-async def list_policies(request: Connection) -> Response[bytes]:
-    """Every policy that tasks can run under."""
+@get(
+    "/policies",
+    operation_id="listPolicies",
+    opt=call(Scope.AUDIT, answers={200: Answer("The policies.", PoliciesAnswer)}),
+)
+async def list_policies(request: ApiRequest) -> Response[bytes]:
+    """List the policies that tasks can run under."""
     service: Service = request.app.state.parts.service
     files = [file for policy in service.policies.all if (file := service.policies.file(policy.name))]
     return answer_json(PoliciesAnswer(policies=tuple(policy_answer(file, service.settings) for file in files)))
 
 
-@get("/policies/{name:str}", operation_id="getPolicy")
-async def get_policy(request: Connection, name: str) -> Response[bytes]:
-    """One policy, with its digest, what is in force of it here, and the grant in plain words."""
+@get(
+    "/policies/{name:str}",
+    operation_id="getPolicy",
+    opt=call(
+        Scope.AUDIT,
+        parameters=(in_path("name", "Name of the policy."),),
+        answers={200: Answer("The policy.", PolicyAnswer)},
+        problems=(404,),
+    ),
+)
+async def get_policy(request: ApiRequest, name: str) -> Response[bytes]:
+    """Get a policy: the whole file, its digest, the limits in force here, and the grant in plain words."""
     service: Service = request.app.state.parts.service
     file = service.policies.file(name)
     if file is None:
@@ -76,51 +121,91 @@ async def get_policy(request: Connection, name: str) -> Response[bytes]:
     return answer_json(policy_answer(file, service.settings))
 
 
-@get("/health", operation_id="getHealth")
-async def get_health(request: Connection) -> Response[bytes]:
-    """How the service and everything that it needs is; 503 when tasks are not accepted."""
+@get(
+    "/health",
+    operation_id="getHealth",
+    opt=call(
+        Scope.AUDIT,
+        answers={
+            200: Answer("The service accepts tasks. `status` is ok or degraded.", HealthAnswer),
+            503: Answer("The service does not accept tasks. `reasons` says why.", HealthAnswer),
+        },
+    ),
+)
+async def get_health(request: ApiRequest) -> Response[bytes]:
+    """Get the health of the service, of its dependencies and of each worker."""
     health = await request.app.state.parts.service.health()
     return answer_json(health_answer(health), status=200 if health.accepts else 503)
 
 
-@get("/health/live", operation_id="getLiveness")
+@get(
+    "/health/live",
+    operation_id="getLiveness",
+    opt=call(PUBLIC, answers={200: Answer("The process answers.", Live)}),
+)
 async def get_live() -> Response[bytes]:
-    """This process answers."""
+    """Say that this process answers. For the probes of containers."""
     return answer_json(Live())
 
 
-@get("/health/ready", operation_id="getReadiness")
-async def get_ready(request: Connection) -> Response[bytes]:
-    """Tasks are accepted here and at least one worker runs them; else 503 and why."""
+@get(
+    "/health/ready",
+    operation_id="getReadiness",
+    opt=call(
+        PUBLIC,
+        answers={
+            200: Answer("The service accepts and runs tasks.", Ready),
+            503: Answer("The service does not accept tasks, or no worker runs them. `reasons` says why.", Ready),
+        },
+    ),
+)
+async def get_ready(request: ApiRequest) -> Response[bytes]:
+    """Say whether the service accepts tasks and at least one worker runs them. For load balancers."""
     health = await request.app.state.parts.service.health()
     return answer_json(ready_answer(health), status=200 if health.serves else 503)
 
 
-@get("/metrics", operation_id="getMetrics")
-async def get_metrics(request: Connection) -> Response[bytes]:
-    """What this process counts, and the queue, for Prometheus."""
+@get(
+    "/metrics",
+    operation_id="getMetrics",
+    opt=call(Scope.METRICS, answers={200: Answer("The metrics, in Prometheus' text format.", media_type="text/plain")}),
+)
+async def get_metrics(request: ApiRequest) -> Response[bytes]:
+    """Get the metrics of this process and of the queue, for Prometheus."""
     service: Service = request.app.state.parts.service
     await service.health()  # its gauges tell of now
     exposition = expose(service.metrics.registry, request.headers.get("accept", ""))
     return Response(exposition.text, headers={"Content-Type": exposition.media_type})
 
 
-@get("/metrics/targets", operation_id="getMetricsTargets")
-async def get_metrics_targets(request: Connection) -> Response[bytes]:
-    """Where the workers serve theirs, for Prometheus' `http_sd_configs`."""
+@get(
+    "/metrics/targets",
+    operation_id="getMetricsTargets",
+    opt=call(Scope.METRICS, answers={200: Answer("The targets.", tuple[MetricsTargets, ...])}),
+)
+async def get_metrics_targets(request: ApiRequest) -> Response[bytes]:
+    """List the addresses where the workers serve their metrics, for Prometheus' `http_sd_configs`."""
     health = await request.app.state.parts.service.health()
     return answer_json(targets_answer(health))
 
 
-@get("/openapi.json", operation_id="getOpenAPI")
-async def get_openapi(request: Connection) -> Response[bytes]:
-    """This interface as an OpenAPI document."""
+@get(
+    "/openapi.json",
+    operation_id="getOpenAPI",
+    opt=call(ANY_KEY, answers={200: Answer("The document.", media_type="application/json")}),
+)
+async def get_openapi(request: ApiRequest) -> Response[bytes]:
+    """Get this interface as an OpenAPI document."""
     return Response(request.app.state.parts.openapi, media_type=MediaType.JSON)
 
 
-@get("/docs", operation_id="getDocs")
-async def get_docs(request: Connection) -> Response[bytes]:
-    """This interface as a page."""
+@get(
+    "/docs",
+    operation_id="getDocs",
+    opt=call(ANY_KEY, answers={200: Answer("The page.", media_type="text/html")}),
+)
+async def get_docs(request: ApiRequest) -> Response[bytes]:
+    """Read this interface as a page."""
     return Response(request.app.state.parts.docs, media_type=MediaType.HTML)
 
 
@@ -151,7 +236,7 @@ class Upload(NamedTuple):
 
 
 @contextlib.asynccontextmanager
-async def _uploaded(request: Connection) -> AsyncIterator[Upload]:
+async def _uploaded(request: ApiRequest) -> AsyncIterator[Upload]:
     """The file in a request."""
     media_type, _ = request.content_type
     if media_type == "multipart/form-data":

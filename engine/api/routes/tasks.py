@@ -12,11 +12,15 @@ from litestar.response import Stream
 
 from engine.api.answers import CALLBACK_STATES, CallbacksAnswer, OwedCallbackAnswer, TasksAnswer
 from engine.api.body.check import IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_RULE
+from engine.api.call import Answer, call, in_header, in_path, in_query
+from engine.api.docs.examples import batch_body, execute_body
 from engine.api.problems import RequestError
 from engine.api.routes.batch import BatchAnswer, batch_item
-from engine.api.routes.listing import next_cursor, parse_wanted
+from engine.api.routes.listing import LIST_PARAMETERS, next_cursor, parse_wanted
 from engine.api.routes.requests import (
-    Connection,
+    TASK_ID,
+    WAIT,
+    ApiRequest,
     State,
     answer_json,
     answer_task,
@@ -27,17 +31,47 @@ from engine.api.routes.requests import (
     task_id_of,
     wait_s_of,
 )
+from engine.model.answers import Task
+from engine.model.callback import Callback
+from engine.model.principal import Scope
 from engine.model.request import SubmitRequest
 from engine.model.task import AcceptedTask, StoredTask
 from engine.service.service import Service
 from engine.service.waiting import Waiter
 
 MAX_CALLBACKS = 500
+IDEMPOTENCY_KEY_HEADER = in_header(
+    "Idempotency-Key",
+    "The same request with the same key gives the same task again, as long as the service keeps that task. Another "
+    "request with the same key is refused with 409.",
+    pattern="^[!-~]{1,255}$",
+)
+ARTIFACT_NAME = in_path("name", "Name of the file, as `artifacts` in the task's answer lists it.")
+CALLBACK_STATE = in_query("state", "Which callbacks.", type="string", enum=list(CALLBACK_STATES), default="dead")
+LOCATION = {"Location": {"description": "Path of the task.", "schema": {"type": "string"}}}
 
 
-@post("/execute", operation_id="execute", status_code=202)
-async def execute(request: Connection) -> Response[bytes]:
-    """Accept a task."""
+@post(
+    "/execute",
+    operation_id="execute",
+    status_code=202,
+    opt=call(
+        Scope.SUBMIT,
+        parameters=(WAIT, IDEMPOTENCY_KEY_HEADER),
+        body=execute_body,
+        answers={
+            200: Answer("The final task: it ended within `wait`, or before, under the same Idempotency-Key.", Task),
+            202: Answer("The service has stored the task and will run it.", Task, headers=LOCATION),
+        },
+        problems=(400, 408, 409, 413, 415, 503),
+    ),
+)
+async def execute(request: ApiRequest) -> Response[bytes]:
+    """Submit a task.
+
+    With `wait` the call answers when the task ends, or after that many seconds. An answer of 202 is a promise: the
+    task survives the loss of any process of the service.
+    """
     state: State = request.app.state.parts
     wait_s = wait_s_of(request)
     check_content_type(request)
@@ -49,9 +83,23 @@ async def execute(request: Connection) -> Response[bytes]:
     return answer_task(task, status=200 if task.status.final else 202, headers=headers)
 
 
-@post("/execute/batch", operation_id="executeBatch", status_code=200)
-async def execute_batch(request: Connection) -> Response[bytes]:
-    """Accept up to 1,000 tasks, each for itself: one answer each, in their order."""
+@post(
+    "/execute/batch",
+    operation_id="executeBatch",
+    status_code=200,
+    opt=call(
+        Scope.SUBMIT,
+        body=batch_body,
+        answers={200: Answer("One answer for each task, in the order of the request.", BatchAnswer)},
+        problems=(400, 408, 413, 415, 503),
+    ),
+)
+async def execute_batch(request: ApiRequest) -> Response[bytes]:
+    """Submit up to 1,000 tasks.
+
+    The service accepts or refuses each task by itself. `status` in each answer is the status that `POST /execute`
+    would have given.
+    """
     state: State = request.app.state.parts
     check_content_type(request)
     async with room_for(request, state):
@@ -63,9 +111,21 @@ async def execute_batch(request: Connection) -> Response[bytes]:
     return answer_json(BatchAnswer(tasks=tuple(batch_item(item) for item in items)))
 
 
-@get("/tasks", operation_id="listTasks")
-async def list_tasks(request: Connection) -> Response[bytes]:
-    """The tenant's tasks, the newest first, without what they answered."""
+@get(
+    "/tasks",
+    operation_id="listTasks",
+    opt=call(
+        Scope.READ,
+        parameters=LIST_PARAMETERS,
+        answers={200: Answer("A page of the list.", TasksAnswer)},
+        problems=(400, 503),
+    ),
+)
+async def list_tasks(request: ApiRequest) -> Response[bytes]:
+    """List the tenant's tasks, the newest first.
+
+    The list leaves out results, logs and usage; `GET /task/{task_id}` has them.
+    """
     service: Service = request.app.state.parts.service
     wanted = parse_wanted(list(request.query_params.multi_items()))
     found = await service.list_tasks(principal_of(request), wanted)
@@ -73,9 +133,21 @@ async def list_tasks(request: Connection) -> Response[bytes]:
     return answer_json(TasksAnswer(tasks=tuple(found), next_cursor=cursor))
 
 
-@get("/task/{task_id:str}", operation_id="getTask")
-async def get_task(request: Connection, task_id: str) -> Response[bytes]:
-    """A task as it stands."""
+@get(
+    "/task/{task_id:str}",
+    operation_id="getTask",
+    opt=call(
+        Scope.READ,
+        parameters=(TASK_ID, WAIT),
+        answers={200: Answer("The task.", Task)},
+        problems=(400, 404, 503),
+    ),
+)
+async def get_task(request: ApiRequest, task_id: str) -> Response[bytes]:
+    """Get a task: its status and, once it has ended, its result.
+
+    With `wait` the call answers when the task ends, or after that many seconds with the task as it is then.
+    """
     state: State = request.app.state.parts
     wait_s = wait_s_of(request)
     key = task_id_of(task_id)
@@ -86,9 +158,25 @@ async def get_task(request: Connection, task_id: str) -> Response[bytes]:
     return answer_task(task)
 
 
-@delete("/task/{task_id:str}", operation_id="cancelTask", status_code=200)
-async def cancel_task(request: Connection, task_id: str) -> Response[bytes]:
-    """Cancel a task: 200 and the task as it ended, or 202 while its worker is ending it."""
+@delete(
+    "/task/{task_id:str}",
+    operation_id="cancelTask",
+    status_code=200,
+    opt=call(
+        Scope.CANCEL,
+        parameters=(TASK_ID, WAIT),
+        answers={
+            200: Answer("The final task. One that had ended before stays as it was.", Task),
+            202: Answer("The task still runs; its worker is stopping it.", Task),
+        },
+        problems=(400, 404, 503),
+    ),
+)
+async def cancel_task(request: ApiRequest, task_id: str) -> Response[bytes]:
+    """Cancel a task.
+
+    A queued task ends at once. The worker of a running task stops it within a second; `wait` waits for that.
+    """
     state: State = request.app.state.parts
     wait_s = wait_s_of(request)
     key = task_id_of(task_id)
@@ -99,9 +187,21 @@ async def cancel_task(request: Connection, task_id: str) -> Response[bytes]:
     return answer_task(task, status=200 if task.status.final else 202)
 
 
-@get("/task/{task_id:str}/artifacts/{name:str}", operation_id="getArtifact")
-async def get_artifact(request: Connection, task_id: str, name: str) -> Response[Any]:
-    """A file that a task left behind, sent as it is read."""
+@get(
+    "/task/{task_id:str}/artifacts/{name:str}",
+    operation_id="getArtifact",
+    opt=call(
+        Scope.READ,
+        parameters=(TASK_ID, ARTIFACT_NAME),
+        answers={
+            200: Answer("The bytes of the file.", media_type="application/octet-stream"),
+            304: Answer("`If-None-Match` names the file that the task has."),
+        },
+        problems=(400, 404, 503),
+    ),
+)
+async def get_artifact(request: ApiRequest, task_id: str, name: str) -> Response[Any]:
+    """Download a file that a task wrote to `artifacts/`."""
     service: Service = request.app.state.parts.service
     key, principal = task_id_of(task_id), principal_of(request)
     artifact = await service.artifact(principal, key, name) if key and "\0" not in name else None
@@ -120,9 +220,18 @@ async def get_artifact(request: Connection, task_id: str, name: str) -> Response
     return Stream(parts, media_type="application/octet-stream", headers=headers)
 
 
-@get("/callbacks", operation_id="listCallbacks")
-async def list_callbacks(request: Connection) -> Response[bytes]:
-    """The newest callbacks in one state: those that are dead, unless another state is asked for."""
+@get(
+    "/callbacks",
+    operation_id="listCallbacks",
+    opt=call(
+        Scope.READ,
+        parameters=(CALLBACK_STATE,),
+        answers={200: Answer("At most 500 callbacks, the newest first.", CallbacksAnswer)},
+        problems=(400, 503),
+    ),
+)
+async def list_callbacks(request: ApiRequest) -> Response[bytes]:
+    """List the tenant's callbacks in one state: `dead` unless `state` names another."""
     state: State = request.app.state.parts
     wanted = request.query_params.get("state", "dead")
     if wanted not in CALLBACK_STATES:
@@ -132,9 +241,19 @@ async def list_callbacks(request: Connection) -> Response[bytes]:
     return answer_json(CallbacksAnswer(callbacks=owed))
 
 
-@post("/task/{task_id:str}/callback", operation_id="redeliverCallback", status_code=202)
-async def redeliver_callback(request: Connection, task_id: str) -> Response[bytes]:
-    """Owe the callback of a final task once more, whether it was delivered or given up."""
+@post(
+    "/task/{task_id:str}/callback",
+    operation_id="redeliverCallback",
+    status_code=202,
+    opt=call(
+        Scope.SUBMIT,
+        parameters=(TASK_ID,),
+        answers={202: Answer("The service will send the callback again.", Callback)},
+        problems=(404, 503),
+    ),
+)
+async def redeliver_callback(request: ApiRequest, task_id: str) -> Response[bytes]:
+    """Send the callback of a final task again, whether it was delivered or is dead."""
     state: State = request.app.state.parts
     key = task_id_of(task_id)
     callback = await state.service.redeliver(principal_of(request), key) if key else None
@@ -155,7 +274,7 @@ TASK_ROUTES = (
 )
 
 
-async def _accept(request: Connection, state: State, task_id: UUID) -> AcceptedTask:
+async def _accept(request: ApiRequest, state: State, task_id: UUID) -> AcceptedTask:
     """Read, check and store a task. The body is let go of at the end of this, however long the client then waits."""
     key = _idempotency_key(request)
     async with room_for(request, state):
@@ -166,7 +285,7 @@ async def _accept(request: Connection, state: State, task_id: UUID) -> AcceptedT
 
 
 async def _awaited(
-    request: Connection, state: State, waiter: Waiter, accepted: AcceptedTask, wait_s: float
+    request: ApiRequest, state: State, waiter: Waiter, accepted: AcceptedTask, wait_s: float
 ) -> StoredTask:
     """The task as it ended in time, or stands then."""
     task, principal = accepted.task, principal_of(request)
@@ -177,7 +296,7 @@ async def _awaited(
     return await state.service.wait(principal, waiter, wait_s) or task
 
 
-def _idempotency_key(request: Connection) -> str | None:
+def _idempotency_key(request: ApiRequest) -> str | None:
     given = request.headers.getall("idempotency-key", [])
     if not given:
         return None
@@ -188,6 +307,6 @@ def _idempotency_key(request: Connection) -> str | None:
     return given[0]
 
 
-def _note_task(request: Connection, task_id: UUID | None) -> None:
+def _note_task(request: ApiRequest, task_id: UUID | None) -> None:
     """For the line of the log."""
     request.scope["task_id"] = str(task_id) if task_id else None  # type: ignore[typeddict-unknown-key]
