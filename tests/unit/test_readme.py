@@ -16,6 +16,11 @@ LINE = 120
 README_LINES = 150
 AVOIDED = ("box", "jail", "judge", "verdict", "submission", "executor", "runner", "manager", "helper", "util", "mend")
 """Words that the glossary has another word for."""
+WORDS = (
+    "task", "task_type", "parameters", "handler", "attempt", "job", "policy", "limits", "workspace", "inputs",
+    "artifacts", "zygote", "child", "supervisor", "violation", "usage", "result", "status", "exit_reason",
+)  # fmt: skip
+"""One for each thing, everywhere: in code, API, documentation and metrics."""
 TOUR_FILES = 15
 _LINK = re.compile(r"\]\((?P<target>[^)\s]*)\)")
 _HEADING = re.compile(r"^#+ (?P<title>.*)$", re.MULTILINE)
@@ -87,6 +92,14 @@ def test_pages_keep_to_the_glossary(page: str) -> None:
     """One word per thing, and none of those that it replaces. Names in code may be others' names."""
     words = set(re.findall(r"[a-z]+", re.sub(r"`[^`]*`", "", _prose(page)).lower()))
     assert [] == [word for word in AVOIDED if not words.isdisjoint((word, f"{word}s", f"{word}ed"))]
+
+
+def test_the_readme_explains_every_word() -> None:
+    """The table of words has all of them, and as many meanings as words in each row."""
+    rows = read_page("README.md").partition("| word | meaning |\n|---|---|\n")[2].partition("\n\n")[0].splitlines()
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    assert sorted(WORDS) == sorted(word for words, _ in cells for word in words.split(", "))
+    assert [] == [words for words, meanings in cells if words.count(",") != meanings.count(";")]
 
 
 def test_the_tour_is_short() -> None:
