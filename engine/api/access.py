@@ -13,8 +13,23 @@ from engine.api.call import PUBLIC, call_of
 from engine.api.problems import RETRY_AFTER_S, RequestError
 from engine.config.keys import ExpiredKeyError, Keys
 from engine.model.principal import ANYONE, Principal, Scope
+from handlers.parameters.faults import nearest
 
 _ASK = {"WWW-Authenticate": 'Bearer realm="unityai"'}
+
+
+def refuse_unknown_parameters(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """Litestar's guard of every call: a slip in the query is met with the name that was meant, and never passed over.
+
+    Raises:
+        RequestError: 400 with a name that the call does not take.
+    """
+    said = call_of(handler)
+    known = sorted(parameter["name"] for parameter in said.parameters if parameter["in"] == "query") if said else []
+    for name in connection.query_params:
+        if name not in known:
+            there_are = f"there are: {', '.join(known)}" if known else "this call has none"
+            raise RequestError(400, f"no such parameter; {nearest(name, known)}{there_are}", path=name[:80])
 
 
 class Access:

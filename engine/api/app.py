@@ -16,10 +16,11 @@ from litestar.config.cors import CORSConfig
 from litestar.datastructures import State as AppState
 from litestar.handlers import HTTPRouteHandler
 
-from engine.api.access import Access, leave
+from engine.api.access import Access, leave, refuse_unknown_parameters
 from engine.api.body.checker import Checker
 from engine.api.docs.openapi import build_openapi
 from engine.api.docs.page import build_docs, content_security_policy
+from engine.api.heads import answer_head
 from engine.api.problems import MEDIA_TYPE, Problem, answer_exception, make_problem, problem_of
 from engine.api.routes.requests import BigBodies, State
 from engine.api.routes.system import ROUTES
@@ -31,7 +32,7 @@ from engine.telemetry.logs import get_logger, lines_with
 from engine.telemetry.metrics import ApiMetrics
 from engine.telemetry.tracing import NO_TRACES, SAYS_NOTHING, Span, Traces
 
-METHODS = ("GET", "POST", "DELETE")
+METHODS = ("GET", "HEAD", "POST", "DELETE")
 LOOPBACK_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{7,63}", re.ASCII)
@@ -69,7 +70,7 @@ def create_app(service: Service, keys: Keys | None, *, version: str, connections
 
     app = Litestar(
         route_handlers=list(ROUTES),
-        guards=[Access(keys, (connections + 1) // 2).guard],
+        guards=[Access(keys, (connections + 1) // 2).guard, refuse_unknown_parameters],
         state=AppState({"parts": parts}),
         lifespan=[lifespan],
         exception_handlers={Exception: answer_exception},
@@ -97,7 +98,7 @@ class Shell:
         self._metrics = metrics
         self._traces = traces
         self._only_loopback_names = only_loopback_names
-        self._methods = (*METHODS, "OPTIONS") if app.cors_config else METHODS
+        self._has_cors = app.cors_config is not None
         self._log = get_logger()
         strict = "default-src 'none'; frame-ancestors 'none'"
         self._headers = _security_headers(strict)
@@ -151,13 +152,20 @@ class Shell:
         return status
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] not in self._methods:
+        if not self._is_allowed(scope):
             await _refuse_method(scope, send)
         elif self._only_loopback_names and not _names_loopback(scope):
             detail = "This service listens on this machine only and answers to its names only (see HOST)."
             await _send_problem(make_problem(421, detail), send)
         else:
-            await self._app(scope, receive, send)
+            answer = answer_head if scope["method"] == "HEAD" else _answer_whole
+            await answer(self._app, scope, receive, send)
+
+    def _is_allowed(self, scope: Scope) -> bool:
+        """Whether its path has its method; a path that is not there is left to the application."""
+        method = scope["method"]
+        known = _methods_at(scope["path"])
+        return method in known or (method == "OPTIONS" and self._has_cors) or (not known and method in METHODS)
 
     def _log_request(self, scope: Scope, status: int, duration_s: float) -> None:
         say = self._log.debug if scope["path"].startswith(SAYS_NOTHING) else self._log.info
@@ -210,16 +218,27 @@ def _cors(origins: tuple[str, ...]) -> CORSConfig | None:
 
 
 def _refuse_method(scope: Scope, send: Send) -> Awaitable[None]:
-    """A method that no call has: 405 and what its path knows, 404 where there is no such path."""
-    known = sorted({method for path, methods in _PATHS if path.fullmatch(scope["path"]) for method in methods})
+    """A method that its path does not have: 405 and those that it has, 404 where there is no such path."""
+    known = _methods_at(scope["path"])
     if not known:
         return _send_problem(make_problem(404, "There is nothing at this path."), send)
-    detail = f"{scope['method']} is not known here; {' and '.join(known)} are."
+    detail = f"{scope['method']} is not allowed here; {' and '.join(known)} {'is' if len(known) == 1 else 'are'}."
     return _send_problem(make_problem(405, detail), send, [(b"allow", ", ".join(known).encode())])
 
 
+def _methods_at(path: str) -> list[str]:
+    """The methods of a path, one list for whoever asks (RFC 9110, section 10.2.1); HEAD is wherever GET is."""
+    known = {method for pattern, methods in _PATHS if pattern.fullmatch(path) for method in methods}
+    return sorted(known | ({"HEAD"} if "GET" in known else set()))
+
+
+async def _answer_whole(app: Any, scope: Scope, receive: Receive, send: Send) -> None:
+    await app(scope, receive, send)
+
+
 def _path_of(route: HTTPRouteHandler) -> re.Pattern[str]:
-    return re.compile(re.sub(r"\{[^}]*\}", "[^/]+", next(iter(route.paths))))
+    path = re.sub(r"\{[^}]*:path\}", ".+", next(iter(route.paths)))
+    return re.compile(re.sub(r"\{[^}]*\}", "[^/]+", path))
 
 
 _PATHS = tuple((_path_of(route), tuple(sorted(route.http_methods))) for route in ROUTES)

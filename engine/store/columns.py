@@ -24,9 +24,8 @@ class Columns(Generic[Row]):
         """
         Args:
             struct: its fields are the columns.
-            without: fields that are no columns, of the Struct or of one that it has; ``read`` is given their values.
+            without: fields that are no columns; ``read`` is given their values.
         """
-        without = tuple(without)
         self._struct = struct
         self._embedded: dict[str, Columns[Any]] = {}
         self._readers: dict[str, Callable[[Any], Any] | None] = {}
@@ -34,7 +33,7 @@ class Columns(Generic[Row]):
             if field.name in without:
                 continue
             if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
-                self._embedded[field.name] = Columns(field.type, without=without)
+                self._embedded[field.name] = Columns(field.type)
             else:
                 self._readers[field.name] = _reader(field.type)
         self.name = struct.__name__

@@ -29,10 +29,8 @@ BULK_TIMEOUT_S = 60.0
 OPEN_TIMEOUT_S = 300.0
 BULK_BYTES = 1 << 20
 
-NOT_STORED = ("parameters_sha256",)
-"""Of a request: it is part of ``request_sha256``."""
-NEW_TASK = Columns(NewTask, without=NOT_STORED)
-CLAIM = Columns(Claim, without=("attempt", "queue_s", "age_s", *NOT_STORED))
+NEW_TASK = Columns(NewTask)
+CLAIM = Columns(Claim, without=("attempt", "queue_s", "age_s"))
 LISTED_TASK = Columns(ListedTask)
 STORED_TASK = Columns(StoredTask, without=("result", "callback", "queue_position", "estimated_wait_s"))
 LOST_TASK = Columns(LostTask)

@@ -87,7 +87,9 @@ def test_an_artifact_can_be_fetched(client: httpx.Client) -> None:
     fetched = client.get(f"/task/{answer['task_id']}/artifacts/page%201.html")
     assert (200, b"<script>alert(1)</script>") == (fetched.status_code, fetched.content)
     assert "application/octet-stream" == fetched.headers["content-type"]
-    assert "attachment; filename*=UTF-8''page%201.html" == fetched.headers["content-disposition"]
+    assert (
+        "attachment; filename=\"page 1.html\"; filename*=UTF-8''page%201.html" == fetched.headers["content-disposition"]
+    )
     assert "nosniff" == fetched.headers["x-content-type-options"]
     assert facts["sha256"] == hashlib.sha256(fetched.content).hexdigest()
 

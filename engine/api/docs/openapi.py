@@ -51,7 +51,7 @@ def build_openapi(routes: Sequence[HTTPRouteHandler], task_types: Sequence[str],
     available = [task_type for task_type in task_types if task_type in PARAMETERS]
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
-        path = next(iter(route.paths)).replace(":str", "")
+        path = next(iter(route.paths)).replace(":str", "").replace(":path", "")
         method = next(iter(route.http_methods)).lower()
         paths.setdefault(path, {})[method] = _operation(route, _said(route), available)
     return {

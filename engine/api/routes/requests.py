@@ -81,12 +81,12 @@ def answer_json(answer: Answer, *, status: int = 200, headers: dict[str, str] | 
 
 
 def task_id_of(text: str) -> UUID | None:
-    """The id, when the text is one in exactly the form that we give out."""
+    """The id, when the text is one in the form that we give out, in small letters or capitals (RFC 9562, section 4)."""
     try:
         task_id = UUID(text)
     except ValueError:
         return None
-    return task_id if str(task_id) == text else None
+    return task_id if str(task_id) == text.lower() else None
 
 
 def wait_s_of(request: ApiRequest) -> float:

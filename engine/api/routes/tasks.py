@@ -188,7 +188,7 @@ async def cancel_task(request: ApiRequest, task_id: str) -> Response[bytes]:
 
 
 @get(
-    "/task/{task_id:str}/artifacts/{name:str}",
+    "/task/{task_id:str}/artifacts/{name:path}",
     operation_id="getArtifact",
     opt=call(
         Scope.READ,
@@ -203,7 +203,7 @@ async def cancel_task(request: ApiRequest, task_id: str) -> Response[bytes]:
 async def get_artifact(request: ApiRequest, task_id: str, name: str) -> Response[Any]:
     """Download a file that a task wrote to `artifacts/`."""
     service: Service = request.app.state.parts.service
-    key, principal = task_id_of(task_id), principal_of(request)
+    key, principal, name = task_id_of(task_id), principal_of(request), name.removeprefix("/")
     artifact = await service.artifact(principal, key, name) if key and "\0" not in name else None
     if key is None or artifact is None:
         raise RequestError(404, "There is no such artifact: the task's answer lists those that there are.")
@@ -212,7 +212,7 @@ async def get_artifact(request: ApiRequest, task_id: str, name: str) -> Response
         return Response(None, status_code=304, headers={"ETag": etag})
     headers = {
         # never shown in place, whatever it is: it comes from code that nobody has read
-        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(artifact.name, safe='')}",
+        "Content-Disposition": _attachment(artifact.name.rpartition("/")[2]),
         "Content-Length": str(artifact.size_bytes),
         "ETag": etag,
     }
@@ -294,6 +294,12 @@ async def _awaited(
     if accepted.is_replay:
         return await state.service.get(principal, task.task_id, wait_s=wait_s) or task
     return await state.service.wait(principal, waiter, wait_s) or task
+
+
+def _attachment(name: str) -> str:
+    """A file to save, under a name for old clients beside the true one (RFC 6266, appendix D)."""
+    plain = "".join(letter if " " <= letter <= "~" and letter not in '"\\%' else "_" for letter in name)
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
 
 
 def _idempotency_key(request: ApiRequest) -> str | None:

@@ -24,6 +24,7 @@ import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from engine.api.problems import MEDIA_TYPE, RETRY_AFTER_S, make_problem
+from engine.api.server.unframed import answer_unframed
 from engine.telemetry.logs import get_logger
 
 IDLE_S = 75
@@ -153,6 +154,8 @@ class Connection(HttpToolsProtocol):
         if not self._all.have_room(len(self.connections)):
             raise self._at_fault(503, "As many clients are connected as may. Try again.")
         super().on_headers_complete()
+        if self.parser.get_http_version() == "1.0":
+            self.cycle.send = answer_unframed(self.cycle)  # type: ignore[method-assign, assignment]  # of this one answer
         self._in_head, self._is_mute, self._body_is_due = False, False, True
         self._allow(None)
 
