@@ -107,7 +107,7 @@ class ListedTask(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StoredTask(ListedTask, frozen=True, kw_only=True):
-    """A task as PostgreSQL has it, with its place in line as Redis has it."""
+    """A task as PostgreSQL has it, with its place in the queue as Redis has it."""
 
     tenant: str
     result: TaskResult | None = None
@@ -133,7 +133,7 @@ class TaskFilter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class QueueItem(NamedTuple):
-    """A task that is to stand in line: its tenant and its priority say where."""
+    """A task for the queue: its tenant and its priority decide its place."""
 
     task_id: UUID
     tenant: str

@@ -1,4 +1,4 @@
-"""Tasks that wait: which of them Redis should have in line, which are held back, and how fast they are taken."""
+"""Tasks that wait: which of them should be in the queue, which are held, and how fast they are taken."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class WaitingTasks:
                 return
 
     async def release_held(self, tenant: str | None = None) -> list[QueueItem]:
-        """Take out of the held tasks as many of each tenant (or of this one) as may run now, to be put in line."""
+        """Take out of the held tasks as many of each tenant (or of this one) as may run now, to be queued."""
         return [_item(row, had_turn=True) for row in await self._database.rows("release_held", tenant=tenant)]
 
     async def throughput(self, within_s: float, alive_within_s: float) -> Throughput:

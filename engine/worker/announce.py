@@ -20,7 +20,7 @@ class HeldTasks:
         self._queue = queue
 
     async def release(self, tenant: str | None = None) -> None:
-        """Put those in line that may run now, of every tenant or of this one.
+        """Queue those that may run now, of every tenant or of this one.
 
         Raises:
             StoreUnavailableError: PostgreSQL is unreachable.
@@ -53,11 +53,11 @@ class Announcer:
             self._callbacks.wake()
 
     async def release_held(self, tenant: str) -> None:
-        """A task of this tenant was held: put it in line at once if it may run already."""
+        """A task of this tenant was held: queue it at once if it may run already."""
         await self._held.try_release(tenant)
 
     async def queue_again(self, claim: Claim, *, had_turn: bool) -> None:
-        """A task was given back: put it in line, in front if it had its turn, and have its followers look."""
+        """A task was given back: queue it, in front if it had its turn, and have its followers look."""
         item = QueueItem(claim.task_id, claim.tenant, claim.request.priority, had_turn)
         with contextlib.suppress(QueueUnavailableError):  # then the sweeper does it
             await self._queue.put([item])

@@ -96,8 +96,8 @@ class Attempts:
             claim = await self._claims.claim(task_id, self._worker_id, self._lease_s)
         except StoreUnavailableError as error:
             self._log.warning("task not claimed", task_id=str(task_id), reason=str(error))
-            # The task is still queued, and the sweeper puts it in line again. The pause keeps the slot, so that this
-            # worker does not empty the queue for nothing.
+            # PostgreSQL has the task as queued, and the sweeper puts it into the queue again. The pause keeps the slot,
+            # so that this worker does not empty the queue for nothing.
             await asyncio.sleep(CLAIM_PAUSE_S)
             return None
         if isinstance(claim, ClaimRefused):

@@ -1,7 +1,7 @@
-"""The audit log: one JSON line for each attempt, saying under which grant it ran and what it was denied.
+"""The audit log: one JSON line for each attempt, which says under which grant it ran and what it was denied.
 
-It holds no parameters, no results and nothing that a run printed: names of system calls and hosts are all that comes
-from a run, and JSON in pure ASCII lets none of it forge a line. LOG_LEVEL and LOG_FORMAT do not bear on it.
+It holds no parameters, no results and nothing that a run printed. Names of system calls and hosts are all that comes
+from a run, and JSON in pure ASCII lets none of it forge a line. LOG_LEVEL and LOG_FORMAT have no effect on it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LOGGER = "audit"
 
 
 class AuditError(EngineError):
-    """The audit log cannot be written; says why and how to mend it."""
+    """The audit log cannot be written; the message says why, and the fix."""
 
 
 class AuditLog:

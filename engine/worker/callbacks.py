@@ -1,11 +1,11 @@
-"""Tells whoever asked for it that a task is final: the outbox, worked off by every worker.
+"""Sends the callbacks of tasks that are final. Every worker does, from one outbox in PostgreSQL.
 
-The row that says what is owed is written by the very transaction that ends the task (a trigger, see
-``store/sql/0004_calls.sql``), so that no end is forgotten; it is taken with a lease, so that a worker that dies in the
-middle delays a callback and loses none. Hence each is delivered at least once, always under the same ``webhook-id``.
+The transaction that ends a task also writes its row of the outbox (a trigger, see ``store/sql/0004_calls.sql``), so
+that no end is forgotten. A worker takes a row with a lease, so that a worker that dies in the middle delays a callback
+and loses none. Hence each callback is delivered at least once, always under the same ``webhook-id``.
 
 Messages are signed by the Standard Webhooks scheme (https://www.standardwebhooks.com). They go only to URLs below those
-that the operator names: no request decides which machine is talked to. Redirects are not followed.
+that the operator names: no request decides which machine is called. Redirects are not followed.
 """
 
 from __future__ import annotations
@@ -32,15 +32,19 @@ from engine.store.store import Store
 from engine.telemetry.logs import get_logger
 
 PARALLEL = 8
-"""Deliveries under way at the same time to one origin; one that is slow does not keep another waiting."""
+"""Deliveries under way at the same time to one origin; a slow one does not keep another waiting."""
 ATTEMPT_S = 15.0
 LEASE_S = 60.0
-"""Longer than an attempt and the storing of how it went."""
+"""Longer than an attempt and the storing of its end."""
 LOOK_S = 1.0
+"""Between two looks into the outbox while nothing is due."""
 BURY_S = 60.0
+"""Between two looks for callbacks whose destination is not allowed any more."""
 GROWTH = 3.0
+"""The pause before an attempt is so many times that before the last one."""
 MAX_PAUSE_S = 4 * 3600.0
 GONE = 410
+"""The status (RFC 9110, section 15.5.11) by which a receiver asks for no further attempt."""
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +65,7 @@ class Delivery(NamedTuple):
     status: int | None
     error: str | None
     is_final: bool = False
-    """Whether there is no sense in trying again."""
+    """Whether a further attempt is pointless."""
     retry_after_s: float = 0.0
 
 
@@ -73,7 +77,7 @@ class CallbackSender:
         Args:
             settings: where callbacks may go, and how they are signed.
             store: holds the outbox.
-            count: is told how each attempt went: ``delivered``, ``retried`` or ``dead``.
+            count: called with the end of each attempt: ``delivered``, ``retried`` or ``dead``.
         """
         self._settings = settings
         self._store = store
@@ -84,11 +88,11 @@ class CallbackSender:
         self._log = get_logger()
 
     def wake(self) -> None:
-        """A task that owes a callback has ended here: do not wait for the next look."""
+        """Look into the outbox at once: a task with a callback has ended here."""
         self._owed.set()
 
     async def run(self) -> None:
-        """Deliver what is due, until cancelled. Each origin has a loop of its own: one that is away delays no other."""
+        """Deliver what is due, until cancelled. Each origin has its own loop: an unreachable one delays no other."""
         async with self._client() as client, asyncio.TaskGroup() as loops:
             for origin in self._destinations.origins if self._keys else ():
                 loops.create_task(self._serve(client, origin))
@@ -126,7 +130,7 @@ class CallbackSender:
             await self._store.opened.wait()
             return await self._store.callbacks.take(f"{origin}/", LEASE_S, most)
         except StoreUnavailableError as error:
-            self._log.warning("callbacks wait: database away", reason=str(error))
+            self._log.warning("callbacks not taken: PostgreSQL is unreachable", reason=str(error))
             return []
 
     async def _pause(self) -> None:
@@ -135,14 +139,14 @@ class CallbackSender:
         self._owed.clear()
 
     async def _deliver(self, client: httpx.AsyncClient, callback: OwedCallback) -> None:
-        """One attempt. Whatever goes wrong around it, the lease lets the callback come up again."""
+        """Make one attempt and store its end. If either fails, the callback is due again when its lease is over."""
         try:
             delivery = await self._attempt(client, callback)
             await self._settle(callback, delivery)
         except StoreUnavailableError as error:
-            self._log.warning("callback not settled", task_id=str(callback.task.task_id), reason=str(error))
+            self._log.warning("callback not stored", task_id=str(callback.task.task_id), reason=str(error))
         except Exception:
-            self._log.exception("callback broken off", task_id=str(callback.task.task_id))
+            self._log.exception("callback failed", task_id=str(callback.task.task_id))
 
     async def _attempt(self, client: httpx.AsyncClient, callback: OwedCallback) -> Delivery:
         try:
@@ -170,7 +174,7 @@ class CallbackSender:
         }
 
     async def _settle(self, callback: OwedCallback, delivery: Delivery) -> None:
-        """Remember how an attempt went, and when the next is due."""
+        """Store how an attempt ended, and when the next is due."""
         pause_s = max(delivery.retry_after_s, self._pause_s(callback.attempts))
         is_late = callback.age_s + pause_s > self._settings.callback_give_up_s
         outcome = "delivered" if delivery.delivered else "dead" if delivery.is_final or is_late else "retried"
@@ -190,12 +194,12 @@ class CallbackSender:
         )
 
     def _pause_s(self, attempts: int) -> float:
-        """Threefold each time, up to hours, and never the same for two that failed together."""
+        """The pause before the next attempt, seconds: it grows, and differs for two that failed together."""
         grown = self._settings.callback_retry_s * GROWTH ** min(attempts - 1, 30)
         return min(grown, MAX_PAUSE_S) * random.uniform(0.8, 1.2)  # noqa: S311  nobody gains by guessing it
 
     async def _bury(self) -> None:
-        """Give up what is owed to places that callbacks do not go to any more."""
+        """Give up the callbacks to destinations that are not allowed any more, until cancelled."""
         while True:
             with contextlib.suppress(StoreUnavailableError):
                 await self._store.opened.wait()
@@ -212,7 +216,7 @@ def _message(callback: OwedCallback) -> Message:
 
 
 def _delivery(response: httpx.Response) -> Delivery:
-    """What an answer's head means. Its body is not read."""
+    """How an attempt ended, by the head of the answer. Its body is not read."""
     status = response.status_code
     if response.is_success:
         return Delivery(delivered=True, status=status, error=None)

@@ -1,4 +1,4 @@
-"""The sandboxes of a worker: what its zygotes are made of, and one started pool for each policy."""
+"""The sandboxes of a worker: the template of its zygotes, and one started pool for each policy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ENTRY = "handlers.entry:main"
 
 
 def template(settings: Settings) -> Template:
-    """What the zygotes of a process with these settings are made of."""
+    """The template of the zygotes of a process with these settings."""
     return Template(
         code=PROJECT_DIR,
         entry=ENTRY,

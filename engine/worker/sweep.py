@@ -79,7 +79,7 @@ class Sweeper:
                 self._log.info("clean-up done", tasks_deleted=deleted, files_deleted=files)
 
     async def _sweep_lost(self) -> None:
-        """Take the tasks of lost workers back, announce those that are final, put the others in line."""
+        """Take the tasks of lost workers back, announce those that are final, queue the others."""
         lost = await self._store.claims.sweep_lost(LOST)
         for task in lost:
             self._metrics.lease_lost(task.task_type, task.policy, task.status)
@@ -92,7 +92,7 @@ class Sweeper:
                 await self._events.announce_change(task.task_id)
 
     async def _sweep_overdue(self) -> None:
-        """Put in line what should stand there and does not: the oldest first, then some of all others in turn."""
+        """Queue the tasks that should be in the queue and are not: the oldest, then some of all others in turn."""
         async for page in self._store.waiting.overdue(OVERDUE_S, OVERDUE_PAGE):
             if not await self._put_missing(page.items):
                 break  # Redis has not lost everything
