@@ -1,4 +1,4 @@
-"""The callback of a task: whom it is due to, and whether it was delivered."""
+"""The callback of a task: its URL, and whether it was delivered."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import msgspec
 
 
 class Callback(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether whoever wanted to be told of a task's end has been told."""
+    """The signed POST that reports a task's end, and whether it was delivered."""
 
     url: str
     state: Literal["waiting", "due", "delivered", "dead"]
-    """waiting: the task is not final. dead: it was tried for ``CALLBACK_GIVE_UP_S``, or there is no sense in trying."""
+    """waiting: the task is not final. dead: tried for ``CALLBACK_GIVE_UP_S``, or a further attempt is pointless."""
     attempts: int = 0
     due_at: datetime | None = None
-    """Not to be tried before."""
+    """The next attempt is made then, or later."""
     ended_at: datetime | None = None
     last_status: int | None = None
-    """What the last attempt was answered with; ``None`` when it was not answered."""
+    """The HTTP status that answered the last attempt; ``None`` when there was no answer."""
     last_error: str | None = None

@@ -1,4 +1,4 @@
-"""Who asks, and what they may."""
+"""The caller of the API: its tenant, and what its API key allows."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import msgspec
 from msgspec import Meta
 
 DEFAULT_TENANT = "default"
-"""Whose everything is where there are no API keys, which only development allows."""
+"""The tenant of all requests where there are no API keys, which only development allows."""
 
 
 class Scope(enum.StrEnum):
-    """What an API key opens."""
+    """One kind of call that an API key allows."""
 
     SUBMIT = "submit"
     """Submit tasks and upload files."""
@@ -28,28 +28,28 @@ class Scope(enum.StrEnum):
 
 
 class Quotas(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """How much a tenant may ask for; ``None`` for as much as there is."""
+    """Limits of one tenant; ``None`` is no limit."""
 
     tasks_per_minute: Annotated[int, Meta(ge=1)] | None = None
-    """Accepted within any 60 seconds."""
+    """Tasks accepted within any 60 seconds."""
     queued_tasks: Annotated[int, Meta(ge=1)] | None = None
-    """Waiting at the same time."""
+    """Tasks that wait at the same time."""
     concurrent_tasks: Annotated[int, Meta(ge=1)] | None = None
-    """Running at the same time, on all workers together."""
+    """Tasks that run at the same time, on all workers together."""
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
-    """Who a request comes from. A tenant sees and touches what is its own, and nothing else exists for it."""
+    """The caller of a request. A tenant sees and changes what is its own, and nothing else exists for it."""
 
     tenant: str
     scopes: frozenset[Scope]
     policies: frozenset[str] | None = None
     """Names of the policies that its tasks may run under; ``None`` for all."""
     quotas: Quotas = Quotas()
-    """Of the tenant; where its keys differ, those of the key that a task came with count."""
+    """Of the tenant; where its keys differ, those of the key that submitted a task apply to it."""
     key_id: str | None = None
-    """Which key it came with; never the key itself. ``None`` where there are none."""
+    """The id of its key, never the key itself; ``None`` where there are no keys."""
 
 
 ANYONE = Principal(tenant=DEFAULT_TENANT, scopes=frozenset(Scope))
-"""Whoever reaches a service without API keys."""
+"""Every caller of a service without API keys."""

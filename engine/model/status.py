@@ -1,4 +1,4 @@
-"""Where a task stands, how urgent it is, and the six task types."""
+"""The status of a task, its priority, and the six task types."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NULL = msgspec.Raw(b"null")
 
 
 class Status(enum.StrEnum):
-    """Where a task stands."""
+    """Where a task is on its way to an end."""
 
     QUEUED = "queued"
     """Accepted and stored; waits for a worker."""
@@ -31,16 +31,16 @@ class Status(enum.StrEnum):
     FAILED = "failed"
     """Final: ``exit_reason`` says why."""
     CANCELLED = "cancelled"
-    """Final: somebody asked for it."""
+    """Final: its client cancelled it."""
 
     @property
     def final(self) -> bool:
-        """Whether nothing will change any more."""
+        """Whether the status will not change any more."""
         return self not in (Status.QUEUED, Status.RUNNING)
 
 
 class Priority(enum.StrEnum):
-    """How urgent a task is among its tenant's own."""
+    """The order of a task among its tenant's own tasks."""
 
     LOW = "low"
     NORMAL = "normal"

@@ -1,4 +1,4 @@
-"""What runs here."""
+"""The versions of what runs here: the engine, Python, the kernel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker reports of itself."""
+"""What a worker reports of itself in its heartbeats."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHOWN_FOR_S = 300.0
 
 
 class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker says of itself every few seconds."""
+    """What a worker reports of itself every few seconds."""
 
     worker_id: UUID
     host: str
@@ -26,18 +26,18 @@ class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
     """Tasks that it can run at the same time."""
     running: int
     ready: dict[str, int]
-    """Policy → sandboxes that stand ready."""
+    """Policy → sandboxes that are ready for a request."""
     redis: Literal["ok", "away"] = "ok"
-    """Whether it reaches Redis, without which it takes no tasks."""
+    """Whether it reaches Redis, without which it takes no tasks. ``away`` is the API's word for unreachable."""
     failing: tuple[str, ...] = ()
-    """Policies whose sandbox failed there by our own fault, and has not worked since."""
+    """Policies whose sandbox failed on this worker by our own fault, and has not worked since."""
     isolation: Isolation
     state: Literal["working", "draining"]
     versions: Versions = Versions()
     policies: dict[str, str] | None = None
-    """Policy → digest of the file; ``None`` from a worker that is too old to say."""
+    """Policy → digest of the file; ``None`` from a worker of a version that does not report it."""
     lag_s: float = 0.0
-    """How late its event loop was at this beat."""
+    """How late its event loop was at this heartbeat, seconds."""
     metrics: str | None = None
     """Address and port where it serves its metrics."""
 
@@ -48,7 +48,7 @@ class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker last said of itself, and how long ago."""
+    """The last report of a worker, and its age in seconds."""
 
     state: WorkerState
     age_s: float
