@@ -78,37 +78,37 @@ def syscall(what: str, number: int, *arguments: object) -> int:
 
 
 def unshare(flags: int) -> None:
-    """See unshare(2)."""
+    """Move the calling process into new namespaces: unshare(2)."""
     _checked(_LIBC.unshare(flags), "unshare")
 
 
 def setns(fd: int, flags: int) -> None:
-    """See setns(2)."""
+    """Move the calling thread into a namespace that a descriptor refers to: setns(2)."""
     _checked(_LIBC.setns(fd, flags), "setns")
 
 
 def prctl(option: int, argument: int = 0, argument3: int = 0) -> int:
-    """See prctl(2)."""
+    """Change or read an attribute of the calling process: prctl(2)."""
     return _checked(_LIBC.prctl(option, argument, argument3, 0, 0), "prctl")
 
 
 def sethostname(name: bytes) -> None:
-    """See sethostname(2)."""
+    """Set the host name of the caller's uts namespace: sethostname(2)."""
     _checked(_LIBC.sethostname(name, len(name)), "sethostname")
 
 
 def mount(source: bytes | None, target: bytes, kind: bytes | None, flags: int, data: bytes | None = None) -> None:
-    """See mount(2)."""
+    """Mount a file system, or change a mount: mount(2)."""
     _checked(_LIBC.mount(source, target, kind, ctypes.c_ulong(flags), data), f"mount {target.decode()}")
 
 
 def umount(target: bytes, flags: int) -> None:
-    """See umount2(2)."""
+    """Unmount a file system: umount2(2)."""
     _checked(_LIBC.umount2(target, flags), f"umount {target.decode()}")
 
 
 def pivot_root(new_root: bytes, put_old: bytes) -> None:
-    """See pivot_root(2)."""
+    """Make ``new_root`` the root, and move the old one to ``put_old``: pivot_root(2)."""
     syscall("pivot_root", SYS_PIVOT_ROOT, new_root, put_old)
 
 
