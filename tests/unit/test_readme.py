@@ -83,7 +83,7 @@ def test_links_resolve(page: str) -> None:
 def test_blocks_name_their_language(page: str) -> None:
     """What can be run is marked as such, so that a test runs it."""
     assert [] == [
-        block.where for block in blocks(page) if block.language not in ("sh", "python", "json", "text", "toml")
+        block.where for block in blocks(page) if block.language not in ("sh", "python", "json", "text", "toml", "diff")
     ]
 
 
