@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sandbox import ExitReason, Violation
-from sandbox.run import watch
+from sandbox.run import calls
 from tests.support.synchronous import BUSY, Sandbox, value_of
 
 pytestmark = pytest.mark.privilege(
@@ -122,7 +122,7 @@ FLOOD = (
 
 def test_a_thousand_denials_are_answered_at_once(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """None of them waits: here one that did would wait until the run's time is over."""
-    monkeypatch.setattr(watch, "_DENIAL_PAUSE_S", 600.0)
+    monkeypatch.setattr(calls, "_DENIAL_PAUSE_S", 600.0)
     result = box.run(FLOOD, 1000)
     assert (ExitReason.OK, (Violation(syscall="kill", count=1000),)) == (result.exit_reason, result.violations)
 
@@ -131,7 +131,7 @@ def test_each_further_denial_waits(box: Sandbox) -> None:
     """So that it is the script that has to, not the worker."""
     result = box.run(FLOOD, 1050)
     assert (ExitReason.OK, (Violation(syscall="kill", count=1050),)) == (result.exit_reason, result.violations)
-    assert result.usage.wall_s >= 50 * watch._DENIAL_PAUSE_S
+    assert result.usage.wall_s >= 50 * calls._DENIAL_PAUSE_S
 
 
 def test_names_of_denied_calls_are_few(box: Sandbox) -> None:
