@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,7 +79,7 @@ def make_box(
     """Makes pools of a test's own, and ends them."""
     made: list[Sandbox] = []
 
-    def make(policy: sandbox.Policy = light_policy, **arguments: object) -> Sandbox:
+    def make(policy: sandbox.Policy = light_policy, **arguments: Any) -> Sandbox:
         made.append(Sandbox(policy, host, template, **arguments))
         return made[-1]
 

@@ -22,6 +22,9 @@ Args = Callable[["Field"], Any]
 Outcomes = Mapping[str, tuple[str, ...]]
 """Attempt's name → what may become of it: ``done``, an errno's name or an exception's. ``*`` stands for the others."""
 
+CheckInside = Callable[["Field", Result], None]
+CheckOutside = Callable[["Field", "Outside"], None]
+
 DENIED = ("EPERM",)
 ABSENT = ("ENOENT", "EACCES")
 READ_ONLY = ("EROFS", "EACCES", "EPERM", "ENOENT")
@@ -51,7 +54,7 @@ class Control:
     """Lets it inherit this process's descriptors, as a careless worker would."""
     runs: int = 1
     """The outcomes are those of the last."""
-    check: Callable[[Field, Outside], None] | None = None
+    check: CheckOutside | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,7 +81,7 @@ class Attack:
     """Calls that must have been named."""
     meanwhile: Callable[[Field, int], None] | None = None
     """What is true while it runs; given its pid. The program begins with ``BUSY``."""
-    check: Callable[[Field, Result], None] | None = None
+    check: CheckInside | None = None
     """What is true after it, beyond the rest."""
 
     @property

@@ -8,7 +8,7 @@ import pytest
 
 pytest.register_assert_rewrite("tests.attacks.attack", "tests.attacks.field")
 
-from sandbox import Template  # noqa: E402 after the line above
+from sandbox import Host, Policy, Template  # noqa: E402 after the line above
 from tests.attacks.field import Field, Secrets  # noqa: E402 after the line above
 from tests.support.synchronous import Sandbox  # noqa: E402 after the line above
 
@@ -30,7 +30,7 @@ def field(planted: Secrets, attacked_box: Sandbox, template: Template) -> Iterat
 
 
 @pytest.fixture(scope="session")
-def attacked_box(planted: Secrets, policy, host, template: Template) -> Iterator[Sandbox]:
+def attacked_box(planted: Secrets, policy: Policy, host: Host, template: Template) -> Iterator[Sandbox]:
     """A pool of the attacks' own."""
     box = Sandbox(policy, host, template)
     yield box

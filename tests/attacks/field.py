@@ -133,7 +133,7 @@ class Field:
 
     def fingerprint(self) -> dict[str, tuple[int, ...]]:
         """Mode, owner, links, size and times of what is shown inside read-only."""
-        found = {}
+        found: dict[str, tuple[int, ...]] = {}
         for tree in self._trees():
             for path in (tree, *tree.rglob("*")) if tree.is_dir() else (tree,):
                 if "__pycache__" not in path.parts:  # the tests' own imports write there

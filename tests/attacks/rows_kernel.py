@@ -66,7 +66,7 @@ def _calls() -> Iterator[Call]:
     yield Call("KERN-04", "H", "userfaultfd", "1", ("done",))
     yield Call("KERN-05", "H", "perf_event_open", "buffer(128), 0, -1, -1, 0")
     for name, flag in {"user": 0x10000000, "mount": 0x20000, "network": 0x40000000, "pid": 0x20000000}.items():
-        outside = ("done",) if name == "user" else ("done", "EPERM")
+        outside: tuple[str, ...] = ("done",) if name == "user" else ("done", "EPERM")
         yield Call("KERN-07", "C", "unshare", str(flag), outside, title=f"unshare {name}")
         yield Call("KERN-07", "C", "clone", f"{flag | 17}, 0, 0, 0, 0", title=f"clone {name}")
     yield Call("KERN-08", "C", "setns", "0, 0x10000000")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from sandbox import ExitReason, Result
-from tests.attacks.attack import ANY, DENIED, DONE, Attack, Control, Outside
+from tests.attacks.attack import ANY, DENIED, DONE, Attack, CheckInside, CheckOutside, Control, Outside
 from tests.attacks.field import Field
 from tests.attacks.syscall_numbers import NUMBERS
 from tests.support.synchronous import eventually, value_of
@@ -19,7 +20,7 @@ def _stayed_below(field: Field, result: Result) -> None:
     assert result.usage.memory_peak_mib <= result.limits.memory_mib * _HARD_BY
 
 
-def _not_before(seconds: float) -> object:
+def _not_before(seconds: float) -> CheckInside:
     def check(field: Field, result: Result) -> None:
         """Ended by its limit, which it had reached: nothing else would have ended it."""
         assert result.usage.wall_s >= seconds
@@ -118,7 +119,7 @@ attempt("opened", lambda: len(opened))
 """
 
 
-def _assert_opened(low: int, high: int) -> object:
+def _assert_opened(low: int, high: int) -> Callable[[Field, Result | Outside], None]:
     def check(field: Field, ended: Result | Outside) -> None:
         value = ended.value if isinstance(ended, Outside) else value_of(ended)
         assert low <= _number(value, "opened") <= high
@@ -126,7 +127,7 @@ def _assert_opened(low: int, high: int) -> object:
     return check
 
 
-def _assert_wrote(low_mib: float, high_mib: float, name: str = "fill") -> object:
+def _assert_wrote(low_mib: float, high_mib: float, name: str = "fill") -> CheckOutside:
     def check(field: Field, ended: Outside) -> None:
         assert low_mib * MIB <= _number(ended.value, name) <= high_mib * MIB
 
@@ -349,20 +350,20 @@ attempt("MADV_SOFT_OFFLINE", page.madvise, 101)
             args=lambda _field: 8 << 30,
             reasons=(ExitReason.MEMORY_LIMIT,),
             check=_stayed_below,
-            control=Control(args=lambda _field, library=library: 300 << 20 if library == "pandas" else 550 << 20),
+            control=Control(args=outside),
         )
-        for library, program in {
-            "numpy": "import numpy\nx = numpy.ones(args // 8)",
-            "pandas": "import pandas\nx = pandas.Series([1.0]).repeat(args // 8)",
-            "duckdb": """
+        for library, outside, program in (
+            ("numpy", lambda _field: 550 << 20, "import numpy\nx = numpy.ones(args // 8)"),
+            ("pandas", lambda _field: 300 << 20, "import pandas\nx = pandas.Series([1.0]).repeat(args // 8)"),
+            ("duckdb", lambda _field: 550 << 20, """
 import duckdb
 duckdb.sql(f"SET memory_limit='{args}B'")
 query = "SELECT count(*) FROM (SELECT DISTINCT i::VARCHAR || repeat('x', 100) AS s FROM range(?) t(i))"
 x = duckdb.execute(query, [args // 300]).fetchall()
-""",
-        }.items()
+"""),
+        )
     ),
-)
+)  # fmt: skip
 
 
 def _remove(name: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sandbox import ExitReason, Result
 from sandbox.run import response
-from tests.attacks.attack import Attack, Control, Outside
+from tests.attacks.attack import Attack, CheckOutside, Control, Outside
 from tests.attacks.field import Field
 from tests.support.synchronous import growth, value_of
 
@@ -31,7 +31,7 @@ def _kept_what_is_allowed(field: Field, result: Result) -> None:
     assert _resident_kib() < 600 << 10
 
 
-def _brings_a_frame(kind: str) -> object:
+def _brings_a_frame(kind: str) -> CheckOutside:
     """Outside what it writes is a whole frame that would be believed."""
 
     def check(field: Field, outside: Outside) -> None:

@@ -31,8 +31,8 @@ def run(field: Field, row: Attack) -> Result:
     program = row.program if row.bare else PRELUDE + row.program
     args = row.args(field)
     assert field.box.settle()
-    if row.meanwhile is not None:
-        _, result = field.box.while_running(BUSY + program, lambda pid: row.meanwhile(field, pid), args, **row.limits)
+    if (meanwhile := row.meanwhile) is not None:
+        _, result = field.box.while_running(BUSY + program, lambda pid: meanwhile(field, pid), args, **row.limits)
         if isinstance(result, SandboxError):
             raise result
         return result

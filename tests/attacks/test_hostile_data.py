@@ -74,7 +74,9 @@ def outside(sql: str, expected: Any = ...) -> Control:
 
 def replaced(_folder: Path) -> None:
     secret = duckdb.sql("SELECT 'canary' AS x")  # noqa: F841 it is what the query finds
-    assert "canary" in str(duckdb.sql("SELECT * FROM secret").fetchall())
+    found = duckdb.sql("SELECT * FROM secret")
+    assert found is not None
+    assert "canary" in str(found.fetchall())
 
 
 def spilled(folder: Path) -> None:

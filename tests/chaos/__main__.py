@@ -35,8 +35,7 @@ def reruns(stack: Stack) -> list[float]:
     stack.worker()
     first.stop(signal.SIGKILL)
     killed_at = time.time()
-    for task_id in ids:
-        until(lambda task_id=task_id: stack.get(task_id)["status"] == "succeeded", "it ran again", timeout_s=60)
+    until(lambda: all(stack.get(task_id)["status"] == "succeeded" for task_id in ids), "they ran again", timeout_s=60)
     records = read(dsn)
     again = [attempt for task_id in ids for attempt in records[task_id].history[1:2]]
     return [attempt.started_at.timestamp() - killed_at for attempt in again]

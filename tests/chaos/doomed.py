@@ -83,7 +83,7 @@ def with_empty_hands(plant: Callable[[str], None]) -> Callable[[str], None]:
         async def rest(_: QueueWorker) -> None:
             await asyncio.Event().wait()
 
-        QueueWorker.main = rest  # type: ignore[method-assign]
+        QueueWorker.main = rest  # type: ignore[method-assign, assignment]
         plant(step)
 
     return idle

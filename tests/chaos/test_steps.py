@@ -69,8 +69,9 @@ def aftermath(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aftermath]:
         watch(dsn)
         steps = (*LOST_WITH_THE_WORKER, *UNCLAIMED, *KEPT, *EITHER)
         released = start_doomed(stack, *AT_SIGTERM)
-        accepted = {submit(stack, "nonce", lasts_s=3): "nonce"}
-        until(lambda: stack.get(*accepted)["status"] == "running", "the first runs")
+        first = submit(stack, "nonce", lasts_s=3)
+        accepted = {first: "nonce"}
+        until(lambda: stack.get(first)["status"] == "running", "the first runs")
         assert -signal.SIGKILL == released.stop(signal.SIGTERM)
         ask(dsn, HOLD_BACK.format("1 hour"))  # the others are to take one fresh task each
         parts = {step: start_doomed(stack, step, MAX_CONCURRENT_TASKS="1") for step in steps}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ def test_no_promise_is_broken_in_a_storm(stack: Stack) -> None:
     assert {"succeeded"} == {record.status for record in outcome.records.values()}
 
 
-GOOD = {
+GOOD: dict[str, Any] = {
     "task_id": "t", "status": "succeeded", "exit_reason": "ok", "attempts": 1, "max_attempts": 3, "result": "nonce",
     "changes": [("queued", "running"), ("running", "succeeded")],
 }  # fmt: skip

@@ -70,7 +70,7 @@ def test_answer(entry: Entry, args: Any, expected: Any) -> None:
     assert ("result", expected) == (answer.kind, answer.value)
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[Any, str]] = {
     "no args": (None, "args must be an object"),
     "no operation": ({"data": []}, "args.operation must be one of statistics, correlation, group_by"),
     "unknown field": ({"data": [], "operation": "statistics", "x": 1}, "unknown fields: x"),

@@ -20,7 +20,7 @@ from handlers.data import rows as data_rows
 from handlers.failures import Refusal
 from handlers.parameters.registry import Request, decode, file_ids, structs
 
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"v": 10, "c": "A", "m": 1, "b": True},
     {"v": 20.5, "c": "B", "m": "x", "b": False},
     {"v": 15, "c": "A"},

@@ -281,14 +281,14 @@ def with_secrets(kind: str) -> bytes:
     text = PngImagePlugin.PngInfo()
     text.add_text("Comment", "canary-text")
     text.add_itxt("XML:com.adobe.xmp", "<x>canary-xmp</x>")
-    options: dict[str, Any] = {
+    of_format: dict[str, dict[str, Any]] = {
         "PNG": {"pnginfo": text, "exif": exif},
         "JPEG": {"comment": b"canary-comment", "exif": exif, "xmp": b"<x>canary-xmp</x>"},
         "WEBP": {"exif": exif, "xmp": b"<x>canary-xmp</x>"},
         "GIF": {"comment": b"canary-comment"},
         "TIFF": {"tiffinfo": {270: "canary-description", 271: "canary-maker", 700: b"<x>canary-xmp</x>"}},
-    }[kind]
-    return files.image(kind, **options)
+    }
+    return files.image(kind, **of_format[kind])
 
 
 @pytest.mark.parametrize("target", ["png", "jpeg", "webp", "gif", "tiff", "bmp"])
@@ -540,7 +540,7 @@ def test_wrong_parameters(wrong: dict[str, Any], place: str) -> None:
 def test_each_operation_has_its_options() -> None:
     """None is forgotten, in either list."""
     (operations,) = [
-        msgspec.inspect.type_info(field.type).type.values  # type: ignore[union-attr]
+        msgspec.inspect.type_info(field.type).type.values  # type: ignore[attr-defined]
         for field in msgspec.structs.fields(ImageProcessing)
         if field.name == "operation"
     ]

@@ -69,7 +69,7 @@ class Words(dict[str, int]):
 
 
 UTC = dt.UTC
-MASKED = np.ma.array([1, 2, 3], mask=[False, True, False])  # type: ignore[no-untyped-call]
+MASKED = np.ma.array([1, 2, 3], mask=[False, True, False])
 STRUCTURED = np.array([(1, 2.5)], dtype=[("a", int), ("b", float)])
 FRAME = pd.DataFrame({"k": ["a", "b", "a"], "x": [1, 2, 3], "y": [1.5, None, 2.5]})
 
@@ -175,7 +175,7 @@ FORMS: dict[str, tuple[Any, Any]] = {
     "filtered series": (FRAME["x"][FRAME["x"] > 1], [2, 3]),
     "nullable series": (pd.Series([1, None], dtype="Int64"), [1, None]),
     "series of datetimes": (
-        pd.Series(pd.to_datetime(["2024-01-02", None])), ["2024-01-02T00:00:00", None],
+        pd.Series(pd.to_datetime(pd.Series(["2024-01-02", None]))), ["2024-01-02T00:00:00", None],
     ),
     "categorical": (pd.Categorical(["a", None]), ["a", None]),
     "index": (pd.Index([1, 2]), [1, 2]),

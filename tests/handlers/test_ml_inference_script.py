@@ -69,7 +69,7 @@ def test_what_needs_no_granted_model_works_without(
     assert {"sentiment", "entities", "language"} == set(found["results"][0])
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[Any, str]] = {
     "no args": (None, "args must be an object"),
     "no texts": ({"texts": []}, "an array of 1 to 200 texts"),
     "too many texts": ({"texts": ["x"] * 201}, "an array of 1 to 200 texts"),

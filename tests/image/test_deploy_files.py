@@ -248,7 +248,7 @@ def test_secrets_that_are_made_are_what_production_requires(tmp_path: Path) -> N
     text = (tmp_path / "client" / "api_key").read_text().strip()
     principal = Keys(settings.api_keys_file, load_policies(ROOT / "policies"), print).find(text)
     assert principal is not None
-    assert (set(Scope), None) == (principal.scopes, principal.policies)
+    assert (frozenset(Scope), None) == (principal.scopes, principal.policies)
 
 
 def test_secrets_stay_what_they_are(tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ import secrets
 import socket
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -100,7 +102,7 @@ def test_files_beside_the_folder_are_not_artifacts(box: Sandbox) -> None:
     ids=lambda value: value.value if isinstance(value, ExitReason) else "",
 )
 def test_artifacts_are_kept_however_the_run_ends(
-    box: Sandbox, script: str, reason: ExitReason, limits: dict[str, float]
+    box: Sandbox, script: str, reason: ExitReason, limits: dict[str, Any]
 ) -> None:
     """What was written before the end is there."""
     result = box.run("with open('artifacts/kept', 'w') as file: file.write('kept')\n" + script, **limits)
@@ -625,7 +627,7 @@ def test_the_walk_has_an_end_in_time(workspace: int, tmp_path: Path, monkeypatch
     for number in range(5):
         (tmp_path / f"artifacts/{number}").write_bytes(b"x")
     moments = iter([0.0, 1.0, 2.0, harvesting.MAX_S + 1, harvesting.MAX_S + 2])
-    monkeypatch.setattr(harvesting.time, "monotonic", lambda: next(moments))
+    monkeypatch.setattr(time, "monotonic", lambda: next(moments))
     contents, reasons = gather(workspace)
     assert ["0", "1"] == list(contents)
     assert "more than 5 s" in reasons["…"]

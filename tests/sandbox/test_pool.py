@@ -16,7 +16,8 @@ import msgspec
 import pytest
 
 from sandbox import ExitReason, Host, Policy, SandboxError, Template
-from sandbox.run import calls, child_handle, pipes
+from sandbox.isolation import seccomp
+from sandbox.run import child_handle, pipes
 from tests.support.synchronous import (
     BUSY,
     Sandbox,
@@ -148,7 +149,7 @@ def test_a_burst_during_which_the_zygote_is_killed(make_box: MakeBox, after_s: f
     assert 0 == pending
     for number, outcome in ended:
         if not isinstance(outcome, SandboxError):
-            assert number == value_of(outcome)  # type: ignore[arg-type]
+            assert number == value_of(outcome)
     assert 1 == value_of(box.run("result = 1"))
     assert box.settle()
     assert {} == as_before(before)
@@ -243,7 +244,7 @@ def test_close_during_a_run(light_policy: Policy, host: Host, template: Template
     assert {} == as_before(before)
 
 
-def test_a_killed_worker_takes_all_with_it(tmp_path: Path, template: Template, light_policy) -> None:
+def test_a_killed_worker_takes_all_with_it(tmp_path: Path, template: Template, light_policy: Policy) -> None:
     """No zygote and no child outlives the process that started them, busy or not."""
     root = Path(__file__).parents[2]
     program = f"""
@@ -325,7 +326,7 @@ def test_a_watch_that_fails_ends_the_run_as_our_failure(
     def fail(_: object) -> None:
         raise MemoryError
 
-    owner = pipes if what == "read_chunk" else calls.seccomp
+    owner = pipes if what == "read_chunk" else seccomp
     with monkeypatch.context() as patch:
         patch.setattr(owner, what, fail)
         with pytest.raises(SandboxError, match="watch: MemoryError"):

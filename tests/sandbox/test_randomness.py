@@ -10,7 +10,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from sandbox import Policy
+from sandbox import Host, Policy, Template
 from tests.support.synchronous import Sandbox, value_of
 
 DRAW = """
@@ -26,7 +26,7 @@ result = {
 
 
 @pytest.fixture(scope="module")
-def drawn(policy: Policy, host, template) -> list[dict[str, object]]:
+def drawn(policy: Policy, host: Host, template: Template) -> list[dict[str, object]]:
     """What eight children of one zygote drew, all its modules loaded beforehand and used by it."""
     loaded = (*policy.preload, "ssl", "tempfile", "uuid", "secrets")
     box = Sandbox(msgspec.structs.replace(policy, preload=loaded), host, template, ready=4)

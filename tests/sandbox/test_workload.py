@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
-from sandbox import ExitReason
+from sandbox import ExitReason, Host, Policy, Template
 from tests.support.synchronous import Sandbox
 from tests.support.workload import PARTS
 
@@ -19,7 +21,7 @@ EXPECTED_DENIALS = {
 
 
 @pytest.fixture(scope="module")
-def workbox(policy, host, template):
+def workbox(policy: Policy, host: Host, template: Template) -> Iterator[Sandbox]:
     """A pool for heavy scripts."""
     box = Sandbox(policy, host, template, ready=1)
     yield box

@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator
 import psutil
 import pytest
 
-from engine.api.body.check import InvalidRequestError, check, check_batch
+from engine.api.body.check import check, check_batch
 from engine.api.body.checker import INLINE_BYTES, Checker, CheckerEndedError
+from engine.model.errors import InvalidRequestError
 
 LARGE = json.dumps(
     {

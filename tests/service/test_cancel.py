@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import uuid4
 
@@ -105,13 +105,8 @@ def test_cancels_around_the_end_leave_one_state(quick: Stack) -> None:
             if asked["status"] == "succeeded":
                 assert number == asked["result"]
 
-    threads = [
-        threading.Thread(target=lambda first=first: [race(first + n) for n in range(10)]) for first in range(0, 100, 10)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(10) as threads:
+        list(threads.map(race, range(100)))
     assert 100 == len(ends)
     assert all(len(end) == 1 for end in ends.values()), ends
     assert {"succeeded", "cancelled"} == set().union(*ends.values())

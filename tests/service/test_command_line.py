@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -109,8 +110,8 @@ def test_port_that_is_taken_is_a_sentence() -> None:
 @pytest.mark.parametrize("missing", ["DATABASE_URL", "REDIS_URL"])
 def test_part_without_its_servers_says_so(command: str, missing: str) -> None:
     """A part that cannot run says which variable is missing, in a sentence."""
-    urls = {"DATABASE_URL": "postgresql://h/d", "REDIS_URL": "redis://h"}
-    done = engine(command, **urls | {missing: ""})
+    urls: dict[str, Any] = {"DATABASE_URL": "postgresql://h/d", "REDIS_URL": "redis://h", missing: ""}
+    done = engine(command, **urls)
     assert (1, b"") == (done.returncode, done.stdout)
     assert f"error: {missing} is not set".encode() in done.stderr
     assert b"Traceback" not in done.stderr

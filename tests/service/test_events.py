@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import json
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 from uuid import uuid4
@@ -46,7 +46,7 @@ result = n
 """For ``Held``: prints until it is told to end; its result is how many lines there were."""
 
 
-FOREIGN_ENTRIES = [
+FOREIGN_ENTRIES: list[dict[Any, Any]] = [
     {"log": b"\x80\x04pickle"}, {"log": "[" * 5000}, {"x": "1"}, {"log": "{}", "progress": "{}"}, {"progress": "[1]"},
     {"log": '{"stream":"stdin","text":""}'}, {"log": '{"stream":"stdout","text":"' + "x" * 200_000 + '"}'},
 ]  # fmt: skip
@@ -281,7 +281,8 @@ def test_no_such_task_is_404(client: httpx.Client) -> None:
 def test_id_that_is_none_is_refused(client: httpx.Client, given: str | bytes) -> None:
     """It never reaches Redis."""
     task_id = submit(client, "result = 1")
-    response = client.get(f"/task/{task_id}/events", headers={"last-event-id": given})
+    header = given if isinstance(given, bytes) else given.encode()
+    response = client.get(f"/task/{task_id}/events", headers=[(b"last-event-id", header)])
     assert (400, "Last-Event-ID") == (response.status_code, response.json()["errors"][0]["path"])
 
 
@@ -291,8 +292,8 @@ def test_id_that_is_none_is_refused(client: httpx.Client, given: str | bytes) ->
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Servers and an API of these tests' own, with few places, quick heartbeats and short leases."""
-    limits = {"EVENT_FOLLOWERS": "5", "EVENT_HEARTBEAT_S": "0.3", "LEASE_S": "3", "MAX_ATTEMPTS": "2", "DRAIN_S": "0.3"}
-    found = Stack(tmp_path_factory.mktemp("events"), **limits)
+    limits: dict[str, Any] = {"EVENT_FOLLOWERS": "5", "EVENT_HEARTBEAT_S": "0.3", "LEASE_S": "3", "MAX_ATTEMPTS": "2"}
+    found = Stack(tmp_path_factory.mktemp("events"), **limits, DRAIN_S="0.3")
     yield found
     found.close()
 
@@ -484,7 +485,7 @@ def test_client_that_takes_nothing_loses_its_place(monkeypatch: pytest.MonkeyPat
         yield
         ended.append("place")
 
-    async def heartbeats() -> AsyncIterator[None]:
+    async def heartbeats() -> AsyncGenerator[None]:
         try:
             while True:
                 yield None
@@ -507,7 +508,7 @@ def test_our_own_failure_is_the_last_event() -> None:
     """Even then a stream does not end silently."""
     sent: list[bytes] = []
 
-    async def fail() -> AsyncIterator[None]:
+    async def fail() -> AsyncGenerator[None]:
         yield None
         raise RuntimeError("ours")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import httpx
@@ -13,14 +14,14 @@ import pytest
 from tests.support.held import Held
 from tests.support.stack import Stack, frozen, task, until
 
-STATISTICS = {
+STATISTICS: dict[str, Any] = {
     "task_type": "data_processing",
     "parameters": {
         "operation": "statistics",
         "data": [{"value": 10, "category": "A"}, {"value": 20, "category": "B"}, {"value": 15, "category": "A"}],
     },
 }
-CORRELATION = {
+CORRELATION: dict[str, Any] = {
     "task_type": "custom_script",
     "parameters": {
         "script": "data_analysis.py",
@@ -29,14 +30,14 @@ CORRELATION = {
 }
 
 
-def run(client: httpx.Client, body: dict[str, object]) -> dict[str, object]:
+def run(client: httpx.Client, body: dict[str, Any]) -> dict[str, Any]:
     response = client.post("/execute", params={"wait": 60}, json=body)
     assert 200 == response.status_code, response.text
     return dict(response.json())
 
 
 @pytest.mark.parametrize("body", [STATISTICS, CORRELATION], ids=["data_processing", "custom_script"])
-def test_examples_of_the_interface_succeed(client: httpx.Client, body: dict[str, object]) -> None:
+def test_examples_of_the_interface_succeed(client: httpx.Client, body: dict[str, Any]) -> None:
     """The examples that the interface promises run as they stand."""
     answer = run(client, body)
     assert ("succeeded", "ok", 1) == (answer["status"], answer["exit_reason"], answer["attempts"])
@@ -56,9 +57,9 @@ def test_answer_names_everything_about_the_run(client: httpx.Client) -> None:
     assert {"stdout": "hello\n", "stderr": "", "truncated": False} == answer["logs"]
     assert ({"tenant": "acme"}, "high") == (answer["labels"], answer["priority"])
     assert ("custom_script", "sha256:") == (answer["policy"], str(answer["policy_digest"])[:7])
-    assert 7.0 == answer["limits"]["wall_s"]  # type: ignore[index]
-    assert {"namespaces", "landlock", "seccomp", "rlimits"} <= set(answer["isolation"]["layers"])  # type: ignore[index]
-    assert {"wall_s", "cpu_s", "memory_peak_mib", "queue_s"} <= set(answer["usage"])  # type: ignore[call-overload]
+    assert 7.0 == answer["limits"]["wall_s"]
+    assert {"namespaces", "landlock", "seccomp", "rlimits"} <= set(answer["isolation"]["layers"])
+    assert {"wall_s", "cpu_s", "memory_peak_mib", "queue_s"} <= set(answer["usage"])
     times = [datetime.fromisoformat(str(answer[name])) for name in ("created_at", "started_at", "finished_at")]
     assert sorted(times) == times
 
@@ -66,7 +67,7 @@ def test_answer_names_everything_about_the_run(client: httpx.Client) -> None:
 def test_named_script_is_answered_with_its_hash(client: httpx.Client) -> None:
     """A named script's name and the hash of the bytes that ran are in the answer."""
     script = run(client, CORRELATION)["script"]
-    assert ("data_analysis.py", 64) == (script["name"], len(script["sha256"]))  # type: ignore[index]
+    assert ("data_analysis.py", 64) == (script["name"], len(script["sha256"]))
 
 
 def test_error_of_a_script_is_the_tasks_not_the_services(client: httpx.Client) -> None:
@@ -76,8 +77,8 @@ def test_error_of_a_script_is_the_tasks_not_the_services(client: httpx.Client) -
     assert ("failed", "error", "ValueError", "no") == (
         answer["status"],
         answer["exit_reason"],
-        error["type"],  # type: ignore[index]
-        error["message"],  # type: ignore[index]
+        error["type"],
+        error["message"],
     )
     assert "/work" not in str(error)
     assert "site-packages" not in str(error)

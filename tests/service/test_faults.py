@@ -40,6 +40,10 @@ def running(stack: Stack, task_id: str) -> bool:
     return bool(stack.get(task_id)["status"] == "running")
 
 
+def until_attempt(stack: Stack, task_id: str, number: int) -> None:
+    until(lambda: stack.get(task_id)["attempts"] == number, f"attempt {number} runs")
+
+
 def put_in_line(stack: Stack, task_id: str) -> None:
     """What a sweeper does with a task that it has queued again."""
 
@@ -67,7 +71,7 @@ def test_task_that_loses_every_worker_fails_as_our_fault(stack: Stack) -> None:
     task_id = stack.submit(SLEEP.format(60))["task_id"]
     for attempt in (1, 2):
         worker = stack.worker()
-        until(lambda number=attempt: stack.get(task_id)["attempts"] == number, f"attempt {attempt} runs")
+        until_attempt(stack, task_id, attempt)
         worker.stop(signal.SIGKILL)
         stack.end_leases()
     stack.worker()
@@ -207,7 +211,7 @@ def test_worker_that_was_frozen_past_its_lease_writes_nothing(stack: Stack) -> N
         held.tell()
         stack.end_leases()
         second = stack.worker()
-        until(lambda: stack.get(task_id)["attempts"] == 2, "the second attempt")
+        until_attempt(stack, task_id, 2)
         held.wait(2)  # the first is not over before its worker says so
         held.tell()
         answer = stack.get(task_id, wait_s=30)
@@ -226,7 +230,7 @@ def test_worker_may_get_the_next_attempt_at_what_it_lost(stack: Stack) -> None:
     held.wait()
     ask(stack.environ["DATABASE_URL"], LOSE)
     put_in_line(stack, task_id)  # at once, before it hears at its next renewal that it has lost the task
-    until(lambda: stack.get(task_id)["attempts"] == 2, "the second attempt")
+    until_attempt(stack, task_id, 2)
     until(lambda: held.count() == 1, "the older is stopped")
     held.tell()
     answer = stack.get(task_id, wait_s=30)

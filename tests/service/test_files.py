@@ -47,7 +47,8 @@ def test_a_multipart_upload_keeps_the_file_in_it(client: httpx.Client) -> None:
 @pytest.mark.parametrize("count", [0, 2])
 def test_a_multipart_upload_without_exactly_one_file_is_refused(client: httpx.Client, count: int) -> None:
     """Nothing is guessed."""
-    files = [("data", (f"{index}.txt", b"x", "text/plain")) for index in range(count)] or [("data", (None, b"text"))]
+    files: list[tuple[str, Any]] = [("data", (f"{index}.txt", b"x", "text/plain")) for index in range(count)]
+    files = files or [("data", (None, b"text"))]
     refused = client.post("/files", files=files)
     assert 400 == refused.status_code, refused.text
     assert f"it has {count}" in refused.json()["detail"]

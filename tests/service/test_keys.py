@@ -88,7 +88,7 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Held]:
 
 def calls() -> dict[str, tuple[str, str]]:
     """Operation → method and path, with names in it that nobody has."""
-    found = {}
+    found: dict[str, tuple[str, str]] = {}
     for route in ROUTES:
         path = re.sub(r"\{name:\w+\}", "nothing", next(iter(route.paths)).replace("{task_id:str}", str(uuid4())))
         found[str(route.operation_id)] = (next(iter(route.http_methods)), path)
@@ -517,7 +517,7 @@ def test_commands_make_list_and_revoke(tmp_path: Path) -> None:
     assert text not in path.read_text()
     principal = Keys(path, POLICIES, print).find(text)
     assert principal is not None
-    assert ("acme", {Scope.SUBMIT, Scope.READ}, {"custom_script"}, 60) == (
+    assert ("acme", frozenset({Scope.SUBMIT, Scope.READ}), frozenset({"custom_script"}), 60) == (
         principal.tenant, principal.scopes, principal.policies, principal.quotas.tasks_per_minute,
     )  # fmt: skip
     listed = run("keys", "list", API_KEYS_FILE=str(path)).stdout

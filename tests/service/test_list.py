@@ -69,7 +69,7 @@ def test_pages_neither_repeat_nor_leave_out(client: httpx.Client, mark: str) -> 
     """Although tasks of one batch were made at the same moment."""
     ids, cursor = [], None
     while True:
-        params = {"label": f"mark:{mark}", "limit": 5} | ({"cursor": cursor} if cursor else {})
+        params: dict[str, Any] = {"label": f"mark:{mark}", "limit": 5} | ({"cursor": cursor} if cursor else {})
         answer = client.get("/tasks", params=params).json()
         ids += [item["task_id"] for item in answer["tasks"]]
         if (cursor := answer["next_cursor"]) is None:

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from engine.api.app import ROUTES
+from engine.api.routes.system import ROUTES
 from engine.config.listening import ListenError
 from engine.telemetry.metrics import PROCESS_METRICS, MetricsListener, WorkerMetrics
 from tests.support.stack import Stack, task

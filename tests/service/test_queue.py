@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import pytest
@@ -157,7 +157,7 @@ def test_empty_line_forgets_its_clocks(line: Any, servers: Embedded) -> None:
 
     line(do)
     client = redis.Redis.from_url(str(servers.urls.redis))
-    assert {b"normal last"} == set(client.hkeys(f"{line.name}:clocks"))
+    assert {b"normal last"} == set(cast(list[bytes], client.hkeys(f"{line.name}:clocks")))
     client.close()
 
 

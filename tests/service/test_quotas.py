@@ -17,6 +17,7 @@ from engine.model.status import Priority
 from engine.model.task import Claim, ClaimRefused, NewTask
 from engine.queue.queue import COSTS
 from engine.store.store import Store
+from tests.support.new_task import as_claim
 from tests.support.new_task import new_task as make_task
 
 
@@ -57,7 +58,7 @@ async def insert(store: Store, task: NewTask, quotas: Quotas) -> str:
     try:
         await store.tasks.insert(task, quotas)
     except QuotaError as error:
-        return error.quota if 0 < error.retry_after_s <= 60 else f"try again after {error.retry_after_s} s"
+        return error.quota if 0 < (error.retry_after_s or 0) <= 60 else f"try again after {error.retry_after_s} s"
     return "accepted"
 
 
@@ -80,7 +81,7 @@ def test_batch_beyond_a_quota_is_refused_as_a_whole(with_stores: Any, quota: str
     """Nothing of it is stored, and what fits is accepted afterwards."""
     tenant, quotas = f"t-{uuid4()}", Quotas(**{quota: 10})
 
-    async def do(stores: list[Store]) -> tuple[int, int]:
+    async def do(stores: list[Store]) -> int:
         with pytest.raises(QuotaError):
             await stores[0].tasks.insert_many([new_task(tenant, quotas) for _ in range(11)], quotas)
         fits = await stores[0].tasks.insert_many([new_task(tenant, quotas) for _ in range(10)], quotas)
@@ -149,7 +150,7 @@ def test_most_urgent_of_those_held_is_let_go_first(with_stores: Any) -> None:
         claim = claims[0]
         order = []
         for _ in range(3):
-            await store.claims.finish(claim, CANCELLED)
+            await store.claims.finish(as_claim(claim), CANCELLED)
             (free,) = await store.waiting.release_held(tenant)
             order.append(tasks.index(next(task for task in tasks if task.task_id == free.task_id)))
             claim = await store.claims.claim(free.task_id, worker, 30)
@@ -158,7 +159,7 @@ def test_most_urgent_of_those_held_is_let_go_first(with_stores: Any) -> None:
     assert [4, 2, 1] == with_stores(do)
 
 
-async def claimed(store: Store, task: NewTask, worker: UUID) -> Claim | None:
+async def claimed(store: Store, task: NewTask, worker: UUID) -> Claim | ClaimRefused | None:
     """Accept a task and claim it at once; ``None`` when it is held."""
     await store.tasks.insert(task)
     claim = await store.claims.claim(task.task_id, worker, 60)
@@ -176,7 +177,7 @@ def test_low_task_that_is_held_does_not_starve(with_stores: Any) -> None:
         order: list[Priority] = []
         while Priority.LOW not in order and len(order) < 30:
             assert await claimed(store, new_task(tenant, quotas, Priority.HIGH), worker) is None
-            await store.claims.finish(running, CANCELLED)
+            await store.claims.finish(as_claim(running), CANCELLED)
             [free] = await store.waiting.release_held(tenant)
             order.append(free.priority)
             running = await store.claims.claim(free.task_id, worker, 60)
@@ -196,13 +197,13 @@ def test_task_that_comes_up_later_does_not_overtake_those_held(with_stores: Any)
         first, *tasks = (new_task(tenant, quotas) for _ in range(4))
         running = await claimed(store, first, worker)
         assert [None, None] == [await claimed(store, task, worker) for task in tasks[:2]]
-        await store.claims.finish(running, CANCELLED)
+        await store.claims.finish(as_claim(running), CANCELLED)
         assert await claimed(store, tasks[2], worker) is None
         for task in tasks[:2]:  # the second finds room too, as long as nobody has claimed the first
             assert [task.task_id] == [free.task_id for free in await store.waiting.release_held(tenant)]
         running = await store.claims.claim(tasks[1].task_id, worker, 60)
         assert ClaimRefused(tenant) == await store.claims.claim(tasks[0].task_id, worker, 60)
-        await store.claims.finish(running, CANCELLED)
+        await store.claims.finish(as_claim(running), CANCELLED)
         [free] = await store.waiting.release_held(tenant)
         return free.task_id, tasks[0].task_id
 
@@ -219,13 +220,13 @@ def test_task_that_was_given_back_goes_before_those_held(with_stores: Any) -> No
         first, *others = (new_task(tenant, quotas) for _ in range(4))
         claim = await claimed(store, first, worker)
         assert [None] * 3 == [await claimed(store, task, worker) for task in others]
-        await store.claims.release(claim)
+        await store.claims.release(as_claim(claim))
         again = await store.claims.claim(first.task_id, worker, 60)
-        await store.claims.release(again)
+        await store.claims.release(as_claim(again))
         [free] = await store.waiting.release_held(tenant)
         running = await store.claims.claim(free.task_id, worker, 60)
         assert ClaimRefused(tenant) == await store.claims.claim(first.task_id, worker, 60)
-        await store.claims.finish(running, CANCELLED)
+        await store.claims.finish(as_claim(running), CANCELLED)
         [free] = await store.waiting.release_held(tenant)
         return isinstance(again, Claim), free.task_id, first.task_id
 

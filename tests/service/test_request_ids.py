@@ -40,7 +40,7 @@ def test_own_id_is_kept_and_answered(client: httpx.Client) -> None:
 )
 def test_malformed_id_is_replaced(client: httpx.Client, given: bytes) -> None:
     """What could forge a line, or is no id, is thrown away: the answer has one of ours."""
-    response = client.get("/health/live", headers={b"X-Request-ID": given})  # type: ignore[dict-item]
+    response = client.get("/health/live", headers={b"X-Request-ID": given})
     [answered] = response.headers.get_list("x-request-id")
     assert MADE.fullmatch(answered)
 

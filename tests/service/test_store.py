@@ -21,7 +21,7 @@ from engine.model.worker_state import WorkerState
 from engine.store.database import BULK_BYTES, SQL_DIR, Bulk, bulk_of
 from engine.store.store import Store
 from sandbox import ExitReason, Isolation
-from tests.support.new_task import new_task
+from tests.support.new_task import as_claim, new_task
 from tests.support.stack import ask
 
 DEPLOY = Path(__file__).resolve().parents[2] / ".github" / "deploy"
@@ -77,14 +77,12 @@ def test_stale_worker_cannot_store_a_result(dsn: str) -> None:
     async def do(store: Store) -> tuple[bool, bool, bool, Any]:
         task, first, second = new_task(), uuid4(), uuid4()
         await store.tasks.insert(task)
-        stale = await store.claims.claim(task.task_id, first, 10)
-        assert stale is not None
+        stale = as_claim(await store.claims.claim(task.task_id, first, 10))
         await expire(dsn, task.task_id)
         swept = await store.claims.sweep_lost(LOST)
         assert [Status.QUEUED] == [found.status for found in swept]
         between = await store.claims.finish(stale, OK)
-        fresh = await store.claims.claim(task.task_id, second, 10)
-        assert fresh is not None
+        fresh = as_claim(await store.claims.claim(task.task_id, second, 10))
         after = await store.claims.finish(stale, OK)
         return between, after, await store.claims.finish(fresh, OK), await store.tasks.get(task.task_id, "acme")
 
@@ -96,7 +94,7 @@ def test_stale_worker_cannot_store_a_result(dsn: str) -> None:
 def test_lease_that_was_lost_is_not_renewed(dsn: str) -> None:
     """Renewing tells a worker which of its tasks are no longer its own."""
 
-    async def do(store: Store) -> tuple[set[UUID], UUID]:
+    async def do(store: Store) -> tuple[dict[UUID, bool], UUID]:
         kept, lost, worker = new_task(), new_task(), uuid4()
         for task in (kept, lost):
             await store.tasks.insert(task)
@@ -133,8 +131,7 @@ def test_our_own_failure_is_retried_and_counted(dsn: str) -> None:
         task, worker, done = new_task(), uuid4(), []
         await store.tasks.insert(task)
         for give_back in (store.claims.release, None, None):
-            claim = await store.claims.claim(task.task_id, worker, 10)
-            assert claim is not None
+            claim = as_claim(await store.claims.claim(task.task_id, worker, 10))
             if give_back:
                 done.append(await give_back(claim))
             else:
@@ -152,8 +149,7 @@ def test_old_tasks_are_deleted_and_young_ones_kept(dsn: str) -> None:
         for task in tasks:
             await store.tasks.insert(task)
         for task in tasks[:2]:
-            claim = await store.claims.claim(task.task_id, worker, 10)
-            assert claim is not None
+            claim = as_claim(await store.claims.claim(task.task_id, worker, 10))
             await store.claims.finish(claim, OK)
         connection = await asyncpg.connect(dsn)
         old = "UPDATE tasks SET finished_at = now() - interval '31 days' WHERE task_id = $1"
@@ -231,7 +227,8 @@ def test_heartbeat_of_another_version_hides_no_worker(dsn: str) -> None:
         connection = await asyncpg.connect(dsn)
         older = {name: msgspec.to_builtins(state)[name] for name in OLDEST_FIELDS}
         insert = "INSERT INTO workers (worker_id, state) VALUES ($1, $2)"
-        for other in (older | {"worker_id": str(uuid4())}, older | {"state": "thinking"}, {}, []):
+        others: tuple[Any, ...] = (older | {"worker_id": str(uuid4())}, older | {"state": "thinking"}, {}, [])
+        for other in others:
             await connection.execute(insert, uuid4(), json.dumps(other))
         await connection.close()
         return [heartbeat.state.worker_id for heartbeat in await store.workers.heartbeats(60)]
@@ -264,8 +261,7 @@ def test_query_of_the_autoscaler_counts_what_waits_and_runs(dsn: str) -> None:
         tasks, worker = [new_task() for _ in range(3)], uuid4()
         for task in tasks:
             await store.tasks.insert(task)
-        claims = [await store.claims.claim(task.task_id, worker, 10) for task in tasks[:2]]
-        assert claims[0] is not None
+        claims = [as_claim(await store.claims.claim(task.task_id, worker, 10)) for task in tasks[:2]]
         await store.claims.finish(claims[0], OK)
 
     with_store(dsn, do)

@@ -28,8 +28,11 @@ def collector() -> Iterator[Collector]:
 @pytest.fixture(scope="module")
 def traced(collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """An API and a worker that send their traces there."""
-    environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "100"}
-    found = Stack(tmp_path_factory.mktemp("traced"), **environ)
+    found = Stack(
+        tmp_path_factory.mktemp("traced"),
+        OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
+        OTEL_BSP_SCHEDULE_DELAY="100",
+    )
     found.worker()
     yield found
     found.close()
@@ -119,8 +122,7 @@ def test_log_lines_name_the_trace(traced: Stack) -> None:
         lines = (traced.folder / f"{part}.log").read_text().splitlines()
         return any(json.loads(line).get("trace_id") == TRACE_ID[::-1] for line in lines)
 
-    for part in ("api", "worker"):
-        until(lambda part=part: named(part), f"a line of the {part}", timeout_s=10)
+    until(lambda: named("api") and named("worker"), "a line of each part")
 
 
 def test_collector_that_is_away_costs_no_task(stack: Stack) -> None:

@@ -8,7 +8,7 @@ from uuid import uuid4
 import msgspec
 
 from engine.model.request import SubmitRequest
-from engine.model.task import NewTask
+from engine.model.task import Claim, ClaimRefused, NewTask
 
 
 def new_task(**changes: Any) -> NewTask:
@@ -19,3 +19,9 @@ def new_task(**changes: Any) -> NewTask:
     for name, value in changes.items():
         (made if name in NewTask.__struct_fields__ else asked)[name] = value
     return NewTask(request=SubmitRequest(**asked), **made)
+
+
+def as_claim(found: Claim | ClaimRefused | None) -> Claim:
+    """What ``claim`` answered, where it must have been a claim."""
+    assert isinstance(found, Claim), found
+    return found

@@ -249,11 +249,12 @@ class Worker:
     def kill_zygote_while_running(self, script: str) -> Any:
         """What became of the run, and whether the zygote and all its children are dead soon after."""
         assert self.box is not None
-        box, ended = self.box, []
+        box = self.box
+        ended: list[str] = []
 
         def run() -> None:
             try:
-                ended.append(box.run(script).exit_reason)
+                ended.append(box.run(script).exit_reason.value)
             except sandbox.SandboxError as error:
                 ended.append(type(error).__name__)
 
@@ -261,7 +262,9 @@ class Worker:
         runner.start()
         assert eventually(lambda: "busy" in map(name_of, descendants()), within_s=10)
         # with no root to build there is one stage only: the zygote itself
-        zygote = box.pool._zygotes.current._process.pid
+        current = box.pool._zygotes.current
+        assert current is not None
+        zygote = current._process.pid
         children = children_of(zygote)
         os.kill(zygote, 9)
         gone = eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children))

@@ -126,7 +126,9 @@ class Sandbox:
 
     def zygote_pids(self) -> tuple[int, int]:
         """(first stage, second stage): see ``sandbox.inside.zygote``."""
-        launcher: int = self.pool._zygotes.current._process.pid
+        zygote = self.pool._zygotes.current
+        assert zygote is not None
+        launcher = zygote._process.pid
         (inner,) = children_of(launcher)
         return launcher, inner
 

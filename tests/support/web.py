@@ -88,7 +88,7 @@ def tls_server(certificate: Any, body: bytes = b"secret hello") -> Iterator[Serv
 
     def talk(sock: socket.socket) -> None:
         with context.wrap_socket(sock, server_side=True) as secure:
-            server.received.append(read_head(secure))  # type: ignore[arg-type]
+            server.received.append(read_head(secure))
             secure.sendall(ok(body))
 
     server = Server(talk)

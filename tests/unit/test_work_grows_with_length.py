@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from engine.api.body.check import InvalidRequestError, check
+from engine.api.body.check import check
+from engine.model.errors import InvalidRequestError
 from engine.model.redact import redact
 from engine.telemetry.logs import escape_controls
 from sandbox.run.response import HEADER_BYTES, json_fault, parse
