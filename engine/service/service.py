@@ -326,7 +326,7 @@ class Service:
             try:
                 await self._store.open()
             except StoreUnavailableError as error:
-                self._log.warning("database away", reason=str(error), retry_s=pause)
+                self._log.warning("PostgreSQL is unreachable", reason=str(error), retry_s=pause)
             except SchemaError as error:
                 self._log.error("database not usable", reason=str(error), retry_s=pause)
             else:

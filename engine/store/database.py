@@ -224,4 +224,4 @@ def unreachable_is_unavailable() -> Iterator[None]:
         yield
     except UNREACHABLE as error:
         reason = redact(str(error)).strip() or type(error).__name__
-        raise StoreUnavailableError(f"PostgreSQL cannot be asked: {reason}") from error
+        raise StoreUnavailableError(f"PostgreSQL is unreachable: {reason}") from error

@@ -105,22 +105,6 @@ class Worker:
         self._events = EventWriter(redis_url, settings.queue_name)
         self._callbacks = CallbackSender(settings, self._store, metrics.called_back)
         held, outage = HeldTasks(self._store, self._queue), DatabaseOutage()
-        announcer = Announcer(self._queue, self._events, held, self._callbacks)
-        attempts = Attempts(
-            self.worker_id,
-            self._store.claims,
-            lease_s=settings.lease_s,
-            execute=partial(execute, settings, policies, pools, files=self._store.files, traces=traces),
-            running=self._running,
-            events=self._events,
-            announcer=announcer,
-            retries=Retries(self._store.claims, self._failing, announcer, metrics, self._draining),
-            results=ResultWriter(self._store.claims, announcer, metrics, traces),
-            records=AttemptRecords(self.worker_id, metrics, traces, audit),
-        )
-        self._entries = QueueWorker(
-            redis_url, settings.queue_name, attempts.run_task, slots=settings.max_concurrent_tasks
-        )
         self._leases = Leases(
             self.worker_id,
             self._store,
@@ -133,8 +117,29 @@ class Worker:
         self._sweeper = Sweeper(
             settings, self._store, self._queue, events=self._events, held=held, outage=outage, metrics=metrics
         )
+        attempts = self._make_attempts(held, metrics, traces, audit)
+        self._entries = QueueWorker(
+            redis_url, settings.queue_name, attempts.run_task, slots=settings.max_concurrent_tasks
+        )
         metrics.count_running(lambda: len(self._running))
         self._log = get_logger(worker_id=str(self.worker_id))
+
+    def _make_attempts(self, held: HeldTasks, metrics: WorkerMetrics, traces: Traces, audit: AuditLog) -> Attempts:
+        """The main path of this worker, over its parts."""
+        files, claims = self._store.files, self._store.claims
+        announcer = Announcer(self._queue, self._events, held, self._callbacks)
+        return Attempts(
+            self.worker_id,
+            claims,
+            lease_s=self._settings.lease_s,
+            execute=partial(execute, self._settings, self._policies, self._pools, files=files, traces=traces),
+            running=self._running,
+            events=self._events,
+            announcer=announcer,
+            retries=Retries(claims, self._failing, announcer, metrics, self._draining),
+            results=ResultWriter(claims, announcer, metrics, traces),
+            records=AttemptRecords(self.worker_id, metrics, traces, audit),
+        )
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop``, then drain and leave nothing behind."""

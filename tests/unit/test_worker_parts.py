@@ -1,0 +1,103 @@
+"""The small registries of a worker: which attempts it makes just now, and which policies fail there."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+from uuid import UUID, uuid4
+
+import msgspec
+
+from engine.model.request import SubmitRequest
+from engine.model.task import Claim
+from engine.queue.events import AttemptEvents
+from engine.worker.failing import FailingPolicies
+from engine.worker.running import RunningAttempts
+
+NO_EVENTS = cast(AttemptEvents, None)
+
+
+def claim(task_id: UUID | None = None, **changes: Any) -> Claim:
+    fields: dict[str, Any] = {
+        "task_id": task_id or uuid4(),
+        "worker_id": uuid4(),
+        "attempt": 1,
+        "tenant": "acme",
+        "policy": "custom_script",
+        "request": SubmitRequest(task_type="custom_script", parameters=msgspec.Raw(b"{}")),
+        "queue_s": 0.0,
+        "age_s": 0.0,
+    }
+    return Claim(**fields | changes)
+
+
+def test_later_attempt_at_a_task_stops_the_one_before_and_outlives_it() -> None:
+    """A worker that slept past its lease may be given the task again: the older run is killed, the newer is kept."""
+
+    async def do() -> tuple[bool, bool, bool, int]:
+        running, first = RunningAttempts(), claim()
+        older = running.add(first, NO_EVENTS)
+        with older as before:
+            newer = running.add(claim(first.task_id, attempt=2), NO_EVENTS)
+            after = newer.__enter__()
+        is_known = running.get(first.task_id) is after
+        newer.__exit__(None, None, None)
+        return before.stop.is_set(), after.stop.is_set(), is_known, len(running)
+
+    assert (True, False, True, 0) == asyncio.run(do())
+
+
+def test_cancel_that_comes_before_the_claim_is_kept_for_it() -> None:
+    """Redis may deliver it while the claim is on its way from PostgreSQL; another task is not concerned."""
+
+    async def do() -> tuple[bool, bool]:
+        running, cancelled, other = RunningAttempts(), claim(), claim()
+        running.cancel(cancelled.task_id)
+        with running.add(cancelled, NO_EVENTS) as one, running.add(other, NO_EVENTS) as two:
+            return one.cancelled, two.cancelled
+
+    assert (True, False) == asyncio.run(do())
+
+
+def test_attempt_that_has_ended_is_not_cancelled() -> None:
+    """Its result is on its way into PostgreSQL, and holds."""
+
+    async def do() -> tuple[bool, bool]:
+        running, one = RunningAttempts(), claim()
+        with running.add(one, NO_EVENTS) as attempt:
+            attempt.ended = True
+            running.cancel(one.task_id)
+            return attempt.cancelled, attempt.stop.is_set()
+
+    assert (False, False) == asyncio.run(do())
+
+
+def test_only_a_run_that_this_worker_stops_is_given_back() -> None:
+    """A run that its client cancelled has ended; one that was killed because the worker stops runs again."""
+
+    async def do() -> tuple[bool, bool]:
+        running, one, two = RunningAttempts(), claim(), claim()
+        with running.add(one, NO_EVENTS) as cancelled, running.add(two, NO_EVENTS) as stopped:
+            running.cancel(one.task_id)
+            running.stop_all()
+            return cancelled.stopped_by_us, stopped.stopped_by_us
+
+    assert (False, True) == asyncio.run(do())
+
+
+def test_task_with_which_a_policy_began_to_fail_is_the_suspect_until_it_works() -> None:
+    """Failures are counted from there; a sandbox that answers clears the policy."""
+    failing, first, second = FailingPolicies(["custom_script"]), claim(), claim()
+    found = [failing.note_failure(one) for one in (first, second)]
+    assert [(first.task_id, 1), (first.task_id, 2)] == [(one.suspect, one.failures) for one in found]
+    assert ("custom_script",) == failing.names
+    failing.note_success("custom_script")
+    assert not failing.names
+    assert second.task_id == failing.note_failure(second).suspect
+
+
+def test_policy_without_sandboxes_here_is_not_reported_as_failing() -> None:
+    """A task under a policy that this worker does not have says nothing about its sandboxes."""
+    failing = FailingPolicies(["custom_script"])
+    failing.note_failure(claim(policy="another"))
+    assert () == failing.names
