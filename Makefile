@@ -9,7 +9,7 @@ PY     := $(VENV)/bin/python
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-install: $(VENV)/.installed  ## Make .venv and install what requirements.lock names, hashes checked
+install: $(VENV)/.package  ## Make .venv, install what requirements.lock names, hashes checked, and this project into it
 
 $(VENV)/.installed: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -19,6 +19,14 @@ $(VENV)/.installed: requirements.lock
 	  || { echo "The venv module is missing; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
 	@touch $@
+
+# This project itself, so that its version and the command `unityai-worker` are known there; its code stays where it is. `compat`
+# is a plain path: the other way would have every interpreter import a finder at its start. A .venv that is a link belongs to
+# another checkout, which it goes on to name.
+INSTALL_PROJECT := -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+	  --config-settings editable_mode=compat --editable .
+$(VENV)/.package: pyproject.toml $(VENV)/.installed
+	@[ -L $(VENV) ] || { $(PY) $(INSTALL_PROJECT) && touch $@; }
 
 models: install  ## Gather the models of ml_inference into models/, digests checked; quick when they are there
 	@$(PY) -m engine models

@@ -59,9 +59,10 @@ def read_body(file: str) -> bytes:
 def print_version(is_asked: bool) -> None:
     """Print the version and end, if that is asked for."""
     if is_asked:
-        from engine.model.versions import engine_version
+        from engine.model.versions import find_version
 
-        print(f"unityai-worker {engine_version()}")
+        version = find_version()
+        print(f"unityai-worker {version.number}" + (f" ({version.note})" if version.note else ""))
         raise typer.Exit
 
 

@@ -1,12 +1,18 @@
-"""The versions of what runs here: the engine, Python, the kernel."""
+"""The versions that a process runs on. That of the engine stands in ``pyproject.toml`` and nowhere else."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
 import platform
+import tomllib
+from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
+
+DISTRIBUTION = "unityai-python-worker"
+PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 
 
 class Versions(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,12 +23,31 @@ class Versions(msgspec.Struct, frozen=True, kw_only=True):
     kernel: str = "unknown"
 
 
-def engine_version() -> str:
-    """The version of this service."""
+class EngineVersion(NamedTuple):
+    """The version of this service, and where it was read."""
+
+    number: str
+    note: str = ""
+    """Where it was read, when that is not the installed package."""
+
+
+def find_version() -> EngineVersion:
+    """The version of this service: of the installed package, or, in a checkout that nobody installed, of its own
+    ``pyproject.toml``."""
     try:
-        return importlib.metadata.version("unityai-python-worker")
+        return EngineVersion(importlib.metadata.version(DISTRIBUTION))
     except importlib.metadata.PackageNotFoundError:
-        return "0.1.0"
+        pass
+    try:
+        project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
+    except FileNotFoundError:
+        return EngineVersion("unknown", "the package is not installed, and there is no pyproject.toml")
+    return EngineVersion(project["version"], "from pyproject.toml: the package is not installed")
+
+
+def engine_version() -> str:
+    """The version of this service as a number, e.g. ``1.2.0``."""
+    return find_version().number
 
 
 def versions() -> Versions:

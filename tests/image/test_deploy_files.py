@@ -130,9 +130,20 @@ def test_what_is_let_into_the_image_is_there() -> None:
         "policies",
         "scripts",
         "models.toml",
+        "pyproject.toml",
         "requirements-runtime.lock",
     } == let_in
     assert [] == [name for name in let_in if not (ROOT / name).exists()]
+    assert "engine/dev" in rules[rules.index("!engine") :], "what is for development stays out"
+
+
+def test_image_and_checkout_install_the_project_without_an_index() -> None:
+    """Its version and its command are known there; what builds it is pinned in both locks, and its code stays one."""
+    for text in (CONTAINERFILE, (ROOT / "Makefile").read_text()):
+        assert "--no-deps --no-build-isolation" in text
+        assert "--config-settings editable_mode=compat --editable ." in text
+    for lock in ("requirements.lock", "requirements-runtime.lock"):
+        assert re.search(r"^setuptools==", (ROOT / lock).read_text(), re.MULTILINE), lock
 
 
 # -- compose.yaml
