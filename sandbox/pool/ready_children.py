@@ -38,10 +38,11 @@ class ReadyChildren:
     def take(self) -> ChildHandle | None:
         """The one to be used next, which is then the caller's; ``None`` when there is none."""
         self.discard_dead()
-        if not self._children:
+        living = [child for child in self._children if not child.has_ended()]  # a busy zygote reports deaths late
+        if not living:
             self._pressed_until_s = time.monotonic() + _PRESSED_FOR_S
             return None
-        chosen = min(self._children, key=lambda child: (self._zygotes.owns(child), not child.rehearsed))
+        chosen = min(living, key=lambda child: (self._zygotes.owns(child), not child.rehearsed))
         self._children.remove(chosen)
         return chosen
 

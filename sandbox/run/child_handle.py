@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import re
+import select
 import signal
 import time
 from pathlib import Path
@@ -95,6 +96,12 @@ class ChildHandle:
             OSError: it has been reaped.
         """
         return time.clock_gettime((~self.pid << 3) | 2)
+
+    def has_ended(self) -> bool:
+        """Whether its process has ended, be its death reported or not: then its pidfd is readable, pidfd_open(2)."""
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        return bool(poll.poll(0))
 
     def kill(self) -> None:
         """SIGKILL pid 1 of the child's namespace: the kernel kills the rest, pid_namespaces(7)."""

@@ -107,6 +107,23 @@ def test_a_killed_ready_child_is_replaced(make_box: MakeBox) -> None:
     assert all(map(alive, box.pool.ready_pids()))
 
 
+def test_a_child_whose_death_is_not_reported_yet_serves_no_request(make_box: MakeBox) -> None:
+    """A zygote that is busy reports deaths late: meanwhile its dead children are passed over."""
+    box = make_box(ready=2)
+    assert box.settle()
+    dead = box.pool.ready_pids()
+    _, zygote = box.zygote_pids()
+    os.kill(zygote, signal.SIGSTOP)
+    try:
+        for pid in dead:
+            os.kill(pid, signal.SIGKILL)
+        assert eventually(lambda: not any(map(alive, dead)))
+        assert box.pool._ready.take() is None
+    finally:
+        os.kill(zygote, signal.SIGCONT)
+    assert [1, 1, 1] == [value_of(box.run("result = 1")) for _ in range(3)]
+
+
 def test_a_child_killed_by_another_while_it_runs(make_box: MakeBox) -> None:
     """SIGKILL that we did not send is told as such, not as a limit."""
     box = make_box()
