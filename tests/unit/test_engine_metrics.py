@@ -175,6 +175,6 @@ def test_each_worker_of_up_has_a_port_of_its_own(given: str, expected: list[str]
 def test_table_in_the_readme_is_the_one_that_the_engine_prints() -> None:
     """A metric that is added, or means something else, must change engine/README.md (``python -m engine metrics``)."""
     text = (ROOT / "engine" / "README.md").read_text()
-    found = re.search(r"<!-- metrics: .*? -->\n(.*?)\n<!-- /metrics -->", text, re.DOTALL)
-    assert found is not None
-    assert markdown_table() == found[1]
+    found = re.findall(r"^<!-- metrics: [^\n]* -->\n(.*?)\n<!-- /metrics -->$", text, re.DOTALL | re.MULTILINE)
+    assert [markdown_table()] == found
+    assert 1 == text.count("<!-- metrics: ")

@@ -40,9 +40,9 @@ def _anchors(page: str) -> set[str]:
 def test_settings_table_is_the_one_that_the_engine_prints() -> None:
     """A variable that is added, or whose default changes, must change the page of settings."""
     text = read_page("engine/config/README.md")
-    found = re.search(r"<!-- settings: .*? -->\n(.*?)\n<!-- /settings -->", text, re.DOTALL)
-    assert found is not None
-    assert markdown_tables() == found[1]
+    found = re.findall(r"^<!-- settings: [^\n]* -->\n(.*?)\n<!-- /settings -->$", text, re.DOTALL | re.MULTILINE)
+    assert [markdown_tables()] == found
+    assert 1 == text.count("<!-- settings: ")
 
 
 def test_every_package_has_a_readme() -> None:
