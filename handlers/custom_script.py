@@ -3,7 +3,7 @@
 Besides ``args`` it finds ``report_progress`` (see ``handlers.progress``).
 
 The script shares this interpreter and may take any of it apart. What it breaks here is its own answer only, since the
-sandbox alone decides why a run ended; still, what it can break by accident is mended before the answer is made.
+sandbox alone decides why a run ended; still, what it can break by accident is repaired before the answer is made.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def run(request: Request) -> object:
         try:
             return execute(source, filename, namespace)
         finally:
-            mend_interpreter()
+            repair_interpreter()
     except SystemExit as leaving:
         if _is_success(leaving.code) and "result" in namespace:
             return namespace["result"]
@@ -164,7 +164,7 @@ def show_lines(source: str, filename: str) -> None:
     linecache.cache[filename] = (len(source), None, lines, filename)
 
 
-def mend_interpreter() -> None:
+def repair_interpreter() -> None:
     """Put back what a script may have changed and the answer's making needs."""
     _restore_builtins(_ORIGINAL_BUILTINS)
     _set_trace(None)

@@ -91,14 +91,14 @@ def require(folder: Path, policies: tuple[Policy, ...]) -> None:
     """Refuse to go on where a policy reads models that are not there.
 
     Raises:
-        HostError: names the files, and how to mend it.
+        HostError: names the files, and how to fix it.
     """
     readers = [policy.name for policy in policies if PLACE in policy.filesystem.read]
     faults = missing(folder) if readers else []
     if faults:
         raise HostError(
             f"policy {readers[0]} reads models, and MODELS_DIR ({folder}) lacks some: {'; '.join(faults)}. "
-            "Mend: `make models`, or `python -m engine models` with the same MODELS_DIR; or take the policy out of use "
+            "Fix: `make models`, or `python -m engine models` with the same MODELS_DIR; or take the policy out of use "
             "with DISABLED_POLICIES."
         )
 

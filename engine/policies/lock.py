@@ -40,8 +40,8 @@ def check_lock(folder: Path, policies: Iterable[Policy]) -> None:
         if found[name] != locked[name]
     ]
     if faults:
-        mend = "Look at what changed (python -m engine policies diff), then sign it off: python -m engine policies lock"
-        raise PolicyError(f"{folder / FILE_NAME}: {'; '.join(faults)}. {mend}")
+        fix = "Look at what changed (python -m engine policies diff), then sign it off: python -m engine policies lock"
+        raise PolicyError(f"{folder / FILE_NAME}: {'; '.join(faults)}. {fix}")
 
 
 def _read(path: Path) -> dict[str, str]:

@@ -35,7 +35,7 @@ class Policies:
         """Read the policy files of ``POLICIES_DIR``, all of them, and leave out what ``DISABLED_POLICIES`` names.
 
         Raises:
-            PolicyError: a file that cannot be, or no file at all; one that differs from the lock that ``POLICY_LOCK``
+            PolicyError: a file is invalid, or there is none; one that differs from the lock that ``POLICY_LOCK``
                 requires; a disabled policy that there is not.
         """
         files = read_policies(settings.policies_dir, exceptions=settings.egress_allow_private)

@@ -368,7 +368,7 @@ def test_large_models_are_loaded_when_they_are_asked_for(own: Path, monkeypatch:
     assert 0 == models._classifier.cache_info().currsize
 
 
-def test_a_missing_encoder_is_refused_with_the_mend(tmp_path: Path) -> None:
+def test_a_missing_encoder_is_refused_with_the_fix(tmp_path: Path) -> None:
     """Outside of a sandbox nobody has checked the folder yet."""
     with pytest.raises(Refusal, match="run `make models`") as raised:
         models.Encoder(tmp_path / models.ENCODER)

@@ -88,7 +88,7 @@ def test_refusal(script: Any, args: Any, message: str) -> None:
         script.main(args)
 
 
-def test_a_model_that_is_not_granted_is_refused_with_the_mend(
+def test_a_model_that_is_not_granted_is_refused_with_the_fix(
     script: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Who asks for the encoder under another policy is told which to send."""

@@ -75,7 +75,7 @@ def test_the_delivered_policies_are_whole() -> None:
 
 
 def test_no_folder_is_said(tmp_path: Path) -> None:
-    """With the variable that would mend it."""
+    """The refusal names the variable that fixes it."""
     with pytest.raises(PolicyError, match="POLICIES_DIR"):
         sandbox.load_policies(tmp_path)
     with pytest.raises(PolicyError, match="cannot be read"):
@@ -91,7 +91,7 @@ def test_this_host_has_every_layer(host: Host, policy: Policy) -> None:
 
 @pytest.mark.parametrize("name", ["namespaces", "landlock", "seccomp", "rlimits"])
 def test_a_missing_layer_stops_the_start(host: Host, policy: Policy, template: Template, name: str) -> None:
-    """With one sentence: policy, layer, what was found, and the mend."""
+    """With one sentence: policy, layer, what was found, and the fix."""
     lost = Layer(name=name, available=False, version="", detail="refused at unshare", fix="Set `sysctl x=1`.")
     layers = tuple(lost if layer.name == name else layer for layer in host.layers)
     poor = msgspec.structs.replace(host, layers=layers)

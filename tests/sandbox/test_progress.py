@@ -79,7 +79,7 @@ def test_what_is_told_is_what_the_logs_keep(box: Sandbox) -> None:
 
 
 def test_progress_of_a_script_is_told(box: Sandbox) -> None:
-    """Fractions and messages, in order; odd values are mended, long messages cut."""
+    """Fractions and messages, in order; odd values are corrected, long messages cut."""
     script = """
 report_progress(0.25, "a quarter")
 report_progress(message="\\x1b[2J é \\ud83d")

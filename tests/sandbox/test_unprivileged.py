@@ -81,7 +81,7 @@ def layers(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def test_full_is_missed_where_unshare_is_refused(without_namespaces: Remote) -> None:
-    """The step that was refused is named, and how to mend it."""
+    """The step that was refused is named, and how to fix it."""
     found = without_namespaces.probe(isolation="full")
     assert ("full", ["namespaces"]) == (found["profile"], found["missing"])
     assert "refused at unshare" in layers(found)["namespaces"]["detail"]
@@ -89,7 +89,7 @@ def test_full_is_missed_where_unshare_is_refused(without_namespaces: Remote) -> 
 
 
 def test_full_does_not_start_where_unshare_is_refused(without_namespaces: Remote) -> None:
-    """Production never falls back by itself: one sentence says policy, layer, reason and mend."""
+    """Production never falls back by itself: one sentence says policy, layer, reason and fix."""
     kind, message = without_namespaces.start(isolation="full")
     assert "HostError" == kind
     assert message.startswith("policy custom_script requires namespaces, and this host lacks it: refused at unshare")

@@ -63,7 +63,7 @@ def test_check_says_that_models_are_missing(tmp_path: Path) -> None:
     """The command that says whether a worker would start says this, too."""
     done = engine("check", MODELS_DIR=str(tmp_path))
     assert 1 == done.returncode
-    assert "Mend: `make models`" in " ".join(done.stderr.decode().split())
+    assert "Fix: `make models`" in " ".join(done.stderr.decode().split())
 
 
 def test_settings_prints_each_variable() -> None:

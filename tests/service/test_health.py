@@ -46,7 +46,7 @@ def test_silence_shows_within_ten_seconds() -> None:
 
 
 def test_stopped_worker_shows_as_silent_and_comes_back(stack: Stack) -> None:
-    """SIGSTOP: health, readiness and metrics all say that nobody is at work, and why; SIGCONT mends it."""
+    """SIGSTOP: health, readiness and metrics all say that nobody is at work, and why; SIGCONT ends that."""
     assert (503, "not_ready") == _ready(stack)[:2]
     worker = stack.worker()
     assert (200, "ready", []) == _ready(stack)

@@ -22,9 +22,9 @@ def test_the_manifest_pins_every_wheel_and_file() -> None:
 
 
 def test_a_worker_without_models_does_not_start(tmp_path: Path) -> None:
-    """The error names the policy, each file and the mend, before anything is started."""
+    """The error names the policy, each file and the fix, before anything is started."""
     policies = load_policies(ROOT / "policies")
-    with pytest.raises(HostError, match="Mend: `make models`") as raised:
+    with pytest.raises(HostError, match="Fix: `make models`") as raised:
         require(tmp_path, tuple(policies.values()))
     for part in ("model.onnx", "tokenizer.json", "MODELS_DIR", str(tmp_path)):
         assert part in str(raised.value)

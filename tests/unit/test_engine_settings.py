@@ -117,7 +117,7 @@ def test_each_variable_says_what_it_does() -> None:
 
 @pytest.mark.parametrize("text", ["secret", "whsec_", "whsec_" + 28 * "A", "whsec_" + 32 * "A" + ",x", "whsec_€"])
 def test_callback_secret_that_is_none_is_refused_and_not_shown(text: str) -> None:
-    """Too short, without its prefix, no base64: refused with the mend, never printed."""
+    """Too short, without its prefix, no base64: refused with the fix, never printed."""
     (fault,) = faults({"CALLBACK_SECRET": text})
     assert fault.startswith("CALLBACK_SECRET (value not shown): must be whsec_")
     assert "keys secret" in fault

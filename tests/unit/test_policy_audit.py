@@ -207,7 +207,7 @@ def test_the_shipped_lock_is_up_to_date() -> None:
 
 @pytest.mark.parametrize("how", ["changed", "added", "taken away", "no lock"])
 def test_a_file_that_differs_from_the_lock_stops_the_start(folder: Path, how: str) -> None:
-    """Each is named, with the mend."""
+    """Each is named, with the fix."""
     write_lock(folder, load_policies(folder).values())
     settings = load_settings({"POLICIES_DIR": str(folder), "POLICY_LOCK": "required"})
     assert ["custom_script"] == [policy.name for policy in Policies.load(settings).all]

@@ -29,7 +29,7 @@ OTHER_DESCRIPTORS = 200
 """For servers, logs and pipes."""
 GRACEFUL_S = 10
 STORE_ANSWER_S = 1.7
-"""A client hears within two seconds that PostgreSQL is away, also when it hangs instead of refusing."""
+"""A client learns within two seconds that PostgreSQL is unreachable, also when it hangs instead of refusing."""
 
 
 async def serve(settings: Settings) -> None:
@@ -37,8 +37,8 @@ async def serve(settings: Settings) -> None:
 
     Raises:
         ListenError: the address is taken, or not ours.
-        PolicyError: a policy file that cannot be.
-        KeysError: a file of keys that cannot be.
+        PolicyError: a policy file is invalid.
+        KeysError: the file of keys is invalid.
         SettingsError: others could reach the API without a key.
     """
     keys = _read_keys(settings)
@@ -59,8 +59,8 @@ def _read_keys(settings: Settings) -> Keys | None:
         policies = (policy.name for policy in Policies.load(settings).all)
         return Keys(settings.api_keys_file, policies, _log_reload)
     if not is_loopback(settings.listen_host):
-        mend = "make a key by `python -m engine keys new --tenant NAME --file FILE`, and set API_KEYS_FILE"
-        listening = f"HOST {settings.listen_host}: without API_KEYS_FILE the API listens on loopback only; {mend}"
+        fix = "make a key by `python -m engine keys new --tenant NAME --file FILE`, and set API_KEYS_FILE"
+        listening = f"HOST {settings.listen_host}: without API_KEYS_FILE the API listens on loopback only; {fix}"
         raise SettingsError([listening])
     return None
 
@@ -94,7 +94,7 @@ def _count_connections() -> int:
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return CONNECTIONS
     count = max(1, (soft - OTHER_DESCRIPTORS) // 2)
-    get_logger().warning("few descriptors, so few clients", connections=count, descriptors=soft, mend="ulimit -n")
+    get_logger().warning("too few descriptors for all clients", connections=count, descriptors=soft, fix="ulimit -n")
     return count
 
 
