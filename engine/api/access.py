@@ -50,8 +50,8 @@ class Access:
         """Litestar's guard of every call: who asks, and whether it may.
 
         Raises:
-            RequestError: 401 without a key that holds, 403 with one that does not open this call, 429 when too many
-                requests of the tenant are open.
+            RequestError: 401 for a missing or invalid API key, 403 for a key that does not open this call, 429 when too
+                many requests of the tenant are open.
         """
         said = call_of(handler)
         needed = said.scope if said else None
@@ -60,7 +60,7 @@ class Access:
         if isinstance(needed, Scope) and needed not in principal.scopes:
             raise RequestError(403, f"The key {principal.key_id} lacks the scope `{needed}`, which this call needs.")
         if needed is None:
-            raise RequestError(403, "Nobody has said who may make this call.")
+            raise RequestError(403, "This call declares no scope, so no key opens it.")
         if self._keys is not None and needed != PUBLIC:
             self._enter(cast(MutableMapping[str, Any], connection.scope), principal.tenant)
 
@@ -85,7 +85,7 @@ class Access:
         except ExpiredKeyError as error:
             raise RequestError(401, f"The key {error.key_id} has expired.", headers=_ASK) from None
         if principal is None:
-            detail = "Send a key that holds, as `Authorization: Bearer uak_…` or `X-API-Key: uak_…`."
+            detail = "Missing or invalid API key. Send `Authorization: Bearer uak_…` or `X-API-Key: uak_…`."
             raise RequestError(401, detail, headers=_ASK)
         return principal
 

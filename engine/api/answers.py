@@ -115,7 +115,7 @@ class Dependency(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class QueueHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """The tasks that are not final yet; null while PostgreSQL is away."""
+    """The tasks that are not final yet; null while PostgreSQL is unreachable."""
 
     queued: int | None
     running: int | None

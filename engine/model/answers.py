@@ -66,7 +66,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
             "none ended in ten minutes, or nobody works."
         ),
     ] = None
-    callback: Annotated[Callback | None, Meta(description="Whether the `callback_url` was told.")] = None
+    callback: Annotated[Callback | None, Meta(description="How the delivery of the callback stands.")] = None
     created_at: datetime
     started_at: Annotated[datetime | None, Meta(description="Start of the last attempt.")] = None
     finished_at: datetime | None = None

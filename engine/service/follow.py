@@ -181,7 +181,7 @@ class Followers:
         if self._service.waiters.closing:
             return Told(BrokenOff(503, "This process stops. Come again with the id of the last event."))
         if view.store_away_s > STORE_PATIENCE_S:
-            return Told(BrokenOff(503, "PostgreSQL cannot be asked. Come again with the id of the last event."))
+            return Told(BrokenOff(503, "PostgreSQL is unreachable. Come again with the id of the last event."))
         if view.watched_s > LONGEST_S:
             return Told(BrokenOff(503, "This took long. Come again with the id of the last event."))
         return None

@@ -22,7 +22,7 @@ class Foresight:
         """Seconds until the task in this place (1 is the next) is taken; ``None`` when nothing tells.
 
         Raises:
-            StoreUnavailableError: PostgreSQL is away.
+            StoreUnavailableError: PostgreSQL is unreachable.
         """
         if time.monotonic() > self._known_until_s:
             self._known_until_s = time.monotonic() + PACE_KNOWN_S  # whoever asks meanwhile is told what was

@@ -61,7 +61,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     database: Asked
     redis: Asked
     workers: tuple[WorkerFound, ...]
-    """Empty while PostgreSQL is away."""
+    """Empty while PostgreSQL is unreachable."""
     queued: int | None
     running: int | None
     oldest_wait_s: float | None
@@ -90,14 +90,14 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
         """Why tasks are not accepted or not run; nothing in it that only operators may know."""
         found = []
         if self.database.fault is not None:
-            found.append("PostgreSQL cannot be asked: tasks are not accepted")
+            found.append("PostgreSQL is unreachable: tasks are not accepted")
         if self.redis.fault is not None:
-            found.append("Redis cannot be asked: tasks are accepted, and run when it is back")
+            found.append("Redis is unreachable: tasks are accepted, and run when it is back")
         working = [worker for worker in self.workers if worker.state == "working"]
         if self.accepts and not working:
-            found.append("no worker is at work: tasks are accepted, and run when there is one")
+            found.append("no worker takes tasks: tasks are accepted, and run when one does")
         elif self.accepts and not any(worker.heartbeat.state.works for worker in working):
-            found.append("no worker that is at work is well: tasks are accepted, and run when one is again")
+            found.append("no working worker can run tasks: tasks are accepted, and run when one can")
         return tuple(found)
 
     @property
@@ -109,7 +109,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
             if worker.state == "silent":
                 found.append(f"{name} has been silent for {worker.heartbeat.age_s:.0f} s")
             if worker.heartbeat.state.redis != "ok" and self.redis.fault is None:
-                found.append(f"{name} does not reach Redis, which this API does: it takes no tasks")
+                found.append(f"{name} cannot reach Redis, which this API reaches: it takes no tasks")
             if worker.heartbeat.state.failing:
                 found.append(f"{name} fails by its own fault under: {', '.join(worker.heartbeat.state.failing)}")
             elif worker.heartbeat.state.lag_s > SLOW_S:

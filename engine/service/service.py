@@ -103,7 +103,7 @@ class Service:
         Raises:
             InvalidRequestError: it cannot be accepted, and why.
             KeyTakenError: its idempotency key stands for another request.
-            StoreUnavailableError: PostgreSQL is away; nothing is promised.
+            StoreUnavailableError: PostgreSQL is unreachable; nothing is promised.
         """
         known_files = await self._known_files(principal, [request])
         task = self._accept(principal, request, task_id, known_files)
@@ -122,7 +122,7 @@ class Service:
         """Accept many tasks, each for itself: in their order what ``submit`` returns or raises.
 
         Raises:
-            StoreUnavailableError: PostgreSQL is away; nothing is promised.
+            StoreUnavailableError: PostgreSQL is unreachable; nothing is promised.
         """
         known_files = await self._known_files(principal, requests)
         prepared = [self._accept_or_not(principal, request, known_files) for request in requests]
@@ -145,7 +145,7 @@ class Service:
         """Keep an uploaded file for ``FILE_TTL`` seconds, under an id that nobody guesses.
 
         Raises:
-            StoreUnavailableError: PostgreSQL is away; nothing was kept.
+            StoreUnavailableError: PostgreSQL is unreachable; nothing was kept.
         """
         file = NewFile(
             file_id=f"file_{secrets.token_hex(16)}",
@@ -166,7 +166,7 @@ class Service:
         """A file that a task left behind, ``None`` when there is none of this name.
 
         Raises:
-            StoreUnavailableError: PostgreSQL is away.
+            StoreUnavailableError: PostgreSQL is unreachable.
         """
         return await self._store.files.artifact(task_id, name, principal.tenant)
 
@@ -174,7 +174,7 @@ class Service:
         """The newest callbacks of a tenant in a state.
 
         Raises:
-            StoreUnavailableError: PostgreSQL is away.
+            StoreUnavailableError: PostgreSQL is unreachable.
         """
         return await self._store.callbacks.find(principal.tenant, state, most)
 
@@ -182,7 +182,7 @@ class Service:
         """Owe a final task's callback once more; ``None`` when there is none.
 
         Raises:
-            StoreUnavailableError: PostgreSQL is away.
+            StoreUnavailableError: PostgreSQL is unreachable.
         """
         return await self._store.callbacks.redeliver(task_id, principal.tenant)
 
@@ -190,7 +190,7 @@ class Service:
         """A task as it stands, or, within ``wait_s`` seconds, as it ended; ``None`` when the tenant has none such.
 
         Raises:
-            StoreUnavailableError: PostgreSQL is away.
+            StoreUnavailableError: PostgreSQL is unreachable.
         """
         with self.waiters.waiting(task_id) as waiter:
             found = await self._store.tasks.get(task_id, principal.tenant)
@@ -212,7 +212,7 @@ class Service:
         """A tenant's tasks, the newest first.
 
         Raises:
-            StoreUnavailableError: PostgreSQL is away, or the question took too long.
+            StoreUnavailableError: PostgreSQL is unreachable, or the question took too long.
         """
         return await self._store.tasks.find(principal.tenant, wanted)
 
@@ -223,7 +223,7 @@ class Service:
         as it is.
 
         Raises:
-            StoreUnavailableError: PostgreSQL is away.
+            StoreUnavailableError: PostgreSQL is unreachable.
         """
         with self.waiters.waiting(task_id) as waiter:
             cancelled = await self._store.tasks.cancel(task_id, principal.tenant)
@@ -243,7 +243,7 @@ class Service:
         Looks whenever somebody says that it has ended, and now and then in case nobody could say it.
 
         Raises:
-            StoreUnavailableError: PostgreSQL is away.
+            StoreUnavailableError: PostgreSQL is unreachable.
         """
         deadline = time.monotonic() + min(wait_s, MAX_WAIT_S)
         while True:
@@ -303,7 +303,7 @@ class Service:
 
         Raises:
             KeyTakenError: it was made by another request.
-            StoreUnavailableError: PostgreSQL is away, or the task has been deleted this very moment.
+            StoreUnavailableError: PostgreSQL is unreachable, or the task has been deleted this very moment.
         """
         found = await self._store.tasks.by_key(principal.tenant, task.request.idempotency_key or "")
         stored = await self._store.tasks.get(found[0], principal.tenant) if found else None

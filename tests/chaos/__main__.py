@@ -42,7 +42,7 @@ def reruns(stack: Stack) -> list[float]:
 
 
 def answers_of_a_hung_postgres(stack: Stack) -> list[float]:
-    """Seconds until each of forty requests, twenty at a time, was told that PostgreSQL is away."""
+    """Seconds until each of forty requests, twenty at a time, was told that PostgreSQL is unreachable."""
     assert stack.servers.database
     with frozen(stack.servers.database.pid), ThreadPoolExecutor(20) as threads:
         asked = [threads.submit(stack.client.post, "/execute", json=task("result = 1")) for _ in range(40)]

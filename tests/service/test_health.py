@@ -63,7 +63,7 @@ def test_stopped_worker_shows_as_silent_and_comes_back(stack: Stack) -> None:
     assert ("degraded", 0) == (health["status"], health["queue"]["free_slots"])
     assert any(re.search(rf"pid {worker.pid}\) has been silent for \d+ s", reason) for reason in health["reasons"])
     assert (503, "not_ready") == (code, status)
-    assert ["no worker is at work: tasks are accepted, and run when there is one"] == reasons
+    assert ["no worker takes tasks: tasks are accepted, and run when one does"] == reasons
     assert 'unityai_workers{state="silent"} 1.0' in metrics
     until(lambda: workers(stack)[worker.pid]["state"] == "working", "the worker is back")
     awake = stack.client.get("/health").json()
@@ -96,7 +96,7 @@ def test_worker_that_does_not_reach_redis_is_named(stack: Stack) -> None:
         workers(stack)[worker.pid]["redis"],
         health["queue"]["free_slots"],
     )
-    assert any(f"pid {worker.pid}) does not reach Redis" in reason for reason in health["reasons"])
+    assert any(f"pid {worker.pid}) cannot reach Redis" in reason for reason in health["reasons"])
     assert 503 == _ready(stack)[0]
 
 
@@ -110,7 +110,7 @@ def test_database_away_is_down_with_the_reason(stack: Stack) -> None:
         health.json()["status"],
         health.json()["database"]["status"],
     )
-    assert (503, ["PostgreSQL cannot be asked: tasks are not accepted"]) == (
+    assert (503, ["PostgreSQL is unreachable: tasks are not accepted"]) == (
         ready.status_code,
         ready.json()["reasons"],
     )
