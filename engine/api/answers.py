@@ -206,7 +206,7 @@ def health_answer(health: Health) -> HealthAnswer:
 
 
 def ready_answer(health: Health) -> Ready:
-    """The same in a word, for whoever sends requests here."""
+    """The answer of ``GET /health/ready``: whether tasks are accepted and run, and why not."""
     return Ready(status="ready" if health.serves else "not_ready", reasons=health.hindrances)
 
 

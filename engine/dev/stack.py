@@ -45,7 +45,7 @@ class Part:
         self._started_at = 0.0
 
     async def start(self) -> None:
-        """Start it."""
+        """Start the process of this part."""
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "engine", self.command,
             cwd=PROJECT_DIR, env=self._environ, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
@@ -53,13 +53,13 @@ class Part:
         )  # fmt: skip
         self._started_at = time.monotonic()
 
-    async def ended(self) -> int:
-        """Its exit code, once it has ended."""
+    async def wait_ended(self) -> int:
+        """Wait for the process to end, and return its exit code."""
         return await self._process.wait() if self._process else 0
 
     @property
     def steady(self) -> bool:
-        """Whether it has been up for a while."""
+        """Whether the process has run for ``STEADY_S``."""
         return time.monotonic() - self._started_at > STEADY_S
 
     async def stop(self) -> None:
@@ -151,7 +151,7 @@ async def _keep(part: Part, up: asyncio.Event) -> None:
     pause = RESTART_PAUSE_S[0]
     while True:
         await part.start()
-        code = await part.ended()
+        code = await part.wait_ended()
         if not up.is_set():
             raise StackError(f"the {part.command} could not start (exit code {code}); its own words are above")
         pause = RESTART_PAUSE_S[0] if part.steady else min(pause * 2, RESTART_PAUSE_S[1])

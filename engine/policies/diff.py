@@ -112,7 +112,7 @@ def _by_item(
 
 
 def _hosts(key: str, old: Collection[str], new: Collection[str]) -> list[Change]:
-    """As for other grants; but what a wider entry still covers has not gone, and what one covered has not come."""
+    """A change for each host that came or went; ``changed`` if an entry of the other side covers that host."""
     changes = []
     for change in _more_grants(key, old, new):
         entry, others = (change.new, old) if change.new else (change.old, new)

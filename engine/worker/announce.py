@@ -13,7 +13,7 @@ from engine.worker.callbacks import CallbackSender
 
 
 class HeldTasks:
-    """Tasks that are held because their tenant had as many running as it may."""
+    """Releases the tasks that are held because their tenant has as many running as it may."""
 
     def __init__(self, store: Store, queue: Queue) -> None:
         self._store = store
@@ -30,7 +30,7 @@ class HeldTasks:
             await self._queue.put(items)
 
     async def try_release(self, tenant: str) -> None:
-        """The same as soon as possible: what fails here, the sweeper does within seconds."""
+        """Release the held tasks of a tenant if both servers answer; otherwise the sweeper does it within seconds."""
         with contextlib.suppress(StoreUnavailableError, QueueUnavailableError):
             await self.release(tenant)
 

@@ -105,5 +105,5 @@ class DatabaseOutage:
         self._last_s = asyncio.get_running_loop().time()
 
     def was_within(self, seconds: float) -> bool:
-        """Whether it was unreachable at some moment of the last so many seconds."""
+        """Whether PostgreSQL was unreachable at some moment of the last ``seconds``."""
         return asyncio.get_running_loop().time() - self._last_s <= seconds

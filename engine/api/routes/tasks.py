@@ -16,7 +16,7 @@ from engine.api.call import Answer, call, in_header, in_path, in_query
 from engine.api.docs.examples import batch_body, execute_body
 from engine.api.problems import RequestError
 from engine.api.routes.batch import BatchAnswer, batch_item
-from engine.api.routes.listing import LIST_PARAMETERS, next_cursor, parse_wanted
+from engine.api.routes.listing import LIST_PARAMETERS, next_cursor, parse_filter
 from engine.api.routes.requests import (
     TASK_ID,
     WAIT,
@@ -127,9 +127,9 @@ async def list_tasks(request: ApiRequest) -> Response[bytes]:
     The list leaves out results, logs and usage; `GET /task/{task_id}` has them.
     """
     service: Service = request.app.state.parts.service
-    wanted = parse_wanted(list(request.query_params.multi_items()))
-    found = await service.list_tasks(principal_of(request), wanted)
-    cursor = next_cursor(found, wanted)
+    task_filter = parse_filter(list(request.query_params.multi_items()))
+    found = await service.list_tasks(principal_of(request), task_filter)
+    cursor = next_cursor(found, task_filter)
     return answer_json(TasksAnswer(tasks=tuple(found), next_cursor=cursor))
 
 
@@ -314,5 +314,5 @@ def _idempotency_key(request: ApiRequest) -> str | None:
 
 
 def _note_task(request: ApiRequest, task_id: UUID | None) -> None:
-    """For the line of the log."""
+    """Keep the id for the log line of this request."""
     request.scope["task_id"] = str(task_id) if task_id else None  # type: ignore[typeddict-unknown-key]

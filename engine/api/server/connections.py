@@ -48,7 +48,7 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Connections:
-    """Those that are open. Makes the one for each client."""
+    """All open connections of one API process. Called by uvicorn, it makes the protocol of a new one."""
 
     def __init__(self, most: int, patience: Patience = Patience()) -> None:  # noqa: B008  it is frozen
         self._most = most
@@ -69,18 +69,18 @@ class Connections:
             oldest.end()
         return oldest is not None
 
-    def waits(self, connection: Connection) -> None:
-        """From now on."""
+    def note_waiting(self, connection: Connection) -> None:
+        """Record that no answer is being made for a connection: it may have to make room for a new one."""
         self._waiting.pop(connection, None)
         self._waiting[connection] = None
 
-    def is_busy(self, connection: Connection) -> None:
-        """Or gone."""
+    def note_busy(self, connection: Connection) -> None:
+        """Record that an answer is being made for a connection, or that it has closed: it no longer makes room."""
         self._waiting.pop(connection, None)
 
 
 class Connection(HttpToolsProtocol):
-    """What uvicorn's does, within limits."""
+    """One client's connection: uvicorn's HTTP/1.1 protocol, with limits on times, sizes and pipelining."""
 
     def __init__(self, all_: Connections, patience: Patience, **given: Any) -> None:
         super().__init__(**given)
@@ -102,7 +102,7 @@ class Connection(HttpToolsProtocol):
         """A client has come."""
         super().connection_made(transport)
         self._all.have_room(len(self.connections))
-        self._all.waits(self)  # and is one too many until it asks, when all others are busy
+        self._all.note_waiting(self)  # and is one too many until it asks, when all others are busy
         self._allow(self._patience.head_s)
 
     def data_received(self, data: bytes) -> None:
@@ -150,7 +150,7 @@ class Connection(HttpToolsProtocol):
             raise self._at_fault(400, "A request must have the header Host, once.")
         if len(self.pipeline) >= PIPELINED:
             raise self._at_fault(400, "Wait for the answers.")
-        self._all.is_busy(self)
+        self._all.note_busy(self)
         if not self._all.have_room(len(self.connections)):
             raise self._at_fault(503, "As many clients are connected as may. Try again.")
         super().on_headers_complete()
@@ -164,7 +164,7 @@ class Connection(HttpToolsProtocol):
         self._is_mute = False
 
     def on_body(self, body: bytes) -> None:
-        """A piece of the body."""
+        """A piece of the body has arrived."""
         self._is_mute = False
         super().on_body(body)
 
@@ -181,7 +181,7 @@ class Connection(HttpToolsProtocol):
         """The answer has been written, though perhaps not sent."""
         super().on_response_complete()
         if not self._is_asking:
-            self._all.waits(self)
+            self._all.note_waiting(self)
         if self.transport.is_closing() and self._taking is None:
             self._watch()
 
@@ -192,20 +192,20 @@ class Connection(HttpToolsProtocol):
             self._watch()
 
     def resume_writing(self) -> None:
-        """It has taken most of it."""
+        """The client has taken most of what was waiting."""
         super().resume_writing()
         if not self.transport.is_closing():
             self._unwatch()
 
     def timeout_keep_alive_handler(self) -> None:
-        """It has not come back."""
+        """The client has sent no further request within the keep-alive time: end the connection."""
         self.end()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It has gone."""
+        """The connection is closed: forget it and its timers."""
         self._allow(None)
         self._unwatch()
-        self._all.is_busy(self)
+        self._all.note_busy(self)
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
@@ -216,7 +216,7 @@ class Connection(HttpToolsProtocol):
 
     def end(self) -> None:
         """End it at once: with what was sent already, unless the client does not take it."""
-        self._all.is_busy(self)
+        self._all.note_busy(self)
         self.connections.discard(self)  # whoever it makes room for may ask before it is lost
         if self.transport.get_write_buffer_size():
             self.transport.abort()
@@ -242,7 +242,7 @@ class Connection(HttpToolsProtocol):
                 self.cycle.message_event.set()
             self.transport.write(_answer(status, detail))
             self.transport.write_eof()
-            self._all.waits(self)
+            self._all.note_waiting(self)
             self._allow(self._patience.refused_s)  # what still comes is read, or the answer would be lost
 
     def _count(self, more: int) -> None:
