@@ -16,7 +16,7 @@ from engine.model.task import ListedTask, StoredFile
 from engine.model.versions import Versions
 from engine.policies.policies import effective_limits
 from engine.policies.show import show
-from engine.service.health import Asked, Health, WorkerFound
+from engine.service.health import DependencyCheck, Health, WorkerFound
 from sandbox import Isolation, Limits, Policy, PolicyFile
 
 CALLBACK_STATES = ("dead", "due", "delivered")
@@ -239,8 +239,8 @@ def _worker(worker: WorkerFound) -> WorkerHealth:
     )
 
 
-def _dependency(asked: Asked) -> Dependency:
-    latency_ms = round(asked.latency_s * 1000, 2)
-    if asked.fault is None:
+def _dependency(check: DependencyCheck) -> Dependency:
+    latency_ms = round(check.latency_s * 1000, 2)
+    if check.fault is None:
         return Dependency(status="ok", latency_ms=latency_ms)
-    return Dependency(status="away", latency_ms=latency_ms, detail=asked.fault)
+    return Dependency(status="away", latency_ms=latency_ms, detail=check.fault)

@@ -57,14 +57,14 @@ class Gap(msgspec.Struct, frozen=True):
     missing: int
 
 
-class Ended(msgspec.Struct, frozen=True):
-    """The last word: the final task. Nothing follows."""
+class FinalTask(msgspec.Struct, frozen=True):
+    """The last item of a stream: the final task."""
 
     task: StoredTask
 
 
 class BrokenOff(msgspec.Struct, frozen=True):
-    """The last word of a stream that does not reach the end of its task."""
+    """The last item of a stream that does not reach the end of its task."""
 
     status: int
     """As HTTP would have it."""
@@ -73,16 +73,16 @@ class BrokenOff(msgspec.Struct, frozen=True):
     """When to come again, with the id of the last event; ``None``: not at all."""
 
 
-class Told(NamedTuple):
-    """One thing that a follower is told."""
+class StreamItem(NamedTuple):
+    """One item of a follower's stream, and the id from which the stream can be resumed."""
 
-    what: NewStatus | Event | Gap | Ended | BrokenOff
+    what: NewStatus | Event | Gap | FinalTask | BrokenOff
     event_id: EventId | None = None
     """From which to go on."""
 
 
 class Followers:
-    """Those who follow tasks by this process."""
+    """The clients that follow tasks through this process."""
 
     def __init__(self, service: Service) -> None:
         settings = service.settings
@@ -114,17 +114,17 @@ class Followers:
 
     async def follow(
         self, principal: Principal, task: StoredTask, after: EventId | None
-    ) -> AsyncGenerator[Told | None, None]:
+    ) -> AsyncGenerator[StreamItem | None, None]:
         """All that becomes known of a task, to its end; ``None`` when nothing did for a while.
 
-        Ends with ``Ended`` or ``BrokenOff``. Reads on only when what was read is taken.
+        Ends with ``FinalTask`` or ``BrokenOff``. Reads on only when what was read is taken.
 
         Args:
             principal: who follows.
             task: as it was just found.
             after: the last event that the follower has.
         """
-        key, course, view = str(task.task_id), Course(task, after), View(self._service, principal, task)
+        key, position, view = str(task.task_id), StreamPosition(task, after), View(self._service, principal, task)
         heartbeat, said, answered = Interval(self._heartbeat_s), Interval(SAY_FOLLOWED_S), self._reader.questions
         with (
             self._service.waiters.waiting(task.task_id) as waiter,
@@ -139,10 +139,10 @@ class Followers:
                     await view.renew()
                 heard = news.ended.is_set()
                 news.ended.clear()
-                async for told in self._tell(key, course, view.task):
+                async for item in self._items(key, position, view.task):
                     heard = False
                     heartbeat.restart()
-                    yield told
+                    yield item
                 if (last := self._last_word(view)) is not None:
                     yield last
                     return
@@ -161,74 +161,74 @@ class Followers:
     def _look_s(self) -> float:
         return LOOK_S if self._reader.listening else LOOK_DEAF_S
 
-    async def _tell(self, key: str, course: Course, task: StoredTask) -> AsyncIterator[Told]:
+    async def _items(self, key: str, position: StreamPosition, task: StoredTask) -> AsyncIterator[StreamItem]:
         """The live events that there are, then where the task stands, as far as that is not known."""
         there_is_more = True
-        while there_is_more and course.position < EventId(task.attempts, LAST_NUMBER):
-            arrived = await self._reader.read(key, course.position, task.attempts)
+        while there_is_more and position.last_id < EventId(task.attempts, LAST_NUMBER):
+            arrived = await self._reader.read(key, position.last_id, task.attempts)
             there_is_more = len(arrived) == READ_AT_ONCE
             for one in arrived:
-                for told in course.pass_event(one):
-                    yield told
-        for told in course.reach(task):
-            yield told
+                for item in position.pass_event(one):
+                    yield item
+        for item in position.reach(task):
+            yield item
 
-    def _last_word(self, view: View) -> Told | None:
+    def _last_word(self, view: View) -> StreamItem | None:
         if view.task.status.final:
-            return Told(Ended(view.task))
+            return StreamItem(FinalTask(view.task))
         if view.gone:
-            return Told(BrokenOff(404, "The task was deleted.", None))
+            return StreamItem(BrokenOff(404, "The task was deleted.", None))
         if self._service.waiters.closing:
-            return Told(BrokenOff(503, "This process stops. Come again with the id of the last event."))
-        if view.store_away_s > STORE_PATIENCE_S:
-            return Told(BrokenOff(503, "PostgreSQL is unreachable. Come again with the id of the last event."))
+            return StreamItem(BrokenOff(503, "This process stops. Come again with the id of the last event."))
+        if view.store_unreachable_s > STORE_PATIENCE_S:
+            return StreamItem(BrokenOff(503, "PostgreSQL is unreachable. Come again with the id of the last event."))
         if view.watched_s > LONGEST_S:
-            return Told(BrokenOff(503, "This took long. Come again with the id of the last event."))
+            return StreamItem(BrokenOff(503, "This took long. Come again with the id of the last event."))
         return None
 
 
-class Course:
-    """How far a follower has come on the way of a task: what was told is not told again."""
+class StreamPosition:
+    """How far a follower has read the stream of a task, so that no item is sent twice."""
 
     def __init__(self, task: StoredTask, after: EventId | None) -> None:
         """Without ``after``, what was before the attempt that runs now is passed by."""
         runs = task.status is Status.RUNNING
         if after is None or after.attempt > task.attempts:
-            self.position = EventId(task.attempts, 0 if runs else LAST_NUMBER)
+            self.last_id = EventId(task.attempts, 0 if runs else LAST_NUMBER)
             self._started = task.attempts - 1 if runs else task.attempts
             self._queued: int | None = None
         else:
-            self.position = after
+            self.last_id = after
             self._started = after.attempt
             self._queued = after.attempt if not after.attempt or after.number == LAST_NUMBER else None
 
-    def pass_event(self, arrived: ReceivedEvent) -> Iterator[Told]:
-        """On to a live event."""
+    def pass_event(self, arrived: ReceivedEvent) -> Iterator[StreamItem]:
+        """Move on to a live event, and yield the items that lead to it."""
         if arrived.event_id.attempt > self._started:
             yield self._start(arrived.event_id.attempt)
-        missing = arrived.event_id.number - self.position.number - 1 + (arrived.event is None)
-        self.position = arrived.event_id
+        missing = arrived.event_id.number - self.last_id.number - 1 + (arrived.event is None)
+        self.last_id = arrived.event_id
         if missing > 0:
-            yield Told(Gap(missing))
+            yield StreamItem(Gap(missing))
         if arrived.event is not None:
-            yield Told(arrived.event, arrived.event_id)
+            yield StreamItem(arrived.event, arrived.event_id)
 
-    def reach(self, task: StoredTask) -> Iterator[Told]:
-        """On to where the task stands; all live events before that have been passed."""
+    def reach(self, task: StoredTask) -> Iterator[StreamItem]:
+        """Move on to where the task stands, after all live events before it, and yield the items that lead there."""
         if task.status is Status.QUEUED:
             if self._queued != task.attempts:
                 self._queued = self._started = task.attempts
-                self.position = EventId(task.attempts, LAST_NUMBER)
-                yield Told(NewStatus(task.status, task.attempts), self.position)
+                self.last_id = EventId(task.attempts, LAST_NUMBER)
+                yield StreamItem(NewStatus(task.status, task.attempts), self.last_id)
             return
         if task.attempts > self._started:
             yield self._start(task.attempts)
         if task.status.final:
-            yield Told(NewStatus(task.status, task.attempts))
+            yield StreamItem(NewStatus(task.status, task.attempts))
 
-    def _start(self, attempt: int) -> Told:
-        self._started, self.position = attempt, EventId(attempt, 0)
-        return Told(NewStatus(Status.RUNNING, attempt), self.position)
+    def _start(self, attempt: int) -> StreamItem:
+        self._started, self.last_id = attempt, EventId(attempt, 0)
+        return StreamItem(NewStatus(Status.RUNNING, attempt), self.last_id)
 
 
 class View:
@@ -242,21 +242,21 @@ class View:
 
     @property
     def age_s(self) -> float:
-        """Since somebody looked."""
+        """Seconds since PostgreSQL was last asked."""
         return time.monotonic() - self._asked_s
 
     @property
     def watched_s(self) -> float:
-        """Since the first look."""
+        """Seconds since the stream began."""
         return time.monotonic() - self._begun_s
 
     @property
-    def store_away_s(self) -> float:
-        """For how long PostgreSQL could not be asked."""
+    def store_unreachable_s(self) -> float:
+        """For how long PostgreSQL has been unreachable, seconds."""
         return self._asked_s - self._seen_s
 
     async def renew(self) -> None:
-        """Look again."""
+        """Read the task from PostgreSQL again; keep the old one if PostgreSQL is unreachable."""
         try:
             found = await self._service.get(self._principal, self.task.task_id)
         except StoreUnavailableError:
@@ -267,23 +267,23 @@ class View:
 
 
 class Interval:
-    """A time that is over again and again."""
+    """A time that passes, and that can be started again."""
 
     def __init__(self, length_s: float) -> None:
         self._length_s = length_s
         self.restart()
 
     def restart(self) -> None:
-        """From now on."""
+        """Start the interval again from now."""
         self._over_s = time.monotonic() + self._length_s
 
     def is_over(self) -> bool:
-        """Whether it is."""
+        """Whether the interval has passed since it was last started."""
         return time.monotonic() >= self._over_s
 
 
 async def _either(first: asyncio.Event, second: asyncio.Event, timeout_s: float) -> None:
-    """Wait until one of them is set, at most so long."""
+    """Wait until one of the two events is set, or until the timeout."""
     waits = [asyncio.ensure_future(event.wait()) for event in (first, second)]
     try:
         await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)

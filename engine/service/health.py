@@ -28,7 +28,7 @@ SLOW_S = 1.0
 """A worker whose event loop was later than that at its last beat has too little processor time."""
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
+class DependencyCheck(msgspec.Struct, frozen=True, kw_only=True):
     """How a dependency answered."""
 
     fault: str | None
@@ -58,8 +58,8 @@ class WorkerFound(msgspec.Struct, frozen=True, kw_only=True):
 class Health(msgspec.Struct, frozen=True, kw_only=True):
     """How the service is, as found just now."""
 
-    database: Asked
-    redis: Asked
+    database: DependencyCheck
+    redis: DependencyCheck
     workers: tuple[WorkerFound, ...]
     """Empty while PostgreSQL is unreachable."""
     queued: int | None
@@ -144,7 +144,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 async def ask_health(store: Store, queue: Queue, policies: Policies) -> Health:
     """Ask every dependency."""
     own = policies.digests
-    database, redis = await asyncio.gather(_ask(store.ping()), _ask(queue.ping()))
+    database, redis = await asyncio.gather(_check(store.ping()), _check(queue.ping()))
     workers: tuple[WorkerFound, ...] = ()
     depth: QueueDepth | None = None
     if database.fault is None:
@@ -170,13 +170,13 @@ async def ask_health(store: Store, queue: Queue, policies: Policies) -> Health:
     )
 
 
-async def _ask(question: Awaitable[None]) -> Asked:
+async def _check(question: Awaitable[None]) -> DependencyCheck:
     started, fault = time.perf_counter(), None
     try:
         await question
     except (StoreUnavailableError, QueueUnavailableError) as error:
         fault = str(error)
-    return Asked(fault=fault, latency_s=time.perf_counter() - started)
+    return DependencyCheck(fault=fault, latency_s=time.perf_counter() - started)
 
 
 def _differences(own: Mapping[str, str], other: Mapping[str, str] | None) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from engine.api.routes.requests import TASK_ID, ApiRequest, State, principal_of,
 from engine.model.answers import task_answer
 from engine.model.principal import Scope
 from engine.queue.events import EventId, Log, parse_event_id
-from engine.service.follow import BrokenOff, Ended, Gap, NewStatus, Told
+from engine.service.follow import BrokenOff, FinalTask, Gap, NewStatus, StreamItem
 from engine.telemetry.logs import get_logger
 from sandbox import Progress
 
@@ -44,7 +44,7 @@ _HEARTBEAT = ServerSentEventMessage(data=None, comment="nothing new").encode()
 _NAMES: dict[type, str] = {NewStatus: "status", Log: "log", Progress: "progress", Gap: "gap"}
 
 Message = MutableMapping[str, Any]
-Follow = AsyncGenerator[Told | None, None]
+Follow = AsyncGenerator[StreamItem | None, None]
 Send = Callable[[Message], Awaitable[None]]
 Receive = Callable[[], Awaitable[Message]]
 
@@ -122,24 +122,24 @@ class EventStream(Response[None]):
 
     async def _send_all(self, send: Send) -> None:
         async with contextlib.aclosing(self._follow()) as events:
-            async for told in _to_the_end(events):
+            async for item in _to_the_end(events):
                 async with asyncio.timeout(SEND_S):
-                    await send({"type": "http.response.body", "body": encode(told), "more_body": True})
+                    await send({"type": "http.response.body", "body": encode(item), "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
 
-def encode(told: Told | None) -> bytes:
+def encode(item: StreamItem | None) -> bytes:
     """An event in the format of server-sent events (HTML standard, section 9.2); a comment for ``None``."""
-    if told is None:
+    if item is None:
         return _HEARTBEAT
-    what = told.what
-    if isinstance(what, Ended):
+    what = item.what
+    if isinstance(what, FinalTask):
         message = ServerSentEventMessage(_json(task_answer(what.task)), event="result", id=LAST)
     elif isinstance(what, BrokenOff):
         retry_ms = None if what.retry_s is None else int(what.retry_s * 1000)
         message = ServerSentEventMessage(_json(make_problem(what.status, what.detail)), event="error", retry=retry_ms)
     else:
-        event_id = None if told.event_id is None else str(told.event_id)
+        event_id = None if item.event_id is None else str(item.event_id)
         message = ServerSentEventMessage(_json(what), event=_NAMES[type(what)], id=event_id)
     return message.encode()
 
@@ -160,11 +160,11 @@ def _parse_last_event_id(given: str) -> EventId | None:
 async def _to_the_end(events: Follow) -> Follow:
     """Pass the events on. If reading them fails, the last one is an error: no stream ends silently."""
     try:
-        async for told in events:
-            yield told
+        async for item in events:
+            yield item
     except Exception as error:
         get_logger().error("following failed", exc_info=error)
-        yield Told(BrokenOff(500, "The service failed; the log says more."))
+        yield StreamItem(BrokenOff(500, "The service failed; the log says more."))
 
 
 async def _until_gone(receive: Receive) -> None:
