@@ -146,6 +146,13 @@ def test_image_and_checkout_install_the_project_without_an_index() -> None:
         assert re.search(r"^setuptools==", (ROOT / lock).read_text(), re.MULTILINE), lock
 
 
+def test_what_is_for_development_stays_out_of_the_image() -> None:
+    """The last rule that matches decides: ``engine/dev`` stands after the rule that lets ``engine`` in."""
+    rules = (ROOT / ".dockerignore").read_text(encoding="ascii").splitlines()
+    assert rules.index("!engine") < rules.index("engine/dev")
+    assert (ROOT / "engine" / "dev").is_dir()
+
+
 # -- compose.yaml
 
 
