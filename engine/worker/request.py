@@ -5,9 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from engine.config.scripts import NamedScript
-from engine.model.task import (
-    Claim,
-)
+from engine.model.task import Claim
 
 
 def build_request(claim: Claim, script: NamedScript | None) -> bytes:
