@@ -143,7 +143,7 @@ FORMS: dict[str, tuple[Any, Any]] = {
     "numpy text": (np.str_("a"), "a"),
     "numpy bytes": (np.bytes_(b"ab"), "YWI="),
     "numpy datetime": (np.datetime64("2024-01-02T03:04"), "2024-01-02T03:04"),
-    "numpy NaT": (np.datetime64("NaT"), None),
+    "numpy NaT": (np.datetime64("NaT", "s"), None),
     "numpy timedelta": (np.timedelta64(1500, "ms"), 1.5),
     "numpy timedelta NaT": (np.timedelta64("NaT", "s"), None),
     "numpy void": (np.void(b"ab"), "YWI="),

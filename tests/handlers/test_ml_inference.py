@@ -314,7 +314,7 @@ def test_an_unknown_model_is_refused_with_those_that_there_are(own: Path) -> Non
     """The sentence lists what could have been asked for; the encoder is no classifier, and half a model is none."""
     (own / "half").mkdir()
     (own / "half" / "model.onnx").write_bytes(b"")
-    assert ("unknown_model", "No model 'half'; there are: moods.") == refusal(model="half")
+    assert ("unknown_model", "No model 'half'; available: moods.") == refusal(model="half")
 
 
 def test_no_model_at_all_is_said(own: Path) -> None:
@@ -322,7 +322,7 @@ def test_no_model_at_all_is_said(own: Path) -> None:
     shutil.rmtree(own / "moods")
     code, sentence = refusal(model="moods")
     assert "unknown_model" == code
-    assert "there is none" in sentence
+    assert "none is available" in sentence
 
 
 @pytest.mark.parametrize("name", ["../moods", "..", ".", "", "a/b", "/etc", "moods\n", "a\\b", "é", "x" * 101])
