@@ -34,7 +34,7 @@ def test_run_of_a_failing_task_is_exit_code_1(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [
-        (b"{}", b"error: $: Object missing required field `task_type`\n"),
+        (b"{}", b"error: $.task_type: it is required\nerror: $.parameters: it is required\n"),
         (
             b'{"task_type":"custom_script","parameters":{"script":"none.py"}}',
             b"script: there is no script none.py; available",

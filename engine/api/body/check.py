@@ -194,7 +194,7 @@ def _every_fault(body: bytes, kind: type[Body]) -> InvalidRequestError:
         head = msgspec.json.decode(body, type=_Head)
     except msgspec.ValidationError:
         return InvalidRequestError(*map(_in_words, faults))
-    if head.task_type in PARAMETERS:
+    if head.task_type in PARAMETERS and bytes(head.parameters):
         faults += find_faults(head.parameters, PARAMETERS[head.task_type], "$.parameters")
     elif head.task_type:
         faults.append(_unknown_task_type(head.task_type))
@@ -216,7 +216,7 @@ class _Head(msgspec.Struct):
     """As much of a body as says what its parameters should be."""
 
     task_type: str = ""
-    parameters: msgspec.Raw = msgspec.Raw(b"{}")
+    parameters: msgspec.Raw = msgspec.Raw(b"")
 
 
 def _decode_parameters(request: ExecuteRequest, body: bytes) -> msgspec.Struct:
