@@ -44,6 +44,10 @@ MANY: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"task_type": "custom_scrip", "parameters": {}, "timeout_s": -1},
         {"$.task_type", "$.timeout_s"},
     ),
+    "parameters that are missing as a whole": (
+        {"task_type": "custom_script", "timeout_s": 0},
+        {"$.parameters", "$.timeout_s"},
+    ),
     "steps of a pipeline": (
         {"task_type": "web_scraping", "parameters": {"url": "ftp://x", "extract": {"a": {"selector": 1, "attr": "b"}}}},
         {"$.parameters.url", "$.parameters.extract.a"},

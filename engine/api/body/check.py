@@ -194,10 +194,10 @@ def _every_fault(body: bytes, kind: type[Body]) -> InvalidRequestError:
         head = msgspec.json.decode(body, type=_Head)
     except msgspec.ValidationError:
         return InvalidRequestError(*map(_in_words, faults))
-    if head.task_type in PARAMETERS and bytes(head.parameters):
-        faults += find_faults(head.parameters, PARAMETERS[head.task_type], "$.parameters")
-    elif head.task_type:
+    if head.task_type and head.task_type not in PARAMETERS:
         faults.append(_unknown_task_type(head.task_type))
+    elif head.task_type and bytes(head.parameters):
+        faults += find_faults(head.parameters, PARAMETERS[head.task_type], "$.parameters")
     return InvalidRequestError(*map(_in_words, faults[:MAX_FAULTS]))
 
 
