@@ -11,7 +11,7 @@ import pytest
 
 import sandbox
 from sandbox import ExitReason, Pool, Result, SplitPool
-from tests.support.synchronous import descendants
+from tests.support.synchronous import descendants, value_of
 
 ROOT = Path(__file__).resolve().parents[2]
 LOADED = 'import sys; result = "pan" "das" in sys.modules'
@@ -40,7 +40,7 @@ def answers(host: sandbox.Host, template: sandbox.Template) -> Iterator[dict[str
 
 def test_who_names_a_module_finds_it_loaded(answers: dict[str, Result]) -> None:
     """The text alone decides, and it decides about speed alone."""
-    assert (b"false", b"true") == (answers["names none"].value, answers["names it"].value)
+    assert (False, True) == (value_of(answers["names none"]), value_of(answers["names it"]))
 
 
 def test_both_kinds_have_one_grant(answers: dict[str, Result]) -> None:
@@ -53,7 +53,7 @@ def test_both_kinds_have_one_grant(answers: dict[str, Result]) -> None:
 def test_what_is_not_loaded_can_be_imported(answers: dict[str, Result]) -> None:
     """A script that hides the name only waits for its import."""
     answer = answers["imports it without its name"]
-    assert (ExitReason.OK, b'"fine"') == (answer.exit_reason, answer.value)
+    assert (ExitReason.OK, "fine") == (answer.exit_reason, value_of(answer))
 
 
 def test_no_second_zygote_where_none_is_kept_ready(host: sandbox.Host, template: sandbox.Template) -> None:
