@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import os
 import pickle
 import resource
 import signal
@@ -238,15 +240,28 @@ def test_worker_may_get_the_next_attempt_at_what_it_lost(stack: Stack) -> None:
     assert "queue entry failed" not in worker.log.read_text()
 
 
+def take_free_descriptors(pid: int) -> None:
+    """Lower a process's limit to the lowest number that is free there, so that every open() fails (getrlimit(2))."""
+    taken = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+    free = next(number for number in itertools.count() if number not in taken)
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (min(soft, free), hard))
+
+
 def test_worker_without_descriptors_spends_no_tasks(stack: Stack) -> None:
     """JOB-20: EMFILE in the worker itself. It lives, says that it is sick, costs one task at most, and heals."""
     worker = stack.worker(MAX_ATTEMPTS="2")
     soft, hard = resource.prlimit(worker.pid, resource.RLIMIT_NOFILE)
     stack.get(stack.submit("result = 1")["task_id"], wait_s=30)
     until(lambda: not stack.get_worker()["running"], "it is at rest")
-    resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (psutil.Process(worker.pid).num_fds(), hard))
+    take_free_descriptors(worker.pid)
     task_ids = [stack.submit("import time\ntime.sleep(0.2)\nresult = 1")["task_id"] for _ in range(12)]
-    until(lambda: stack.get_worker()["failing"] == ["custom_script"], "it says that it is sick")
+
+    def is_sick() -> bool:
+        take_free_descriptors(worker.pid)  # again: what it closes meanwhile it could open anew
+        return bool(stack.get_worker()["failing"] == ["custom_script"])
+
+    until(is_sick, "it says that it is sick")
     assert 503 == stack.client.get("/health/ready").status_code
     until(lambda: worker.log.read_text().count('"sandbox failed"') >= 3, "it has tried more than once")
     assert worker.process.poll() is None
