@@ -1,4 +1,4 @@
-"""What the sandbox calls in a locked child: one request in, one answer out."""
+"""The function that the sandbox calls in a locked child: one request in, one answer out."""
 
 from __future__ import annotations
 

@@ -196,7 +196,7 @@ def _proxy_refusal(message: str) -> Refusal:
 
 
 class _Robots:
-    """What the robots.txt of each host allows us, read once for each: RFC 9309."""
+    """The rules that each host's robots.txt has for us, read once for each: RFC 9309."""
 
     def __init__(self, client: httpx.Client, parameters: WebScraping) -> None:
         self._client = client

@@ -1,4 +1,4 @@
-"""What can fail on our side. How a run ended is never an exception: it is a ``Result``."""
+"""The failures of our own side. How a run ended is never an exception: it is a ``Result``."""
 
 from __future__ import annotations
 

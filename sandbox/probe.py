@@ -26,11 +26,11 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     detail: str
     fix: str = ""
-    """What to do where it is missing."""
+    """The fix, where the layer is missing."""
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``probe_host`` found."""
+    """The findings of ``probe_host``."""
 
     profile: str
     kernel: str

@@ -1,4 +1,4 @@
-"""What the supervisor reports of one run. Only facts that it can prove go into ``exit_reason``."""
+"""The supervisor's report of one run. Only facts that it can prove go into ``exit_reason``."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ OnProgress = Callable[[Progress], None]
 
 
 class EgressRow(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run asked of the network, summed up over one host, port and decision."""
+    """A run's requests to the network, summed up over one host, port and decision."""
 
     host: str
     """Name or address as asked for, in lower case; empty when the request named none that can be read."""
@@ -77,7 +77,7 @@ class EgressRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """What one run used."""
+    """The resources that one run used."""
 
     wall_s: float = 0.0
     """From the request's first byte to the death of the whole tree."""
@@ -88,12 +88,12 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     output_kib: float = 0.0
     """stdout + stderr as printed, cut or not."""
     workspace_mib: float = 0.0
-    """What lay in the workspace at the end."""
+    """The content of the workspace at the end."""
     workspace_files: int = 0
     processes_peak: int = 0
     """Highest seen number of threads and processes, the main thread included."""
     egress: tuple[EgressRow, ...] = ()
-    """What it asked of the network, and what came of it. Empty without egress."""
+    """Its requests to the network, each with the decision. Empty without egress."""
 
 
 class RunError(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,7 +116,7 @@ class Violation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Logs(msgspec.Struct, frozen=True, kw_only=True):
-    """What the run printed. Bytes that are not UTF-8 are shown as backslash escapes."""
+    """The output of the run. Bytes that are not UTF-8 are shown as backslash escapes."""
 
     stdout: str = ""
     stderr: str = ""
@@ -151,7 +151,7 @@ class Isolation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the supervisor found out about one run: what it did, what the kernel says, what the run wrote."""
+    """The facts that the supervisor has of one run: its own acts, the kernel's reports, the run's output."""
 
     exit_reason: ExitReason
     message: str
@@ -177,4 +177,4 @@ class Result(RunFacts, frozen=True, kw_only=True):
     policy_digest: str
     """``sha256:`` and the hex digest of the policy file's bytes."""
     limits: Limits
-    """What was in force: the policy's limits, narrowed by the operator and the request."""
+    """The limits in force: the policy's, narrowed by the operator and the request."""

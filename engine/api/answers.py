@@ -1,4 +1,4 @@
-"""What the API answers, one Struct for each sort of answer."""
+"""The API's answers, one Struct for each kind of answer."""
 
 from __future__ import annotations
 
@@ -147,13 +147,13 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MetricsTargets(msgspec.Struct, frozen=True, kw_only=True):
-    """What Prometheus should scrape, in the form of its `http_sd_configs`."""
+    """The addresses that Prometheus should scrape, in the form of its `http_sd_configs`."""
 
     targets: Annotated[tuple[str, ...], Meta(description="Address and port of each worker that serves metrics.")]
     labels: dict[str, str]
 
 
-class Live(msgspec.Struct, frozen=True, kw_only=True):
+class Liveness(msgspec.Struct, frozen=True, kw_only=True):
     """The process answers."""
 
     status: Literal["ok"] = "ok"

@@ -83,7 +83,7 @@ def create_app(service: Service, keys: Keys | None, *, version: str, connections
 
 
 class Shell:
-    """What holds for every request, whatever it asks for."""
+    """The rules that hold for every request."""
 
     def __init__(self, app: Litestar, metrics: ApiMetrics, traces: Traces, *, only_loopback_names: bool) -> None:
         """
@@ -210,7 +210,7 @@ async def _send_problem(problem: Problem, send: Send, headers: list[tuple[bytes,
 
 
 def _cors(origins: tuple[str, ...]) -> CORSConfig | None:
-    """What a browser lets pages of other sites do; nothing, unless the operator names their origins."""
+    """Configure which origins' pages may call the API from a browser; none, unless the operator names them."""
     if not origins:
         return None
     headers = ["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-API-Key"]

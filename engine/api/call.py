@@ -1,4 +1,4 @@
-"""What a call says of itself, on its route: the scope that opens it, what it takes, and what it answers.
+"""The description of a call, written on its route: its scope, its parameters, its answers.
 
 The guard reads the scope from here, and the OpenAPI document is made from here: a call lies in one place.
 """
@@ -43,7 +43,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """A call of the HTTP interface, beside its path, method, name and summary, which its route has."""
 
     scope: Scope | str
-    """What opens it: a scope of keys, ``PUBLIC`` or ``ANY_KEY``."""
+    """The scope that a key needs for it, or ``PUBLIC`` or ``ANY_KEY``."""
     parameters: tuple[Parameter, ...] = ()
     body: Body | None = None
     answers: dict[int, Answer]
@@ -67,7 +67,7 @@ def call(
 
 
 def call_of(route: BaseRouteHandler) -> Call | None:
-    """What a route says of itself; ``None`` when it says nothing, and then nobody may make the call."""
+    """Read a route's description; ``None`` if it has none, and then nobody may make the call."""
     found: Call | None = route.opt.get(OPT)
     return found
 

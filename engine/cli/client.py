@@ -81,7 +81,7 @@ class Client:
         return self._ask("GET", "/health", also=(503,))
 
     def follow(self, task_id: str) -> Iterator[Event]:
-        """What happens to a task, to its end; comes again by itself where the stream breaks off.
+        """Iterate over a task's events to its end. It connects again where the stream breaks off.
 
         Raises:
             ClientError: no answer, a refusal, or the service says that there will be no more.

@@ -16,7 +16,7 @@ from engine.cli.shared import AsJson, fail, load, print_json, sentences
 
 
 class BenchPart(enum.StrEnum):
-    """What ``bench`` can measure."""
+    """The parts that ``bench`` can measure."""
 
     ALL = "all"
     SANDBOX = "sandbox"

@@ -1,4 +1,4 @@
-"""What the command line does without any server: run one task, and look at the host."""
+"""The commands that need no server: run one task, and check the host."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class PolicyCheck(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HostCheck(msgspec.Struct, frozen=True, kw_only=True):
-    """What this host offers, and which policies that meets."""
+    """Show which layers this host offers, and which policies they satisfy."""
 
     host: Host
     policies: tuple[PolicyCheck, ...]
     fault: str | None = None
-    """What is wrong beside the layers: policies that cannot be read, models that are not there."""
+    """Find the faults besides the layers: unreadable policies, missing models."""
 
     @property
     def met(self) -> bool:

@@ -1,4 +1,4 @@
-"""What the commands share: settings, sentences for errors, and how they print."""
+"""The commands' shared parts: settings, sentences for errors, and how they print."""
 # ruff: noqa: PLC0415  a command should not load what only the others need: --help takes 0.2 s, Litestar 0.5 s
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def version_option(
         bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=print_version)
     ] = False,
 ) -> None:
-    """What stands before the name of a command."""
+    """The words before the name of a command."""
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""What ``top`` shows: the queue, the workers and the tasks that run or ended last."""
+"""The command ``top``: the queue, the workers, and the tasks that run or ended last."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COLOURS = {"queued": "yellow", "running": "cyan", "succeeded": "green", "failed"
 
 
 def look(client: Client) -> dict[str, Any]:
-    """What there is to show.
+    """The values that ``top`` shows.
 
     Raises:
         ClientError: the service does not answer, or refuses.

@@ -99,7 +99,7 @@ class Keys:
             raise KeysError(f"{path}: no key in it; `python -m engine keys new` makes one")
 
     def find(self, text: str) -> Principal | None:
-        """Who holds a key; ``None`` when nobody does.
+        """Find the principal of a key; ``None`` if no entry has this key.
 
         Raises:
             ExpiredKeyError: somebody did.

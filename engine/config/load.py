@@ -109,7 +109,7 @@ def _given(environ: Mapping[str, str], name: str) -> str:
 
 
 def _text(variable: Variable, environ: Mapping[str, str]) -> str:
-    """What is given for a variable, be it in a file; empty for nothing.
+    """Read the value given for a variable, from the environment or a file; empty if none is given.
 
     Raises:
         ValueError: says what is wrong with the file, and never what is in it.
@@ -162,7 +162,7 @@ def _of_a_value(annotation: Any) -> Any:
 
 
 def _allowed(annotation: Any, facts: dict[str, Any]) -> str:
-    """What a value may be, in words, from the very type and range that check it."""
+    """Describe the allowed values in words, from the same type and range that check them."""
     if "allowed" in facts:
         return str(facts["allowed"])
     if schemes := facts.get("schemes"):

@@ -23,7 +23,7 @@ from sandbox import HostError, Policy
 
 MANIFEST = PROJECT_DIR / "models.toml"
 PLACE = "models"
-"""What a policy's ``filesystem.read`` calls the models."""
+"""The name of the models in a policy's ``filesystem.read``."""
 
 
 class ModelsError(EngineError):
@@ -104,12 +104,12 @@ def require(folder: Path, policies: tuple[Policy, ...]) -> None:
 
 
 def missing(folder: Path) -> list[str]:
-    """What is wrong with each file of the manifest in ``folder``."""
+    """Find the fault of each file of the manifest in ``folder``."""
     return [found for file in read_manifest().files if (found := fault(folder, file))]
 
 
 def fault(folder: Path, file: ModelFile) -> str:
-    """What is wrong with a file; empty if nothing is."""
+    """Describe the fault of a file; empty if it has none."""
     try:
         with (folder / file.path).open("rb") as opened:
             found = hashlib.file_digest(opened, "sha256").hexdigest()

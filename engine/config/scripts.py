@@ -56,7 +56,7 @@ def list_scripts(folder: Path) -> list[str]:
 
 
 class ScriptFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What can be said of a named script without running it."""
+    """The description of a named script, read without running it."""
 
     name: str
     description: str

@@ -52,7 +52,7 @@ class Group(enum.StrEnum):
 
 
 def _about(env: str, effect: str, *, group: Group, unit: str = "", default: str = "", **facts: Any) -> Meta:
-    """What the table prints of a field, beside its type and range."""
+    """The texts that the table prints of a field, beside its type and range."""
     return Meta(description=effect, extra={"env": env, "group": group, "unit": unit, "default": default, **facts})
 
 

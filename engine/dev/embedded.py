@@ -361,7 +361,7 @@ def _may_enter(status: os.stat_result, uid: int, gid: int | None) -> bool:
 
 
 def die_with(parent_pid: int, signum: signal.Signals) -> Callable[[], None]:
-    """What a child does before its exec: ask the kernel for ``signum`` when its parent dies.
+    """Make a function that a child calls before its exec: it asks the kernel for ``signum`` when its parent dies.
 
     The C library is loaded here, in the parent, for a child between fork and exec should do as little as it can.
     """

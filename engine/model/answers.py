@@ -1,4 +1,4 @@
-"""What the API answers about a task, which is also what a callback reports."""
+"""A task as the API answers it. A callback reports the same object."""
 
 from __future__ import annotations
 

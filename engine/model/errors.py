@@ -23,7 +23,7 @@ class EngineError(Exception):
 
     @property
     def detail(self) -> str:
-        """What the client is told, in sentences."""
+        """The sentences that the client reads."""
         return str(self)
 
     @property
@@ -33,7 +33,7 @@ class EngineError(Exception):
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """What the command line prints, a line each."""
+        """The lines that the command line prints."""
         return (str(self),)
 
 

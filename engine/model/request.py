@@ -1,4 +1,4 @@
-"""What a client asks for: the one list of the fields of a request.
+"""A client's request: the one list of its fields.
 
 A new field is one line in ``ExecuteRequest``. From there the body checker, the OpenAPI document, the columns of the
 table ``tasks`` and the worker have it by its name.

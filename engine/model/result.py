@@ -11,7 +11,7 @@ from sandbox import Artifact, ExitReason, Result, RunError, Usage
 
 
 class ArtifactFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a task's answer says of an artifact; its bytes are to be had at ``/task/{task_id}/artifacts/{name}``."""
+    """An artifact as a task's answer lists it. ``GET /task/{task_id}/artifacts/{name}`` serves its bytes."""
 
     name: str
     size_bytes: int
@@ -28,7 +28,7 @@ class Script(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TaskUsage(Usage, frozen=True, kw_only=True):
-    """What the last attempt used."""
+    """The resources that the last attempt used."""
 
     queue_s: float = 0.0
     """How long the task waited for a worker before that, seconds."""
@@ -55,7 +55,7 @@ class TaskResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of_run(cls, run: Result, *, queue_s: float, script: Script | None) -> TaskResult:
-        """What a sandbox answered for a task that had waited for ``queue_s`` seconds."""
+        """Build it from a sandbox's result, for a task that had waited for ``queue_s`` seconds."""
         artifacts = tuple(
             ArtifactFacts(name=artifact.name, size_bytes=artifact.size_bytes, sha256=artifact.sha256)
             for artifact in run.artifacts

@@ -1,4 +1,4 @@
-"""What a worker reports of itself in its heartbeats."""
+"""The state that a worker reports in its heartbeats."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHOWN_FOR_S = 300.0
 
 
 class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker reports of itself every few seconds."""
+    """The state that a worker reports every few seconds."""
 
     worker_id: UUID
     host: str

@@ -1,4 +1,4 @@
-"""What is wrong with the policy files of a folder, and what is right but loose."""
+"""Find the faults of a folder's policy files, and the grants that are valid but loose."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def check_folder(folder: Path, exceptions: tuple[object, ...] = (), *, locked: b
 
 
 def _together(policies: dict[str, Policy]) -> list[Finding]:
-    """What is wrong with files of which each is right for itself."""
+    """Find the faults between files of which each is valid by itself."""
     try:
         Policies(policies)
     except PolicyError as error:
@@ -68,7 +68,7 @@ def _together(policies: dict[str, Policy]) -> list[Finding]:
 
 
 def _differences(folder: Path, policies: dict[str, Policy], *, level: Literal["error", "warning"]) -> list[Finding]:
-    """What the lock of the folder says otherwise; nothing when there is none and none is required."""
+    """Find the differences from the folder's lock; none if there is no lock and none is required."""
     if level == "warning" and not (folder / FILE_NAME).exists():
         return []
     try:
@@ -79,7 +79,7 @@ def _differences(folder: Path, policies: dict[str, Policy], *, level: Literal["e
 
 
 def loose(file: PolicyFile) -> list[str]:
-    """What a policy grants that deserves a second look, a sentence each."""
+    """Name the grants of a policy that deserve a second look, a sentence each."""
     policy = file.policy
     return [
         *_loose_limits(policy),

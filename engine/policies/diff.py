@@ -1,4 +1,4 @@
-"""What changes between two policies: what becomes looser, what tighter. For a gate in review.
+"""Compare two policies: which grants become looser, which tighter. Made for a gate in review.
 
 Each key has one rule. A key without a rule cannot be compared, which a test finds before anybody needs it.
 """

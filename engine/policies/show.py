@@ -153,7 +153,7 @@ def _calls(calls: GrantedCalls) -> list[str]:
 
 
 def _extra_calls(file: PolicyFile) -> list[str]:
-    """What the file opens beyond its profile, each with the comment that stands beside it."""
+    """List the grants beyond the profile, each with the comment beside it in the file."""
     extra = file.policy.syscalls.allow
     if not extra:
         return []

@@ -10,7 +10,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 UNREACHABLE = (RedisError, OSError, TimeoutError)
-"""What shows that Redis is unreachable."""
+"""The exceptions that show that Redis is unreachable."""
 BACKOFF_S = (0.05, 2.0)
 
 # redis-py's clients are generic in its stubs only; arq's is one of them

@@ -137,7 +137,7 @@ class EventStreams:
 
 
 class _Print:
-    """What an attempt printed on one stream, as bytes that may end within a character."""
+    """The bytes that an attempt printed on one stream; they may end within a character."""
 
     def __init__(self, stream: Stream, chunk: bytes) -> None:
         self.stream, self.bytes = stream, bytearray(chunk)

@@ -69,7 +69,7 @@ BACKOFF_S = (0.05, 2.0)
 
 
 class QueueEntryError(EngineError):
-    """What Redis holds under a task's id is not an entry that we wrote."""
+    """The value that Redis holds under a task's id is not an entry that we wrote."""
 
 
 class QueueEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,1 +1,1 @@
-"""What the API asks: accept a task, look it up, wait for it, follow it."""
+"""The service behind the API: it accepts a task, looks it up, waits for it, follows it."""

@@ -124,7 +124,7 @@ class Followers:
             task: as it was just found.
             after: the last event that the follower has.
         """
-        key, position, view = str(task.task_id), StreamPosition(task, after), View(self._service, principal, task)
+        key, position, view = str(task.task_id), StreamPosition(task, after), TaskView(self._service, principal, task)
         heartbeat, said, answered = Interval(self._heartbeat_s), Interval(SAY_FOLLOWED_S), self._reader.questions
         with (
             self._service.waiters.waiting(task.task_id) as waiter,
@@ -173,7 +173,7 @@ class Followers:
         for item in position.reach(task):
             yield item
 
-    def _last_word(self, view: View) -> StreamItem | None:
+    def _last_word(self, view: TaskView) -> StreamItem | None:
         if view.task.status.final:
             return StreamItem(FinalTask(view.task))
         if view.gone:
@@ -231,7 +231,7 @@ class StreamPosition:
         return StreamItem(NewStatus(Status.RUNNING, attempt), self.last_id)
 
 
-class View:
+class TaskView:
     """A task as it was last seen."""
 
     def __init__(self, service: Service, principal: Principal, task: StoredTask) -> None:

@@ -102,7 +102,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is not as it should be although tasks are accepted and run."""
+        """Find the faults that exist although tasks are accepted and run."""
         found = []
         for worker in self.workers:
             name = f"worker {worker.heartbeat.state.worker_id} (pid {worker.heartbeat.state.pid})"

@@ -1,4 +1,4 @@
-"""What the API and the worker both mean by a task: how one is accepted, looked up, waited for and handed to a sandbox.
+"""The service behind the API: it accepts a task, looks it up, waits for its end, and cancels it.
 
 Insert first, then queue: a task whose id was given out exists in PostgreSQL, whatever happens to Redis.
 """
@@ -42,8 +42,8 @@ from engine.model.task import (
 from engine.policies.policies import Policies
 from engine.queue.queue import Queue
 from engine.service.accept import accept
-from engine.service.foresight import Foresight
 from engine.service.health import Health, ask_health
+from engine.service.wait_estimate import WaitEstimator
 from engine.service.waiting import Waiter, Waiters
 from engine.store.store import Store
 from engine.telemetry.logs import get_logger
@@ -75,7 +75,7 @@ class Service:
         self.traces = traces
         self.policies = policies
         self.waiters = Waiters()
-        self._foresight = Foresight()
+        self._wait_estimator = WaitEstimator()
         self._store = store
         self._queue = queue
         self._log = get_logger()
@@ -205,7 +205,7 @@ class Service:
         before = await self._queue.position(task.task_id)
         if before is None:
             return task
-        wait_s = await self._foresight.wait_s(self._store, before + 1)
+        wait_s = await self._wait_estimator.wait_s(self._store, before + 1)
         return msgspec.structs.replace(task, queue_position=before + 1, estimated_wait_s=wait_s)
 
     async def list_tasks(self, principal: Principal, wanted: TaskFilter) -> list[ListedTask]:

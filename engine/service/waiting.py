@@ -1,4 +1,4 @@
-"""Who waits for the end of which task, within this process."""
+"""The clients of this process that wait for the end of a task."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Waiter(msgspec.Struct, frozen=True):
 
 
 class Waiters:
-    """Who waits for which task, within this process."""
+    """The clients of this process that wait, by the task's id."""
 
     def __init__(self) -> None:
         self._events: dict[str, set[asyncio.Event]] = {}

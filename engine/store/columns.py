@@ -75,7 +75,7 @@ def _read(value: Any, reader: Callable[[Any], Any] | None) -> Any:
 
 
 def _reader(annotation: Any) -> Callable[[Any], Any] | None:
-    """What makes the value of a field of what asyncpg returns; ``None`` where that is the value already."""
+    """Find the function that turns asyncpg's value into the field's value; ``None`` if they are the same."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return _reader(get_args(annotation)[0])

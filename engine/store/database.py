@@ -52,7 +52,7 @@ UNREACHABLE = (
     asyncpg.TransactionRollbackError,  # another statement had the same rows first, and one of the two had to give way
     asyncpg.ReadOnlySQLTransactionError,
 )
-"""What shows that the database is unreachable or too busy, rather than that our statement is wrong."""
+"""The exceptions that show that the database is unreachable or too busy, rather than that our statement is wrong."""
 
 
 class Bulk(enum.Enum):

@@ -1,4 +1,4 @@
-"""What each worker last reported of itself."""
+"""The last report of each worker."""
 
 from __future__ import annotations
 

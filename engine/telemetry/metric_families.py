@@ -25,7 +25,7 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     kind: Literal["counter", "gauge", "histogram"]
     labels: tuple[str, ...] = ()
     about: str
-    """What is counted, one sentence."""
+    """One sentence that says what the metric counts."""
 
     def counter(self, registry: CollectorRegistry) -> Counter:
         """A counter of this family, registered."""

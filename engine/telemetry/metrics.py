@@ -71,7 +71,7 @@ PROCESS_METRICS = (
     "process_start_time_seconds",
     "process_virtual_memory_bytes",
 )
-"""What the client library says of each process, under the names that all Prometheus clients use."""
+"""The client library's metrics of each process, under the names that all Prometheus clients use."""
 _NAMED_SYSCALLS = """
     accept accept4 acct add_key bind bpf capset chmod chown chroot clone clone3 connect delete_module execve
     execveat fchmod fchown finit_module fork fsconfig fsmount fsopen getsockname init_module io_uring_enter
@@ -93,7 +93,7 @@ CALLBACK_OUTCOMES = ("delivered", "retried", "dead")
 
 
 class ServiceState(NamedTuple):
-    """What the API's gauges say of the whole service. ``None``: it cannot be known just now."""
+    """The values of the API's gauges, which describe the whole service. ``None``: the value is not known now."""
 
     queued: int | None
     running: int | None
@@ -106,7 +106,7 @@ class ServiceState(NamedTuple):
 
 
 class ApiMetrics:
-    """What an API counts."""
+    """The metrics of an API process."""
 
     def __init__(self, registry: CollectorRegistry, *, version: str) -> None:
         """
@@ -145,7 +145,7 @@ class ApiMetrics:
         self._seconds.labels(route, method).observe(duration_s)
 
     def note_state(self, state: ServiceState) -> None:
-        """What the gauges say until the next time."""
+        """The values that the gauges show until the next call."""
         self._state = state
 
     def _sample(self) -> Iterator[Metric]:
@@ -161,7 +161,7 @@ class ApiMetrics:
 
 
 class WorkerMetrics:
-    """What a worker counts."""
+    """The metrics of a worker process."""
 
     def __init__(self, registry: CollectorRegistry, *, version: str, slots: int, policies: Mapping[str, str]) -> None:
         """

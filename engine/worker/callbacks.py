@@ -55,7 +55,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     timestamp: datetime
     """When the task ended."""
     data: Task
-    """What ``GET /task/{task_id}`` answers."""
+    """Read the same object that ``GET /task/{task_id}`` answers."""
 
 
 class Delivery(NamedTuple):

@@ -1,4 +1,4 @@
-"""What a worker does when its own sandbox fails: which policies fail here, which task is suspect, when to try again."""
+"""The worker's reaction when its own sandbox fails: which policies fail, which task is suspect, when to try again."""
 
 from __future__ import annotations
 

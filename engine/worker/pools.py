@@ -58,7 +58,7 @@ async def open_pools(
 
 
 def probe(settings: Settings) -> Host:
-    """What this host offers, under the profile that the settings ask for."""
+    """Probe this host's layers, under the profile that the settings name."""
     return probe_host(
         settings.sandbox_uid,
         settings.sandbox_gid,

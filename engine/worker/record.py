@@ -62,7 +62,7 @@ class AttemptRecords:
         self._audit.attempt_failed(self._facts(claim), stage)
 
     def _facts(self, claim: Claim) -> dict[str, Any]:
-        """What the audit log says of an attempt, however it ends."""
+        """Collect the facts that the audit log's line of every attempt has."""
         return {
             "task_id": str(claim.task_id),
             "attempt": claim.attempt,

@@ -9,7 +9,7 @@ from engine.model.task import Claim
 
 
 def build_request(claim: Claim, script: NamedScript | None) -> bytes:
-    """What a sandbox reads on stdin: one JSON object around the client's own text, which is not decoded here."""
+    """Build a sandbox's stdin: one JSON object around the client's own text, which is not decoded here."""
     parts: list[bytes | msgspec.Raw] = [
         b'{"task_type":',
         msgspec.json.encode(claim.request.task_type),

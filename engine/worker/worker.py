@@ -159,7 +159,7 @@ class Worker:
             await self._leave()
 
     def _background(self) -> tuple[Coroutine[Any, Any, None], ...]:
-        """What goes on beside the tasks; none of it ends by itself."""
+        """List the loops that run beside the tasks; none of them ends by itself."""
         return (
             self._leases.keep(),
             self._sweeper.sweep(),
@@ -201,7 +201,7 @@ class Worker:
         self._log.info("worker stopped")
 
     async def _state(self, lag_s: float) -> WorkerState:
-        """What this worker reports of itself."""
+        """Describe this worker for its heartbeat."""
         return WorkerState(
             worker_id=self.worker_id,
             host=socket.gethostname(),

@@ -95,7 +95,7 @@ def _values(column: Column, rows: int) -> Any:
 
 
 class OperationContext(NamedTuple):
-    """What every operation works with."""
+    """The input of every operation."""
 
     database: duckdb.DuckDBPyConnection
     data: NamedTable
@@ -370,7 +370,7 @@ def _from_json(value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON can hold of a value of DuckDB's."""
+    """Convert a value of DuckDB to one that JSON can hold."""
     if isinstance(value, str | int | bool | None):
         return value
     if isinstance(value, float | decimal.Decimal):

@@ -26,7 +26,7 @@ _HEADER_WITHIN_BYTES = 1024
 _MAY_COPY = 1 << 4
 """ISO 32000-1, table 22: bit 5."""
 _HYPHEN = "\x02"
-"""What pdfium writes for a hyphen at which a word was broken."""
+"""The character that pdfium writes for a hyphen at which a word was broken."""
 _DATE = re.compile(r"D:(\d{4})(\d\d)?(\d\d)?(\d\d)?(\d\d)?(\d\d)?(?:([+-])(\d\d)'?(\d\d)?|Z)?")
 
 

@@ -1,4 +1,4 @@
-"""What the readers of documents share: the form of their answers, how text is cut, and how content is recognized."""
+"""The shared parts of the document readers: the form of their answers, how text is cut, how content is recognized."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _NOT_TEXT = dict.fromkeys([*range(9), 11, 12, *range(14, 32), 127, 0xFFFE, 0xFFF
 
 
 def looks_like(content: bytes) -> str | None:
-    """What content is by its first bytes, in words; None if they are not known."""
+    """Name the kind of content by its first bytes; None if they are not known."""
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         return "a WebP image"
     return next((name for beginning, name in _BEGINNINGS if content.startswith(beginning)), None)
@@ -64,7 +64,7 @@ class DocumentText:
 
 
 class Document(Protocol):
-    """What a reader of one document type offers."""
+    """The interface of a reader of one document type."""
 
     def read(self, max_characters: int) -> DocumentText:
         """Its text.

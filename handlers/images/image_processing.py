@@ -370,7 +370,7 @@ def _encoded(image: Image.Image, name: str, saving: Convert, metadata: dict[str,
 
 
 def _metadata(image: Image.Image) -> dict[str, Any]:
-    """What ``save`` takes. The orientation was applied, and is left out so that it is not applied again."""
+    """Build the arguments of ``save``. The orientation was applied, and is left out so that it is not applied again."""
     exif = image.getexif()
     for tag in (ExifTags.Base.Orientation, *_OF_THE_FILE):
         exif.pop(tag, None)

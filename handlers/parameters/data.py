@@ -145,7 +145,7 @@ class RowsOperation(DataOperation, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class SelectionOperation(RowsOperation, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What ``select``, ``filter`` and ``sort`` share: each takes all of these, and needs its own one."""
+    """The shared parameters of ``select``, ``filter`` and ``sort``: each takes all, and requires its own."""
 
     fields: Annotated[Fields | None, _WHICH_FIELDS] = None
     where: Annotated[Conditions | None, _WHICH_ROWS] = None

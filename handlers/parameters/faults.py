@@ -73,7 +73,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def syntax_fault(body: bytes, error: str) -> str:
-    """What is wrong with a text that is no JSON, in a sentence that says what to write instead.
+    """Describe the fault of a text that is not JSON, in a sentence that says what to write instead.
 
     Args:
         body: the text, in UTF-8.
@@ -94,7 +94,7 @@ def syntax_fault(body: bytes, error: str) -> str:
 
 
 def _at_character(body: bytes, at: int) -> str | None:
-    """What the character at a place of the text, which is not JSON there, is most likely meant to be."""
+    """Guess the purpose of the character at a place where the text is not JSON."""
     here = body[at : at + 1]
     if here and here < b" " and _is_in_text(body, at):
         written = {b"\n": "\\n", b"\r": "\\r", b"\t": "\\t"}.get(here, f"\\u{here[0]:04x}")

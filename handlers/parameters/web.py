@@ -25,7 +25,7 @@ _NOT_YOUR_HEADERS = frozenset({
 
 
 class Extract(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to extract under one name."""
+    """The rule that extracts the values of one name."""
 
     selector: Annotated[str, Meta(min_length=1, max_length=2000, description="CSS, or XPath.", examples=["h1"])]
     attribute: Annotated[

@@ -1,4 +1,4 @@
-"""What became of each connection, as an HTTP answer to the run and as rows of its result."""
+"""The decision on each connection, as an HTTP answer to the run and as rows of its result."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Decision(enum.StrEnum):
     BAD_RESPONSE = "bad_response"
     """The host's answer is not HTTP/1.x in one reading, is longer than ``head_kib`` in its head, or broke off."""
     NOT_TLS = "not_tls"
-    """What came after CONNECT is not a TLS greeting, or hides the name that it asks for."""
+    """The bytes after CONNECT are not a TLS greeting, or hide the name of the host."""
     NAME_MISMATCH = "name_mismatch"
     """The TLS greeting asks for another name than CONNECT did."""
     TOO_MANY_CONNECTIONS = "too_many_connections"

@@ -35,7 +35,7 @@ class _Reader:
         return int.from_bytes(self.take(width), "big")
 
     def block(self, width: int) -> bytes:
-        """What follows a length of ``width`` bytes."""
+        """Read a length of ``width`` bytes, then that many bytes."""
         return self.take(self.number(width))
 
     @property

@@ -49,7 +49,7 @@ class RequestHead(NamedTuple):
     target: str
     """Path and query; empty for CONNECT."""
     fields: tuple[HeaderField, ...]
-    """What is passed on."""
+    """The head that the proxy passes on."""
     body: Framing
     expects_continue: bool
 

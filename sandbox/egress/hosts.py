@@ -1,4 +1,4 @@
-"""What a policy writes in ``network.allow``, and how the name of a host is read, there and in requests.
+"""The entries of a policy's ``network.allow``, and how the name of a host is read, there and in requests.
 
 An entry is ``HOST:PORT``. HOST is a name (``example.com``), all names below one (``*.example.com``, any depth, not the
 name itself), an address (``203.0.113.9``, ``[2001:db8::1]``), or ``*``: any public name, on port 80 or 443 only. An

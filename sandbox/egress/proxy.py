@@ -64,7 +64,7 @@ class Proxy:
         self._accepting = asyncio.get_running_loop().create_task(self._accept(listener))
 
     def decisions(self) -> tuple[EgressRow, ...]:
-        """What became of the connections that have ended."""
+        """The outcomes of the connections that have ended."""
         return self.ledger.rows()
 
     async def close(self) -> None:

@@ -1,1 +1,1 @@
-"""What runs behind the trust boundary, or starts what does: the zygote and the child."""
+"""The code behind the trust boundary: the zygote, and the child that it forks."""

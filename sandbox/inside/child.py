@@ -60,7 +60,7 @@ class Baseline:
 
 @dataclasses.dataclass(frozen=True)
 class Inheritance:
-    """What a child finds in the memory that it inherits from its zygote."""
+    """The values that a child inherits in its zygote's memory."""
 
     plan: Plan
     entry: EntryPoint
@@ -265,7 +265,7 @@ def report_failure(step: str, error: BaseException) -> NoReturn:
 
 
 class StdinMessage:
-    """What the supervisor sends on stdin, in the order in which it comes."""
+    """The parts that the supervisor sends on stdin, in their order."""
 
     def __init__(self) -> None:
         """Block until the first of it is there."""

@@ -1,4 +1,4 @@
-"""What the worker tells a zygote at its start. Standard library only: it is read inside."""
+"""The plan that the worker sends to a zygote at its start. Standard library only: it is read inside."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def serve(control_fd: int, proc_fd: int) -> NoReturn:
 
 
 ChildMain = Callable[[list[int], bool], NoReturn]
-"""What a child does from its fork on, given its descriptors and whether it is to rehearse."""
+"""The function that a child calls after its fork, with its descriptors and whether it is to rehearse."""
 
 
 def prepare_warm(plan: Plan, proc_fd: int) -> ChildMain:

@@ -38,7 +38,7 @@ class GrantedCalls(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def granted_calls(policy: Policy) -> GrantedCalls:
-    """What the filter of a policy lets through."""
+    """The system calls that a policy's filter allows."""
     table = ALLOWED | (PROCESSES if policy.syscalls.profile == "processes" else {})
     partly = PARTLY | (PARTLY_NETWORK if policy.network.allow else {})
     groups = [

@@ -103,7 +103,7 @@ class Syscalls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a run may do. ``name`` and ``digest`` come from the file, not from its text."""
+    """The grants and limits of a run. ``name`` and ``digest`` come from the file, not from its text."""
 
     description: Annotated[str, Meta(min_length=1)]
     task_type: Annotated[str, Meta(pattern="^[a-z][a-z_]*$")]
@@ -291,7 +291,7 @@ def _meant(name: str, known: typing.Iterable[str]) -> str:
 
 
 def _value_faults(value: Any, kind: Any) -> list[str]:
-    """What is wrong with one value: for each item of a list, else at most one fault."""
+    """Find the faults of one value: one for each invalid item of a list, else at most one."""
     if typing.get_origin(kind) is tuple and isinstance(value, list):
         return [fault for item in value for fault in _value_faults(item, typing.get_args(kind)[0])]
     choices = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()

@@ -1,4 +1,4 @@
-"""What zygotes are made of: the code, the places and the interpreter, by their paths on the host."""
+"""The parts of a zygote: the code, the folders and the interpreter, by their paths on the host."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LOADERS = ("/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1", *glob.g
 
 
 class Template(msgspec.Struct, frozen=True, kw_only=True):
-    """What every zygote of a worker is made of, beside its policy."""
+    """The parts that all zygotes of a worker share, besides their policies."""
 
     code: Path
     """Folder that holds ``handlers/`` and ``sandbox/``; these two, nothing beside them, are visible inside."""

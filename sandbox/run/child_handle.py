@@ -26,7 +26,7 @@ class ExitFacts(NamedTuple):
 
 
 class Measurement(NamedTuple):
-    """What a run uses at one moment."""
+    """The resources that a run uses at one moment."""
 
     memory_bytes: int
     """Anonymous and shared memory."""
@@ -76,7 +76,7 @@ class ChildHandle:
         self.at_rest = self.measure() or Measurement(0, 1, 0.0)
 
     def measure(self) -> Measurement | None:
-        """What the child itself uses now, ``None`` when it is gone: proc_pid_status(5)."""
+        """Read the resources that the child itself uses now; ``None`` when it is gone: proc_pid_status(5)."""
         try:
             status = os.pread(self._status, 4096, 0)
             cpu_s = self.cpu_s()
@@ -137,7 +137,7 @@ def _pid_of(pidfd: int) -> int:
 
 
 def measure_tree(pid: int) -> Measurement | None:
-    """What a process and all its descendants use now, each page that they share counted once: proc_pid_smaps(5).
+    """Read the resources that a process and all its descendants use, each shared page counted once: proc_pid_smaps(5).
 
     A zombie has no memory left, but the processor time that it used counts until somebody waits for it.
     """

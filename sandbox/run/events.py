@@ -1,4 +1,4 @@
-"""What one watch is called for by the worker's loop: descriptors and timers, each call guarded."""
+"""The callbacks that one watch registers with the worker's loop: descriptors and timers, each call guarded."""
 
 from __future__ import annotations
 

@@ -32,12 +32,12 @@ _GOOD_NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f/\\\u2028\u2029\ud800-\udfff]+")
 
 
 class Harvest(NamedTuple):
-    """What a run left."""
+    """The files that a run left."""
 
     artifacts: tuple[Artifact, ...]
     """By name."""
     refused: tuple[RefusedArtifact, ...]
-    """What was not taken, each with the reason."""
+    """The files that were not taken, each with the reason."""
 
 
 def harvest(workspace: int, *, max_bytes: int) -> Harvest:

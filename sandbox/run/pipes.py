@@ -31,7 +31,7 @@ _REPORTS_PAUSE_S = 0.1
 
 
 def build_message(request: bytes, policy: Limits, limits: Limits, inputs: Mapping[str, bytes]) -> bytes:
-    """What a child reads on stdin: by how much its policy's limits are lowered, its input files, the request.
+    """The bytes that a child reads on stdin: by how much its policy's limits are lowered, its input files, the request.
 
     Args:
         request: to be handed to the handler as it is.
@@ -106,11 +106,11 @@ class PrintPipes:
 
     @property
     def printed_kib(self) -> float:
-        """What was printed, kept or not."""
+        """The number of bytes printed, kept or not."""
         return self._printed_bytes / 1024
 
     def logs(self) -> Logs:
-        """What was kept, as text."""
+        """The output that was kept, as text."""
         return Logs(
             stdout=self._kept["stdout"].decode(errors="backslashreplace"),
             stderr=self._kept["stderr"].decode(errors="backslashreplace"),

@@ -22,7 +22,7 @@ _ADD_UP_EVERY_S = 0.1
 
 
 class Workspace(Protocol):
-    """What the supervisor needs of both kinds."""
+    """The interface of both kinds of workspace."""
 
     fd: int
 

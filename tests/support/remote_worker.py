@@ -1,4 +1,4 @@
-"""Asks ``sandbox/ordinary_worker.py``, a worker of an ordinary user in a process of its own."""
+"""Asks ``ordinary_worker.py``, a worker of an ordinary user in a process of its own."""
 
 from __future__ import annotations
 

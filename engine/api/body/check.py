@@ -67,12 +67,12 @@ class PackedRequest(msgspec.Struct, frozen=True):
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """What the checking process answers."""
+    """The answer of the checking process."""
 
     requests: list[PackedRequest] = []
     """In the order of the body: one, or one for each task of a batch."""
     faults: tuple[Fault, ...] = ()
-    """What is wrong with the body as a whole."""
+    """The faults of the body as a whole."""
 
 
 def check(body: bytes, *, has_key: bool = False) -> SubmitRequest:
@@ -180,7 +180,7 @@ def _decode(body: bytes, kind: type[Body], form: str) -> Body:
 
 
 def _every_fault(body: bytes, kind: type[Body]) -> InvalidRequestError:
-    """What is wrong with a body: that it is no JSON, or else its fields and those of its parameters together."""
+    """Find the faults of a body: it is not JSON, or else the faults of all fields and of all parameters together."""
     try:
         msgspec.json.decode(body)
     except RecursionError:
@@ -207,7 +207,7 @@ def _in_words(fault: Fault) -> Fault:
 
 
 def _every_number(body: bytes, request: ExecuteRequest) -> InvalidRequestError:
-    """What is wrong with parameters of which only the JSON within them can be wrong."""
+    """Find the faults of parameters in which only the JSON values can be invalid."""
     faults = find_faults(request.parameters, Any, "$.parameters")
     return InvalidRequestError(*faults) if faults else _every_fault(body, type(request))
 

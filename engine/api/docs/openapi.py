@@ -172,7 +172,7 @@ def _name(task_type: str) -> str:
 
 
 def _summary(task_type: str) -> str:
-    """What a task type is for: its Struct says it, or the base of its Structs."""
+    """Describe a task type by the docstring of its Struct, or of the base of its Structs."""
     kinds = structs(task_type)
     base = next(base for base in kinds[0].__mro__ if all(issubclass(kind, base) for kind in kinds))
     return (base.__doc__ or "").strip().splitlines()[0]

@@ -1,4 +1,4 @@
-"""What ``POST /execute/batch`` answers."""
+"""The answer of ``POST /execute/batch``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engine.model.task import AcceptedTask
 
 
 class BatchItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What became of one task of a batch: a task or a problem."""
+    """One item of a batch's answer: a task or a problem."""
 
     status: Annotated[int, Meta(description="As the task alone would have been answered: 202, 200, 400, 409 …")]
     task: Task | None = None
@@ -21,7 +21,7 @@ class BatchItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class BatchAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of each task of a batch, in their order."""
+    """The items of a batch's answer, in the order of its requests."""
 
     tasks: tuple[BatchItem, ...]
 

@@ -1,4 +1,4 @@
-"""What every call does with its request and its answer, and the parts of the service that it needs for that."""
+"""The steps that every call takes with its request and its answer, and the parts of the service behind them."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class BigBodies:
 
 
 class State(msgspec.Struct, frozen=True):
-    """What the calls need."""
+    """The parts of the service that the calls use."""
 
     service: Service
     checker: Checker

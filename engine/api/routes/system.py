@@ -14,7 +14,7 @@ from litestar.datastructures import UploadFile
 from engine.api.answers import (
     FileAnswer,
     HealthAnswer,
-    Live,
+    Liveness,
     MetricsTargets,
     PoliciesAnswer,
     PolicyAnswer,
@@ -141,11 +141,11 @@ async def get_health(request: ApiRequest) -> Response[bytes]:
 @get(
     "/health/live",
     operation_id="getLiveness",
-    opt=call(PUBLIC, answers={200: Answer("The process answers.", Live)}),
+    opt=call(PUBLIC, answers={200: Answer("The process answers.", Liveness)}),
 )
 async def get_live() -> Response[bytes]:
     """Say that this process answers. For the probes of containers."""
-    return answer_json(Live())
+    return answer_json(Liveness())
 
 
 @get(

@@ -39,7 +39,7 @@ for _ in range(int(sys.argv[2])):
 """
 
 
-class Million(NamedTuple):
+class MillionRowTimes(NamedTuple):
     """Seconds of each sample."""
 
     service: list[float]
@@ -49,7 +49,7 @@ class Million(NamedTuple):
     """``json.loads``, a DataFrame, DuckDB's SUMMARIZE: what somebody would write."""
 
 
-async def measure(say: Callable[[str], None]) -> Million:
+async def measure(say: Callable[[str], None]) -> MillionRowTimes:
     """All three.
 
     Raises:
@@ -68,7 +68,7 @@ async def measure(say: Callable[[str], None]) -> Million:
     with own_service() as url:
         await bench_service.post(url, body, 1, 1)  # what is slow only once
         load = await bench_service.post(url, body, 1, SAMPLES)
-    return Million(load.seconds, handler, by_hand)
+    return MillionRowTimes(load.seconds, handler, by_hand)
 
 
 def _in_process(program: str, path: str) -> list[float]:

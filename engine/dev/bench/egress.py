@@ -39,11 +39,11 @@ small = sorted(fetch(args["small"])[1] for _ in range(args["count"]))
 big = [fetch(args["big"]) for _ in range(3)]
 result = {"small_s": small, "big": big}
 """
-"""What is run, in a sandbox and outside of one, to the letter."""
+"""The program that runs in a sandbox and outside of one, to the letter."""
 
 
 class Fetched(msgspec.Struct, frozen=True):
-    """What ``FETCH`` gives."""
+    """The result of ``FETCH``."""
 
     small_s: list[float]
     big: list[tuple[int, float]]

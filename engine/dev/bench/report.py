@@ -18,7 +18,7 @@ LINE = 118
 UNEXPLAINED = "It is reached on a quiet machine; measure again with nothing else running."
 
 
-class Bar(NamedTuple):
+class Goal(NamedTuple):
     """One number to reach."""
 
     what: str
@@ -26,7 +26,7 @@ class Bar(NamedTuple):
     begins: str
     """How the names of the rows begin that it is about."""
     reached: Callable[[Rows], tuple[str, bool]]
-    """What was reached, in words, and whether that is enough."""
+    """Says in words which value was reached, and whether that is enough."""
     why: str
     """The reason, when it is not."""
 
@@ -66,7 +66,7 @@ def _value(most: float) -> Callable[[Rows], tuple[str, bool]]:
 
 
 BARS = (
-    Bar(
+    Goal(
         "ready sandbox, trivial script, all layers on",
         "p50 ≤ 1 ms, p95 ≤ 2 ms, ≥ 15 x bwrap + python",
         "ready child, trivial script, light",
@@ -74,8 +74,8 @@ BARS = (
         "The slowest of twenty runs meets the refill of the run before it, on two cores that the measuring program "
         "shares.",
     ),
-    Bar("script that imports pandas", "≥ 100 x bwrap + cold pandas", "ready child, import pandas", _ratio(100), ""),
-    Bar(
+    Goal("script that imports pandas", "≥ 100 x bwrap + cold pandas", "ready child, import pandas", _ratio(100), ""),
+    Goal(
         "turnover, light zygote",
         "≥ 250/s",
         "fork + lock down + run + reap, light",
@@ -83,15 +83,15 @@ BARS = (
         "Each child needs namespaces and a tmpfs, which the kernel makes and removes; any other program lowers the "
         "rate.",
     ),
-    Bar(
+    Goal(
         "turnover, pandas loaded",
         "≥ 150/s",
         "fork + lock down + run + reap, pandas",
         _rate(150),
         "Copying the page tables of pandas takes most of the time.",
     ),
-    Bar("`POST /execute?wait`, one at a time", "p50 ≤ 10 ms", "POST /execute?wait, 1 at once", _p50(10), ""),
-    Bar(
+    Goal("`POST /execute?wait`, one at a time", "p50 ≤ 10 ms", "POST /execute?wait, 1 at once", _p50(10), ""),
+    Goal(
         "end-to-end throughput, 16 at once",
         "≥ 200 tasks/s",
         "POST /execute?wait, 16 at once",
@@ -99,21 +99,21 @@ BARS = (
         "On two cores the sandbox's turnover takes the largest share; the servers and the measuring program take the "
         "rest. The row below says how much each.",
     ),
-    Bar(
+    Goal(
         "accepting a task with 50,000 waiting",
         "p95 ≤ 2 x an empty queue",
         "POST /execute, 50,000 waiting",
         _value(2),
         "The workers take tasks from the queue meanwhile, and share the two cores with the submitting client.",
     ),
-    Bar(
+    Goal(
         "pick-up with 50,000 tasks waiting",
         "an urgent task ≥ 0.5 x as fast",
         "urgent task through busy workers, 50,000",
         _ratio(0.5),
         "The task waits for a slot in both cases; the queue adds the rest.",
     ),
-    Bar(
+    Goal(
         "`data_processing` statistics on 1,000,000 rows",
         "≤ 2 x decode + DuckDB in process",
         "data_processing statistics 1,000,000",
@@ -121,7 +121,7 @@ BARS = (
         "The text crosses HTTP, PostgreSQL twice and a pipe. Two readers parse it: the API, which must refuse an "
         "invalid request before it answers 202, and the sandbox.",
     ),
-    Bar(
+    Goal(
         "memory of an idle ready child",
         "≤ 6 MiB PSS",
         "memory of a ready child",
@@ -129,7 +129,7 @@ BARS = (
         "A child with pandas has about 3 MiB of its own. The rest is its share of the memory that all children of its "
         "zygote share; it falls with their number.",
     ),
-    Bar("idle worker", "≤ 1 % of a core", "idle worker", _value(1), ""),
+    Goal("idle worker", "≤ 1 % of a core", "idle worker", _value(1), ""),
 )
 
 

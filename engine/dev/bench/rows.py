@@ -18,7 +18,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     baseline: str | None = None
     ratio: float | None = None
     value: float | None = None
-    """What was measured, when it is no time."""
+    """The measured value, if it is not a time, in ``unit``."""
     unit: str = ""
     note: str = ""
 

@@ -25,7 +25,7 @@ _NAMES = {"postgres": "postgres", "valkey-server": "redis", "redis-server": "red
 
 
 class Load(NamedTuple):
-    """What a load of posts took."""
+    """The times that a load of posts took."""
 
     seconds: list[float]
     """Of each post, from its first byte to the last of its answer."""
@@ -72,7 +72,7 @@ class Backlog(NamedTuple):
 
 
 async def measure_backlog(task: bytes, say: Callable[[str], None]) -> Backlog:
-    """What a line of ``DEEP`` waiting tasks costs who submits, and an urgent task.
+    """Measure how a queue of ``DEEP`` waiting tasks slows a submission and an urgent task.
 
     Raises:
         RuntimeError: a task did not end well.

@@ -8,10 +8,10 @@ from engine.model.task import Throughput
 from engine.service.health import ALIVE_WITHIN_S
 from engine.store.store import Store
 
-PACE_OVER_S, PACE_KNOWN_S = 600.0, 2.0
+MEASURED_OVER_S, CACHED_FOR_S = 600.0, 2.0
 
 
-class Foresight:
+class WaitEstimator:
     """How long a place in line takes, by how long tasks kept a slot of late; asked for every few seconds at most."""
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class Foresight:
             StoreUnavailableError: PostgreSQL is unreachable.
         """
         if time.monotonic() > self._known_until_s:
-            self._known_until_s = time.monotonic() + PACE_KNOWN_S  # whoever asks meanwhile is told what was
-            self._pace = await store.waiting.throughput(PACE_OVER_S, ALIVE_WITHIN_S)
+            self._known_until_s = time.monotonic() + CACHED_FOR_S  # whoever asks meanwhile is told what was
+            self._pace = await store.waiting.throughput(MEASURED_OVER_S, ALIVE_WITHIN_S)
         slot_s, slots = self._pace
         return round(place * slot_s / slots, 1) if slots and slot_s is not None else None
