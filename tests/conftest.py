@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def host() -> sandbox.Host:
-    """What this host really offers."""
+    """The layers that this host really offers."""
     return sandbox.probe_host()
 
 

@@ -1,4 +1,4 @@
-"""What an attack is: a program, what must become of it inside, and the proof that it would have worked outside."""
+"""An attack: a program, its required outcome inside, and the proof that it would have worked outside."""
 
 from __future__ import annotations
 
@@ -80,9 +80,9 @@ class Attack:
     violations: tuple[str, ...] = ()
     """Calls that must have been named."""
     meanwhile: Callable[[Field, int], None] | None = None
-    """What is true while it runs; given its pid. The program begins with ``BUSY``."""
+    """A condition that holds while it runs, given its pid. The program begins with ``BUSY``."""
     check: CheckInside | None = None
-    """What is true after it, beyond the rest."""
+    """A further condition after it."""
 
     @property
     def name(self) -> str:
@@ -99,7 +99,7 @@ class Outside:
     value: Any
     printed: bytes
     frame: bytes
-    """What it wrote to descriptor 3, which is the response pipe inside."""
+    """The bytes that it wrote to descriptor 3, which is the response pipe inside."""
 
 
 PRELUDE = '''\

@@ -1,4 +1,4 @@
-"""What an attack would have to reach: planted secrets, listeners, throw-away trees; and the count of it afterwards."""
+"""The targets of an attack: planted secrets, listeners, throw-away trees; and their count afterwards."""
 
 from __future__ import annotations
 

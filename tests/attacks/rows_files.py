@@ -180,7 +180,7 @@ def _remove_left(field: Field) -> None:
 
 
 def _takes_only_the_plain_file(field: Field, result: Result) -> None:
-    """What was not a plain file of the run's own was refused, by name and with a reason."""
+    """Each artifact that was not a plain file of the run's own was refused, by name and with a reason."""
     assert ["good.txt"] == [artifact.name for artifact in result.artifacts]
     refused = {artifact.name for artifact in result.artifacts_refused}
     assert {"secret", "shown", "folder"} <= refused, result.artifacts_refused

@@ -44,7 +44,7 @@ class HostileFile:
     """One of these is the error's, when it ends with ``error``."""
     limits: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     check: Callable[[Result], None] | None = None
-    """What is true beyond that."""
+    """A further condition."""
 
     @property
     def name(self) -> str:
@@ -70,7 +70,7 @@ class HostileFile:
 
 
 def value_of(result: Result) -> Any:
-    """What the handler returned."""
+    """The handler's result."""
     assert result.value is not None, result
     return msgspec.json.decode(result.value)
 

@@ -22,7 +22,7 @@ class Call:
     arguments: str = ""
     """Python text, in the program's own words; see ``attack.PRELUDE``."""
     outside: tuple[str, ...] | None = None
-    """What becomes of it outside; ``None`` for a call that needs a privilege or would harm the host."""
+    """The outcome outside; ``None`` for a call that needs a privilege or would harm the host."""
     title: str = ""
     inside: tuple[str, ...] = DENIED
     setup: str = ""

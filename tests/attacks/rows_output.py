@@ -14,7 +14,7 @@ from tests.attacks.field import Field
 from tests.support.synchronous import growth, value_of
 
 _LIARS = (ExitReason.NO_RESULT, ExitReason.NONZERO_EXIT, ExitReason.INVALID_RESULT, ExitReason.ERROR)
-"""What a run that spoils its own answer may get. Never ``ok``."""
+"""The exit reasons of a run that spoils its own answer. Never ``ok``."""
 
 
 def _resident_kib() -> int:
@@ -50,7 +50,7 @@ def _brings_two_frames(field: Field, outside: Outside) -> None:
 
 
 def _claims_are_only_a_value(field: Field, result: Result) -> None:
-    """What it claims stands in its value, and nowhere else."""
+    """The run's claim stands in its value, and nowhere else."""
     assert 5000 == value_of(result)["usage"]["memory_peak_mib"]
     assert result.usage.memory_peak_mib < result.limits.memory_mib
     assert ("custom_script", 0, None) == (result.policy, result.exit_code, result.signal)

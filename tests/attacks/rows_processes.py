@@ -230,7 +230,7 @@ time.sleep(args)
 
 
 def _is_locked(field: Field, pid: int) -> None:
-    """What the host's kernel says of the running child."""
+    """The host kernel's view of the running child."""
     status = status_of(pid)
     assert ("1", "2") == (status["NoNewPrivs"], status["Seccomp"])
     assert int(status["Seccomp_filters"]) >= 1

@@ -1,4 +1,4 @@
-"""What PostgreSQL remembers of every task, and what must hold of it whatever went wrong meanwhile.
+"""PostgreSQL's record of every task, and the invariants that must hold whatever went wrong meanwhile.
 
 A trigger of our own writes down every change of a task's status, so that a final state that was left again would show,
 which the tables alone do not tell.

@@ -31,7 +31,7 @@ OPEN = "SELECT count(*) FROM tasks WHERE finished_at IS NULL"
 
 
 class Plan(NamedTuple):
-    """What a storm is made of."""
+    """The parts of a storm."""
 
     tasks: int
     seconds: float
@@ -44,7 +44,7 @@ class Plan(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of it."""
+    """The outcome of a storm."""
 
     records: dict[str, Record]
     accepted: dict[str, str]

@@ -31,7 +31,7 @@ AT_SIGTERM = ("given back",)
 
 
 class Aftermath(NamedTuple):
-    """What became of all that the doomed had held."""
+    """The outcome of all tasks that the doomed process had held."""
 
     stack: Stack
     records: dict[str, Record]
@@ -41,7 +41,7 @@ class Aftermath(NamedTuple):
 
 
 def deaths(*parts: Part) -> list[dict[str, Any]]:
-    """What the doomed said last."""
+    """The last output of the doomed process."""
     lines = [line for part in parts for line in part.log.read_text().splitlines() if line.startswith('{"died_at"')]
     return [json.loads(line) for line in lines]
 

@@ -165,7 +165,7 @@ def test_request_on_stdin(entry: Entry) -> None:
 
 
 def test_stdin_without_the_source_of_a_named_script(entry: Entry) -> None:
-    """What the caller adds for us is not the script's input."""
+    """Fields that the engine adds are not part of the script's input."""
     answer = entry.run("x.py", source="import json, sys\nresult = sorted(json.load(sys.stdin))", source_name="x.py")
     expected = ["parameters", "task_type"]
     assert expected == answer.value
@@ -278,7 +278,7 @@ def test_request_that_is_no_request(entry: Entry) -> None:
 
 @pytest.mark.parametrize("parameters", [{}, {"script": ""}, {"script": "x", "more": 1}, {"script": 1}])
 def test_parameters_are_checked_inside_too(entry: Entry, parameters: dict[str, Any]) -> None:
-    """What the API would refuse is refused here as well."""
+    """The handler refuses what the API would refuse."""
     answer = entry.ask({"task_type": "custom_script", "parameters": parameters})
     expected = ("error", "invalid_parameters")
     assert expected == (answer.kind, answer.value["code"])

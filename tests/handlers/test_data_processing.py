@@ -129,7 +129,7 @@ REFUSED = {
 
 @pytest.mark.parametrize(("operation", "data", "code"), REFUSED.values(), ids=REFUSED)
 def test_refusal(operation: str, data: Any, code: str) -> None:
-    """What cannot be answered is refused with a stable code."""
+    """The handler refuses what it cannot answer, with a stable code."""
     with pytest.raises(Refusal) as raised:
         process(operation, data)
     assert code == raised.value.code

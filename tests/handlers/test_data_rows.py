@@ -353,7 +353,7 @@ def test_parameters_of_another_operation_are_none(parameters: dict[str, Any]) ->
 
 
 def test_every_operation_is_done_by_something() -> None:
-    """What the parameters allow is what the handlers know."""
+    """The parameters allow exactly the operations that the handlers know."""
     names = {struct.__struct_config__.tag for struct in structs("data_processing")}
     assert names == {*data_processing.OPERATIONS, *data_rows.OPERATIONS}
 

@@ -262,7 +262,7 @@ PARAGRAPHS = {
 
 @pytest.mark.parametrize(("body", "expected"), PARAGRAPHS.values(), ids=PARAGRAPHS)
 def test_docx_text(body: str, expected: str) -> None:
-    """What a reader sees, once."""
+    """The text comes as a reader sees it, once."""
     assert expected == process("docx", files.word_with(body))["text"]
 
 

@@ -244,7 +244,7 @@ REFUSED: dict[str, tuple[Any, str, str]] = {
 
 @pytest.mark.parametrize(("value", "code", "message"), REFUSED.values(), ids=REFUSED)
 def test_refused(value: Any, code: str, message: str) -> None:
-    """What has no form is refused with a code, the path and the type's name."""
+    """A value without a JSON form is refused with a code, the path and the type's name."""
     with pytest.raises(jsonable.NoJsonForm) as raised:
         jsonable.encode(value)
     assert code == raised.value.code
@@ -324,5 +324,5 @@ PLAIN = st.recursive(
 @given(PLAIN)
 @settings(max_examples=300, deadline=None)
 def test_plain_json_is_unchanged(value: Any) -> None:
-    """What is JSON already comes back as it was."""
+    """A value that is JSON already comes back unchanged."""
     assert value == decode(jsonable.encode(value))

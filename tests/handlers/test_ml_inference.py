@@ -55,7 +55,7 @@ def ask(model_type: str, input_data: Any, **more: Any) -> Any:
 
 
 def answer(model_type: str, input_data: Any, **more: Any) -> Any:
-    """What is said of the text, or of each text."""
+    """The answer about the text, or about each text."""
     return ask(model_type, input_data, **more)[model_type]
 
 
@@ -327,7 +327,7 @@ def test_no_model_at_all_is_said(own: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../moods", "..", ".", "", "a/b", "/etc", "moods\n", "a\\b", "é", "x" * 101])
 def test_a_name_that_is_none_reaches_no_file(own: Path, name: str) -> None:
-    """What could leave the folder is refused before anything is looked for."""
+    """The loader refuses a name that could leave the folder before it looks for anything."""
     with pytest.raises(msgspec.ValidationError, match=r"\$\.model"):
         ask("sentiment", "good", model=name)
 
@@ -362,7 +362,7 @@ def test_a_broken_model_keeps_no_zygote_from_starting(own: Path) -> None:
 
 
 def test_large_models_are_loaded_when_they_are_asked_for(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a zygote loads beforehand is limited, because every run of the policy carries it."""
+    """A zygote loads few models beforehand, because every run of the policy carries them."""
     monkeypatch.setattr(models, "PRELOADED_MIB", 0)
     models.preload_classifiers()
     assert 0 == models._classifier.cache_info().currsize

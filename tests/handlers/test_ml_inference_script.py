@@ -91,7 +91,7 @@ def test_refusal(script: Any, args: Any, message: str) -> None:
 def test_a_model_that_is_not_granted_is_refused_with_the_fix(
     script: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Who asks for the encoder under another policy is told which to send."""
+    """A request for the encoder under another policy is told which policy to send."""
     monkeypatch.setenv("MODELS_DIR", str(tmp_path / "none"))
     with pytest.raises(ValueError, match='send "policy": "custom_script_ml"'):
         script.main({"texts": ["x"], "models": ["topic"]})

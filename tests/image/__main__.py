@@ -100,7 +100,7 @@ def build(containers: Containers) -> list[str]:
 
 
 def inspect(containers: Containers) -> list[str]:
-    """What the image has and must not have, or the other way round."""
+    """Files that the image has and must not have, or the other way round."""
     shell = "for name in gcc cc g++ clang ld as make pip pytest ruff; do command -v $name; done; "
     shell += (
         "python -m pip --version; ls /app; id -u; find / -xdev -perm /6000 -user 1000; find /app -writable -not -type l"

@@ -28,7 +28,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     isolation: str
     file: Path
     settings: dict[str, str] = {}
-    """What the service needs there beside the usual."""
+    """The options that the service needs there beside the usual."""
 
     @property
     def options(self) -> list[str]:
@@ -129,7 +129,7 @@ class Containers:
         return list(json.loads(shown.stdout)[1:])
 
     def size_mib(self, image: str) -> int:
-        """What an image takes on disk."""
+        """The size of an image on disk."""
         shown = self.podman("image", "inspect", "--format", "{{.Size}}", image, check=True, stdout=subprocess.PIPE)
         return int(shown.stdout) >> 20
 

@@ -168,7 +168,7 @@ def test_compose_sets_variables_that_there_are() -> None:
 
 
 def required() -> set[str]:
-    """What production requires, by the name that it has as a file where it is a secret of ours."""
+    """The settings that production requires; a secret of ours by the name of its file."""
     places = {"N8N_WEBHOOK_URL", "FASTAPI_URL"}
     wanted = [variable for variable in variables() if variable.required]
     return {one.env if one.env in places else one.file_env or one.env for one in wanted}
@@ -386,7 +386,7 @@ def test_selectors_and_targets_meet_something() -> None:
 
 
 def test_workers_have_the_time_to_drain() -> None:
-    """What stops them waits longer than they take."""
+    """The stop timeout is longer than the drain."""
     drain_s = Settings().drain_s
     assert pod("worker")["terminationGracePeriodSeconds"] > drain_s + 15
     assert int(COMPOSE["services"]["worker"]["stop_grace_period"].removesuffix("s")) > drain_s + 15

@@ -92,7 +92,7 @@ def test_under_dockers_default_profile_only_unprivileged_works() -> None:
     ],
 )
 def test_openings_are_no_wider_than_needed(call: str, answer: str) -> None:
-    """What else these calls can do is refused by the profile already, before any question of capabilities."""
+    """The profile refuses every other use of these calls, before any question of capabilities."""
     path = [str(Path(container_seccomp.__file__).parents[2])]
     script = CALLS.format(path=path, calls=call)
     ran = subprocess.run(

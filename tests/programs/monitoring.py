@@ -56,7 +56,7 @@ def _panels_as_rules() -> str:
 
 
 def _expositions() -> list[bytes]:
-    """What an API and a worker expose, with something in each family."""
+    """The metrics that an API and a worker expose, with a sample in each family."""
     api = ApiMetrics(CollectorRegistry(), version="1")
     api.note_state(ServiceState(1, 1, 0.5, {"working": 1}, 9, {"database": True}))
     api.answered("/execute", "POST", 202, 0.001)

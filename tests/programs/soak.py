@@ -119,7 +119,7 @@ def full(box: Sandbox) -> bool:
 
 
 def sample(box: Sandbox, runs: int, started_s: float) -> Sample:
-    """What worker and zygote hold now."""
+    """Count what worker and zygote hold now."""
     gc.collect()
     zygote = box.zygote_pids()[1]
     return Sample(runs, anonymous_kib("self"), anonymous_kib(zygote), time.monotonic() - started_s)

@@ -45,7 +45,7 @@ class Ended(NamedTuple):
 
     @property
     def last_line(self) -> str:
-        """What pytest says at the end: how many passed and failed."""
+        """The last line of pytest: how many tests passed and failed."""
         lines = [line for line in self.output.splitlines() if re.search(r"\d+ (passed|failed|error)", line)]
         return lines[-1].strip("= ") if lines else "no test ran"
 

@@ -52,7 +52,7 @@ class Handler:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the operator offers as FILES_DIR."""
+    """The folder that the operator offers as FILES_DIR."""
     made = tmp_path_factory.mktemp("files")
     for path in (made, *made.parents):
         if path.name.startswith(("pytest-", "files")):

@@ -391,7 +391,7 @@ def test_a_head_that_can_be_read_in_two_ways_is_refused(make_egress: MakeEgress,
 
 
 def test_a_smuggled_second_request_is_not_passed_on(make_egress: MakeEgress) -> None:
-    """What follows the body that the head announces is dropped, and each connection carries one request."""
+    """The proxy drops bytes after the announced body, and each connection carries one request."""
     with raw_server(ok()) as server:
         box = make_egress(f"allowed.test:{server.port}", names=Names(allowed_test=[["127.0.0.1"]]))
         head = f"POST http://allowed.test:{server.port}/ HTTP/1.1\r\nHost: allowed.test:{server.port}\r\n"

@@ -1,4 +1,4 @@
-"""What the egress proxy reads: heads, hosts, addresses, chunks, TLS greetings. One reading, or a refusal."""
+"""The egress proxy's parsers: heads, hosts, addresses, chunks, TLS greetings. One reading, or a refusal."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ GOOD = (
 
 
 def read(parse: Any, *arguments: Any) -> tuple[Any, Refused | None]:
-    """What it understands, or its refusal; any other exception fails the test."""
+    """Parse it, or return the refusal; any other exception fails the test."""
     try:
         return parse(*arguments), None
     except Refused as refused:
@@ -211,7 +211,7 @@ def test_wide_entries_are_told_from_narrow_ones() -> None:
 
 
 def client_hello(name: str | None) -> bytes:
-    """What a real client sends first."""
+    """The first bytes that a real client sends."""
     context = ssl.create_default_context()
     context.check_hostname = False
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()

@@ -24,7 +24,7 @@ FRAME = (
 
 
 def reason(result: Result) -> tuple[str, int | None, str | None]:
-    """What is compared most often."""
+    """The fields that tests compare most often."""
     return result.exit_reason.value, result.exit_code, result.signal
 
 

@@ -1,4 +1,4 @@
-"""What the auditor is told of system calls is what the compiled filter does: the filter is run, call by call."""
+"""The audited list of system calls matches the compiled filter: the test runs the filter, call by call."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ARGUMENTS = ([0] * 6, [(1 << 64) - 1] * 6, [0x55AA55AA55AA55AA] * 6)
 
 
 def verdict(program: bytes, number: int, arguments: list[int]) -> int:
-    """What the kernel would answer: classic BPF, as far as libseccomp writes it."""
+    """Compute the kernel's answer: classic BPF, as far as libseccomp writes it."""
     data = struct.pack("<iIQ6Q", number, ARCH, 0, *arguments)
     code = list(struct.iter_unpack("<HBBI", program))
     at = accumulator = 0

@@ -104,7 +104,7 @@ def test_files_beside_the_folder_are_not_artifacts(box: Sandbox) -> None:
 def test_artifacts_are_kept_however_the_run_ends(
     box: Sandbox, script: str, reason: ExitReason, limits: dict[str, Any]
 ) -> None:
-    """What was written before the end is there."""
+    """Files written before the end are kept."""
     result = box.run("with open('artifacts/kept', 'w') as file: file.write('kept')\n" + script, **limits)
     assert reason == result.exit_reason
     assert {"kept": b"kept"} == taken(result)

@@ -1,4 +1,4 @@
-"""What a locked child is, as it sees itself and as the host's kernel sees it."""
+"""The state of a locked child, as it sees itself and as the host's kernel sees it."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_the_order_of_the_steps_is_the_security_argument() -> None:
 
 
 def test_zygotes_have_no_secret_environment(box: Sandbox) -> None:
-    """What the worker's environment holds is not in the zygote's."""
+    """The zygote's environment has nothing of the worker's."""
     for pid in box.zygote_pids():
         try:
             text = Path(f"/proc/{pid}/environ").read_bytes().decode()

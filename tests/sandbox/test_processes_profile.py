@@ -124,7 +124,7 @@ result = child.wait()
 
 
 def test_output_of_every_process_is_kept(box: Sandbox) -> None:
-    """What a child of the run prints is the run's output, and counts."""
+    """The output of a run's own child process is the run's output, and counts."""
     script = "import subprocess, sys\nsubprocess.run([sys.executable, '-c', \"print('x' * 10239)\"], check=True)"
     result = box.run(script)
     assert ("x" * 10239 + "\n", 10.0) == (result.logs.stdout, result.usage.output_kib)
@@ -336,7 +336,7 @@ result = os.waitpid(pid, os.WUNTRACED)[1] & 0x7F
 
 @pytest.mark.parametrize("reason", [ExitReason.WALL_LIMIT, ExitReason.CANCELLED])
 def test_a_killed_tree_is_wholly_dead(box: Sandbox, reason: ExitReason) -> None:
-    """What ends the run ends all that it has started."""
+    """The end of a run ends every process that it has started."""
     script = """
 import ctypes, os, time
 for _ in range(5):
@@ -399,7 +399,7 @@ result = "survived"
 
 
 def test_shared_memory_is_counted_once(box: Sandbox) -> None:
-    """What four processes share is there once, and what lies in it counts."""
+    """Memory that four processes share counts once, and it does count."""
     script = """
 import mmap, os, time
 told, tell = os.pipe()

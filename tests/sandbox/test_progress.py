@@ -1,4 +1,4 @@
-"""What a run prints and reports is told while it runs, and stays data of nobody's trust."""
+"""Output and progress are reported while a run lasts, and nobody trusts them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def frame(payload, kind=b'P'):
 
 
 class Told:
-    """What a run was heard to say, in order."""
+    """The events of a run, in order."""
 
     def __init__(self) -> None:
         self.output: list[tuple[str, bytes]] = []

@@ -27,7 +27,7 @@ result = {
 
 @pytest.fixture(scope="module")
 def drawn(policy: Policy, host: Host, template: Template) -> list[dict[str, object]]:
-    """What eight children of one zygote drew, all its modules loaded beforehand and used by it."""
+    """The random numbers of eight children of one zygote, which loaded and used all its modules beforehand."""
     loaded = (*policy.preload, "ssl", "tempfile", "uuid", "secrets")
     box = Sandbox(msgspec.structs.replace(policy, preload=loaded), host, template, ready=4)
     try:

@@ -110,7 +110,7 @@ def test_any_bytes_are_read_without_raising(text: bytes) -> None:
 @QUICK
 @given(st.sampled_from([b"R", b"E", b"I"]), st.binary(max_size=200) | ALMOST_JSON)
 def test_any_payload_that_is_taken_is_json(kind: bytes, payload: bytes) -> None:
-    """What passes as a result, Python's own strict parser takes as well."""
+    """Python's own strict parser accepts every result that passes."""
     parsed = parse(frame(payload, kind))
     assert parsed is not None
     if parsed.kind == "result":

@@ -19,7 +19,7 @@ LOADED = 'import sys; result = "pan" "das" in sys.modules'
 
 @pytest.fixture(scope="module")
 def answers(host: sandbox.Host, template: sandbox.Template) -> Iterator[dict[str, Result]]:
-    """What three scripts are answered under the policy that is delivered."""
+    """The answers to three scripts under the shipped policy."""
     policy = sandbox.load_policies(ROOT / "policies")["custom_script"]
     scripts = {
         "names none": LOADED,

@@ -111,7 +111,7 @@ def use_up_old_children(box: Sandbox) -> bool:
 
 
 def status_while_running(box: Sandbox) -> dict[str, str]:
-    """What the host's kernel says of a run's process."""
+    """The host kernel's view of a run's process."""
     status, _ = box.while_running(
         "import ctypes, time; ctypes.CDLL(None).prctl(15, b'busy', 0, 0, 0)\ntime.sleep(0.5)", status_of
     )
@@ -128,7 +128,7 @@ def test_every_cold_run_has_secrets_of_its_own(cold: Sandbox) -> None:
 
 
 def test_warm_runs_of_one_zygote_share_them(warm: Sandbox) -> None:
-    """What README.md says of them; without it the test above would prove nothing."""
+    """README.md describes them so; otherwise the test above would prove nothing."""
     seen = [value_of(warm.run(LAYOUT)) for _ in range(4)]
     shared = ["hash of a text", "hash of bytes", "library", "stack"]
     assert dict.fromkeys(shared, 1) == {name: len({one[name] for one in seen}) for name in shared}
@@ -391,7 +391,7 @@ def test_a_preload_that_is_not_there_stops_the_start(
 
 
 def test_a_thread_that_has_ended_is_no_obstacle(light_policy: Policy, host: Host, code: Template) -> None:
-    """What counts is what runs when the import is over."""
+    """Only threads that run when the import is over count."""
     text = "import threading\nthread = threading.Thread(target=int)\nthread.start()\nthread.join()\n"
     (code.code / "handlers/joined.py").write_text(text, encoding="utf-8")
     policy = msgspec.structs.replace(light_policy, preload=("handlers.custom_script", "handlers.joined"))

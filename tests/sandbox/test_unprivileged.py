@@ -142,7 +142,7 @@ def test_below_the_floor_it_refuses(without_namespaces: Remote) -> None:
 
 
 def test_the_capped_abi_is_in_the_result(old: tuple[Remote, int]) -> None:
-    """What was in force, not what the kernel could."""
+    """The answer names the layers in force, not those that the kernel could offer."""
     remote, abi = old
     isolation = remote.run(script="result = 1")["isolation"]
     assert ("unprivileged", f"ABI {abi}") == (isolation["profile"], isolation["layers"]["landlock"])
@@ -391,7 +391,7 @@ def test_an_attack_outside_succeeds(shared_box: Remote, name: str) -> None:
 
 
 def test_attempts_are_named_where_the_filter_denies_them(old: tuple[Remote, int]) -> None:
-    """What an older Landlock leaves open, seccomp closes: so there it is a violation with a name."""
+    """Seccomp closes what an older Landlock leaves open, and names the violation."""
     remote, abi = old
     script = PRELUDE + ATTACKS["truncate by name"][0] + "\n" + ATTACKS["signal a thread of another"][0]
     named = {violation["syscall"] for violation in remote.attack(script=script)["result"]["violations"]}

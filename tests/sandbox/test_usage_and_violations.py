@@ -23,7 +23,7 @@ def test_cpu_is_what_was_burned(box: Sandbox) -> None:
 
 
 def test_cpu_counts_all_threads(box: Sandbox) -> None:
-    """What several threads burn is added up, though the main thread only waits."""
+    """The processor time of several threads is added up, though the main thread only waits."""
     script = """
 import hashlib, threading, time
 def burn():
@@ -62,7 +62,7 @@ def test_output_and_workspace_are_counted(box: Sandbox) -> None:
 
 
 def test_isolation_and_limits_are_in_the_result(box: Sandbox) -> None:
-    """What was in force, not what was asked for."""
+    """The answer names the limits in force, not those requested."""
     result = box.run("result = 1", wall_s=3.0, memory_mib=128)
     assert (3.0, 128, box.policy.limits.cpu_s) == (result.limits.wall_s, result.limits.memory_mib, result.limits.cpu_s)
     assert ("full", "warm") == (result.isolation.profile, result.isolation.start)

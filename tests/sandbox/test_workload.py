@@ -17,7 +17,7 @@ EXPECTED_DENIALS = {
     "spacy": {"socket"},  # by way of requests, which it could load models with
     "onnxruntime and tokenizers": {"arch_prctl"},  # it asks for AMX where the processor has it, and does without
 }
-"""What a library tries, does without, and may be refused for ever."""
+"""Calls that a library tries and can do without; they may stay denied."""
 
 
 @pytest.fixture(scope="module")

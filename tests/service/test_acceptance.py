@@ -60,7 +60,7 @@ def with_callbacks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 def run(stack: Stack, body: dict[str, Any]) -> dict[str, Any]:
-    """What ``python -m engine run`` prints, with the settings of the service."""
+    """The output of ``python -m engine run``, with the settings of the service."""
     answer = asyncio.run(run_once(load_settings(stack.environ), json.dumps(body).encode()))
     return {name: getattr(answer, name) for name in answer.__struct_fields__}
 

@@ -90,7 +90,7 @@ def test_unknown_file_is_400_for_the_task_that_names_it(client: httpx.Client) ->
 
 
 def test_batch_of_megabytes_is_accepted(client: httpx.Client) -> None:
-    """What takes its time on a healthy database is not taken for one that is away."""
+    """A slow statement on a healthy database does not make it unreachable."""
     tasks = [
         {"task_type": "custom_script", "parameters": {"script": "result = len(args)", "args": "x" * (1 << 20)}}
         for _ in range(30)

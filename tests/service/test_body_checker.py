@@ -55,7 +55,7 @@ def test_process_hands_over_the_same_request() -> None:
 
 
 def test_process_that_dies_with_a_body_in_hand_is_named_and_started_again() -> None:
-    """What fails is the check: nothing says that PostgreSQL did, and the next body is checked."""
+    """Only the check fails: nothing blames PostgreSQL, and the next body is checked."""
 
     async def run() -> None:
         async with open_checker() as checker:

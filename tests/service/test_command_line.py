@@ -42,7 +42,7 @@ def test_run_of_a_failing_task_is_exit_code_1(tmp_path: Path) -> None:
     ],
 )
 def test_run_of_nonsense_is_a_sentence(body: bytes, sentence: bytes) -> None:
-    """What cannot be run is a sentence on stderr, not a traceback."""
+    """A command that cannot run prints a sentence on stderr, not a traceback."""
     done = engine("run", "-", stdin=body)
     assert (1, b"") == (done.returncode, done.stdout)
     assert sentence in done.stderr

@@ -325,7 +325,7 @@ def test_rest_of_a_body_that_comes_keeps_the_connection(connect: Connect, serve:
     ids=["a field behind the body", "an extension of a chunk", "a length of zeros"],
 )
 def test_endless_frame_of_a_body_ends_the_connection(connect: Connect, serve: Serve, rest: bytes) -> None:
-    """What is neither head nor body has a longest length, too; it is kept nowhere."""
+    """Bytes outside head and body have a longest length, too; they are kept nowhere."""
     raw = connect(serve().port)
     raw.send(get("/reads", b"Transfer-Encoding: chunked\r\n"))
     with contextlib.suppress(ConnectionError):
@@ -345,7 +345,7 @@ def test_field_behind_a_body_is_no_header(connect: Connect, serve: Serve) -> Non
 
 
 def test_who_is_refused_may_finish_its_sentence(connect: Connect, serve: Serve) -> None:
-    """What it still sends is read: a reset would take the answer from it before it has read it."""
+    """The server reads what the client still sends: a reset would take the answer from it."""
     raw = connect(serve(refused_s=30).port)
     raw.send(GET + b"X: " + b"a" * (HEAD_BYTES + 1) + b"\r\n")
     for _ in range(20):
@@ -415,7 +415,7 @@ def test_full_house_of_those_who_are_served_is_503(connect: Connect, serve: Serv
     ids=["long, kept", "long, closed", "medium, closed"],
 )
 def test_client_that_takes_nothing_ends_the_connection(connect: Connect, serve: Serve, path: str, more: bytes) -> None:
-    """What nobody reads is let go of, whether or not the connection was to end with it, and be it little."""
+    """The server drops an answer that nobody reads, however small, on any connection."""
     served = serve(take_s=0.3, send_bytes=4096)
     raw = connect(served.port, buffer_bytes=4096)
     raw.send(get(path, more))

@@ -58,7 +58,7 @@ def test_openapi_describes_each_operation_over_data(client: httpx.Client) -> Non
 
 
 def test_examples_of_openapi_run(client: httpx.Client) -> None:
-    """What the document shows as an example succeeds when it is sent.
+    """Each example of the document succeeds when it is sent.
 
     The page of web_scraping lies on the Internet: where no way leads there, the answer says so by its code.
     """

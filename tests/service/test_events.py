@@ -140,7 +140,7 @@ def is_line(least: int) -> Callable[[Event], bool]:
 
 
 def lines(count: int) -> str:
-    """What ``ON_AND_ON`` prints."""
+    """The output of ``ON_AND_ON``."""
     return "".join(f"line {n}\n" for n in range(count))
 
 

@@ -1,4 +1,4 @@
-"""What clients see of the line and of quotas: two APIs, two workers, real servers, through HTTP."""
+"""Queue order and quotas as clients see them: two APIs, two workers, real servers, through HTTP."""
 
 from __future__ import annotations
 

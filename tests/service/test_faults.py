@@ -34,7 +34,7 @@ WITH lost AS (
 INSERT INTO attempts (task_id, attempt, worker_id, started_at, ended)
 SELECT task_id, attempts, gen_random_uuid(), started_at, 'worker_lost' FROM lost
 """
-"""What a sweeper does, without the lease having run out."""
+"""A sweeper's statement, without the lease having run out."""
 SLEEP = "import time\ntime.sleep({})\nresult = 'slept'"
 
 
@@ -47,7 +47,7 @@ def until_attempt(stack: Stack, task_id: str, number: int) -> None:
 
 
 def put_in_line(stack: Stack, task_id: str) -> None:
-    """What a sweeper does with a task that it has queued again."""
+    """A sweeper's second step, for a task that it has queued again."""
 
     async def put() -> None:
         queue = Queue(stack.environ["REDIS_URL"], "unityai:tasks")
@@ -104,7 +104,7 @@ def test_sigterm_lets_a_short_task_end(stack: Stack) -> None:
 
 
 def test_sigterm_gives_a_long_task_back(stack: Stack) -> None:
-    """What does not end within DRAIN_S is killed and queued again, and no attempt is spent on it."""
+    """A task that does not end within DRAIN_S is killed and queued again, and no attempt is spent on it."""
     held = Held("hold()\nresult = 1")
     task_id = stack.submit(held.script)["task_id"]
     for _ in range(3):  # more often than MAX_ATTEMPTS
@@ -301,7 +301,7 @@ class Touch:
 
 
 def test_poisoned_queue_runs_nothing(stack: Stack, tmp_path: Path) -> None:
-    """Who can write to Redis can delay tasks, but run nothing: entries are JSON of one shape, never pickles."""
+    """An attacker in Redis can delay tasks but run nothing: entries are JSON of one shape, never pickles."""
     trap = tmp_path / "trap"
     victim = stack.submit("result = 1")["task_id"]
     poison = pickle.dumps({"f": "run_task", "a": (Touch(trap),), "k": {}, "t": 1, "et": 1})

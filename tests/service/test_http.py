@@ -48,7 +48,7 @@ def test_head_is_wherever_get_is(client: httpx.Client, final: dict[str, object],
 
 
 def test_head_of_events_that_go_on_ends_at_once(client: httpx.Client) -> None:
-    """Who asks for the head of a stream does not follow it."""
+    """HEAD of a stream does not follow it."""
     running = client.post("/execute", json=task("import time\ntime.sleep(30)")).json()
     head = client.head(f"/task/{running['task_id']}/events")
     assert (200, b"") == (head.status_code, head.content)
@@ -86,7 +86,7 @@ def test_old_clients_get_no_chunks(client: httpx.Client, final: dict[str, object
 
 @pytest.mark.parametrize("method", ["GET", "OPTIONS", "PUT", "PATCH", "DELETE", "HEAD", "TRACE"])
 def test_every_refused_method_gets_one_list(client: httpx.Client, method: str) -> None:
-    """What a path allows does not depend on who asks, and the sentence agrees in number."""
+    """A path's `Allow` is the same for every method, and the sentence agrees in number."""
     refused = client.request(method, "/execute")
     assert (405, "POST") == (refused.status_code, refused.headers["allow"])
     if method != "HEAD":

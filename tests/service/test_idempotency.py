@@ -101,7 +101,7 @@ def test_json_of_the_same_meaning_is_the_same_request(client: httpx.Client, firs
 
 @pytest.mark.parametrize(("first", "second"), OTHER.values(), ids=OTHER)
 def test_json_of_another_meaning_is_another_request(client: httpx.Client, first: str, second: str) -> None:
-    """What may give another result is refused, as far as a key goes."""
+    """A request under the same key that could give another result is refused."""
     made, refused = _twice(client, first, second)
     assert (202, 409) == (made.status_code, refused.status_code)
 

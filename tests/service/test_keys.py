@@ -120,7 +120,7 @@ SCOPES: dict[str, Scope | str] = {
     "getLiveness": PUBLIC,  # they say no more than yes or no, and a probe has no key
     "getReadiness": PUBLIC,
 }
-"""What must open each call, written down a second time: whoever changes it on a route changes it here, too."""
+"""The scope of each call, written down a second time: a change on a route must be made here, too."""
 
 
 def test_every_route_has_its_scope() -> None:
@@ -142,7 +142,7 @@ def test_route_that_says_nothing_is_closed() -> None:
 
 
 def test_service_has_no_other_routes(held: Held) -> None:
-    """What it says that there is, is what has a scope."""
+    """The calls that it lists are those that have a scope."""
     paths = held.stack.client.get("/openapi.json").json()["paths"]
     operations = [operation["operationId"] for methods in paths.values() for operation in methods.values()]
     assert sorted(SCOPES) == sorted(operations)
@@ -198,7 +198,7 @@ def _without(held: Held, scope: Any) -> NewKey:
 
 @pytest.mark.parametrize("operation", [name for name, scope in SCOPES.items() if scope == ANY_KEY])
 def test_docs_open_to_any_key(held: Held, operation: str) -> None:
-    """Whoever holds a key may read how to use it."""
+    """Any valid key may read the documentation."""
     with held.as_(_without(held, Scope.READ)) as client:
         assert 200 == client.request(*CALLS[operation]).status_code
 
@@ -212,7 +212,7 @@ def test_of_every_route_it_is_known_what_it_touches() -> None:
 
 
 def things(held: Held) -> dict[str, str]:
-    """What tenant a has: a task with an artifact and a callback, and a file."""
+    """Tenant a's things: a task with an artifact and a callback, and a file."""
     with held.as_(held.a) as client:
         script = "open('artifacts/nothing', 'w').write('of a'); result = 1"
         body = task(script, labels={"of": "a"}, callback_url=f"{NOBODY_LISTENS}a")
@@ -538,7 +538,7 @@ def test_commands_make_list_and_revoke(tmp_path: Path) -> None:
 
 
 def test_secret_is_one_that_callbacks_take() -> None:
-    """What `keys secret` prints is a CALLBACK_SECRET, another each time."""
+    """`keys secret` prints a CALLBACK_SECRET, another each time."""
     from engine.config.load import load_settings  # noqa: PLC0415
 
     first, second = (run("keys", "secret").stdout.strip() for _ in range(2))

@@ -140,7 +140,7 @@ def test_listener_serves_and_lets_go_of_its_port(worker: WorkerMetrics) -> None:
 
 
 def test_taken_port_is_a_sentence(worker: WorkerMetrics) -> None:
-    """Who starts two workers on one port reads which variable to change."""
+    """A second worker on one port names the variable to change."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -40,7 +40,7 @@ def test_a_policy_that_is_not_there_is_a_404(client: httpx.Client, name: str) ->
 
 
 def test_a_request_asks_for_less_memory_and_never_for_more(client: httpx.Client) -> None:
-    """What was in force is in the answer."""
+    """The answer has the policy that was in force."""
     for asked, in_force in ((128, 128), (4096, 512)):
         answer = client.post("/execute", params={"wait": 60}, json=task("result = 1", memory_mib=asked)).json()
         assert in_force == answer["limits"]["memory_mib"]

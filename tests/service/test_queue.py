@@ -147,7 +147,7 @@ def test_task_that_had_its_turn_goes_to_the_front(line: Any) -> None:
 
 
 def test_empty_line_forgets_its_clocks(line: Any, servers: Embedded) -> None:
-    """What tenants there were leaves nothing behind once the line has been empty."""
+    """Past tenants leave nothing behind once the queue is empty."""
     tasks = [task for number in range(100) for task in waiting(f"tenant-{number}")]
 
     async def do(queue: Queue) -> None:

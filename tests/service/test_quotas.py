@@ -93,7 +93,7 @@ def test_batch_beyond_a_quota_is_refused_as_a_whole(with_stores: Any, quota: str
 
 
 def test_minute_passes(with_stores: Any, dsn: str) -> None:
-    """What was accepted more than a minute ago does not count any more."""
+    """A task accepted more than a minute ago does not count any more."""
     tenant, quotas = f"t-{uuid4()}", Quotas(tasks_per_minute=2)
 
     async def do(stores: list[Store]) -> list[str]:

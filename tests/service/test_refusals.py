@@ -88,14 +88,14 @@ def test_bad_body_is_400_and_names_the_place(client: httpx.Client, body: bytes, 
 
 
 def test_unknown_script_is_answered_with_those_that_exist(client: httpx.Client) -> None:
-    """Who mistypes a name sees the names."""
+    """A mistyped name is answered with the known names."""
     response = client.post("/execute", json={"task_type": "custom_script", "parameters": {"script": "nope.py"}})
     assert "data_analysis.py" in response.json()["detail"]
 
 
 @pytest.mark.parametrize("name", ["../data_analysis.py", "/etc/passwd", "..%2fdata_analysis.py", "a/b.py", "~/x.py"])
 def test_path_is_source_text_never_a_file(client: httpx.Client, name: str) -> None:
-    """What is not a plain name is taken as source, and fails in the sandbox as the nonsense that it is."""
+    """Text that is not a plain name is taken as source, and fails in the sandbox as the nonsense that it is."""
     body = {"task_type": "custom_script", "parameters": {"script": name}}
     answer = client.post("/execute", params={"wait": 60}, json=body).json()
     assert ("error", None) == (answer["exit_reason"], answer["script"])

@@ -39,7 +39,7 @@ def test_own_id_is_kept_and_answered(client: httpx.Client) -> None:
     ],
 )
 def test_malformed_id_is_replaced(client: httpx.Client, given: bytes) -> None:
-    """What could forge a line, or is no id, is thrown away: the answer has one of ours."""
+    """An id that could forge a log line is dropped: the answer has one of ours."""
     response = client.get("/health/live", headers={b"X-Request-ID": given})
     [answered] = response.headers.get_list("x-request-id")
     assert MADE.fullmatch(answered)
@@ -75,7 +75,7 @@ def test_log_ties_request_and_task_together(stack: Stack) -> None:
 
 
 def test_worker_says_which_task_each_line_is_about(stack: Stack) -> None:
-    """What happens within an attempt has the task's id; nothing that the run prints is in the log."""
+    """Each log line of an attempt has the task's id; nothing that the run prints is in the log."""
     worker = stack.worker()
     script = 'print("printed-by-the-run")\nraise ValueError("said-by-the-run")'
     task_id = stack.client.post("/execute", params={"wait": 30}, json=task(script)).json()["task_id"]

@@ -36,7 +36,7 @@ def submitted(url: str, script: str, **more: Any) -> str:
 
 
 def test_submit_follow_and_show_tell_of_one_task(url: str) -> None:
-    """What it prints comes on stdout as it is, all else on stderr; exit code 0 for a task that succeeds."""
+    """The task's output comes on stdout as it is, all else on stderr; exit code 0 for a task that succeeds."""
     task_id = submitted(url, SLOW)
     done = engine("tasks", "follow", task_id, ENGINE_URL=url)
     assert (0, "first\nlast\n") == (done.returncode, done.stdout)

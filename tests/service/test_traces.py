@@ -103,7 +103,7 @@ def test_attributes_say_which_task_and_nothing_of_its_content(traced: Stack, col
     ],
 )
 def test_malformed_trace_header_begins_a_new_trace(traced: Stack, collector: Collector, traceparent: str) -> None:
-    """What is not a trace is not continued, and does not keep the request from being answered."""
+    """An invalid traceparent is not continued, and the request is answered."""
     before = len(collector.spans)
     response = traced.client.get("/scripts", headers={"traceparent": traceparent})
     assert 200 == response.status_code
@@ -114,7 +114,7 @@ def test_malformed_trace_header_begins_a_new_trace(traced: Stack, collector: Col
 
 
 def test_log_lines_name_the_trace(traced: Stack) -> None:
-    """Who reads a line finds its trace, and the other way round."""
+    """A log line names its trace, and a trace its task."""
     headers = {"traceparent": f"00-{TRACE_ID[::-1]}-{PARENT_ID}-01"}
     traced.client.post("/execute", params={"wait": 30}, json=task("result = 1"), headers=headers)
 

@@ -22,7 +22,7 @@ from tests.support.stack import ROOT
     ],
 )  # fmt: skip
 def test_what_nobody_catches_is_one_line_too(fault: str, event: str) -> None:
-    """Whoever reads the log of a process that died reads JSON to the end, without its passwords."""
+    """The log of a process that died is JSON to the end, without its passwords."""
     program = (
         "import asyncio, threading, warnings\n"
         "from engine.telemetry.logs import configure_logs, log_uncaught\n"

@@ -31,7 +31,7 @@ def openings(profile: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def read_docker_default() -> dict[str, Any]:
-    """What Docker's default profile comes to in a container without capabilities: ours without its openings."""
+    """Docker's default profile in a container without capabilities: ours without its openings."""
     return read(without=tuple(range(len(openings(read())))))
 
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Answer:
-    """What ``main`` returned, decoded strictly."""
+    """The value that ``main`` returned, decoded strictly."""
 
     def __init__(self, kind: str, payload: bytes, printed: bytes) -> None:
         self.kind = kind

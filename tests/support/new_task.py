@@ -22,6 +22,6 @@ def new_task(**changes: Any) -> NewTask:
 
 
 def as_claim(found: Claim | ClaimRefused | None) -> Claim:
-    """What ``claim`` answered, where it must have been a claim."""
+    """The claim that ``claim`` returned; fails if there was none."""
     assert isinstance(found, Claim), found
     return found

@@ -95,7 +95,7 @@ print(json.dumps(namespace["result"]))
 
 
 class Victims:
-    """What an attack aims at: files, a process and sockets of the very user that runs it."""
+    """The targets of an attack: files, a process and sockets of the very user that runs it."""
 
     def __init__(self, code: Path) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="victims-"))
@@ -122,7 +122,7 @@ class Victims:
             found.listen()
 
     def aims(self) -> dict[str, Any]:
-        """What the attack is told."""
+        """The values that the attack gets."""
         names = {name: one.getsockname() for name, one in self.sockets.items()}
         shown = {name: place.decode() if isinstance(place, bytes) else place for name, place in names.items()}
         files = {name: str(path) for name, path in self.files.items()}
@@ -132,7 +132,7 @@ class Victims:
         }  # fmt: skip
 
     def harm(self) -> list[str]:
-        """What is no longer as it was."""
+        """List the targets that have changed."""
         found = [] if self.process.poll() is None and not self._stopped() else ["process"]
         for name, path in (*self.files.items(), ("readable", self.readable)):
             if not path.exists():
@@ -172,7 +172,7 @@ class Victims:
 
 
 class Worker:
-    """What the tests ask for, one method a question."""
+    """The questions of the tests, one method each."""
 
     def __init__(self, options: dict[str, Any]) -> None:
         self.home = Path(os.environ["HOME"])
@@ -189,7 +189,7 @@ class Worker:
         self.box: Sandbox | None = None
 
     def probe(self, **options: Any) -> Any:
-        """What the host is found to offer."""
+        """The layers that the host offers."""
         found = sandbox.probe_host(**(self.options | options))
         return msgspec.to_builtins(found) | {"missing": [layer.name for layer in found.missing(self._policy())]}
 
@@ -247,7 +247,7 @@ class Worker:
         return json.loads(ended.stdout)
 
     def kill_zygote_while_running(self, script: str) -> Any:
-        """What became of the run, and whether the zygote and all its children are dead soon after."""
+        """Report how the run ended, and whether the zygote and all its children are dead soon after."""
         assert self.box is not None
         box = self.box
         ended: list[str] = []

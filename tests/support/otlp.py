@@ -28,7 +28,7 @@ class Collector:
     def __init__(self) -> None:
         self.spans: list[Span] = []
         self.bodies: list[bytes] = []
-        """What arrived, as bytes: to look for what must not be in it."""
+        """The bytes that arrived: to look for what must not be in them."""
         collector = self
 
         class Handler(BaseHTTPRequestHandler):

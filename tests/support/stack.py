@@ -105,7 +105,7 @@ class Stack:
         return [worker["pid"] for worker in workers if worker["state"] != "silent"]
 
     def get_worker(self) -> dict[str, Any]:
-        """What the service says of its only worker."""
+        """The service's report of its only worker."""
         [worker] = self.client.get("/health").json()["workers"]
         return dict(worker)
 

@@ -197,7 +197,7 @@ def request(script: str, args: Any = None) -> bytes:
 
 
 def value_of(result: Result) -> Any:
-    """What the script returned; fails with the whole result when there is nothing."""
+    """Return the script's result; fail with the whole answer if there is none."""
     assert result.value is not None, result
     return json.loads(bytes(result.value))
 
@@ -260,7 +260,7 @@ def status_of(pid: int) -> dict[str, str]:
 
 
 def descriptors() -> list[str]:
-    """What each descriptor of this process is, without the numbers: comparable between two moments."""
+    """Describe each descriptor of this process without its number: comparable between two moments."""
     found = []
     for name in os.listdir("/proc/self/fd"):
         try:
@@ -272,7 +272,7 @@ def descriptors() -> list[str]:
 
 
 def difference(before: dict[str, Any]) -> dict[str, Any]:
-    """What is more now than in an earlier ``inventory``; what is less has only been late to go, then."""
+    """List the surplus over an earlier ``inventory``; a deficit means that something was only late to go then."""
     now = inventory()
     sorts = before["descriptors"].keys() | now["descriptors"].keys()
     changes = {sort: now["descriptors"][sort] - before["descriptors"][sort] for sort in sorts}
@@ -287,7 +287,7 @@ def as_before(before: dict[str, Any], within_s: float = PATIENCE_S) -> dict[str,
 
 
 def inventory() -> dict[str, Any]:
-    """What must be the same before and after a run: descriptors by sort, number of processes, of mounts."""
+    """Count what must be the same before and after a run: descriptors by kind, processes, mounts."""
     with open("/proc/self/mounts", encoding="utf-8") as mounts:
         mounted = len(mounts.readlines())
     return {"descriptors": Counter(descriptors()), "processes": len(descendants()), "mounts": mounted}

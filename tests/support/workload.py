@@ -1,4 +1,4 @@
-"""What ordinary tasks do, in one script for the sandbox: each library that handlers and scripts stand on, really used.
+"""Ordinary tasks in one script for the sandbox: each library that handlers and scripts stand on, really used.
 
 Its system calls are the measure of ``sandbox/isolation/syscalls.py``: see ``test_workload.py``.
 """

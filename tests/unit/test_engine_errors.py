@@ -65,7 +65,7 @@ def test_invalid_part_of_a_request_is_named() -> None:
 
 
 def test_dead_checker_is_not_told_as_an_unreachable_database() -> None:
-    """Whoever reads the answer looks at the part that failed."""
+    """The title of an error names the part that failed."""
     problem, _ = problem_of(CheckerEndedError())
     assert "checks large bodies" in problem.detail
     assert "PostgreSQL" not in problem.detail

@@ -32,7 +32,7 @@ def test_libraries_speak_json_too(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_lines_of_a_task_carry_its_id(capsys: pytest.CaptureFixture[str]) -> None:
-    """What is bound while a task runs is on each of its lines, those of libraries included."""
+    """Each log line of a task has its bound fields, lines of libraries included."""
     configure_logs(level="INFO", log_format="json")
     with structlog.contextvars.bound_contextvars(task_id="t1"):
         get_logger().info("ours")
@@ -71,7 +71,7 @@ def test_tracebacks_are_structured_without_locals(capsys: pytest.CaptureFixture[
     ],
 )
 def test_passwords_are_cut_out(text: str, expected: str) -> None:
-    """Whoever reads a log learns no password."""
+    """A log contains no password."""
     assert expected == redact(text)
 
 

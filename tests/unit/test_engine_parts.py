@@ -62,7 +62,7 @@ def test_missing_folder_has_no_scripts(tmp_path: Path) -> None:
 
 
 def test_entry_survives_the_queue() -> None:
-    """What we put in line is what we take out."""
+    """An entry comes out of the queue as it went in."""
     entry: dict[str, object] = {"f": "run_task", "a": (TASK_ID,), "k": {}, "t": None, "et": 1}
     assert entry == decode_entry(encode_entry(entry))
 

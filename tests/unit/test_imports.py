@@ -1,4 +1,4 @@
-"""Who may import what: allow-lists, held against the source. What is not allowed by name is refused.
+"""Allow-lists of imports, compared with the source. An import that no list names is refused.
 
 import-linter (pyproject.toml) holds the direction between the packages; it knows deny-lists only, which a new library
 passes unseen.
@@ -28,7 +28,7 @@ OF_OURS = {
 
 
 def imported(source: str, package: str) -> Iterator[str]:
-    """What a module imports, as dotted names: ``from a.b import c`` is ``a.b.c``.
+    """List a module's imports as dotted names: ``from a.b import c`` is ``a.b.c``.
 
     Args:
         source: the module's text.

@@ -43,7 +43,7 @@ def series() -> dict[str, set[str]]:
 
 
 def faults(expression: str) -> list[str]:
-    """What an expression names that there is not."""
+    """List the names in an expression that do not exist."""
     known, wrong = series(), []
     for name, selector in re.findall(r"([a-z_]+)\{(.*?)\}", expression):
         for label, sort, value in re.findall(r'(\w+)\s*(=~|!~|!=|=)\s*"(.*?)"', selector):

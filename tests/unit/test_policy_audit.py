@@ -1,4 +1,4 @@
-"""What an auditor is told of the policy files: check, show, diff, lock, the audit log."""
+"""The auditor's view of the policy files: check, show, diff, lock, the audit log."""
 
 from __future__ import annotations
 
@@ -257,7 +257,7 @@ def test_an_audit_line_is_one_line_whatever_is_in_it(tmp_path: Path) -> None:
 
 
 def test_an_audit_line_is_written_whatever_the_log_level(capsys: pytest.CaptureFixture[str]) -> None:
-    """Who wants fewer log lines does not want to be blind."""
+    """A higher LOG_LEVEL does not silence the audit log."""
     configure_logs(level="ERROR", log_format="console")
     AuditLog(None).attempt_ended({"task_id": "1"}, result())
     entry = json.loads(capsys.readouterr().err)
@@ -291,6 +291,6 @@ def test_an_audit_log_that_cannot_be_written_stops_the_start(tmp_path: Path) -> 
 
 
 def test_files_keep_their_text_for_the_auditor() -> None:
-    """What is shown is what was read."""
+    """The page shows the file that was read."""
     for name, file in read_policies(SHIPPED).items():
         assert (SHIPPED / f"{name}.toml").read_text() == file.text

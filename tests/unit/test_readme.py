@@ -32,7 +32,7 @@ def _prose(page: str) -> str:
 
 
 def _anchors(page: str) -> set[str]:
-    """What its headings are called in links, by GitHub's rule."""
+    """List the anchors of its headings, by GitHub's rule."""
     titles = [re.sub(r"[`*]|\]\(.*?\)|\[", "", found["title"]) for found in _HEADING.finditer(_prose(page))]
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
@@ -81,7 +81,7 @@ def test_links_resolve(page: str) -> None:
 
 @pytest.mark.parametrize("page", pages())
 def test_blocks_name_their_language(page: str) -> None:
-    """What can be run is marked as such, so that a test runs it."""
+    """Every runnable block is marked as such, so that a test runs it."""
     assert [] == [
         block.where for block in blocks(page) if block.language not in ("sh", "python", "json", "text", "toml", "diff")
     ]

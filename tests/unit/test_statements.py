@@ -94,7 +94,7 @@ def test_statement_without_a_sentence_or_given_twice_is_refused(tmp_path: Path, 
 
 
 def test_struct_survives_its_columns(columns: Columns[Outer]) -> None:
-    """What is written to the columns is read from them, each value as its field's type has it."""
+    """Each value is read from its column as its field's type has it."""
     outer = Outer(row_id=uuid4(), inner=Inner(Colour.RED, {"a": "b"}), names=("x", "y"), elsewhere="here")
     row = columns.values(outer)
     assert ("red", '{"a":"b"}', ["x", "y"]) == (row["colour"], row["labels"], row["names"])

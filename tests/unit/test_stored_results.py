@@ -24,7 +24,7 @@ CONTENT = b"bytes of an artifact"
 
 
 def answer_of(result: TaskResult) -> dict[str, object]:
-    """What the API answers of a task that ended so."""
+    """Build the API's answer of a task that ended so."""
     now = datetime.now(UTC)
     task = StoredTask(
         task_id=uuid4(),
@@ -59,7 +59,7 @@ def test_document_of_a_run_is_written_as_version_0_1_0_wrote_it(document: bytes)
 
 
 def test_document_holds_the_sandboxs_answer_without_the_bytes_of_artifacts() -> None:
-    """What is read is what was stored; of an artifact the facts, for its bytes have a table of their own."""
+    """A stored result is read back unchanged; of an artifact the facts, for its bytes have a table of their own."""
     artifact = Artifact(name="a.txt", size_bytes=len(CONTENT), sha256="00", content=CONTENT)
     run = run_result(value=msgspec.Raw(b'{"exact": 1.10}'), artifacts=(artifact,))
     script = Script(name="s.py", sha256="11")
@@ -82,6 +82,6 @@ def test_result_without_a_run_is_read_as_it_was_stored() -> None:
 
 
 def test_field_of_a_newer_version_is_passed_over() -> None:
-    """What another version adds hides nothing that is known here."""
+    """A field that another version adds hides no field that is known here."""
     document = OLDER[0][:-1] + b',"later":{"x":[1]}}'
     assert decode_result(OLDER[0], policy="p") == decode_result(document, policy="p")

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_no_table_has_a_task_type_more_or_less() -> None:
-    """What the interface names is what handlers, parameters and examples have."""
+    """Handlers, parameters and examples have exactly the task types of the interface."""
     assert set(TASK_TYPES) == set(HANDLERS) == set(PARAMETERS) == set(EXAMPLES)
 
 

@@ -1,4 +1,4 @@
-"""What tools are told: the same checks by hand, before a commit and in CI; pinned actions; bounds where we subclass."""
+"""The files of tools: the same checks by hand, before a commit and in CI; pinned actions; bounds where we subclass."""
 
 from __future__ import annotations
 

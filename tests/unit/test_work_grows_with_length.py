@@ -99,7 +99,7 @@ def _check(body: bytes) -> None:
 
 @pytest.mark.parametrize("shape", TEXTS)
 def test_secrets_are_looked_for_in_linear_time(shape: str) -> None:
-    """What a script raises is redacted on the worker's event loop, beside every other task."""
+    """The worker redacts a script's error on its event loop, beside every other task."""
     _refuse_growth(redact, TEXTS[shape])
 
 
