@@ -95,6 +95,11 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
             for variable in variables()
             if variable.required and not _given(environ, variable.env) and not _given(environ, variable.file_env)
         ]
+        faults += [
+            f"{variable.env} is set: production refuses it. {variable.effect}"
+            for variable in variables()
+            if variable.facts.get("development_only") and _given(environ, variable.env)
+        ]
     if faults:
         raise SettingsError(faults)
     return Settings(**values)

@@ -519,12 +519,33 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             unit="seconds",
         ),
     ] = 12.0
+    worker_stall_s: Annotated[
+        float,
+        Meta(ge=5, le=3600),
+        _about(
+            "WORKER_STALL_S",
+            "Time for which a worker that is alive and does not answer keeps its tasks. After that it counts as lost.",
+            group=Group.RARELY,
+            unit="seconds",
+        ),
+    ] = 60.0
+    debug_stall_s: Annotated[
+        Annotated[float, Meta(gt=0, le=300)] | None,
+        _about(
+            "DEBUG_STALL_S",
+            "For tests: SIGUSR2 stops a worker's event loop for this time. Production refuses it.",
+            group=Group.RARELY,
+            unit="seconds",
+            default="SIGUSR2 has no such effect",
+            development_only=True,
+        ),
+    ] = None
     max_attempts: Annotated[
         Annotated[int, Meta(ge=1, le=100)] | None,
         _about(
             "MAX_ATTEMPTS",
-            "Most attempts at a task whose worker is lost; after the last one the task fails. A policy can only "
-            "lower it.",
+            "Most attempts at a task whose worker is lost; after the last one the task fails. The first loss is free"
+            " when other tasks ran on the same worker. A policy can only lower it.",
             group=Group.RARELY,
             unit="attempts",
             default="what each policy says",

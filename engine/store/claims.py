@@ -7,8 +7,11 @@ renews, and an attempt number, without which no result can be stored: a worker t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 from uuid import UUID
+
+import asyncpg
 
 from engine.model.result import CANCELLED, TaskResult
 from engine.model.status import Status
@@ -28,11 +31,12 @@ class Claims:
 
     async def claim(self, task_id: UUID, worker_id: UUID, lease_s: float) -> Claim | ClaimRefused | None:
         """Take a queued task for ``lease_s`` seconds; ``None`` when it cannot be claimed."""
-        rows = await self._database.rows("claim_task", task_id=task_id, worker_id=worker_id, lease_s=lease_s)
-        if not rows:
-            [limited] = await self._database.rows(
-                "claim_limited_task", task_id=task_id, worker_id=worker_id, lease_s=lease_s
-            )
+        try:
+            rows = await self._database.rows("claim_task", task_id=task_id, worker_id=worker_id, lease_s=lease_s)
+            limited = None if rows else await self._claim_limited(task_id, worker_id, lease_s)
+        except asyncpg.UniqueViolationError:  # one_suspect_per_worker: the sweeper queues it again within seconds
+            return None
+        if limited is not None:
             if limited["claimed"] is False:
                 return ClaimRefused(limited["tenant"])
             if not limited["claimed"]:
@@ -43,13 +47,29 @@ class Claims:
         [row] = rows
         return CLAIM.read(row, attempt=row["attempt"], queue_s=row["queue_s"], age_s=row["age_s"])
 
-    async def renew(self, worker_id: UUID, task_ids: Sequence[UUID], lease_s: float) -> dict[UUID, bool]:
+    async def _claim_limited(self, task_id: UUID, worker_id: UUID, lease_s: float) -> Mapping[str, Any]:
+        [limited] = await self._database.rows(
+            "claim_limited_task", task_id=task_id, worker_id=worker_id, lease_s=lease_s
+        )
+        return limited  # type: ignore[no-any-return]
+
+    async def renew(
+        self, worker_id: UUID, task_ids: Sequence[UUID], lease_s: float, *, unsaid_s: float = 0.0
+    ) -> dict[UUID, bool]:
         """Renew the leases of a worker's tasks.
+
+        Args:
+            worker_id: whose.
+            task_ids: those that it is known to run.
+            lease_s: for how long from now, seconds.
+            unsaid_s: those that it claimed within so many seconds are its own although they are not named.
 
         Returns:
             Those that are still its own → whether a client asked for their end.
         """
-        rows = await self._database.rows("renew_leases", worker_id=worker_id, task_ids=list(task_ids), lease_s=lease_s)
+        rows = await self._database.rows(
+            "renew_leases", worker_id=worker_id, task_ids=list(task_ids), lease_s=lease_s, unsaid_s=unsaid_s
+        )
         return {plain_uuid(row["task_id"]): row["cancel_asked"] for row in rows}
 
     async def finish(self, claim: Claim, result: TaskResult) -> bool:
@@ -109,6 +129,9 @@ class Claims:
 
     async def sweep_lost(self, lost: TaskResult) -> list[LostTask]:
         """Take back the tasks of lost workers; those without an attempt left end with the result ``lost``.
+
+        A task that was lost for the first time, and not alone, pays no attempt. It is a suspect from then on: a worker
+        runs one of those at a time, and when that worker is lost too, the suspect pays.
 
         PostgreSQL is asked for its time first, and must answer soon. A server that hangs carries a statement out when
         it goes on, perhaps long after we gave it up, when leases have run out because no worker could renew them: the

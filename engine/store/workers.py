@@ -17,10 +17,9 @@ class Workers:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def beat(self, state: WorkerState) -> None:
-        """Store a worker's heartbeat."""
-        text = msgspec.json.encode(state).decode()
-        await self._database.execute("beat", worker_id=state.worker_id, state=text)
+    async def beat(self, worker_id: UUID, state: str) -> None:
+        """Store a worker's heartbeat: a ``WorkerState`` as JSON."""
+        await self._database.execute("beat", worker_id=worker_id, state=state)
 
     async def forget(self, worker_id: UUID) -> None:
         """Delete a worker that has stopped."""

@@ -1,85 +1,144 @@
-"""Keeps the leases of this worker's tasks, reports that it is alive, and hears which of its tasks are to end."""
+"""Speaks to the keeper, which renews the leases of this worker and sends its heartbeats, and hears what it found."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any, cast
 from uuid import UUID
 
+import msgspec
+
+from engine.config.settings import PROJECT_DIR, Settings
 from engine.model.errors import StoreUnavailableError
-from engine.model.worker_state import BEAT_S, WorkerState
+from engine.model.worker_state import WorkerState
 from engine.store.store import Store
 from engine.telemetry.logs import get_logger
 from engine.telemetry.metrics import WorkerMetrics
+from engine.worker.keeper import LINE_BYTES, OUTAGE_PAUSE_S, SPEAK_S, Report, Start, Word
 from engine.worker.running import DatabaseOutage, RunningAttempts
 
-OUTAGE_PAUSE_S = 1.0
+LOOK_S = 1.0
+"""Between two looks at what the worker reports of itself."""
+RESTART_PAUSE_S = 0.5
 
 
 class Leases:
-    """The leases of one worker."""
+    """The leases of one worker, and the process that keeps them."""
 
     def __init__(
         self,
         worker_id: UUID,
+        settings: Settings,
         store: Store,
         running: RunningAttempts,
         outage: DatabaseOutage,
-        metrics: WorkerMetrics,
         *,
-        lease_s: float,
-        state: Callable[[float], Awaitable[WorkerState]],
+        metrics: WorkerMetrics,
+        state: Callable[[], Coroutine[Any, Any, WorkerState]],
     ) -> None:
         """
         Args:
             worker_id: whose leases.
-            store: has them.
-            running: the attempts that hold them.
+            settings: say how long a lease lasts, and where PostgreSQL is.
+            store: is opened before the keeper starts.
+            running: the attempts that hold the leases.
             outage: is told when PostgreSQL is unreachable.
             metrics: are told how late the event loop was.
-            lease_s: how long a lease lasts, seconds.
-            state: what the worker reports of itself, given how late its event loop was, in seconds.
+            state: what the worker reports of itself.
         """
-        self._worker_id = worker_id
+        self._start = Start(
+            database_url=settings.servers[0],
+            worker_id=worker_id,
+            lease_s=settings.lease_s,
+            stall_s=settings.worker_stall_s,
+        )
         self._store = store
         self._running = running
         self._outage = outage
         self._metrics = metrics
-        self._lease_s = lease_s
-        self._state = state
+        self._look = state
+        self._process: asyncio.subprocess.Process | None = None
         self._log = get_logger(worker_id=str(worker_id))
 
     async def keep(self) -> None:
-        """Renew the leases and send a heartbeat, well before either would be doubted. Runs until cancelled."""
-        lag_s = 0.0
+        """Have the leases renewed and heartbeats sent. Runs until cancelled; a keeper that ends is started again."""
+        await self._open_store()
         while True:
+            await self._keep_by_one()
+            self._log.error("the process that keeps the leases ended", restart_s=RESTART_PAUSE_S)
+            await asyncio.sleep(RESTART_PAUSE_S)
+
+    async def close(self) -> None:
+        """Let the keeper end: it renews nothing any more, and sends no heartbeat."""
+        process, self._process = self._process, None
+        if process is not None:
+            cast(asyncio.StreamWriter, process.stdin).close()
+            await process.wait()
+
+    async def _open_store(self) -> None:
+        while not self._store.opened.is_set():
             try:
                 await self._store.open()
-                await self._renew()
-                await self._store.workers.beat(await self._state(lag_s))
             except StoreUnavailableError as error:
-                self._log.warning("PostgreSQL is unreachable", reason=str(error))
-                self._outage.note()
+                self._note_outage(str(error))
                 await asyncio.sleep(OUTAGE_PAUSE_S)
-                continue
-            lag_s = await _sleep_and_measure(min(self._lease_s / 4, BEAT_S))
-            self._metrics.lagged(lag_s)
 
-    async def _renew(self) -> None:
-        task_ids = [attempt.claim.task_id for attempt in self._running]
-        if not task_ids:
-            return
-        kept = await self._store.claims.renew(self._worker_id, task_ids, self._lease_s)
-        for task_id, cancel_asked in kept.items():
-            if cancel_asked:
-                self._running.cancel(task_id)
-        for task_id in set(task_ids) - kept.keys():
+    async def _keep_by_one(self) -> None:
+        """Speak to one keeper until it ends."""
+        self._process = process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "engine.worker.keeper",
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=LINE_BYTES, cwd=PROJECT_DIR,
+            start_new_session=True,
+        )  # fmt: skip
+        words = cast(asyncio.StreamWriter, process.stdin)
+        words.write(_line(self._start))
+        speaking = asyncio.create_task(self._speak(words))
+        try:
+            while line := await cast(asyncio.StreamReader, process.stdout).readline():
+                await self._hear(msgspec.json.decode(line, type=Report))
+        finally:
+            speaking.cancel()
+            await asyncio.gather(speaking, return_exceptions=True)
+
+    async def _speak(self, words: asyncio.StreamWriter) -> None:
+        """Say which attempts are under way, until cancelled."""
+        state = msgspec.Raw(msgspec.json.encode(await self._look()))
+        looking = asyncio.create_task(self._look())
+        looked_at_s, lag_s = asyncio.get_running_loop().time(), 0.0
+        try:
+            while True:
+                if looking.done() and asyncio.get_running_loop().time() - looked_at_s >= LOOK_S:
+                    state = msgspec.Raw(msgspec.json.encode(looking.result()))
+                    looking, looked_at_s = asyncio.create_task(self._look()), asyncio.get_running_loop().time()
+                attempts = tuple((attempt.claim.task_id, attempt.claim.attempt) for attempt in self._running)
+                words.write(_line(Word(running=attempts, state=state, lag_s=lag_s)))
+                with contextlib.suppress(ConnectionError):  # it has ended: whoever reads its reports sees that
+                    await words.drain()
+                lag_s = await _sleep_and_measure(SPEAK_S)
+                self._metrics.lagged(lag_s)
+        finally:
+            looking.cancel()
+
+    async def _hear(self, report: Report) -> tuple[UUID, ...]:
+        """Act on what the keeper found; the tasks whose leases it has renewed."""
+        if report.fault:
+            self._note_outage(report.fault)
+        for task_id in report.cancel:
+            self._running.cancel(task_id)
+        for task_id, number in report.lost:
             attempt = self._running.get(task_id)
             # One that has ended has lost its lease by storing its result.
-            if attempt and not attempt.ended:
-                self._log.warning("lease lost", task_id=str(task_id), attempt=attempt.claim.attempt)
+            if attempt and attempt.claim.attempt == number and not attempt.ended:
+                self._log.warning("lease lost", task_id=str(task_id), attempt=number)
                 attempt.stop.set()
+        return report.kept
+
+    def _note_outage(self, reason: str) -> None:
+        self._log.warning("PostgreSQL is unreachable", reason=reason)
+        self._outage.note()
 
     def hear_cancel(self, task_id: str) -> None:
         """A client asks for a task's end. Every worker hears that, and at most one runs the task.
@@ -89,6 +148,10 @@ class Leases:
         """
         with contextlib.suppress(ValueError):
             self._running.cancel(UUID(task_id))
+
+
+def _line(message: msgspec.Struct) -> bytes:
+    return msgspec.json.encode(message) + b"\n"
 
 
 async def _sleep_and_measure(seconds: float) -> float:

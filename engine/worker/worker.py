@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import signal
 import socket
@@ -57,6 +58,8 @@ async def run_worker(settings: Settings) -> None:
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    if settings.debug_stall_s is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, _stall, settings.debug_stall_s)
     policies = Policies.load(settings)
     host = probe(settings)
     async with open_pools(settings, host, policies.all, ready=settings.pool_ready) as pools:
@@ -74,6 +77,11 @@ async def run_worker(settings: Settings) -> None:
             ):
                 worker = Worker(settings, policies, pools, audit, metrics, metrics_address=address, traces=traces)
                 await worker.run(stop)
+
+
+def _stall(seconds: float) -> None:
+    """Stop this process' event loop and all its threads, as C code does that holds the interpreter's lock."""
+    ctypes.PyDLL(None).usleep(int(seconds * 1e6))
 
 
 class Worker:
@@ -106,13 +114,7 @@ class Worker:
         self._callbacks = CallbackSender(settings, self._store, metrics.called_back)
         held, outage = HeldTasks(self._store, self._queue), DatabaseOutage()
         self._leases = Leases(
-            self.worker_id,
-            self._store,
-            self._running,
-            outage,
-            metrics,
-            lease_s=settings.lease_s,
-            state=self._state,
+            self.worker_id, settings, self._store, self._running, outage, metrics=metrics, state=self._state
         )
         self._sweeper = Sweeper(
             settings, self._store, self._queue, events=self._events, held=held, outage=outage, metrics=metrics
@@ -192,6 +194,7 @@ class Worker:
         return False
 
     async def _leave(self) -> None:
+        await self._leases.close()  # first: a heartbeat would bring the worker back
         with contextlib.suppress(StoreUnavailableError):
             await self._store.workers.forget(self.worker_id)
         await self._entries.disconnect()
@@ -200,8 +203,8 @@ class Worker:
         await self._store.close()
         self._log.info("worker stopped")
 
-    async def _state(self, lag_s: float) -> WorkerState:
-        """Describe this worker for its heartbeat."""
+    async def _state(self) -> WorkerState:
+        """Describe this worker for its heartbeat; the keeper adds how late the event loop is."""
         return WorkerState(
             worker_id=self.worker_id,
             host=socket.gethostname(),
@@ -215,7 +218,6 @@ class Worker:
             state="draining" if self._draining.is_set() else "working",
             versions=self._versions,
             policies=self._policies.digests,
-            lag_s=lag_s,
             metrics=self._metrics_address,
         )
 

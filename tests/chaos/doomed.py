@@ -21,6 +21,7 @@ from engine.service.service import Service
 from engine.store.claims import Claims
 from engine.store.tasks import Tasks
 from engine.worker.attempt import Attempts
+from engine.worker.leases import Leases
 
 RUN_FOR_S = 0.3
 SENT_FOR_S = 0.001
@@ -95,7 +96,7 @@ STEPS = {
     "entry fetched": before(Claims, "claim", lambda _, task_id, *__: task_id),
     "claimed": after(Claims, "claim", lambda claim, *_: claim.task_id),
     "running": within(Attempts, "_execute", RUN_FOR_S, lambda _, attempt: attempt.claim.task_id),
-    "lease renewed": after(Claims, "renew", lambda kept, *_: next(iter(kept))),
+    "lease renewed": after(Leases, "_hear", lambda kept, *_: kept[0]),
     "ran": before(Claims, "finish", lambda _, claim, *__: claim.task_id),
     "result sent": within(Claims, "finish", SENT_FOR_S, lambda _, claim, *__: claim.task_id),
     "result stored": after(Claims, "finish", lambda _, __, claim, *___: claim.task_id),

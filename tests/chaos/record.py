@@ -28,6 +28,8 @@ CREATE TRIGGER note_change AFTER UPDATE ON tasks FOR EACH ROW
 WHEN (OLD.status IS DISTINCT FROM NEW.status OR OLD.finished_at IS NOT NULL) EXECUTE FUNCTION note_change();
 """
 FINAL = ("succeeded", "failed", "cancelled")
+FREE = ("released", "sandbox_failed", "worker_lost")
+"""Ends of an attempt that may cost none: the last one only where the task was lost beside others."""
 
 
 class Attempt(NamedTuple):
@@ -106,7 +108,7 @@ def _faults(record: Record, max_attempts: int) -> list[str]:
     finished = [attempt.number for attempt in record.history if attempt.ended == "finished"]
     unspent = record.max_attempts - max_attempts
     spent = len(numbers) - unspent
-    given_back = [attempt for attempt in record.history if attempt.ended in ("released", "sandbox_failed")]
+    given_back = [attempt for attempt in record.history if attempt.ended in FREE]
     into_final = [change for change in record.changes if change[1] in FINAL]
     out_of_final = [change for change in record.changes if change[0] in FINAL]
     overlaps = [

@@ -223,7 +223,7 @@ def test_heartbeat_of_another_version_hides_no_worker(dsn: str) -> None:
     )
 
     async def do(store: Store) -> list[UUID]:
-        await store.workers.beat(state)
+        await store.workers.beat(state.worker_id, msgspec.json.encode(state).decode())
         connection = await asyncpg.connect(dsn)
         older = {name: msgspec.to_builtins(state)[name] for name in OLDEST_FIELDS}
         insert = "INSERT INTO workers (worker_id, state) VALUES ($1, $2)"

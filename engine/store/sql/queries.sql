@@ -87,10 +87,11 @@ SELECT (
 ) AS slots
 
 -- name: renew_leases
--- Renew a worker's leases on some tasks. A task that does not come back is no longer its own; one that comes back with
--- cancel_asked is to be stopped.
+-- Renew a worker's leases on some tasks, and on those that it claimed within the last seconds. A task that does not come
+-- back is no longer its own; one that comes back with cancel_asked is to be stopped.
 UPDATE tasks SET lease_until = now() + make_interval(secs => :lease_s)
-WHERE task_id = ANY(:task_ids::uuid[]) AND status = 'running' AND worker_id = :worker_id
+WHERE status = 'running' AND worker_id = :worker_id
+    AND (task_id = ANY(:task_ids::uuid[]) OR started_at > now() - make_interval(secs => :unsaid_s))
 RETURNING task_id, cancel_asked_at IS NOT NULL AS cancel_asked
 
 -- name: cancel_task
@@ -149,25 +150,36 @@ SELECT now()
 
 -- name: sweep_lost_tasks
 -- Tasks whose lease had run out at a time: queued again while attempts are left, else failed with the outcome `lost`.
--- Those that were to be cancelled end with the outcome `cancelled`.
+-- Those that were to be cancelled end with the outcome `cancelled`. One that is lost for the first time, with others on
+-- the same worker beside it, pays no attempt (`free`).
 WITH lost AS (
-    SELECT task_id, attempts, worker_id, started_at FROM tasks
+    SELECT task_id, attempts, worker_id, started_at, losses FROM tasks
     WHERE status = 'running' AND lease_until < :now
     ORDER BY lease_until LIMIT 500 FOR UPDATE SKIP LOCKED
+), judged AS (
+    SELECT lost.*, (losses = 0 AND (EXISTS (
+        SELECT FROM tasks AS beside
+        WHERE beside.status = 'running' AND beside.worker_id = lost.worker_id AND beside.task_id <> lost.task_id
+    ) OR EXISTS (
+        SELECT FROM attempts AS gone
+        WHERE gone.ended = 'worker_lost' AND gone.worker_id = lost.worker_id AND gone.task_id <> lost.task_id
+            AND gone.ended_at > lost.started_at
+    )))::int AS free FROM lost
 ), noted AS (
     INSERT INTO attempts (task_id, attempt, worker_id, started_at, ended, message)
-    SELECT task_id, attempts, worker_id, started_at, 'worker_lost', 'the lease ran out' FROM lost
+    SELECT task_id, attempts, worker_id, started_at, 'worker_lost',
+        CASE WHEN free = 1 THEN 'the lease ran out; not counted' ELSE 'the lease ran out' END FROM judged
 )
 UPDATE tasks
-SET worker_id = NULL, lease_until = NULL, due_at = now(),
-    status = (CASE WHEN cancel_asked_at IS NOT NULL THEN 'cancelled' WHEN tasks.attempts < max_attempts THEN 'queued'
-        ELSE 'failed' END)::task_status,
-    exit_reason = (CASE WHEN cancel_asked_at IS NOT NULL THEN 'cancelled' WHEN tasks.attempts < max_attempts THEN NULL
-        ELSE 'worker_lost' END)::exit_reason,
-    finished_at = CASE WHEN cancel_asked_at IS NULL AND tasks.attempts < max_attempts THEN NULL ELSE now() END,
-    outcome = CASE WHEN cancel_asked_at IS NOT NULL THEN :cancelled::bytea WHEN tasks.attempts < max_attempts THEN NULL
-        ELSE :lost::bytea END
-FROM lost WHERE tasks.task_id = lost.task_id
+SET worker_id = NULL, lease_until = NULL, due_at = now(), losses = tasks.losses + 1, max_attempts = max_attempts + free,
+    status = (CASE WHEN cancel_asked_at IS NOT NULL THEN 'cancelled'
+        WHEN tasks.attempts < max_attempts + free THEN 'queued' ELSE 'failed' END)::task_status,
+    exit_reason = (CASE WHEN cancel_asked_at IS NOT NULL THEN 'cancelled'
+        WHEN tasks.attempts < max_attempts + free THEN NULL ELSE 'worker_lost' END)::exit_reason,
+    finished_at = CASE WHEN cancel_asked_at IS NULL AND tasks.attempts < max_attempts + free THEN NULL ELSE now() END,
+    outcome = CASE WHEN cancel_asked_at IS NOT NULL THEN :cancelled::bytea
+        WHEN tasks.attempts < max_attempts + free THEN NULL ELSE :lost::bytea END
+FROM judged WHERE tasks.task_id = judged.task_id
 RETURNING {tasks.LostTask}
 
 -- name: overdue_tasks
