@@ -20,7 +20,7 @@ import types
 from collections import Counter
 from typing import Any
 
-from handlers import jsonable
+from handlers import jsonable, pictures
 from handlers.data.decoding import decode_any
 from handlers.failures import ScriptFailed
 from handlers.parameters.decode import decode_json
@@ -64,16 +64,18 @@ def run(request: Request) -> object:
     source = request.source if request.source is not None else parameters.script
     namespace = make_main_module(filename, decode_any(parameters.args))
     give_request_on_stdin(request)
+    pictures.begin(os.path.abspath(pictures.FOLDER))
     if parameters.inputs:
         put_inputs(parameters.inputs)
     try:
         try:
-            return execute(source, filename, namespace)
+            result = execute(source, filename, namespace)
         finally:
             repair_interpreter()
+        return pictures.present(result)
     except SystemExit as leaving:
         if _is_success(leaving.code) and "result" in namespace:
-            return namespace["result"]
+            return pictures.present(namespace["result"])
         raise
     except MemoryError as error:
         # what the script holds is what there is no room beside

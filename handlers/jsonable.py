@@ -15,8 +15,11 @@ import datetime as dt
 import decimal
 import enum
 import fractions
+import io
+import itertools
 import pathlib
 import sys
+import types
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
@@ -24,6 +27,7 @@ from typing import Any
 
 import msgspec
 
+from handlers import pictures
 from handlers.text import clean_text, encode_json, type_name
 
 MAX_DEPTH = 64
@@ -194,25 +198,30 @@ def _without_surrogates(plain: Any) -> Any:
 
 
 def _convert_other(value: Any, room: int) -> Any:
-    pandas = sys.modules.get("pandas")
     # NaT is a datetime, and a numpy.float64 is a float: the libraries' own types go first
-    if pandas is not None and _is_from(value, "pandas"):
-        return _from_pandas(pandas, value, room)
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, (numpy.generic, numpy.ndarray)):
         return _from_numpy(numpy, value, room)
+    packages = {str(base.__module__).partition(".")[0] for base in type(value).__mro__}
+    for package in packages & _LIBRARIES.keys() & sys.modules.keys():
+        # none is imported here: a value of a library is there only if the script has loaded it
+        if (found := _LIBRARIES[package](sys.modules[package], value, room)) is not _NOT_KNOWN:
+            return found
     for kind, convert in _FORMS.items():
         if isinstance(value, kind):
             return convert(value, room)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return _fields(value, [field.name for field in dataclasses.fields(value)], room)
-    if isinstance(value, collections.abc.Iterator):
-        raise NoJsonForm("no_json_form", f"`{type_name(value)}` is an iterator; make a list of it with list(…)")
-    raise NoJsonForm("no_json_form", f"`{type_name(value)}` is not a value that the JSON rule knows; convert it first")
+    if not isinstance(value, type):
+        if dataclasses.is_dataclass(value):
+            return _fields(value, [field.name for field in dataclasses.fields(value)], room)
+        if (attributes := getattr(type(value), "__attrs_attrs__", None)) is not None:
+            return _fields(value, [attribute.name for attribute in attributes], room)
+    if isinstance(value, collections.abc.Iterator) and not isinstance(value, io.IOBase):
+        return _array(list(value), room, value)
+    raise _unknown(value)
 
 
-def _is_from(value: object, package: str) -> bool:
-    return any(str(base.__module__).partition(".")[0] == package for base in type(value).__mro__)
+def _unknown(value: object, fix: str = "convert it first") -> NoJsonForm:
+    return NoJsonForm("no_json_form", f"`{type_name(value)}` is not a value that the JSON rule knows; {fix}")
 
 
 _VIEWS = (collections.abc.KeysView, collections.abc.ValuesView, collections.abc.ItemsView)
@@ -245,6 +254,26 @@ def _set(value: Iterable[Any], room: int) -> list[Any]:
         return sorted(items, key=lambda item: encode_json(_without_surrogates(item)))
 
 
+def _row(names: Iterable[Any], values: Iterable[Any], room: int, row: object) -> dict[str, Any]:
+    """A row of a table as an object; of columns with one name, the second is called ``NAME_2``."""
+    return _object(zip(_distinct(names), values, strict=True), room, row)
+
+
+def _distinct(names: Iterable[Any]) -> list[str]:
+    """JSON's names of columns; a name that was there before gets the first number that makes it another."""
+    named = [_name(name) for name in names]
+    taken, found = set(named), set[str]()
+    distinct = []
+    for name in named:
+        one = name
+        if one in found:
+            one = next(other for number in itertools.count(2) if (other := f"{name}_{number}") not in taken)
+        taken.add(one)
+        found.add(one)
+        distinct.append(one)
+    return distinct
+
+
 def _fields(value: object, names: Iterable[str], room: int) -> dict[str, Any]:
     return _object(((name, getattr(value, name)) for name in names), room, value)
 
@@ -262,13 +291,16 @@ _FORMS: Mapping[type | tuple[type, ...], Callable[[Any, int], Any]] = MappingPro
         (bytes, bytearray, memoryview): _base64,
         (dt.date, dt.time): _iso,
         dt.timedelta: lambda value, _room: value.total_seconds(),
-        (uuid.UUID, fractions.Fraction, pathlib.PurePath): _text,
+        (uuid.UUID, fractions.Fraction, pathlib.PurePath, dt.timezone): _text,
         decimal.Decimal: lambda value, _room: str(value) if value.is_finite() else None,
         complex: lambda value, _room: {"real": value.real, "imag": value.imag},
         _VIEWS: lambda value, room: _array(list(value), room, value),
         collections.abc.Set: _set,
         (collections.deque, range, array.array): lambda value, room: _array(list(value), room, value),
         collections.abc.Mapping: lambda value, room: _object(value.items(), room, value),
+        collections.UserString: lambda value, _room: str.__str__(value.data),
+        collections.abc.Sequence: lambda value, room: _array(list(value), room, value),
+        types.SimpleNamespace: lambda value, room: _object(vars(value).items(), room, value),
         msgspec.Struct: lambda value, room: _fields(value, value.__struct_fields__, room),
     }
 )
@@ -315,18 +347,19 @@ def _records(value: Any) -> Any:
 # ---- pandas -----------------------------------------------------------------------------------------------------
 
 
-def _from_pandas(pandas: Any, value: Any, room: int) -> Any:  # noqa: PLR0911 one for each row of the table
-    if value is pandas.NaT or value is pandas.NA:
-        return None
+def _from_pandas(pandas: Any, value: Any, room: int) -> Any:
     if isinstance(value, pandas.DataFrame):
         return _frame(pandas, value, room)
     if isinstance(value, pandas.Series):
-        values = _column(value)
-        if not _has_labels(pandas, value.index):
-            return _array(values, room, value)
-        return _object(zip(value.index.tolist(), values, strict=True), room, value)
+        return _series(pandas, value, room)
     if isinstance(value, (pandas.Index, pandas.api.extensions.ExtensionArray)):
         return _array(_column(value), room, value)
+    return _pandas_scalar(pandas, value, room)
+
+
+def _pandas_scalar(pandas: Any, value: Any, room: int) -> Any:
+    if value is pandas.NaT or value is pandas.NA:
+        return None
     if isinstance(value, pandas.Timestamp):
         return value.isoformat()
     if isinstance(value, pandas.Timedelta):
@@ -335,7 +368,17 @@ def _from_pandas(pandas: Any, value: Any, room: int) -> Any:  # noqa: PLR0911 on
         return str(value)
     if isinstance(value, pandas.Interval):
         return _fields(value, ("left", "right", "closed"), room)
-    raise NoJsonForm("no_json_form", f"`{type_name(value)}` is not a value that the JSON rule knows; convert it first")
+    return _NOT_KNOWN
+
+
+def _series(pandas: Any, series: Any, room: int) -> Any:
+    """An object by its labels where it has any; records, as of a table, where a label comes twice."""
+    values = _column(series)
+    if not has_labels(pandas, series.index):
+        return _array(values, room, series)
+    if not series.index.is_unique:
+        return _frame(pandas, series.to_frame("value" if series.name is None else series.name), room)
+    return _object(zip(series.index.tolist(), values, strict=True), room, series)
 
 
 def _column(values: Any) -> list[Any]:
@@ -343,24 +386,31 @@ def _column(values: Any) -> list[Any]:
     return list(values.tolist())
 
 
-def _has_labels(pandas: Any, index: Any) -> bool:
-    """Whether an index says more than a position: it has a name, or levels, or is not made of integers."""
-    if isinstance(index, pandas.RangeIndex):
-        return index.name is not None
-    return index.nlevels > 1 or index.name is not None or index.dtype.kind not in "iu"
+def has_labels(pandas: Any, index: Any) -> bool:
+    """Whether an index says more than a position: it has a name, or levels, or is not the integers from 0 on."""
+    if index.nlevels > 1 or index.name is not None:
+        return True
+    return bool(index.dtype.kind not in "iu" or not index.equals(pandas.RangeIndex(len(index)))) and len(index) > 0
 
 
 def _frame(pandas: Any, frame: Any, room: int) -> list[dict[str, Any]]:
     """Records; the levels of an index with labels are their first fields."""
-    columns: list[tuple[Any, list[Any]]] = []
-    if _has_labels(pandas, frame.index):
-        names = [_level_name(frame.index, level) for level in range(frame.index.nlevels)]
-        columns += [(name, frame.index.get_level_values(level).tolist()) for level, name in enumerate(names)]
-    columns += [(label, _column(frame.iloc[:, position])) for position, label in enumerate(frame.columns.tolist())]
+    index, labels = frame.index, frame.columns.tolist()
+    levels = range(index.nlevels) if has_labels(pandas, index) else range(0)
+    # the columns keep their names: a level of the index that has the same name as one of them gets another
+    names = _distinct([*labels, *(_level_name(index, level) for level in levels)])
+    columns = [index.get_level_values(level).tolist() for level in levels]
+    columns += [_column(frame.iloc[:, position]) for position in range(len(labels))]
+    return _records_of_columns([*names[len(labels) :], *names[: len(labels)]], columns, len(frame), room, frame)
+
+
+def _records_of_columns(
+    names: list[str], columns: list[list[Any]], rows: int, room: int, container: object
+) -> list[dict[str, Any]]:
     # as an object of columns first: it checks names and values once for each column, not once for each record
-    converted = _object(columns, room, frame)
+    converted = _object(zip(names, columns, strict=True), room, container)
     if not converted:
-        return [{} for _ in range(len(frame))]
+        return [{} for _ in range(rows)]
     return [dict(zip(converted, record, strict=True)) for record in zip(*converted.values(), strict=True)]
 
 
@@ -369,3 +419,86 @@ def _level_name(index: Any, level: int) -> Any:
     if name is not None:
         return name
     return "index" if index.nlevels == 1 else f"level_{level}"
+
+
+# ---- other libraries --------------------------------------------------------------------------------------------
+
+
+def _picture(_library: Any, value: Any, _room: int) -> Any:
+    """An object that names the artifact which it becomes."""
+    if isinstance(value, type):
+        return _NOT_KNOWN
+    if (figure := pictures.figure_of(value)) is not None:
+        return pictures.kept().figure(figure)
+    return pictures.kept().image(value) if pictures.is_image(value) else _NOT_KNOWN
+
+
+def _from_polars(polars: Any, value: Any, room: int) -> Any:
+    if isinstance(value, polars.DataFrame):
+        columns = [column.to_list() for column in value.get_columns()]
+        return _records_of_columns(list(value.columns), columns, value.height, room, value)
+    if isinstance(value, polars.Series):
+        return _array(value.to_list(), room, value)
+    if isinstance(value, polars.LazyFrame):
+        raise _unknown(value, "collect() it first")
+    return _NOT_KNOWN
+
+
+def _from_pyarrow(pyarrow: Any, value: Any, room: int) -> Any:
+    if isinstance(value, (pyarrow.Table, pyarrow.RecordBatch)):
+        columns = [value.column(position).to_pylist() for position in range(value.num_columns)]
+        return _records_of_columns(_distinct(value.schema.names), columns, value.num_rows, room, value)
+    if isinstance(value, (pyarrow.Array, pyarrow.ChunkedArray)):
+        return _array(value.to_pylist(), room, value)
+    return _convert(value.as_py(), room) if isinstance(value, pyarrow.Scalar) else _NOT_KNOWN
+
+
+def _from_sqlalchemy(sqlalchemy: Any, value: Any, room: int) -> Any:
+    if isinstance(value, sqlalchemy.Row):
+        return _row(value._fields, tuple(value), room, value)
+    mapper = getattr(sqlalchemy.inspect(value, raiseerr=False), "mapper", None)
+    if mapper is None or isinstance(value, type):
+        return _NOT_KNOWN
+    return _fields(value, [attribute.key for attribute in mapper.column_attrs], room)
+
+
+def _from_sqlite(sqlite3: Any, value: Any, room: int) -> Any:
+    return _row(value.keys(), tuple(value), room, value) if isinstance(value, sqlite3.Row) else _NOT_KNOWN
+
+
+def _from_pydantic(pydantic: Any, value: Any, room: int) -> Any:
+    if not isinstance(value, pydantic.BaseModel):
+        return _NOT_KNOWN
+    return _convert(value.model_dump() if hasattr(value, "model_dump") else value.dict(), room)
+
+
+def _from_sympy(sympy: Any, value: Any, room: int) -> Any:
+    if isinstance(value, sympy.MatrixBase):
+        return _array(value.tolist(), room, value)
+    if isinstance(value, sympy.Integer):
+        return _convert(int(value), room)
+    if isinstance(value, sympy.Float):
+        return float(value)
+    return str(value) if isinstance(value, sympy.Basic) else _NOT_KNOWN
+
+
+_NOT_KNOWN = object()
+"""A value of a library that has no form of its own, so that of its base holds."""
+
+_LIBRARIES: Mapping[str, Callable[[Any, Any, int], Any]] = MappingProxyType(
+    {
+        "PIL": _picture,
+        "matplotlib": _picture,
+        "seaborn": _picture,
+        "ipaddress": lambda _, value, room: _text(value, room),
+        "pandas": _from_pandas,
+        "polars": _from_polars,
+        "pyarrow": _from_pyarrow,
+        "pydantic": _from_pydantic,
+        "sqlalchemy": _from_sqlalchemy,
+        "sqlite3": _from_sqlite,
+        "sympy": _from_sympy,
+        "zoneinfo": lambda _, value, room: _NOT_KNOWN if isinstance(value, type) else _text(value, room),
+    }
+)
+"""Package → the form of its values."""

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ ROOT = Path(__file__).resolve().parents[2]
 class Answer:
     """The value that ``main`` returned, decoded strictly."""
 
-    def __init__(self, kind: str, payload: bytes, printed: bytes) -> None:
+    def __init__(self, kind: str, payload: bytes, printed: bytes, files: dict[str, bytes]) -> None:
         self.kind = kind
+        self.files = files
+        """Name → content of what it left in ``artifacts/``."""
         self.printed = printed
         self.value: Any = json.loads(payload, parse_constant=_refuse) if payload else None
 
@@ -42,13 +45,16 @@ class Entry:
     def ask(self, request: bytes | dict[str, Any], *, data_mib: int = 0) -> Answer:
         """Answer of ``main``; kind ``exit`` for SystemExit, ``died`` where the process ended without one."""
         raw = request if isinstance(request, bytes) else json.dumps(request).encode()
-        order = {"request": base64.b64encode(raw).decode(), "data_mib": data_mib}
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-        kind, payload, printed = json.loads(self._process.stdout.readline())
-        return Answer(kind, base64.b64decode(payload), base64.b64decode(printed))
+        with tempfile.TemporaryDirectory() as folder:
+            order = {"request": base64.b64encode(raw).decode(), "data_mib": data_mib, "folder": folder}
+            assert self._process.stdin is not None
+            assert self._process.stdout is not None
+            self._process.stdin.write(json.dumps(order) + "\n")
+            self._process.stdin.flush()
+            kind, payload, printed = json.loads(self._process.stdout.readline())
+            left = sorted(path for path in Path(folder, "artifacts").rglob("*") if path.is_file())
+            files = {str(path.relative_to(Path(folder, "artifacts"))): path.read_bytes() for path in left}
+        return Answer(kind, base64.b64decode(payload), base64.b64decode(printed), files)
 
     def run(self, script: str, args: Any = None, *, data_mib: int = 0, **more: Any) -> Answer:
         """A ``custom_script``."""

@@ -27,6 +27,7 @@ _set_limit = resource.setrlimit
 
 def answer(order: dict[str, object], output: int) -> None:
     """In the fork: one task, its answer to ``output``."""
+    os.chdir(str(order["folder"]))
     with tempfile.TemporaryFile() as prints:
         os.dup2(prints.fileno(), 1)
         if order["data_mib"]:

