@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         Usage,
         Violation,
     )
+    from sandbox.untrusted import meets_untrusted
 
 _HOME = {
     "egress.address": ("parse_exceptions",),
@@ -64,6 +65,7 @@ _HOME = {
         "Result", "RunError", "Stream", "Usage", "Violation",
     ),
     "pool.template": ("Template",),
+    "untrusted": ("meets_untrusted",),
 }  # fmt: skip
 
 __all__ = [
@@ -104,6 +106,7 @@ __all__ = [
     "load_policies",
     "load_policy",
     "make_pool",
+    "meets_untrusted",
     "parse_entry",
     "parse_exceptions",
     "policy_paths",

@@ -82,7 +82,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     wall_s: float = 0.0
     """From the request's first byte to the death of the whole tree."""
     cpu_s: float = 0.0
-    """Processor time, user and system, over all threads and processes."""
+    """Processor time, user and system, over all threads and processes, and of checking its response."""
     memory_peak_mib: float = 0.0
     """Highest seen anonymous + shared memory of the tree, the zygote's shared pages included."""
     output_kib: float = 0.0

@@ -8,6 +8,7 @@ import functools
 import os
 import socket
 from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Self
 
 import msgspec
@@ -75,6 +76,8 @@ class Pool:
         self._ablated = ablated
         self._system_resolver = SystemResolver()
         self._resolve = resolve or self._system_resolver
+        # one at a time: each holds the interpreter's lock now and then, and all other runs share that
+        self._checker = ThreadPoolExecutor(1, thread_name_prefix="check responses")
         self._background = Background()
         self._zygotes = Zygotes(
             self._make_plan, template, self._background, pool=policy.name, rotate_after=rotate_after
@@ -148,7 +151,14 @@ class Pool:
             message = build_message(request, self._policy.limits, limits, inputs or {})
             async with self._egress(child) as egress:
                 whole_tree = limits.processes > 0
-                watch = Watch(child, limits, whole_tree=whole_tree, on_output=on_output, on_progress=on_progress)
+                watch = Watch(
+                    child,
+                    limits,
+                    whole_tree=whole_tree,
+                    checker=self._checker,
+                    on_output=on_output,
+                    on_progress=on_progress,
+                )
                 facts = await watch.run(message, cancel)
         finally:
             self._running -= 1
@@ -163,6 +173,7 @@ class Pool:
         await self._background.wait()
         self._ready.close()
         self._system_resolver.close()
+        self._checker.shutdown(wait=False, cancel_futures=True)
 
     def stats(self) -> PoolStats:
         """Counts as they are now."""

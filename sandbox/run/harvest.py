@@ -12,10 +12,12 @@ import os
 import re
 import stat
 import time
+import unicodedata
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from sandbox.result import Artifact, RefusedArtifact
+from sandbox.untrusted import meets_untrusted
 
 FOLDER = "artifacts"
 MAX_FILES = 256
@@ -28,7 +30,14 @@ MAX_S = 5.0
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: opening a FIFO must not wait for its other end; O_NOCTTY: nothing that is opened becomes our terminal
 _FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_GOOD_NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f/\\\u2028\u2029\ud800-\udfff]+")
+_GOOD_NAME = re.compile(r"[^/\\]+")
+_BAD_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Of the Unicode Character Database: controls, bidirectional and other formats, surrogates (bytes that are not UTF-8),
+line and paragraph ends."""
+_INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0") | frozenset(
+    map(chr, (*range(0xFE00, 0xFE10), *range(0xE0000, 0xE1000)))
+)
+"""Of no such category, and yet without a form of their own: Default_Ignorable_Code_Point."""
 
 
 class Harvest(NamedTuple):
@@ -168,9 +177,15 @@ class _Harvester:
             self._refused.append(RefusedArtifact(name=shown, reason=reason))
 
 
+def _misleads(character: str) -> bool:
+    """Whether a reader would not see it, or see others in another order."""
+    return unicodedata.category(character) in _BAD_CATEGORIES or character in _INVISIBLE
+
+
+@meets_untrusted
 def _name_fault(path: str, name: str) -> str | None:
-    if not _GOOD_NAME.fullmatch(name):
-        return "the name has control characters, a backslash, or is not UTF-8"
+    if not _GOOD_NAME.fullmatch(name) or any(map(_misleads, name)):
+        return "the name has control, bidirectional or invisible characters, a backslash, or is not UTF-8"
     if len(path.encode()) > MAX_NAME_BYTES:
         return f"the path is longer than {MAX_NAME_BYTES} bytes"
     return None

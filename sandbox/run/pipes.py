@@ -13,6 +13,7 @@ import math
 import os
 import time
 from collections.abc import Mapping
+from concurrent.futures import Executor
 
 from sandbox.inside.child import INPUT, NARROWING, PROGRESS
 from sandbox.policy.policy import Limits
@@ -138,10 +139,21 @@ class PrintPipes:
 
 
 class ResponsePipe:
-    """Reads reports of progress and the response. The bytes are untrusted; ``response`` says what they may be."""
+    """Reads reports of progress and the response. The bytes are untrusted; ``response`` says what they may be.
+
+    Attributes:
+        check_cpu_s: processor seconds that it took to check the response. The run chose its size and shape, and pays.
+    """
 
     def __init__(
-        self, child: ChildHandle, limits: Limits, events: Events, ending: Ending, on_progress: OnProgress | None
+        self,
+        child: ChildHandle,
+        limits: Limits,
+        events: Events,
+        ending: Ending,
+        on_progress: OnProgress | None,
+        *,
+        checker: Executor,
     ) -> None:
         self._fd = child.response
         self._result_bytes = limits.result_kib << 10
@@ -149,8 +161,10 @@ class ResponsePipe:
         self._events = events
         self._ending = ending
         self._progress = response.ProgressReader(on_progress or _ignore)
+        self._checker = checker
         self._written = bytearray()
         self._reports_dropped = False
+        self.check_cpu_s = 0.0
 
     def listen(self) -> None:
         """Read whatever comes."""
@@ -162,10 +176,17 @@ class ResponsePipe:
             pass
 
     async def parse(self) -> response.Response | None:
-        """The response. Read in a thread when it is large: checking it takes up to a tenth of a second a MiB."""
+        """The response. A large one is checked in the checker's thread: that takes up to 0.05 s a MiB."""
         if len(self._written) < _LARGE_RESPONSE_BYTES:
+            return self._parse()
+        return await asyncio.get_running_loop().run_in_executor(self._checker, self._parse)
+
+    def _parse(self) -> response.Response | None:
+        began_s = time.thread_time()
+        try:
             return response.parse(bytes(self._written), result_bytes=self._result_bytes)
-        return await asyncio.to_thread(response.parse, bytes(self._written), result_bytes=self._result_bytes)
+        finally:
+            self.check_cpu_s = time.thread_time() - began_s
 
     def _read_at_its_pace(self) -> None:
         self._read()

@@ -1,11 +1,10 @@
-"""Reads what a child writes, as untrusted bytes: their framing, size, JSON syntax and depth, never their meaning.
+"""Reads what a child writes, as untrusted bytes: their framing, size and JSON (``json_rule``), never their meaning.
 
 Reports of progress may come first, each a frame of its own; then one response.
 """
 
 from __future__ import annotations
 
-import itertools
 import struct
 from typing import Literal
 
@@ -13,8 +12,9 @@ import msgspec
 
 from sandbox.inside.child import MAX_PROGRESS_BYTES, PROGRESS
 from sandbox.result import OnProgress, Progress, RunError
+from sandbox.run.json_rule import json_fault
+from sandbox.untrusted import meets_untrusted
 
-MAX_DEPTH = 64
 MAX_ERROR_BYTES = 256 << 10
 MAX_NAME_CHARACTERS = 200
 """Of an error's type and code."""
@@ -25,9 +25,6 @@ REPORTS_S = 10.0
 """Reports that are taken in a second; faster ones are dropped."""
 REPORTS_AT_ONCE = 20
 
-_NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
-_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
-"""Brackets → +1 and -1 as signed bytes."""
 _KINDS: dict[bytes, Literal["result", "error", "invalid"]] = {b"R": "result", b"E": "error", b"I": "invalid"}
 
 
@@ -49,6 +46,7 @@ class ProgressReader:
         self._allowance = float(REPORTS_AT_ONCE)
         self._last_s = 0.0
 
+    @meets_untrusted
     def take(self, written: bytearray, now_s: float) -> bool:
         """Take off all whole reports, and pass on those that are within the limits.
 
@@ -100,6 +98,7 @@ def _parse_progress(payload: bytes) -> Progress | None:
         return None
 
 
+@meets_untrusted
 def parse(frame: bytes, *, result_bytes: int) -> Response | None:
     """Read what a child wrote to its response pipe.
 
@@ -141,37 +140,3 @@ def _parse_error(kind: Literal["error", "invalid"], payload: bytes) -> Response:
 def _cut(name: str) -> str:
     """A name that a child gives, cut where it enters: it goes into log lines, metrics and messages."""
     return name if len(name) <= MAX_NAME_CHARACTERS else f"{name[:MAX_NAME_CHARACTERS]}… ({len(name)} characters)"
-
-
-def json_fault(payload: bytes) -> str | None:
-    """Why ``payload`` is not JSON of RFC 8259 at most ``MAX_DEPTH`` deep, or ``None`` when it is.
-
-    No object is built of it: a parser of untrusted bytes in the worker stays a scanner.
-    """
-    try:
-        payload.decode()
-    except UnicodeDecodeError as error:
-        return f"the result is not UTF-8: {error.reason} at byte {error.start}"
-    try:
-        msgspec.json.decode(payload, type=msgspec.Raw)
-    except RecursionError:
-        return f"the result is nested more than {MAX_DEPTH} levels deep"
-    except msgspec.MsgspecError as error:
-        return f"the result is not JSON: {error}"
-    if _deeper_than(payload, MAX_DEPTH):
-        return f"the result is nested more than {MAX_DEPTH} levels deep"
-    return None
-
-
-def _deeper_than(payload: bytes, levels: int) -> bool:
-    """Whether the arrays and objects of a payload that is JSON are nested deeper.
-
-    Linear in the payload's length, whatever it is. No list of depths is made: the iterators of C hand over one at a
-    time, which is a quarter of the time.
-    """
-    if payload.count(b"[") + payload.count(b"{") <= levels:
-        return False
-    # without escapes every quote begins or ends a string
-    outside = payload.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2]
-    steps = memoryview(b"".join(outside).translate(_STEPS, _NOT_BRACKETS)).cast("b")
-    return max(itertools.accumulate(steps)) > levels

@@ -17,7 +17,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import Executor
 
+from sandbox.errors import SandboxError
 from sandbox.policy.policy import Limits
 from sandbox.result import ExitReason, OnOutput, OnProgress, RunFacts, Usage
 from sandbox.run import response
@@ -42,6 +44,7 @@ class Watch:
         limits: Limits,
         *,
         whole_tree: bool,
+        checker: Executor,
         on_output: OnOutput | None = None,
         on_progress: OnProgress | None = None,
     ) -> None:
@@ -50,6 +53,7 @@ class Watch:
             child: ready, without a request so far.
             limits: those in force.
             whole_tree: the run may start processes, so all that descend from the child count.
+            checker: where a large response is checked.
             on_output, on_progress: as of ``Pool.run``.
         """
         self._child = child
@@ -60,7 +64,7 @@ class Watch:
         self._events = events = Events(ending.fail)
         self._request = RequestPipe(child, events)
         self._prints = PrintPipes(child, limits, events, ending, on_output)
-        self._response = ResponsePipe(child, limits, events, ending, on_progress)
+        self._response = ResponsePipe(child, limits, events, ending, on_progress, checker=checker)
         self._watchdog = Watchdog(child, limits, events, ending, whole_tree=whole_tree)
         self._calls = CallListener(child, events, ending, self._watchdog)
 
@@ -84,8 +88,14 @@ class Watch:
         wall_s = self._watchdog.wall_s()
         self._prints.drain()
         self._response.drain()
-        answer = await self._response.parse()
-        return self._conclude(facts, wall_s, answer, await self._harvest())
+        try:
+            answer = await self._response.parse()
+            return self._conclude(facts, wall_s, answer, await self._harvest())
+        except (OSError, MemoryError) as error:  # we are short of descriptors or memory
+            raise SandboxError("conclude", f"{type(error).__name__}: {error}") from error
+        except Exception as error:
+            # the run chose all that we read here: what we cannot read is its fault, and costs it an attempt
+            return self._unreadable(facts, wall_s, error)
 
     def _begin(self, message: bytes) -> None:
         """Listen before the first byte is sent: a child that is quick must not be missed."""
@@ -133,11 +143,23 @@ class Watch:
             artifacts_refused=found.refused,
         )
 
+    def _unreadable(self, facts: ExitFacts, wall_s: float, error: Exception) -> RunFacts:
+        """The end of a run that left something which breaks our own code: a last resort that no known run reaches."""
+        exit_code = exit_code_of(facts.status)
+        return RunFacts(
+            exit_reason=ExitReason.INVALID_RESULT,
+            message=f"what it left cannot be read ({type(error).__name__})",
+            exit_code=exit_code if exit_code >= 0 else None,
+            signal=signal_name(-exit_code) if exit_code < 0 else None,
+            usage=Usage(wall_s=round(wall_s, 6), cpu_s=round(self._watchdog.cpu_s(facts.cpu_s), 6)),
+            logs=self._prints.logs(),
+        )
+
     def _usage(self, facts: ExitFacts, wall_s: float) -> Usage:
         workspace_bytes, workspace_files = self._child.workspace.usage()
         return Usage(
             wall_s=round(wall_s, 6),
-            cpu_s=round(self._watchdog.cpu_s(facts.cpu_s), 6),
+            cpu_s=round(self._watchdog.cpu_s(facts.cpu_s) + self._response.check_cpu_s, 6),
             memory_peak_mib=round(self._watchdog.memory_peak_bytes / _MIB, 3),
             output_kib=round(self._prints.printed_kib, 3),
             workspace_mib=round(workspace_bytes / _MIB, 3),

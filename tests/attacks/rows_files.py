@@ -352,6 +352,20 @@ attempt("sparse", lambda: os.truncate(os.open("sparse", os.O_CREAT | os.O_WRONLY
         control=Control(outcomes=DONE),
     ),
     Attack(
+        id="FS-90",
+        title="artifacts whose names mislead",
+        severity="M",
+        program="""
+os.chdir("artifacts") if os.path.isdir("artifacts") else None
+for name in ("a\\u202egpj.exe", "a\\u200bb", "\\ufeffa", "a\\u2066b", "\\u3164"):
+    attempt(ascii(name), lambda: open(name, "w").write("x"))
+open("...", "w").write("x")
+""",
+        outcomes=DONE,
+        check=lambda _field, result: _assert_hostile_names_are_refused(result),
+        control=Control(outcomes=DONE),
+    ),
+    Attack(
         id="FS-14",
         title="hard link to a shown file",
         severity="H",

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from pathlib import Path
 
 from sandbox import ExitReason, Result
-from sandbox.run import response
+from sandbox.run import json_rule, response
 from tests.attacks.attack import Attack, CheckOutside, Control, Outside
 from tests.attacks.field import Field
 from tests.support.synchronous import growth, value_of
@@ -93,7 +94,30 @@ def _marker_is_absent(field: Field, result: Result) -> None:
 def _assert_is_read_fast() -> None:
     """Sixteen times the bytes are about that much more work, not 256 times: one run must not hold up all others."""
     frames = {size: b"[" * 65 + b'"' + b'\\"' * size for size in (4_000, 64_000)}
-    assert growth(lambda size: response.json_fault(frames[size]), small=4_000, large=64_000) < 64
+    assert growth(lambda size: json_rule.json_fault(frames[size]), small=4_000, large=64_000) < 64
+
+
+def _python_stumbles(field: Field, outside: Outside) -> None:
+    """A client that reads the answer as Python or JavaScript does cannot read it, or cannot write it again."""
+    text = outside.frame[response.HEADER_BYTES :].decode()
+    try:
+        read = json.loads(text)[0], json.loads(text, parse_int=float)[0]
+        text.encode(), json.dumps(read[0], ensure_ascii=False, allow_nan=False).encode()
+    except ValueError:
+        return
+    assert read[0] != read[1]
+
+
+def _the_check_is_charged(field: Field, result: Result) -> None:
+    """The run pays the processor time that it took to check its brackets, which is more than it used to write them."""
+    assert result.value is not None
+    written = field.box.run(
+        "import os\nos.write(3, b'R' + (10).to_bytes(8, 'big') + b'[' + b'[],' * 2 + b'[]]')\nos._exit(0)"
+    )
+    assert result.usage.cpu_s > written.usage.cpu_s
+    began_s = time.process_time()
+    assert json_rule.json_fault(bytes(result.value)) is None
+    assert result.usage.cpu_s > (time.process_time() - began_s) / 3
 
 
 def _message_is_short(field: Field, result: Result) -> None:
@@ -456,5 +480,36 @@ def raise_again():
 threading.Thread(target=raise_again, daemon=True).start()
 """,
         }.items()
+    ),
+    *(
+        Attack(
+            id="OUT-90",
+            title=title,
+            severity="M",
+            program=f"os.write(3, frame({payload!r}))\nos._exit(0)",
+            reasons=(ExitReason.INVALID_RESULT,),
+            control=Control(check=_python_stumbles),
+        )
+        for title, payload in {
+            "a number that Python cannot read": b"[" + b"1" * 5000 + b"]",
+            "a number that becomes infinity": b"[1e999]",
+            "an integer that JavaScript changes": b"[9007199254740993]",
+            "half a surrogate pair": rb'["\ud800"]',
+        }.items()
+    ),
+    Attack(
+        id="OUT-91",
+        title="a result that is slow to check",
+        severity="H",
+        program="""
+answer = memoryview(frame(b"[" + b"[]," * args + b"[]]"))
+
+while answer:
+    answer = answer[os.write(3, answer):]
+os._exit(0)
+""",
+        args=lambda _field: 2_790_000,
+        check=_the_check_is_charged,
+        control=Control(check=lambda _field, outside: _assert_equal(8_370_013, len(outside.frame))),
     ),
 )

@@ -365,6 +365,18 @@ BAD_NAMES = {
     "line separator": "a\u2028b".encode(),
     "paragraph separator": "a\u2029b".encode(),
     "backslash": b"a\\..\\b",
+    "the other direction": "a\u202egpj.exe".encode(),
+    "an isolate": "a\u2066b".encode(),
+    "an Arabic mark": "a\u061cb".encode(),
+    "a zero-width space": "a\u200bb".encode(),
+    "a joiner": "a\u200db".encode(),
+    "a byte order mark": "\ufeffa".encode(),
+    "a soft hyphen": "a\u00adb".encode(),
+    "a word joiner": "a\u2060b".encode(),
+    "a filler": "\u3164".encode(),
+    "a grapheme joiner": "a\u034fb".encode(),
+    "a variation": "a\ufe0f".encode(),
+    "a tag": "a\U000e0041".encode(),
 }
 
 
@@ -391,7 +403,9 @@ def test_a_hostile_name_is_refused(box: Sandbox, name: bytes, kind: str) -> None
     result = box.run(make_named(kind), name.decode("latin-1"))
     assert 1 == value_of(result)
     assert {"good": b"x"} == taken(result)
-    assert {"the name has control characters, a backslash, or is not UTF-8"} == set(refused(result).values())
+    assert {"the name has control, bidirectional or invisible characters, a backslash, or is not UTF-8"} == set(
+        refused(result).values()
+    )
     assert b"hostile" not in msgspec.msgpack.encode(result)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sandbox.run import response
+from sandbox.run import json_rule, response
 from tests.support.synchronous import growth
 
 RESULT_BYTES = 1 << 16
@@ -29,13 +30,24 @@ def parse(text: bytes) -> response.Response | None:
 
 
 def is_strict_json(payload: bytes) -> bool:
-    """The reference: Python's own parser, made as strict as RFC 8259."""
+    """The reference: Python's own parser, made as strict as RFC 8259 and the JSON rule of the handlers."""
 
     def refuse(constant: str) -> None:
         raise ValueError(constant)
 
+    def integer(digits: str) -> int:
+        if abs(int(digits)) > 2**53 - 1:
+            raise ValueError(digits)
+        return int(digits)
+
+    def number(text: str) -> float:
+        if not math.isfinite(float(text)):
+            raise ValueError(text)
+        return float(text)
+
     try:
-        json.loads(payload.decode("utf-8"), parse_constant=refuse, parse_int=str, parse_float=str)
+        value = json.loads(payload.decode("utf-8"), parse_constant=refuse, parse_int=integer, parse_float=number)
+        json.dumps(value, ensure_ascii=False).encode()  # no half of a surrogate pair
     except (ValueError, RecursionError):
         return False
     return not payload.startswith(b"\xef\xbb\xbf")
@@ -51,11 +63,19 @@ def depth(value: Any) -> int:
 
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53) + 1, 2**53 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=20,
 )
 
+NUMBERS = st.from_regex(r"\A-?(0|[1-9][0-9]{0,20})(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,4})?\Z").map(str.encode)
+ESCAPES = st.lists(
+    st.sampled_from([r"\ud83d", r"\ude00", r"\uDBFF", r"\uDFFF", r"\\", r"\"", r"\u0041", "a", "ud800"]), max_size=8
+).map(lambda parts: f'"{"".join(parts)}"'.encode())
 ALMOST_JSON = st.text('[]{}",:\\ \n01eE.-tfnul', max_size=40).map(str.encode)
 
 
@@ -88,6 +108,9 @@ b"R", b"X" + bytes(8), frame(b"1") + b"x", frame(b"1")[:-1], frame(b"1") * 2, fr
         frame(b'"\xed\xa0\x80"'), frame(b"[" * 100), frame(b"1 // x"), frame(b"\xff"), frame(b"[}"), frame(b'"'),
         frame(b"-"), frame(b"1e"), frame(b"1" * (RESULT_BYTES + 1)), frame(b"{}", b"E"), frame(b"[]", b"E"),
         b"R" + b"\xff" * 8 + b"1", frame(b'{"type":1,"message":"m"}', b"E"), frame(b" " * (300 << 10), b"E"),
+        frame(b"1e999"), frame(b"[-1E+400]"), frame(b"1" * 5000), frame(b"0." + b"1" * 5000),
+        frame(b"9007199254740992"), frame(rb'"\ud800"'), frame(rb'{"\udc00\ud800":1}'),
+        frame(rb'{"type":"T","message":"\ud800"}', b"E"),
     ],
     ids=lambda text: ascii(text[:1] + text[9:24]),
 )  # fmt: skip
@@ -118,6 +141,26 @@ def test_any_payload_that_is_taken_is_json(kind: bytes, payload: bytes) -> None:
         assert payload == bytes(parsed.value or b"")
 
 
+@settings(max_examples=1000, deadline=None)
+@given(st.lists(NUMBERS | ESCAPES, min_size=1, max_size=6))
+def test_numbers_and_escapes_agree_with_the_reference(items: list[bytes]) -> None:
+    """Exactly those are taken that every reader can read and write again: no silent infinity, no half a surrogate."""
+    payload = b"[" + b",".join(items) + b"]"
+    parsed = parse(frame(payload))
+    assert parsed is not None
+    assert is_strict_json(payload) == (parsed.kind == "result")
+
+
+@pytest.mark.parametrize("inside", [b"9007199254740992", b"1e400", b'"\\ud800"', b"[" * 64 + b"]" * 64])
+def test_what_lies_on_a_seam_is_seen(inside: bytes) -> None:
+    """A payload is read in slices of ``_SLICE_BYTES``; what is cut by their ends is found wherever it lies."""
+    for shift in range(-len(inside) - 1, 2):
+        padding = json_rule._SLICE_BYTES + shift - 4
+        for filler in (b'["' + b"x" * padding + b'",', b"[" + b"1," * (padding // 2) + b" " * (padding % 2)):
+            assert json_rule.json_fault(filler + inside + b"]") is not None
+            assert json_rule.json_fault(filler + b"1]") is None
+
+
 @QUICK
 @given(VALUES, st.booleans())
 def test_all_json_is_taken_as_it_is(value: Any, ascii_only: bool) -> None:
@@ -138,7 +181,7 @@ def test_depth_agrees_with_the_reference(value: Any, levels: int, objects: bool)
     payload = json.dumps(value).encode()
     parsed = parse(frame(payload))
     assert parsed is not None
-    assert (depth(value) > response.MAX_DEPTH) == (parsed.kind == "invalid")
+    assert (depth(value) > json_rule.MAX_DEPTH) == (parsed.kind == "invalid")
 
 
 @pytest.mark.parametrize(
@@ -157,5 +200,5 @@ def test_no_payload_holds_the_worker_up(payload: Callable[[int], bytes]) -> None
     """It is a few passes long, for all else in the worker waits meanwhile: sixteen times the bytes, about that much
     more work, where a scan for each byte would be 256 times as much."""
     payloads = {size: payload(size) for size in (4_000, 64_000)}
-    assert all(response.json_fault(one) is not None for one in payloads.values())
-    assert growth(lambda size: response.json_fault(payloads[size]), small=4_000, large=64_000) < 64
+    assert all(json_rule.json_fault(one) is not None for one in payloads.values())
+    assert growth(lambda size: json_rule.json_fault(payloads[size]), small=4_000, large=64_000) < 64

@@ -15,7 +15,8 @@ from engine.api.body.check import check
 from engine.model.errors import InvalidRequestError
 from engine.model.redact import redact
 from engine.telemetry.logs import escape_controls
-from sandbox.run.response import HEADER_BYTES, json_fault, parse
+from sandbox.run.json_rule import json_fault
+from sandbox.run.response import HEADER_BYTES, parse
 
 BYTES = 1 << 18
 GROWTH = 11.0
