@@ -35,9 +35,10 @@ MAX_INPUT_BYTES = 256 << 20
 """Of one file; the workspace's own limits are met before."""
 _SCRIPT = b'{"task_type":"custom_script","parameters":{"script":"result = [args]","args":{"a":1}}}'
 _PANDAS_SCRIPT = (
-    b'{"task_type":"custom_script","parameters":{"script":"import pandas\\nresult = pandas.DataFrame(args).corr()",'
+    b'{"task_type":"custom_script","parameters":{"script":"import pandas\\nresult = [pandas.DataFrame(args).corr()]",'
     b'"args":[{"x":1,"y":2.5},{"x":2,"y":4.5},{"x":4,"y":3.5}]}}'
 )
+"""In a list, because a table that is the result itself is kept as an artifact."""
 INLINE_NAME = "script.py"
 _MAX_SHOWN_LINE_CHARACTERS = 1000
 
