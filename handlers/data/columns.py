@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import decimal
 import itertools
 import json
 import operator
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import msgspec
 import numpy as np
 
-from handlers.data.decoding import decode_parameters, fits
+from handlers.data.decoding import decode_any, decode_lines, decode_parameters, fits
 from handlers.failures import Refusal
 from handlers.parameters.data import DataOperation, DataSource
 from handlers.parameters.data_options import Scalar
 from handlers.parameters.registry import decode
 
 MAX_FIELDS = 1000
+MAX_DIGITS = 38
+"""Most digits of DuckDB's exact numbers, HUGEINT and DECIMAL."""
+MAX_EXACT_INTEGER = 2**53
+"""Below it a double holds every integer, and an integer that becomes one is not below it if it was rounded."""
+_TEN_TO_DIGITS = 10**MAX_DIGITS
 _LARGE_BYTES = 1 << 16
 """From this size on a row type is made for the data: it decodes in half the time to half the memory of dicts."""
 
@@ -43,8 +49,11 @@ class Column:
     kind: FieldKind
     values: np.ndarray[Any, Any] | None
     """Numbers: int64 (masked where null) or float64 (NaN where null). Text: objects. Mixed: objects, the JSON text of
-    each value. Booleans: bool, masked where null. Empty, that is nothing but null: None."""
+    each value. Booleans: bool, masked where null. Empty, that is nothing but null: None. None also where the database
+    stores the table. Numbers that NumPy cannot hold: objects, the text of each."""
     has_nulls: bool
+    sql_type: str = ""
+    """DuckDB's type of numbers: BIGINT, HUGEINT, DOUBLE or DECIMAL(…)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +64,10 @@ class Table:
     columns: tuple[Column, ...]
     is_of_objects: bool
     """Otherwise it is an array of numbers: one column without a name."""
+    stored: str | None = None
+    """The database's table that has the columns as ``c0`` ``c1`` …; ``None`` where they have their values."""
+    origin: Mapping[str, Any] | None = None
+    """How a file was read, for the answer: its delimiter, encoding, guesses, and the rows that were short."""
 
 
 def read(parameters: msgspec.Raw) -> tuple[Table | None, DataOperation]:
@@ -101,6 +114,17 @@ def _table(rows: list[Any], names: list[str], get: Getter) -> Table:
     return Table(len(rows), columns, is_of_objects=True)
 
 
+def distinct_names(names: Iterable[str]) -> list[str]:
+    """Names of fields; one that comes again gets a number: ``x``, ``x_2``."""
+    taken: dict[str, None] = {}
+    for name in names:
+        again, number = name, 2
+        while again in taken:
+            again, number = f"{name}_{number}", number + 1
+        taken[again] = None
+    return list(taken)
+
+
 def too_many_fields(count: int) -> Refusal:
     """The refusal of data with so many fields."""
     return Refusal(
@@ -125,14 +149,68 @@ def _decode_uniform(parameters: msgspec.Raw) -> tuple[DataOperation, list[Any], 
             return None
         if not fits(envelope.data, object_bytes=40, field_bytes=8):
             return None
-        fields = [(f"field_{position}", Scalar, None) for position in range(len(names))]
-        rename = {f"field_{position}": name for position, name in enumerate(names)}
-        row = msgspec.defstruct("Row", fields, rename=rename, forbid_unknown_fields=True, gc=False)
-        rows = msgspec.json.decode(envelope.data, type=list[row])  # type: ignore[valid-type]
+        rows = msgspec.json.decode(envelope.data, type=list[_row_type(names)])  # type: ignore[misc]
         asked: DataOperation = decode("data_processing", _without_data(envelope.operation))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None  # the slower path finds out what is wrong, if anything is
     return asked, rows, names
+
+
+def table_of_lines(content: bytes) -> Table:
+    """The table of JSON lines: one object each, whose values may be nested.
+
+    Raises:
+        Refusal: too many fields; a line is not JSON, or not an object: says which.
+        MemoryError: it takes more memory than there is.
+    """
+    rows = _decode_uniform_lines(content) if len(content) >= _LARGE_BYTES else None
+    if rows is not None:
+        return _table(*rows, _get_from_structs)
+    try:
+        objects = decode_lines(content)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise _bad_line(content) from None
+    return table_of(objects)
+
+
+def _decode_uniform_lines(content: bytes) -> tuple[list[Any], list[str]] | None:
+    """Decode lines that have no other fields than the first of them show; None where that does not hold."""
+    names: dict[str, None] = {}
+    try:
+        for line in content[:_LARGE_BYTES].splitlines()[:-1]:
+            names.update(dict.fromkeys(json.loads(line) if line.strip() else ()))
+        if not names or len(names) > MAX_FIELDS or not fits(msgspec.Raw(content), object_bytes=40, field_bytes=8):
+            return None
+        return msgspec.json.Decoder(_row_type(list(names))).decode_lines(content), list(names)
+    except (ValueError, msgspec.MsgspecError, RecursionError):
+        return None  # the slower path finds out what is wrong, if anything is
+
+
+def _bad_line(content: bytes) -> Refusal:
+    """Name the first line that is not a JSON object."""
+    place, reason = "the file", "it is not JSON lines"
+    for number, line in enumerate(content.split(b"\n"), 1):
+        if (fault := _fault_of_line(line)) is not None:
+            place, reason = f"line {number}", fault
+            break
+    code = "number_out_of_range" if "out of range" in reason else "invalid_jsonl"
+    return Refusal(code, f"The file cannot be read as jsonl: {place}: {reason}.")
+
+
+def _fault_of_line(line: bytes) -> str | None:
+    try:
+        if not line.strip() or isinstance(decode_any(msgspec.Raw(line)), dict):
+            return None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return str(error)
+    return "it is not an object"
+
+
+def _row_type(names: list[str]) -> type[msgspec.Struct]:
+    """A Struct with these fields, named ``field_0`` ``field_1`` … in Python."""
+    fields = [(f"field_{position}", Scalar, None) for position in range(len(names))]
+    rename = {f"field_{position}": name for position, name in enumerate(names)}
+    return msgspec.defstruct("Row", fields, rename=rename, forbid_unknown_fields=True, gc=False)
 
 
 def _without_data(operation: str) -> bytes:
@@ -160,35 +238,73 @@ def _column(name: str, values: list[Any]) -> Column:
     if not kinds:
         return Column(name, "empty", None, has_nulls)
     if kinds <= {int, float}:
-        return Column(name, "number", _number_array(name, values, kinds, has_nulls), has_nulls)
+        numbers = _number_array(values, kinds, has_nulls)
+        if numbers is not None:
+            return Column(name, "number", numbers[0], has_nulls, numbers[1])
     if kinds == {str}:
         return Column(name, "text", _object_array(values), has_nulls)
     if kinds == {bool}:
         booleans = np.ma.MaskedArray(np.array(values, dtype=bool), [value is None for value in values])
         return Column(name, "boolean", booleans, has_nulls)
-    texts = [None if value is None else msgspec.json.encode(value).decode() for value in values]
-    return Column(name, "mixed", _object_array(texts), has_nulls)
+    texts = [None if value is None else _json_text(value) for value in values]
+    is_nested = kinds <= {dict, list}
+    return Column(name, "text" if is_nested else "mixed", _object_array(texts), has_nulls)
+
+
+def _json_text(value: Any) -> str:
+    """A value as JSON, exact integers included, which msgspec does not write beyond 64 bits."""
+    try:
+        return msgspec.json.encode(value).decode()
+    except OverflowError:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _numbers(values: list[Any]) -> Column:
     kinds = set(map(type, values))
     has_nulls = _NONE in kinds
-    return Column("", "number", _number_array("", values, kinds - {_NONE}, has_nulls), has_nulls)
-
-
-def _number_array(name: str, values: list[Any], kinds: set[type], has_nulls: bool) -> np.ndarray[Any, Any]:
-    try:
-        if kinds == {int}:
-            return _integer_array(values, has_nulls)
-    except OverflowError:
-        pass  # past 64 bits: as doubles
-    try:
-        return np.array(values, dtype=np.float64)  # None becomes NaN
-    except OverflowError:
-        place = f"The field {name!r}" if name else "The data"
+    numbers = _number_array(values, kinds - {_NONE}, has_nulls)
+    if numbers is None:
         raise Refusal(
-            "number_out_of_range", f"{place} has a number beyond ±1.8e308; leave it out or scale it."
-        ) from None
+            "number_out_of_range",
+            "The data has numbers that no common type holds exactly: integers of more than 38 digits, or beside "
+            "numbers of quite another size. Leave them out, or send them as texts.",
+        )
+    return Column("", "number", numbers[0], has_nulls, numbers[1])
+
+
+def _number_array(values: list[Any], kinds: set[type], has_nulls: bool) -> tuple[np.ndarray[Any, Any], str] | None:
+    """The numbers, and their type in DuckDB; None where none of its types holds each of them exactly."""
+    if kinds == {int}:
+        try:
+            return _integer_array(values, has_nulls), "BIGINT"
+        except OverflowError:
+            return _exact_array(values)
+    try:
+        doubles = np.array(values, dtype=np.float64)  # None becomes NaN
+    except OverflowError:
+        return _exact_array(values)
+    if int in kinds and not np.all(np.abs(doubles[~np.isnan(doubles)]) < MAX_EXACT_INTEGER):
+        return _exact_array(values)  # a double may have rounded one of the integers
+    return doubles, "DOUBLE"
+
+
+def _exact_array(values: list[Any]) -> tuple[np.ndarray[Any, Any], str] | None:
+    """Numbers as texts, for the types of DuckDB that NumPy lacks."""
+    texts = [None if value is None else _plain_number(value) for value in values]
+    parts = [text.lstrip("-").partition(".") for text in texts if text is not None]
+    whole = max((len(part[0]) for part in parts), default=0)
+    scale = max((len(part[2]) for part in parts), default=0)
+    if whole + scale > MAX_DIGITS:
+        return None
+    return _object_array(texts), f"DECIMAL({MAX_DIGITS}, {scale})" if scale else "HUGEINT"
+
+
+def _plain_number(value: float) -> str:
+    """A number without an exponent; a double by its shortest decimals."""
+    if isinstance(value, int):
+        return str(value) if -_TEN_TO_DIGITS < value < _TEN_TO_DIGITS else "9" * (MAX_DIGITS + 1)
+    text = f"{decimal.Decimal(repr(value)):f}"
+    return text.removesuffix(".0")
 
 
 def _integer_array(values: list[Any], has_nulls: bool) -> np.ndarray[Any, Any]:
@@ -198,14 +314,11 @@ def _integer_array(values: list[Any], has_nulls: bool) -> np.ndarray[Any, Any]:
     return np.ma.MaskedArray(filled, [value is None for value in values])
 
 
-def count_distinct(column: Column) -> int:
-    """Different numbers in a column of numbers. By sorting, which is four times as fast as DuckDB's hashing."""
-    values = column.values
-    if values is None:
-        return 0
+def count_distinct(values: np.ndarray[Any, Any]) -> int:
+    """Different numbers in an array of int64 or float64. By sorting, four times as fast as DuckDB's hashing."""
     if isinstance(values, np.ma.MaskedArray):
         values = values.compressed()
-    elif column.has_nulls:
+    elif values.dtype.kind == "f":
         values = values[~np.isnan(values)]
     ordered = np.sort(values)
     return int(np.count_nonzero(ordered[1:] != ordered[:-1])) + (len(ordered) > 0)

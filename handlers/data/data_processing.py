@@ -7,6 +7,7 @@ handlers/README.md says what each operation answers for missing, mixed and non-n
 
 from __future__ import annotations
 
+import decimal
 import functools
 import itertools
 import math
@@ -23,6 +24,7 @@ import msgspec
 from handlers.data import rows
 from handlers.data.columns import Column, Table, count_distinct, read, table_of
 from handlers.data.files import read_file
+from handlers.data.tables import register_columns
 from handlers.failures import Refusal
 from handlers.parameters.data import (
     DataAverage,
@@ -58,28 +60,33 @@ def run(request: Request) -> dict[str, Any]:
         table, asked = read(request.parameters)
         database = _locked_database()
         if table is None:
-            table = _load(database, asked.data)
+            table = _load(database, "data", asked.data)
         return {"operation": asked.operation, "rows": table.rows, **_answer(database, table, asked)}
     except duckdb.OutOfMemoryException as error:
         raise MemoryError(str(error)) from None
 
 
 def _answer(database: duckdb.DuckDBPyConnection, table: Table, asked: DataOperation) -> dict[str, Any]:
+    own = database.cursor()  # the views that are made there go with it
+    origins = {"data": table.origin}
     if asked.operation in OPERATIONS:
-        return OPERATIONS[asked.operation](_Query(table, database), asked)
+        answer = OPERATIONS[asked.operation](_Query(table, own), asked)
+    else:
 
-    own = database.cursor()  # what is made there goes with it
+        def load(name: str, data: Any) -> rows.NamedTable:
+            loaded = _load(own, name, data)
+            origins["right" if name == "right_table" else name.removeprefix("given_")] = loaded.origin
+            return rows.register(own, name, loaded)
 
-    def load(name: str, data: Any) -> rows.NamedTable:
-        return rows.register(own, name, _load(own, data))
+        data = rows.register(own, "data", table)
+        answer = rows.OPERATIONS[asked.operation](rows.OperationContext(own, data, load), asked)
+    files = {name: dict(origin) for name, origin in origins.items() if origin is not None}
+    return answer | {"files": files} if files else answer
 
-    data = rows.register(own, "data", table)
-    return rows.OPERATIONS[asked.operation](rows.OperationContext(own, data, load), asked)
 
-
-def _load(database: duckdb.DuckDBPyConnection, data: Any) -> Table:
+def _load(database: duckdb.DuckDBPyConnection, name: str, data: Any) -> Table:
     if isinstance(data, DataSource) and data.format is not None:
-        return read_file(data, database, _temp_folder())
+        return read_file(data, database, _temp_folder(), f"stored_{name}")
     return table_of(data)
 
 
@@ -148,12 +155,12 @@ OPERATIONS: Mapping[str, Callable[[_Query, Any], dict[str, Any]]] = MappingProxy
 
 
 def _total(query: _Query, column: Column) -> str:
-    # fsum compensates the rounding of doubles; over integers sum is exact
-    return f"coalesce({'sum' if query.is_integer(column) else 'fsum'}({query.sql(column)}), 0)"
+    # fsum compensates the rounding of doubles; over integers and decimals sum is exact
+    return f"coalesce({'fsum' if column.sql_type == 'DOUBLE' else 'sum'}({query.sql(column)}), 0)"
 
 
 def _mean(query: _Query, column: Column) -> str:
-    return f"{'avg' if query.is_integer(column) else 'favg'}({query.sql(column)})"
+    return f"{'favg' if column.sql_type == 'DOUBLE' else 'avg'}({query.sql(column)})"
 
 
 def _describe_numbers(query: _Query) -> list[dict[str, Any]]:
@@ -162,12 +169,12 @@ def _describe_numbers(query: _Query) -> list[dict[str, Any]]:
         name = query.sql(column)
         expressions += [
             f"count({name})", _total(query, column), _mean(query, column), f"stddev_samp({name})",
-            f"min({name})", f"max({name})", f"quantile_cont({name}, [0.25, 0.5, 0.75])",
+            f"min({name})", f"max({name})", f"quantile_cont(CAST({name} AS DOUBLE), [0.25, 0.5, 0.75])",
         ]  # fmt: skip
     found = query.row(expressions)
     size = len(found) // max(len(query.numbers), 1)
     return [
-        _number_summary(query.table.rows, count_distinct(column), found[index * size : (index + 1) * size])
+        _number_summary(query.table.rows, query.count_distinct(column), found[index * size : (index + 1) * size])
         for index, column in enumerate(query.numbers)
     ]
 
@@ -177,11 +184,13 @@ def _number_summary(rows: int, distinct: int, found: Sequence[Any]) -> dict[str,
     q1, median, q3 = quartiles or (None, None, None)
     if count > 1 and lowest == highest:
         std = 0.0  # threads may leave a rounding error between them
-    return {
+    summary = {
         "type": "number", "count": count, "nulls": rows - count, "distinct": distinct,
-        "sum": total, "mean": mean, "std": std, "min": lowest, "max": highest,
-        "median": median, "quartiles": {"q1": q1, "q2": median, "q3": q3},
+        "sum": total, "mean": mean, "std": std, "min": lowest, "max": highest, "median": median,
     }  # fmt: skip
+    quartiles = {"q1": q1, "q2": median, "q3": q3}
+    beyond = [*_take_beyond(summary), *_take_beyond(quartiles)]
+    return summary | {"quartiles": quartiles} | ({"out_of_range": beyond} if beyond else {})
 
 
 def _describe_values(query: _Query, column: Column) -> dict[str, Any]:
@@ -268,27 +277,43 @@ class _Query:
     def __init__(self, table: Table, database: duckdb.DuckDBPyConnection) -> None:
         self.table = table
         self.numbers = [column for column in table.columns if column.kind == "number"]
-        self.filled = [column for column in table.columns if column.values is not None]
+        self.filled = [column for column in table.columns if column.kind != "empty"]
         self.skipped = {column.name: column.kind for column in table.columns if column.kind != "number"}
-        self._names = {column.name: f"c{position}" for position, column in enumerate(self.filled)}
+        self._names = {column.name: f"c{place}" for place, column in enumerate(table.columns)}
         self._database = database
         if self.filled:
-            self._database.register("data", {self.sql(column): column.values for column in self.filled})
+            register_columns(database, "data", table)
 
     def sql(self, column: Column) -> str:
         """Name of a column in SQL."""
         return self._names[column.name]
 
-    def is_integer(self, column: Column) -> bool:
-        """Whether DuckDB sees integers, which it adds exactly, and not doubles."""
-        return column.values is not None and column.values.dtype.kind == "i"
+    def count_distinct(self, column: Column) -> int:
+        """Different values of a column of numbers."""
+        name = self.sql(column)
+        if column.sql_type in ("BIGINT", "DOUBLE"):
+            values: Any = column.values
+            if values is None:
+                values = self._database.execute(f"SELECT {name} FROM data WHERE {name} IS NOT NULL").fetchnumpy()[name]  # noqa: S608
+            return count_distinct(values)
+        return int(self.one(f"SELECT count(DISTINCT {name}) FROM data")[0])  # noqa: S608
 
     def row(self, expressions: Sequence[str], source: str = "data") -> list[Any]:
         """One value for each aggregate expression, over the rows of a source."""
         if not expressions:
             return []
-        found = self.one(f"SELECT {', '.join(expressions)} FROM {source}")  # noqa: S608 nothing in it is a caller's
-        return [_finite(value) for value in found]
+        try:
+            found = self.one(f"SELECT {', '.join(expressions)} FROM {source}")  # noqa: S608 nothing in it is a caller's
+        except duckdb.OutOfRangeException:
+            found = tuple(self._one_or_beyond(expression, source) for expression in expressions)
+        return [_plain_number(value) for value in found]
+
+    def _one_or_beyond(self, expression: str, source: str) -> Any:
+        """The value of an aggregate; infinity where it is beyond what DuckDB can compute."""
+        try:
+            return self.one(f"SELECT {expression} FROM {source}")[0]  # noqa: S608
+        except duckdb.OutOfRangeException:
+            return math.inf
 
     def one(self, sql: str) -> tuple[Any, ...]:
         """The only row of a select."""
@@ -299,16 +324,31 @@ class _Query:
         """``name`` → values by field, or the value itself over an array of numbers."""
         values = {column.name: value for column, value in found}
         if not self.table.is_of_objects:
+            if _is_beyond(values[""]) or (isinstance(values[""], dict) and "out_of_range" in values[""]):
+                raise Refusal(
+                    "number_out_of_range", "An answer is beyond ±1.8e308, too large for a number; scale the data."
+                )
             return {name: values[""]}
-        return {name: values, "skipped": self.skipped} if skipped else {name: values}
+        answer = {name: values, "skipped": self.skipped} if skipped else {name: values}
+        beyond = _take_beyond(values)
+        return answer | {"out_of_range": beyond} if beyond else answer
 
 
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        if math.isnan(value):
-            return None
-        raise Refusal("number_out_of_range", "An answer is beyond ±1.8e308, too large for a number; scale the data.")
-    return value
+def _plain_number(value: Any) -> Any:
+    if isinstance(value, decimal.Decimal):
+        return rows.exact(value)
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _is_beyond(value: Any) -> bool:
+    return isinstance(value, float) and math.isinf(value)
+
+
+def _take_beyond(values: dict[str, Any]) -> list[str]:
+    """Replace the values beyond ±1.8e308 by null; their names."""
+    names = [name for name, value in values.items() if _is_beyond(value)]
+    values.update(dict.fromkeys(names))
+    return names
 
 
 def _temp_folder() -> str:

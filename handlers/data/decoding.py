@@ -31,6 +31,19 @@ def decode_any(raw: msgspec.Raw) -> Any:
     return decode_json(raw) if fits(raw) else _decode_slowly(raw)
 
 
+def decode_lines(content: bytes) -> list[dict[str, Any]]:
+    """JSON objects, one a line.
+
+    Raises:
+        msgspec.MsgspecError: a line is not JSON, or not an object.
+        MemoryError: they do not fit.
+    """
+    if fits(msgspec.Raw(content)):
+        return msgspec.json.Decoder(dict[str, Any]).decode_lines(content)
+    lines = (line for line in content.split(b"\n") if line.strip())
+    return msgspec.convert([_decode_slowly(msgspec.Raw(line)) for line in lines], list[dict[str, Any]])
+
+
 def decode_parameters(task_type: str, raw: msgspec.Raw) -> Any:
     """``handlers.parameters.registry.decode`` within the memory that there is.
 

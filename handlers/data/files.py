@@ -1,55 +1,52 @@
-"""Reads files of rows (CSV, JSON lines, Parquet) into columns of NumPy, by DuckDB, which may open nothing else."""
+"""Reads files of rows (CSV, JSON lines, Parquet) into tables. DuckDB may open nothing else."""
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import dataclasses
 import os
-import re
 import tempfile
 from collections.abc import Iterator
-from typing import Any
 
 import duckdb
-import numpy as np
 
 from handlers import inputs
-from handlers.data.columns import MAX_FIELDS, Column, Table, too_many_fields
+from handlers.data.cells import iso_text
+from handlers.data.columns import MAX_FIELDS, Column, FieldKind, Table, table_of_lines, too_many_fields
+from handlers.data.csv_files import read_csv
+from handlers.documents.txt import _decode as decode_text
 from handlers.failures import Refusal
 from handlers.parameters.data import DataSource
 
 MAX_BYTES = 256 << 20
-MAX_LINE_BYTES = 16 << 20
-_READERS = {
-    "csv": "read_csv(?, delim = ?, header = true, strict_mode = true, max_line_size = {line}, quote = '\"', "
-    "escape = '\"', comment = '', skip = 0)",
-    "jsonl": "read_json(?, format = 'newline_delimited', records = true, maximum_object_size = {line})",
-    "parquet": "read_parquet(?)",
-}
-_DELIMITERS = ",;\t|"
-_HEADER_BYTES = 1 << 20
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
-_DOUBLES = ("UBIGINT", "HUGEINT", "UHUGEINT", "FLOAT", "DOUBLE", "DECIMAL", "BIGNUM")
+_NUMBERS = {
+    **dict.fromkeys(_INTEGERS, "BIGINT"),
+    **dict.fromkeys(("UBIGINT", "HUGEINT"), "HUGEINT"),
+    **dict.fromkeys(("FLOAT", "DOUBLE"), "DOUBLE"),
+}
 
 
-def read_file(source: DataSource, database: duckdb.DuckDBPyConnection, folder: str) -> Table:
+def read_file(source: DataSource, database: duckdb.DuckDBPyConnection, folder: str, name: str) -> Table:
     """The rows of a file.
 
     Args:
-        source: the file.
-        database: reads it; may open files of ``folder`` only.
+        source: the file, and how to read it.
+        database: reads it, and keeps the rows; may open files of ``folder`` only.
         folder: where the file is put for that.
+        name: of the database's table.
     Raises:
         Refusal: the file cannot be read, or is not of its format.
         MemoryError: it takes more memory than there is.
     """
     content = inputs.read(source.file, max_bytes=MAX_BYTES)
-    with _put(content, folder) as path:
-        try:
-            return _columns(source, database, path)
-        except (duckdb.OutOfMemoryException, MemoryError):
-            raise
-        except duckdb.Error as error:
-            raise _unreadable(source, error, path) from None
+    if source.format == "jsonl":
+        return table_of_lines(content.removeprefix(codecs.BOM_UTF8))
+    with _put(content if source.format == "parquet" else b"", folder) as path:
+        if source.format == "csv":
+            return _read_csv(source, content, path, database, name)
+        return _read_parquet(path, database, name)
 
 
 @contextlib.contextmanager
@@ -63,57 +60,53 @@ def _put(content: bytes, folder: str) -> Iterator[str]:
         os.unlink(path)
 
 
-def _columns(source: DataSource, database: duckdb.DuckDBPyConnection, path: str) -> Table:
-    reader = _READERS[str(source.format)].format(line=MAX_LINE_BYTES)
-    given = [path, *([source.delimiter or _find_delimiter(path)] if source.format == "csv" else [])]
-    described = database.execute(f"DESCRIBE SELECT * FROM {reader}", given).fetchall()  # noqa: S608 the text is ours
-    if len(described) > MAX_FIELDS:
-        raise too_many_fields(len(described))
-    casts = [_cast(position, kind) for position, (_, kind, *_) in enumerate(described)]
-    names = ", ".join(f"c{position}" for position in range(len(casts)))
-    # the file's own names never become SQL: its columns are renamed by their places
-    found = database.execute(f"SELECT {', '.join(casts)} FROM {reader} AS read({names})", given).fetchnumpy()  # noqa: S608
-    columns = tuple(_column(name, found[f"c{position}"]) for position, (name, *_) in enumerate(described))
-    rows = len(found["c0"]) if casts else 0
-    return Table(rows, columns, is_of_objects=True)
+def _read_csv(source: DataSource, content: bytes, path: str, database: duckdb.DuckDBPyConnection, name: str) -> Table:
+    if source.text is not None:
+        return read_csv(source, source.text.removeprefix("\ufeff"), path, database, name)
+    try:
+        text, encoding = decode_text(content, source.encoding)
+    except Refusal as refusal:
+        raise Refusal("invalid_csv", f"The file cannot be read as csv: {refusal}") from None
+    table = read_csv(source, text.removeprefix("\ufeff"), path, database, name)
+    return dataclasses.replace(table, origin={"encoding": encoding, **(table.origin or {})})
 
 
-def _find_delimiter(path: str) -> str:
-    """The likeliest one, by the header alone: DuckDB's own guess would rather take a faulty file for one column."""
-    with open(path, "rb") as file:
-        header = file.readline(_HEADER_BYTES).decode("utf-8", "replace")
-    unquoted = re.sub(r'"[^"]*"', "", header)
-    return max(_DELIMITERS, key=unquoted.count)
+def _read_parquet(path: str, database: duckdb.DuckDBPyConnection, name: str) -> Table:
+    try:
+        described = database.execute("DESCRIBE SELECT * FROM read_parquet(?)", [path]).fetchall()
+        if len(described) > MAX_FIELDS:
+            raise too_many_fields(len(described))
+        types = [sql_type for _, sql_type, *_ in described]
+        values = [f"{_value(f'c{place}', sql_type)} AS c{place}" for place, sql_type in enumerate(types)]
+        # the file's own names never become SQL: its columns are renamed by their places
+        renamed = ", ".join(f"c{place}" for place in range(len(types)))
+        database.execute(
+            f"CREATE OR REPLACE TABLE {name} AS SELECT {', '.join(values)} FROM read_parquet(?) AS read({renamed})",  # noqa: S608 the text is ours
+            [path],
+        )
+        return _table_of_stored(database, name, [column for column, *_ in described], types)
+    except duckdb.OutOfMemoryException:
+        raise
+    except duckdb.Error as error:
+        reason = str(error).replace(path, "the file").splitlines()[0][:300]
+        raise Refusal("invalid_parquet", f"The file cannot be read as parquet: {reason}. Check its format.") from None
 
 
-def _cast(position: int, kind: str) -> str:
-    plain = kind.partition("(")[0]
-    target = "BIGINT" if plain in _INTEGERS else "DOUBLE" if plain in _DOUBLES else plain
-    if target not in ("BIGINT", "DOUBLE", "BOOLEAN"):
-        target = "VARCHAR"  # dates and times as ISO 8601, nested values as their text
-    return f"CAST(c{position} AS {target}) AS c{position}"
+def _value(column: str, sql_type: str) -> str:
+    """SQL of a column with the types that fields may have."""
+    if sql_type in ("BOOLEAN", "VARCHAR") or sql_type.startswith("DECIMAL"):
+        return column
+    if (target := _NUMBERS.get(sql_type)) is not None:
+        return f"CAST({column} AS {target})"
+    return iso_text(column, sql_type)
 
 
-def _column(name: str, values: Any) -> Column:
-    mask = np.ma.getmaskarray(values) if isinstance(values, np.ma.MaskedArray) else None
-    kind = values.dtype.kind
-    if kind == "O":
-        texts = np.array([value if isinstance(value, str) else None for value in values.tolist()], dtype=object)
-        has_nulls = any(value is None for value in texts)
-        return Column(name, "text" if any(value is not None for value in texts) else "empty", texts, has_nulls)
-    if mask is not None and mask.all() and len(mask):
-        return Column(name, "empty", None, has_nulls=True)
-    if kind == "f":
-        plain = values.filled(np.nan) if mask is not None else values
-        return Column(name, "number", plain, bool(np.isnan(plain).any()))
-    has_nulls = mask is not None and bool(mask.any())
-    plain = values if has_nulls else np.asarray(values)
-    return Column(name, "boolean" if kind == "b" else "number", plain, has_nulls)
-
-
-def _unreadable(source: DataSource, error: duckdb.Error, path: str) -> Refusal:
-    reason = str(error).replace(path, "the file").splitlines()[0][:300]
-    return Refusal(
-        f"invalid_{source.format}",
-        f"The file cannot be read as {source.format}: {reason}. Check its format and encoding.",
-    )
+def _table_of_stored(database: duckdb.DuckDBPyConnection, name: str, fields: list[str], types: list[str]) -> Table:
+    counts = ", ".join(["count(*)", *(f"count(c{place})" for place in range(len(fields)))])
+    rows, *filled = database.execute(f"SELECT {counts} FROM {name}").fetchone() or (0,)  # noqa: S608
+    columns = []
+    for field, sql_type, count in zip(fields, types, filled, strict=True):
+        number = sql_type if sql_type.startswith("DECIMAL") else _NUMBERS.get(sql_type, "")
+        kind: FieldKind = "number" if number else "boolean" if sql_type == "BOOLEAN" else "text"
+        columns.append(Column(field, kind if count else "empty", None, count < rows, number))
+    return Table(rows, tuple(columns), is_of_objects=True, stored=name)

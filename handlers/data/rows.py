@@ -7,6 +7,7 @@ text of ``query`` is the caller's own SQL: one SELECT that reads nothing but the
 from __future__ import annotations
 
 import csv
+import dataclasses
 import datetime as dt
 import decimal
 import math
@@ -17,9 +18,11 @@ from typing import Any, NamedTuple
 
 import duckdb
 import msgspec
-import numpy as np
 
-from handlers.data.columns import Column, Table
+from handlers.data.cells import iso_text
+from handlers.data.columns import Column, Table, distinct_names
+from handlers.data.mixed import mixed_condition, mixed_order
+from handlers.data.tables import forget, register_columns
 from handlers.failures import Refusal
 from handlers.parameters.data import (
     DEFAULT_LIMIT,
@@ -41,6 +44,8 @@ _FUNCTIONS = {
     "count": "count({})", "sum": "sum({})", "mean": "avg({})", "median": "median({})", "min": "min({})",
     "max": "max({})", "std": "stddev_samp({})", "distinct": "count(DISTINCT {})", "first": "any_value({})",
 }  # fmt: skip
+_TEMPORAL = ("DATE", "TIME", "INTERVAL")
+_INFINITIES = ("-Infinity", "Infinity")
 _OF_NUMBERS = ("sum", "mean", "median", "std")
 
 
@@ -85,13 +90,8 @@ def register(database: duckdb.DuckDBPyConnection, name: str, table: Table) -> Na
     if not table.is_of_objects and table.rows:
         raise Refusal("objects_required", 'This needs objects such as {"x": 1, "y": 2}, or a file, not numbers.')
     columns = table.columns if table.is_of_objects else ()
-    values = {f"c{place}": _values(column, table.rows) for place, column in enumerate(columns)}
-    database.register(name, values or {"c0": np.full(table.rows, np.nan)})
+    register_columns(database, name, table if columns else dataclasses.replace(table, columns=()))
     return NamedTable(name, table, {column.name: place for place, column in enumerate(columns)})
-
-
-def _values(column: Column, rows: int) -> Any:
-    return np.full(rows, np.nan) if column.values is None else column.values  # DuckDB takes NaN of NumPy for null
 
 
 class OperationContext(NamedTuple):
@@ -113,7 +113,7 @@ class OperationContext(NamedTuple):
     def answer(self, asked: RowsOperation, shown: Sequence[OutputField], found: Any) -> dict[str, Any]:
         """Rows of a result, up to a limit, in the form that was asked for."""
         limit = asked.limit
-        names = _distinct([field.name for field in shown])
+        names = distinct_names([field.name for field in shown])
         rows = found.fetchmany(limit + 1)
         more = len(rows) > limit
         convert = [_from_json if field.is_json else _plain for field in shown]
@@ -146,7 +146,7 @@ def group(context: OperationContext, asked: DataGroup) -> dict[str, Any]:
 def join(context: OperationContext, asked: DataJoin) -> dict[str, Any]:
     """Two tables side by side where the fields of ``on`` are equal; nulls are equal to nothing."""
     left = context.data
-    right = context.load("other", asked.right)
+    right = context.load("right_table", asked.right)
     pairs = [(left.sql(field, "on"), right.sql(field, "on")) for field in asked.on]
     for field in asked.on:
         if left.column(field).kind != right.column(field).kind:
@@ -159,7 +159,7 @@ def join(context: OperationContext, asked: DataJoin) -> dict[str, Any]:
     shown += [_as_is(left, field, "data") for field in left.places if field not in asked.on]
     shown += [_as_is(right, field, "right") for field in right.places if field not in asked.on]
     equal = " AND ".join(f"{a} = {b}" for a, b in pairs)
-    return context.rows(asked, shown, f"FROM data {asked.how.upper()} JOIN other ON {equal}")
+    return context.rows(asked, shown, f"FROM data {asked.how.upper()} JOIN right_table ON {equal}")
 
 
 def pivot(context: OperationContext, asked: DataPivot) -> dict[str, Any]:
@@ -223,11 +223,11 @@ def query(context: OperationContext, asked: DataQuery) -> dict[str, Any]:
         _make_view(context.database, name, table)
     statement = _one_select(asked.sql)
     try:
-        found = context.database.execute(statement)
+        shown, found = _ask(context.database, statement)
         for _ in range(asked.offset // DEFAULT_LIMIT):
             found.fetchmany(DEFAULT_LIMIT)
         found.fetchmany(asked.offset % DEFAULT_LIMIT)
-        return context.answer(asked, [OutputField("", name) for name, *_ in found.description or ()], found)
+        return context.answer(asked, shown, found)
     except duckdb.OutOfMemoryException:
         raise
     except duckdb.Error as error:
@@ -266,6 +266,8 @@ def _condition(data: NamedTable, condition: Condition) -> tuple[str, list[Any]]:
     if op in ("is_null", "not_null"):
         return f"{name} IS {'NOT ' if op == 'not_null' else ''}NULL", []
     kind = data.column(condition.field).kind
+    if kind == "mixed":
+        return mixed_condition(name, op, value)
     if op in ("in", "not_in"):
         known = [_bound(kind, one, condition) for one in value if one is not None]  # type: ignore[union-attr]
         if not known:
@@ -283,8 +285,6 @@ def _bound(kind: str, value: Any, condition: Condition) -> Any:
     Raises:
         Refusal: the two can never be compared.
     """
-    if kind == "mixed":
-        return msgspec.json.encode(value).decode()
     fits = {"number": (int, float), "text": (str,), "boolean": (bool,)}.get(kind, (object,))
     if not isinstance(value, fits) or (kind == "number" and isinstance(value, bool)):
         raise Refusal(
@@ -295,7 +295,9 @@ def _bound(kind: str, value: Any, condition: Condition) -> Any:
 
 
 def _key(data: NamedTable, key: SortKey) -> str:
-    return f"{data.sql(key.field, 'by')} {'DESC' if key.descending else 'ASC'} NULLS {key.nulls.upper()}"
+    name = data.sql(key.field, "by")
+    by = mixed_order(name) if _is_json(data, key.field) else [name]
+    return ", ".join(f"{sql} {'DESC' if key.descending else 'ASC'} NULLS {key.nulls.upper()}" for sql in by)
 
 
 def _aggregate(data: NamedTable, aggregate: Aggregate, parameter: str = "aggregates") -> OutputField:
@@ -304,6 +306,11 @@ def _aggregate(data: NamedTable, aggregate: Aggregate, parameter: str = "aggrega
     name = data.sql(aggregate.field, parameter)
     if aggregate.function in _OF_NUMBERS:
         _refuse_kind(data, aggregate.field, aggregate.function)
+    if aggregate.function in ("min", "max") and _is_json(data, aggregate.field):
+        raise Refusal(
+            "field_of_another_kind",
+            f"`{aggregate.function}` needs values of one kind, and the field {aggregate.field!r} is mixed.",
+        )
     is_value = aggregate.function in ("min", "max", "first")
     sql = _FUNCTIONS[aggregate.function].format(name)
     return OutputField(sql, aggregate.shown, is_value and _is_json(data, aggregate.field))
@@ -327,7 +334,7 @@ def _make_view(database: duckdb.DuckDBPyConnection, name: str, table: NamedTable
     fields = ", ".join(f"c{place} AS {_quoted(field)}" for field, place in table.places.items()) or "c0 AS nothing"
     if name == table.name:  # the columns themselves step aside for the view
         database.execute(f"CREATE TEMP TABLE given_{name} AS SELECT * FROM {name}")  # noqa: S608 a name that was checked
-        database.unregister(name)
+        forget(database, name)
         database.execute(f"CREATE TEMP VIEW {name} AS SELECT {fields} FROM given_{name}")  # noqa: S608
     else:
         database.execute(f"CREATE TEMP VIEW {name} AS SELECT {fields} FROM {table.name}")  # noqa: S608
@@ -350,19 +357,27 @@ def _one_select(sql: str) -> Any:
     return statements[0]
 
 
+def _ask(database: duckdb.DuckDBPyConnection, statement: Any) -> tuple[list[OutputField], Any]:
+    """Run a SELECT; the fields of its answer, and the answer, with dates and intervals as DuckDB writes them.
+
+    Python's own types would change them: an interval of a month is not 30 days, and a date may be infinite.
+    """
+    asked = database.sql(statement.query)  # bound, not run
+    types = [str(sql_type) for sql_type in asked.types]
+    temporal = [any(word in sql_type for word in _TEMPORAL) for sql_type in types]
+    nested = [sql_type.endswith((")", "]")) and not sql_type.startswith("DECIMAL") for sql_type in types]
+    is_json = [a and b for a, b in zip(temporal, nested, strict=True)]
+    shown = [OutputField("", name, json) for name, json in zip(asked.columns, is_json, strict=True)]
+    if not any(temporal):
+        return shown, database.execute(statement)
+    values = [iso_text(f"c{place}", types[place]) if special else f"c{place}" for place, special in enumerate(temporal)]
+    renamed = ", ".join(f"c{place}" for place in range(len(types)))
+    text = statement.query.strip().rstrip(";")  # one statement, as was checked: the line break ends its last comment
+    return shown, database.execute(f"SELECT {', '.join(values)} FROM ({text}\n) AS asked({renamed})")  # noqa: S608
+
+
 def _first_line(error: duckdb.Error) -> str:
     return str(error).splitlines()[0][:300]
-
-
-def _distinct(names: list[str]) -> list[str]:
-    """Names of the answer's fields; one that comes again gets a number."""
-    taken: dict[str, None] = {}
-    for name in names:
-        again, number = name, 2
-        while again in taken:
-            again, number = f"{name}_{number}", number + 1
-        taken[again] = None
-    return list(taken)
 
 
 def _from_json(value: Any) -> Any:
@@ -373,9 +388,10 @@ def _plain(value: Any) -> Any:
     """Convert a value of DuckDB to one that JSON can hold."""
     if isinstance(value, str | int | bool | None):
         return value
-    if isinstance(value, float | decimal.Decimal):
-        number = float(value)
-        return None if math.isnan(number) else number
+    if isinstance(value, float):
+        return None if math.isnan(value) else value if math.isfinite(value) else _INFINITIES[value > 0]
+    if isinstance(value, decimal.Decimal):
+        return exact(value)
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
     if isinstance(value, dict):
@@ -383,6 +399,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
         raise Refusal("invalid_sql", "An answer has bytes, which JSON cannot hold; use hex() or base64().")
     return value.isoformat() if isinstance(value, dt.date | dt.time) else str(value)
+
+
+def exact(value: decimal.Decimal) -> float | str:
+    """A decimal as a number where a double holds it, else as text: a reader of JSON must not get another value."""
+    number = float(value)
+    return number if decimal.Decimal(repr(number)) == value else f"{value:f}"
 
 
 def _write_csv(names: list[str], rows: Any) -> str:

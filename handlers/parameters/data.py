@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
 from handlers.parameters.data_options import MAX_ROWS, Aggregate, Condition, FieldName, Function, Scalar, SortKey
+from handlers.parameters.encodings import Encoding
 from handlers.parameters.files import FileId, InputFile, InputPath
 from handlers.parameters.patterns import TABLE_NAME
+
+Character = Annotated[str, Meta(min_length=1, max_length=1, pattern=r"^[^\r\n\0]$")]
+FieldType = Literal["text", "integer", "number", "boolean", "date", "datetime"]
+_CSV_OPTIONS = (
+    "encoding", "delimiter", "quote", "decimal", "thousands", "nulls", "header", "skip_lines", "types",
+)  # fmt: skip
 
 DEFAULT_LIMIT = 10_000
 """Rows of an answer unless the request gives a ``limit``."""
@@ -25,13 +33,47 @@ class DataSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     format: Annotated[
         Literal["csv", "jsonl", "parquet"] | None,
         Meta(
-            description="Format of the file: CSV with a header (UTF-8), one JSON object a line, or Parquet.",
+            description="Format of the file: CSV, one JSON object a line, or Parquet.",
             examples=["csv"],
         ),
     ] = None
+    encoding: Annotated[
+        Encoding | None,
+        Meta(description="Encoding of a CSV; found out unless given.", examples=["windows-1252"]),
+    ] = None
     delimiter: Annotated[
-        Annotated[str, Meta(min_length=1, max_length=1)] | None,
-        Meta(description="Delimiter of a CSV; detected unless given.", examples=[";"]),
+        Character | None, Meta(description="Delimiter of a CSV; found in the header unless given.", examples=[";"])
+    ] = None
+    quote: Annotated[Character | None, Meta(description='Quote of a CSV; `"` unless given.', examples=["'"])] = None
+    decimal: Annotated[
+        Literal[".", ","] | None, Meta(description="Decimal mark of a CSV's numbers; `.` unless given.", examples=[","])
+    ] = None
+    thousands: Annotated[
+        Literal[",", ".", " ", "'", "_"] | None,
+        Meta(description="Mark between the thousands of a CSV's numbers; none unless given.", examples=["."]),
+    ] = None
+    nulls: Annotated[
+        Annotated[list[Annotated[str, Meta(max_length=100)]], Meta(max_length=100)] | None,
+        Meta(description="Texts of a CSV that mean null, beside the empty one.", examples=[["NA", "-"]]),
+    ] = None
+    header: Annotated[
+        bool | None,
+        Meta(
+            description="Whether a CSV's first line names the fields, which it does unless given. Otherwise they are "
+            "`column_1`, `column_2` and so on.",
+            examples=[False],
+        ),
+    ] = None
+    skip_lines: Annotated[
+        Annotated[int, Meta(ge=0, le=10_000)] | None,
+        Meta(description="Lines of a CSV before its header.", examples=[2]),
+    ] = None
+    types: Annotated[
+        dict[FieldName, FieldType] | None,
+        Meta(
+            description="Field of a CSV → the type of its values; found out from all values unless given.",
+            examples=[{"zip": "text"}],
+        ),
     ] = None
     text: Annotated[str | None, Meta(description="The file's content, as text.", examples=["x,y\n1,2\n3,4\n"])] = None
     base64: Annotated[str | None, Meta(description="The file's content, in base64.")] = None
@@ -45,10 +87,25 @@ class DataSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         if len(given) != (0 if self.format is None else 1):
             found = ", ".join(f"`{name}`" for name in given) or "none"
             raise ValueError(f"A file has exactly one of `text`, `base64`, `file_id`, `path`; here it has {found}")
-        if self.delimiter is not None and self.format != "csv":
-            raise ValueError("`delimiter` goes with the format `csv` only")
+        self._check_options()
         if self.columns is not None and len(set(map(len, self.columns.values()))) > 1:
             raise ValueError("The columns differ in length; fill up the shorter ones with null")
+
+    def _check_options(self) -> None:
+        options = [name for name in _CSV_OPTIONS if getattr(self, name) is not None]
+        if options and self.format != "csv":
+            raise ValueError(f"`{options[0]}` goes with the format `csv` only")
+        if self.encoding is not None and self.text is not None:
+            raise ValueError("`encoding` goes with bytes (`base64`, `file_id`, `path`); `text` has none")
+        marks = {
+            "delimiter": self.delimiter,
+            "quote": self.quote or '"',
+            "decimal": self.decimal or ".",
+            "thousands": self.thousands,
+        }
+        for one, other in itertools.combinations(marks, 2):
+            if marks[one] == marks[other] is not None and (one, other) != ("delimiter", "decimal"):
+                raise ValueError(f"`{one}` and `{other}` are the same character")
 
     @property
     def file(self) -> InputFile:

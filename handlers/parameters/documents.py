@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from handlers.parameters.encodings import Encoding
 from handlers.parameters.files import InputFile, is_path
 from handlers.parameters.patterns import (
     IN_WORDS,
@@ -18,13 +19,6 @@ from handlers.parameters.patterns import (
 
 MAX_TEXT_CHARACTERS = 1_000_000
 """Most text that is read of a document. It fits into a result twice, whatever the characters are."""
-
-
-Encoding = Literal[
-    "utf-8", "utf-16", "utf-32", "ascii", "windows-1250", "windows-1251", "windows-1252", "windows-1253",
-    "windows-1254", "iso-8859-1", "iso-8859-2", "iso-8859-15", "koi8-r", "shift_jis", "euc-jp", "gb18030", "big5",
-    "euc-kr",
-]  # fmt: skip
 
 
 class DocumentProcessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

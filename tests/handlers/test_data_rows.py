@@ -69,7 +69,9 @@ def test_every_form_of_the_same_rows_has_the_same_statistics(parquet: str) -> No
         {"format": "parquet", "base64": parquet},
     ]
     for form in forms:
-        assert expected == process(operation="statistics", data=form), form
+        answer = process(operation="statistics", data=form)
+        answer.pop("files", None)  # how it was read
+        assert expected == answer, form
 
 
 def test_types_of_a_file_become_what_json_has() -> None:
@@ -87,7 +89,7 @@ def test_types_of_a_file_become_what_json_has() -> None:
     [
         ({"format": "csv", "text": 'a,b\n1,"2\n'}, "invalid_csv"),
         ({"format": "csv", "text": "a,b\n1\n2,3,4\n", "delimiter": ","}, "invalid_csv"),
-        ({"format": "csv", "base64": base64.b64encode(b"a\n\xff\xfe\n").decode()}, "invalid_csv"),
+        ({"format": "csv", "base64": base64.b64encode(b"a\n\xff\xfe\n").decode(), "encoding": "utf-8"}, "invalid_csv"),
         ({"format": "jsonl", "text": '{"a":1}\n{"a":\n'}, "invalid_jsonl"),
         ({"format": "parquet", "text": "PAR1"}, "invalid_parquet"),
         ({"format": "parquet", "base64": "!"}, "invalid_base64"),
