@@ -7,6 +7,7 @@ import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -14,7 +15,7 @@ import msgspec
 import pytest
 import yaml
 
-from engine.model.errors import SchemaError
+from engine.model.errors import SchemaError, StoreUnavailableError
 from engine.model.result import NoRun, TaskResult
 from engine.model.status import Status
 from engine.model.worker_state import WorkerState
@@ -235,6 +236,70 @@ def test_heartbeat_of_another_version_hides_no_worker(dsn: str) -> None:
 
     found = with_store(dsn, do)
     assert (2, True) == (len(found), state.worker_id in found)
+
+
+class LateEnd:
+    """A socket in front of PostgreSQL's that passes all that is said, and later on not that the server hangs up."""
+
+    def __init__(self, dsn: str, folder: Path) -> None:
+        """Take the place of the server of ``dsn``; ``self.dsn`` leads here."""
+        behind = parse_qs(urlsplit(dsn).query)["host"][0]
+        self.dsn = dsn.replace(quote(behind, safe=""), quote(str(folder), safe="")).replace(behind, str(folder))
+        self._behind, self._socket = Path(behind, ".s.PGSQL.5432"), folder / ".s.PGSQL.5432"
+        self.is_late = False
+        self.hung_up = asyncio.Event()
+        """PostgreSQL has closed a connection, and the client has not heard of it."""
+
+    async def start(self) -> asyncio.Server:
+        """Listen."""
+        return await asyncio.start_unix_server(self._serve, self._socket)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_server, to_server = await asyncio.open_unix_connection(self._behind)
+        sending = asyncio.create_task(pass_on(reader, to_server))
+        await pass_on(from_server, writer)
+        if self.is_late:
+            self.hung_up.set()
+            await sending  # until the client hangs up
+        writer.close()
+        await sending
+        to_server.close()
+
+
+async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while part := await reader.read(1 << 16):
+        writer.write(part)
+
+
+def test_idle_connection_that_postgresql_ends_is_unreachable(
+    dsn: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The server's goodbye is there and its hanging up is not, as on a busy machine: unavailable, no fault of ours."""
+
+    async def run() -> tuple[str, int]:
+        late = LateEnd(dsn, tmp_path_factory.mktemp("pg"))
+        async with await late.start():
+            store = Store(late.dsn, connections=1, answer_s=60)
+            await store.open()
+            await store.ping()
+            late.is_late = True
+            killer = await asyncpg.connect(dsn)
+            await killer.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+                " AND application_name = 'unityai-engine' AND datname = current_database()"
+            )
+            await killer.close()
+            await late.hung_up.wait()
+            await asyncio.sleep(0.1)  # so that asyncpg has read the goodbye
+            with pytest.raises(StoreUnavailableError) as caught:
+                await store.ping()
+            late.is_late = False
+            await store.ping()
+            await store.close()
+        return str(caught.value), len(store.database._idle)
+
+    message, idle = asyncio.run(run())
+    assert (True, 0) == ("another operation" in message, idle)
 
 
 @pytest.mark.parametrize(
