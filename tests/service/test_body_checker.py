@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import psutil
 import pytest
 
 from engine.api.body.check import check, check_batch
-from engine.api.body.checker import INLINE_BYTES, Checker, CheckerEndedError
+from engine.api.body.checker import INLINE_BYTES, Checker, CheckerBusyError, CheckerEndedError
 from engine.model.errors import InvalidRequestError
 
 LARGE = json.dumps(
@@ -27,9 +28,13 @@ LARGE = json.dumps(
 """More than any pipe or socket buffer holds."""
 
 
+DEAR = b'{"task_type":"data_processing","parameters":{"rows":[' + b",".join([b'{"a":1}'] * 400_000) + b"]}}"
+"""Takes many times longer to check than ``LARGE``, in relation to its length."""
+
+
 @contextlib.asynccontextmanager
-async def open_checker() -> AsyncIterator[Checker]:
-    checker = Checker()
+async def open_checker(**options: Any) -> AsyncIterator[Checker]:
+    checker = Checker(**options)
     try:
         yield checker
     finally:
@@ -60,17 +65,66 @@ def test_process_that_dies_with_a_body_in_hand_is_named_and_started_again() -> N
     async def run() -> None:
         async with open_checker() as checker:
             await checker.check(LARGE)
-            process = checker._process
-            assert process is not None
-            assert process.stdin is not None
-            frozen = psutil.Process(process.pid)
+            [pid] = checker.pids
+            frozen = psutil.Process(pid)
             frozen.suspend()
             asked = asyncio.create_task(checker.check(LARGE))
-            while not process.stdin.transport.get_write_buffer_size():  # noqa: ASYNC110  nothing signals it
-                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)  # the body fills the pipe
             frozen.kill()
             with pytest.raises(CheckerEndedError, match="checks large bodies"):
                 await asked
             assert check(LARGE) == await checker.check(LARGE)
+
+    asyncio.run(run())
+
+
+def test_body_beyond_its_processor_time_is_refused_and_the_next_is_checked() -> None:
+    """ENG-03: the kernel ends the check, so that no shape of JSON keeps a process; the fault is the body's own."""
+
+    async def run() -> None:
+        async with open_checker(cpu_s=0.01) as checker:
+            for _ in range(3):  # each ends its process, and none keeps a place
+                with pytest.raises(InvalidRequestError, match="processor time"):
+                    await checker.check(DEAR)
+        async with open_checker() as checker:
+            with pytest.raises(InvalidRequestError) as caught:
+                await checker.check(DEAR)
+            assert "processor time" not in str(caught.value)
+
+    asyncio.run(run())
+
+
+def test_bodies_of_one_tenant_leave_a_process_to_others() -> None:
+    """ENG-04: while every body of one tenant hangs in its process, another tenant's is checked."""
+
+    async def run() -> None:
+        async with open_checker(wait_s=30) as checker:
+            assert await checker.check(LARGE, tenant="a")
+            [pid] = checker.pids
+            psutil.Process(pid).suspend()
+            hanging = [asyncio.create_task(checker.check(LARGE, tenant="a")) for _ in range(5)]
+            await asyncio.sleep(0)
+            for _ in range(3):
+                assert check(LARGE) == await checker.check(LARGE, tenant="b")
+            assert not any(task.done() for task in hanging)
+            psutil.Process(pid).resume()
+            assert [check(LARGE)] * 5 == await asyncio.gather(*hanging)
+
+    asyncio.run(run())
+
+
+def test_body_that_waits_too_long_is_told_to_come_again() -> None:
+    """The process hangs without taking processor time: 503 with a sentence, and the next body is checked by another."""
+
+    async def run() -> None:
+        async with open_checker(wait_s=1) as checker:
+            while not checker.pids:  # the process starts, however long that takes here
+                with contextlib.suppress(CheckerBusyError):
+                    await checker.check(LARGE)
+            [pid] = checker.pids
+            psutil.Process(pid).suspend()
+            with pytest.raises(CheckerBusyError, match="could not be checked within"):
+                await checker.check(LARGE)
+            assert not psutil.pid_exists(pid)
 
     asyncio.run(run())

@@ -9,7 +9,7 @@ import pkgutil
 import pytest
 
 import engine
-from engine.api.body.checker import CheckerEndedError
+from engine.api.body.checker import CheckerBusyError, CheckerEndedError
 from engine.api.problems import RequestError, problem_of
 from engine.config.settings import SettingsError
 from engine.model.errors import (
@@ -38,6 +38,7 @@ ANSWERS: dict[str, tuple[Exception, int, str | None]] = {
     "PostgreSQL that is unreachable": (StoreUnavailableError("no route to db.internal"), 503, "2"),
     "Redis that is unreachable": (QueueUnavailableError("no route to redis.internal"), 503, "2"),
     "a body checker that ended": (CheckerEndedError(), 503, "2"),
+    "a body checker that is busy": (CheckerBusyError(60), 503, "10"),
     "too many followers": (TooManyFollowersError(), 503, "5"),
     "a schema of a newer engine": (SchemaError("the database has schema version 9999"), 500, None),
     "settings that are invalid": (SettingsError(["DATABASE_URL is not set"]), 500, None),

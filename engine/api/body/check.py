@@ -15,6 +15,7 @@ import hashlib
 import json
 import re
 import resource
+import signal
 import struct
 import sys
 from collections.abc import Iterable
@@ -34,6 +35,8 @@ MEMORY_BYTES = 3 << 30
 """Of the checking process. The smallest objects of JSON take twenty times their length."""
 HEAD = struct.Struct(">??Q")
 """Before a body: whether it is a batch, whether it has an idempotency key beside it, and its length."""
+CPU_SIGNAL = signal.SIGPROF
+"""Ends the checking process when a body has taken its processor time: no code of ours runs for it (setitimer(2))."""
 LENGTH = struct.Struct(">Q")
 """Before an answer."""
 MAX_BATCH = 1000
@@ -294,12 +297,19 @@ def _distinct(pairs: list[tuple[str, Any]]) -> None:
         seen.add(name)
 
 
-def serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Check bodies, each preceded by ``HEAD``, until there are no more."""
+def serve(requests: BinaryIO, answers: BinaryIO, cpu_s: float) -> None:
+    """Check bodies, each preceded by ``HEAD``, until there are no more.
+
+    Args:
+        requests: where they come from.
+        answers: where a ``Reply`` for each goes, preceded by its ``LENGTH``.
+        cpu_s: processor time that a body may take, seconds; it ends the process.
+    """
     gc.disable()  # what a decoder makes has no cycles, and looking for some would take half of the time
     while len(head := requests.read(HEAD.size)) == HEAD.size:
         is_batch, has_key, length = HEAD.unpack(head)
         body, decoded = requests.read(length), None
+        signal.setitimer(signal.ITIMER_PROF, cpu_s)
         try:
             if is_batch:
                 reply = Reply(requests=_pack(check_batch(body), body))
@@ -311,6 +321,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
         except MemoryError:
             reply = Reply(faults=(Fault(path="$", message="this JSON takes too much memory to be checked"),))
         text = msgspec.json.encode(reply)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         answers.write(LENGTH.pack(len(text)) + text)
         answers.flush()
         del decoded  # which takes a while, after the answer
@@ -318,4 +329,4 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
 
 if __name__ == "__main__":
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    serve(sys.stdin.buffer, sys.stdout.buffer)
+    serve(sys.stdin.buffer, sys.stdout.buffer, float(sys.argv[1]))

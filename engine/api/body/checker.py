@@ -1,4 +1,8 @@
-"""Checks bodies without stopping the event loop: small ones at once, big ones in a process of their own."""
+"""Checks bodies without stopping the event loop: small ones at once, big ones in processes of their own.
+
+Each body has an allowance of processor time, after which the kernel ends the process that checks it: such a body is
+refused, however busy the host is. One tenant's bodies never have all of the processes.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +11,26 @@ import contextlib
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator
 from typing import cast
+from weakref import WeakValueDictionary
 
 import msgspec
 
-from engine.api.body.check import HEAD, LENGTH, Reply, check, check_batch
+from engine.api.body.check import CPU_SIGNAL, HEAD, LENGTH, Reply, check, check_batch
 from engine.config.settings import PROJECT_DIR
 from engine.model.errors import EngineError, InvalidRequestError
 from engine.model.request import SubmitRequest
+from handlers.parameters.faults import Fault
 
 INLINE_BYTES = 128 * 1024
 """About two milliseconds of work."""
 READ_BYTES = 1 << 20
+PROCESSES = 2
+CPU_S = 5.0
+"""Processor time that one body may take. 64 MiB of ordinary JSON take one second."""
+WAIT_S = 60.0
+"""How long a body may wait for its turn and its answer, all in all."""
 
 
 class CheckerEndedError(EngineError):
@@ -33,58 +45,65 @@ class CheckerEndedError(EngineError):
         )
 
 
-class Checker:
-    """Owns the checking process; it is started for the first big body and kept."""
+class CheckerBusyError(EngineError):
+    """A body was not checked in time because the host, or its tenant, has too much to check."""
 
-    def __init__(self) -> None:
-        self._process: asyncio.subprocess.Process | None = None
-        self._turn = asyncio.Lock()
+    status = 503
+    retry_after_s = 10.0
 
-    async def check(self, body: bytes, *, has_key: bool = False) -> SubmitRequest:
-        """Check a body; the request's parameters stay a part of it.
+    def __init__(self, wait_s: float) -> None:
+        super().__init__(
+            f"This large body could not be checked within {wait_s:g} s: the service, or your tenant, has too many of "
+            "them. Nothing was accepted: try again after Retry-After seconds."
+        )
 
+
+class Process:
+    """One checking process. It is started for its first body and kept."""
+
+    def __init__(self, cpu_s: float) -> None:
+        """
         Args:
-            body: of ``POST /execute``.
-            has_key: whether an idempotency key stands for it.
-        Raises:
-            InvalidRequestError: what is wrong with it, and where.
-            CheckerEndedError: it could not be checked.
+            cpu_s: processor time for one body, seconds.
         """
-        if len(body) <= INLINE_BYTES:
-            return check(body, has_key=has_key)
-        (found,) = await self._check_apart(body, is_batch=False, has_key=has_key)
-        if isinstance(found, InvalidRequestError):
-            raise found
-        return found
+        self._cpu_s = cpu_s
+        self._process: asyncio.subprocess.Process | None = None
 
-    async def check_batch(self, body: bytes) -> list[SubmitRequest | InvalidRequestError]:
-        """Check a body that is an array of tasks, each for itself.
+    @property
+    def pid(self) -> int | None:
+        """Its process id; ``None`` while there is none."""
+        return self._process.pid if self._process else None
+
+    async def ask(self, head: bytes, body: bytes) -> Reply:
+        """Have a body checked.
 
         Raises:
-            InvalidRequestError: what is wrong with the body as a whole.
-            CheckerEndedError: it could not be checked.
+            InvalidRequestError: it took more than its processor time.
+            CheckerEndedError: the process was killed.
         """
-        if len(body) <= INLINE_BYTES:
-            return check_batch(body)
-        return await self._check_apart(body, is_batch=True)
+        try:
+            return await self._exchange(head, body)
+        except CheckerEndedError:
+            process = self._process
+            if process is not None:
+                await _forget(process)
+            if process is not None and await process.wait() == -CPU_SIGNAL:
+                said = f"takes more than {self._cpu_s:g} s of processor time to be checked; send less JSON, or a file"
+                raise InvalidRequestError(Fault(path="$", message=said)) from None
+            raise
+        except BaseException:
+            await self.end()  # it may be in the middle of an answer that nobody reads any more
+            raise
 
-    async def _check_apart(
-        self, body: bytes, *, is_batch: bool, has_key: bool = False
-    ) -> list[SubmitRequest | InvalidRequestError]:
-        async with self._turn:
-            try:
-                reply = await self._exchange(HEAD.pack(is_batch, has_key, len(body)), body)
-            except BaseException:
-                await self._end()  # it may be in the middle of an answer that nobody reads any more
-                raise
-        if reply.faults:
-            raise InvalidRequestError(*reply.faults)
-        return [packed.unpack(body) for packed in reply.requests]
-
-    async def close(self) -> None:
-        """End the checking process."""
-        async with self._turn:
-            await self._end()
+    async def end(self) -> None:
+        """Kill it."""
+        process, self._process = self._process, None
+        if process is not None and process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGKILL)
+            await process.wait()
+        if process is not None:
+            await _forget(process)
 
     async def _exchange(self, head: bytes, body: bytes) -> Reply:
         process = await self._started()
@@ -102,15 +121,98 @@ class Checker:
     async def _started(self) -> asyncio.subprocess.Process:
         if self._process is None or self._process.returncode is not None:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "engine.api.body.check",
+                sys.executable, "-m", "engine.api.body.check", str(self._cpu_s),
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=READ_BYTES, cwd=PROJECT_DIR,
                 env={"PATH": os.defpath}, start_new_session=True,
             )  # fmt: skip
         return self._process
 
-    async def _end(self) -> None:
-        process, self._process = self._process, None
-        if process is not None and process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(signal.SIGKILL)
-            await process.wait()
+
+async def _forget(process: asyncio.subprocess.Process) -> None:
+    """Close the pipe to a process that has ended, and take note of what could not be written to it."""
+    requests = cast(asyncio.StreamWriter, process.stdin)
+    requests.close()
+    with contextlib.suppress(OSError):
+        await requests.wait_closed()
+
+
+class Checker:
+    """Owns the checking processes."""
+
+    def __init__(self, *, processes: int = PROCESSES, cpu_s: float = CPU_S, wait_s: float = WAIT_S) -> None:
+        """
+        Args:
+            processes: how many bodies are checked at the same time, at least two; a tenant has one fewer.
+            cpu_s: processor time for one body, seconds.
+            wait_s: how long a body may wait for its turn and its answer, seconds.
+        """
+        self._wait_s = wait_s
+        self._of_a_tenant = processes - 1
+        self._all = [Process(cpu_s) for _ in range(processes)]
+        self._idle = list(self._all)
+        self._places = asyncio.Semaphore(processes)
+        self._tenants: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The process ids of those that have been started."""
+        return tuple(process.pid for process in self._all if process.pid is not None)
+
+    async def check(self, body: bytes, *, has_key: bool = False, tenant: str = "") -> SubmitRequest:
+        """Check a body; the request's parameters stay a part of it.
+
+        Args:
+            body: of ``POST /execute``.
+            has_key: whether an idempotency key stands for it.
+            tenant: whose it is.
+        Raises:
+            InvalidRequestError: what is wrong with it, and where.
+            CheckerEndedError: it could not be checked.
+            CheckerBusyError: it could not be checked in time.
+        """
+        if len(body) <= INLINE_BYTES:
+            return check(body, has_key=has_key)
+        (found,) = await self._check_apart(body, tenant, is_batch=False, has_key=has_key)
+        if isinstance(found, InvalidRequestError):
+            raise found
+        return found
+
+    async def check_batch(self, body: bytes, *, tenant: str = "") -> list[SubmitRequest | InvalidRequestError]:
+        """Check a body that is an array of tasks, each for itself.
+
+        Raises:
+            InvalidRequestError: what is wrong with the body as a whole.
+            CheckerEndedError: it could not be checked.
+            CheckerBusyError: it could not be checked in time.
+        """
+        if len(body) <= INLINE_BYTES:
+            return check_batch(body)
+        return await self._check_apart(body, tenant, is_batch=True)
+
+    async def _check_apart(
+        self, body: bytes, tenant: str, *, is_batch: bool, has_key: bool = False
+    ) -> list[SubmitRequest | InvalidRequestError]:
+        try:
+            async with asyncio.timeout(self._wait_s), self._process_for(tenant) as process:
+                reply = await process.ask(HEAD.pack(is_batch, has_key, len(body)), body)
+        except TimeoutError:
+            raise CheckerBusyError(self._wait_s) from None
+        if reply.faults:
+            raise InvalidRequestError(*reply.faults)
+        return [packed.unpack(body) for packed in reply.requests]
+
+    @contextlib.asynccontextmanager
+    async def _process_for(self, tenant: str) -> AsyncIterator[Process]:
+        """A process, as soon as this tenant may have one and one is idle; the one used last comes first."""
+        own = self._tenants.setdefault(tenant, asyncio.Semaphore(self._of_a_tenant))
+        async with own, self._places:
+            process = self._idle.pop()
+            try:
+                yield process
+            finally:
+                self._idle.append(process)
+
+    async def close(self) -> None:
+        """End the checking processes."""
+        for process in self._all:
+            await process.end()

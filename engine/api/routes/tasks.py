@@ -104,7 +104,7 @@ async def execute_batch(request: ApiRequest) -> Response[bytes]:
     check_content_type(request)
     async with room_for(request, state):
         body = await read_body(request)
-        checked = await state.checker.check_batch(body)
+        checked = await state.checker.check_batch(body, tenant=principal_of(request).tenant)
         submitted = [item for item in checked if isinstance(item, SubmitRequest)]
         answers = iter(await state.service.submit_many(principal_of(request), submitted))
     items = (next(answers) if isinstance(item, SubmitRequest) else item for item in checked)
@@ -279,7 +279,7 @@ async def _accept(request: ApiRequest, state: State, task_id: UUID) -> AcceptedT
     key = _idempotency_key(request)
     async with room_for(request, state):
         body = await read_body(request)
-        checked = await state.checker.check(body, has_key=key is not None)
+        checked = await state.checker.check(body, has_key=key is not None, tenant=principal_of(request).tenant)
         submitted = msgspec.structs.replace(checked, idempotency_key=key)
         return await state.service.submit(principal_of(request), submitted, task_id)
 
