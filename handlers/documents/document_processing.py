@@ -80,7 +80,7 @@ def _extract_text(document: Document, parameters: DocumentProcessing) -> dict[st
 def _analyze(document: Document, parameters: DocumentProcessing) -> dict[str, Any]:
     found = document.read(parameters.max_characters)
     counts = prose.measure(found.prose) | {"characters": len(found.text), "words": len(prose.words(found.text))}
-    return {**counts, "truncated": found.truncated, **document.facts()}
+    return {**counts, "truncated": found.truncated, **document.facts(), **found.beside}
 
 
 def _summarize(document: Document, parameters: DocumentProcessing) -> dict[str, Any]:
@@ -88,7 +88,8 @@ def _summarize(document: Document, parameters: DocumentProcessing) -> dict[str, 
     summary = prose.summarize(found.prose, parameters.sentences or DEFAULT_SENTENCES)
     if not summary["sentences"]:
         raise Refusal(
-            "no_text", "The document has no sentence to choose from; scanned pages hold pictures of text, not text."
+            "no_text",
+            "The document has no sentence to choose from. Where its pages are pictures, leave `ocr` at auto.",
         )
     return {**summary, "truncated": found.truncated}
 
@@ -108,8 +109,14 @@ def _open(parameters: DocumentProcessing) -> Document:
         return TxtDocument(_text_or_bytes(content), encoding=parameters.encoding)
     data = _bytes(content)
     if parameters.document_type == "docx":
-        return DocxDocument(data)
-    return PdfDocument(data, password=parameters.password, pages=parameters.pages)
+        return DocxDocument(data, changes=parameters.changes or "accepted", comments=bool(parameters.comments))
+    return PdfDocument(
+        data,
+        password=parameters.password,
+        pages=parameters.pages,
+        read_scans=parameters.ocr or "auto",
+        tables=bool(parameters.tables),
+    )
 
 
 def _bytes(content: str | InputFile) -> bytes:

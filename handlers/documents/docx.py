@@ -1,108 +1,98 @@
-"""Reads Word documents (docx) by python-docx, after a check of the zip archive that they are.
+"""Reads Word documents (docx, docm, dotx; transitional and strict) by python-docx and what it does not know itself.
 
-The archive is checked before anything of it is inflated: the number, size and ratio of its entries. No part of a Word
-document may have a document type declaration (ECMA-376 part 2, 8.1.4), so one that has is refused: that is where
-entities would be. Nothing is fetched: templates, images and objects outside of the document are names only.
+Nothing is fetched: templates, images and objects outside of the document are names only. Macros are not run.
 """
 
 from __future__ import annotations
 
-import contextlib
 import io
 import re
-import zipfile
-import zlib
 from collections.abc import Iterator
 from typing import Any
 
 import docx
 from docx.opc.constants import RELATIONSHIP_TYPE
-from docx.opc.part import PartFactory
 from docx.oxml import parse_xml
 from docx.oxml.ns import qn
-from docx.oxml.table import CT_Tbl
-from docx.oxml.text.paragraph import CT_P
-from lxml import etree
 
-from handlers.documents.reading import OLE, ZIP, Allowance, DocumentText, clean, looks_like
+from handlers.documents import docx_archive, docx_text
+from handlers.documents.docx_archive import broken_is_refused, is_xml
+from handlers.documents.docx_text import UNREADABLE, Block
+from handlers.documents.reading import Allowance, DocumentText, clean
 from handlers.failures import Refusal
+from handlers.parameters.documents import Changes
 
-MAX_ENTRIES = 4000
-MAX_INFLATED_MIB = 256
-MAX_XML_MIB = 32
-"""Of all parts that are XML: as a tree they take ten times that."""
-MAX_RATIO = 200
-"""Of a part of 1 MiB or more; XML of documents reaches 50."""
-MAX_CELLS = 50_000
+MAX_CELLS = docx_text.MAX_CELLS
 MAX_HEADINGS = 1000
 MAX_IMAGES = 200
 """Images that are named one by one; all are counted."""
-_MIB = 1 << 20
-_ENTRY = b"PK\x01\x02"
-_ENCRYPTED_OFFICE = "EncryptedPackage".encode("utf-16-le")
-_IS_ENCRYPTED = 1
-"""APPNOTE.TXT 4.4.4: bit 0 of the flags."""
+MAX_CHANGES = 1000
 _METADATA = (
     "title", "author", "subject", "keywords", "category", "comments", "language", "version", "revision",
     "last_modified_by", "created", "modified",
 )  # fmt: skip
-
-_PARAGRAPH, _TABLE, _TEXT = qn("w:p"), qn("w:tbl"), qn("w:t")
-_WRAPPERS = frozenset(map(qn, ("w:sdt", "w:sdtContent", "w:customXml", "w:ins", "w:moveTo")))
-_SIGNS = {qn("w:tab"): "\t", qn("w:br"): "\n", qn("w:cr"): "\n", qn("w:noBreakHyphen"): "-"}
-_LEFT_OUT = frozenset(
-    {qn("w:pPr"), qn("w:rPr"), qn("w:del"), qn("w:moveFrom"), qn("w:txbxContent")}
-    | {
-        "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
-    }  # says the same as what stands before it
-)
+_OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/"
+_NOT_READ = ("aFChunk", "chart", "diagramData", "oleObject", "package")
+"""Relations to parts that may hold text and are not read: other formats within, charts, SmartArt, embedded files."""
+_SEPARATORS = ("separator", "continuationSeparator", "continuationNotice")
 
 
 class DocxDocument:
     """An opened Word document."""
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes, *, changes: Changes = "accepted", comments: bool = False) -> None:
         """
+        Args:
+            content: the file.
+            changes: how tracked changes are read.
+            comments: whether to tell the comments, not only their number.
         Raises:
             Refusal: not a Word document, broken, encrypted, or too large.
         """
-        _check_archive(content)
-        with _broken_is_refused():
+        usual = docx_archive.checked(content)
+        with broken_is_refused():
             try:
-                self._document = docx.Document(io.BytesIO(content))
+                self._document = docx.Document(io.BytesIO(usual))
             except ValueError as error:
                 if "is not a Word file" not in str(error):
                     raise
                 raise Refusal(
-                    "wrong_document_type",
-                    "The content is an Office document, but no docx; templates and files with macros are not accepted.",
+                    "wrong_document_type", "The content is an Office document, but not one of Word."
                 ) from None
+        self._changes, self._with_comments = changes, comments
+        self._notes: dict[tuple[str, str], int] = {}
+        self._how = docx_text.reading(rejected=changes == "rejected", note=self._note)
 
     def read(self, max_characters: int) -> DocumentText:
-        """Its text; ``parts`` have it by paragraph and table.
+        """Its text and its notes'; ``parts`` have it by paragraph and table, and what stands outside of the text.
 
         Raises:
             Refusal: the document is broken.
         """
-        allowance, cells = Allowance(max_characters), 0
+        allowance, cells, is_cut = Allowance(max_characters), 0, False
         texts: list[str] = []
         paragraphs: list[str] = []
         tables: list[list[list[str]]] = []
-        with _broken_is_refused():
-            for block in _blocks(self._document.element.body):
+        with broken_is_refused():
+            for kind, element in self._blocks():
                 if allowance.exceeded or cells >= MAX_CELLS:
                     break
-                if isinstance(block, CT_Tbl):
-                    table = _table(block, allowance, MAX_CELLS - cells)
+                if kind == "table":
+                    table, is_cut = docx_text.grid(element, self._how, allowance, MAX_CELLS - cells)
                     cells += sum(map(len, table))
                     tables.append(table)
-                    texts.append("\n".join("\t".join(row) for row in table))
-                elif text := allowance.take(_text(block)):
+                    texts.append("\n".join(map(_tabbed, table)))
+                elif text := allowance.take(docx_text.text_of(element, self._how)):
                     paragraphs.append(text)
                     texts.append(text)
-        truncated = allowance.exceeded or cells >= MAX_CELLS
-        parts = {"paragraphs": paragraphs, "tables": tables}
-        return DocumentText("\n\n".join(texts), truncated, "\n\n".join(paragraphs), parts)
+            notes = self._read_notes(allowance)
+            texts += [f"[{note['number']}] {note['text']}" for note in notes]
+            beside = {"notes": notes, **self._beside(allowance)}
+        text = "\n\n".join(texts)
+        truncated = allowance.exceeded or cells >= MAX_CELLS or is_cut
+        beside["unreadable_characters"] = text.count(UNREADABLE)
+        parts = {"paragraphs": paragraphs, "tables": tables, **beside}
+        return DocumentText(text, truncated, "\n\n".join(paragraphs), parts, beside)
 
     def facts(self) -> dict[str, Any]:
         """Facts beside its text. Headings are the paragraphs of Word's heading styles.
@@ -110,16 +100,105 @@ class DocxDocument:
         Raises:
             Refusal: the document is broken.
         """
-        with _broken_is_refused():
-            blocks = list(_blocks(self._document.element.body))
+        with broken_is_refused():
+            blocks = list(self._blocks())
             return {
-                "paragraphs": sum(isinstance(block, CT_P) for block in blocks),
-                "tables": sum(isinstance(block, CT_Tbl) for block in blocks),
+                "paragraphs": sum(kind == "paragraph" for kind, _ in blocks),
+                "tables": sum(kind == "table" for kind, _ in blocks),
                 "sections": len(self._document.sections),
                 "metadata": self._metadata(),
                 "headings": self._headings(blocks),
                 "images": self._images(),
             }
+
+    def _blocks(self) -> Iterator[Block]:
+        return docx_text.blocks(self._document.element.body, self._how)
+
+    # -- outside of the text
+
+    def _beside(self, allowance: Allowance) -> dict[str, Any]:
+        comments = self._comments(allowance)
+        return {
+            "headers": self._edges("header", allowance),
+            "footers": self._edges("footer", allowance),
+            **({"comments": comments} if self._with_comments else {}),
+            "comments_total": len(comments),
+            **self._tracked(allowance),
+            "unread_parts_total": sum(map(self._is_not_read, self._document.part.rels.values())),
+        }
+
+    @staticmethod
+    def _is_not_read(relation: Any) -> bool:
+        return relation.reltype.rpartition("/")[2] in _NOT_READ
+
+    def _roots(self, name: str) -> Iterator[Any]:
+        """The root elements of the parts of one kind that belong to the document."""
+        for relation in self._document.part.rels.values():
+            if relation.reltype == _OFFICE + name and not relation.is_external:
+                yield _root(relation.target_part)
+
+    def _edges(self, name: str, allowance: Allowance) -> list[str]:
+        """The texts of all headers or footers, each once."""
+        found = ("\n".join(self._lines(root)) for root in self._roots(name))
+        return [allowance.take(text) for text in dict.fromkeys(found) if text]
+
+    def _lines(self, root: Any) -> Iterator[str]:
+        for kind, element in docx_text.blocks(root, self._how):
+            if kind == "table":
+                rows, _ = docx_text.grid(element, self._how, Allowance(1 << 20), MAX_CELLS)
+                yield from map(_tabbed, rows)
+            elif text := docx_text.text_of(element, self._how):
+                yield text
+
+    def _note(self, reference: Any) -> str:
+        """The mark of a reference: notes are numbered in the order in which the text names them."""
+        key = (reference.tag, reference.get(qn("w:id"), ""))
+        return f"[{self._notes.setdefault(key, len(self._notes) + 1)}]"
+
+    def _read_notes(self, allowance: Allowance) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        for name, sign in (("footnote", "w:footnoteReference"), ("endnote", "w:endnoteReference")):
+            for root in self._roots(name + "s"):
+                for note in root.findall(qn(f"w:{name}")):
+                    number = self._notes.get((qn(sign), note.get(qn("w:id"), "")))
+                    text = docx_text.flat_text(note, self._how)
+                    if note.get(qn("w:type")) not in _SEPARATORS and text:
+                        found.append({"number": number, "type": name, "text": text})
+        found.sort(key=lambda note: (note["number"] is None, note["number"] or 0))
+        return [{**note, "text": allowance.take(str(note["text"]))} for note in found]
+
+    def _comments(self, allowance: Allowance) -> list[dict[str, Any]]:
+        return [
+            {
+                "author": comment.get(qn("w:author")),
+                "date": comment.get(qn("w:date")),
+                "text": allowance.take(docx_text.flat_text(comment, self._how)) if self._with_comments else "",
+            }
+            for root in self._roots("comments")
+            for comment in root.findall(qn("w:comment"))
+        ]
+
+    def _tracked(self, allowance: Allowance) -> dict[str, Any]:
+        """How many changes are tracked in the body, and, where they are to be listed, the first of them."""
+        marks = [one for one in self._document.element.body.iter(*docx_text.CHANGES) if len(one)]
+        total = {"tracked_changes_total": len(marks)}
+        if self._changes != "listed":
+            return total
+        both = docx_text.reading(rejected=True, note=self._note)
+        listed = []
+        for one in marks[:MAX_CHANGES]:
+            is_deleted = one.tag in (qn("w:del"), qn("w:moveFrom"))
+            listed.append(
+                {
+                    "type": one.tag.rpartition("}")[2],
+                    "author": one.get(qn("w:author")),
+                    "date": one.get(qn("w:date")),
+                    "text": allowance.take(docx_text.text_of(one, both if is_deleted else self._how)),
+                }
+            )
+        return {"tracked_changes": listed, **total}
+
+    # -- facts
 
     def _metadata(self) -> dict[str, Any]:
         relations = self._document.part.package.rels.values()
@@ -129,7 +208,7 @@ class DocxDocument:
         values = {name: getattr(core, name) for name in _METADATA}
         return {name: clean(value) if isinstance(value, str) else value for name, value in values.items() if value}
 
-    def _headings(self, blocks: list[CT_P | CT_Tbl]) -> list[dict[str, Any]]:
+    def _headings(self, blocks: list[Block]) -> list[dict[str, Any]]:
         levels = {}
         for style in self._document.styles:
             if found := re.fullmatch(r"heading ([1-9])", style.name or "", re.IGNORECASE):
@@ -137,9 +216,9 @@ class DocxDocument:
             elif style.name == "Title":
                 levels[style.style_id] = 0
         headings = (
-            {"level": levels[block.style], "text": text}
-            for block in blocks
-            if isinstance(block, CT_P) and block.style in levels and (text := _text(block))
+            {"level": levels[element.style], "text": text}
+            for kind, element in blocks
+            if kind == "paragraph" and element.style in levels and (text := docx_text.text_of(element, self._how))
         )
         return [heading for heading, _ in zip(headings, range(MAX_HEADINGS), strict=False)]
 
@@ -160,111 +239,14 @@ class DocxDocument:
         return {"count": len(parts), "complete": True, "first": named}
 
 
-def _blocks(parent: Any) -> Iterator[CT_P | CT_Tbl]:
-    """Paragraphs and tables in order, also those in content controls and in tracked insertions."""
-    for child in parent:
-        if child.tag in (_PARAGRAPH, _TABLE):
-            yield child
-        elif child.tag in _WRAPPERS:
-            yield from _blocks(child)
+def _tabbed(row: list[str]) -> str:
+    return "\t".join(row).rstrip("\t")
 
 
-def _table(table: CT_Tbl, allowance: Allowance, max_cells: int) -> list[list[str]]:
-    rows: list[list[str]] = []
-    cells = 0
-    for row in table.tr_lst:
-        if allowance.exceeded or cells >= max_cells:
-            break
-        # the elements themselves: python-docx repeats a merged cell as often as it says it spans
-        texts = [" ".join(filter(None, map(_text, cell.iter(_PARAGRAPH)))) for cell in row.tc_lst[: max_cells - cells]]
-        rows.append([allowance.take(text) for text in texts])
-        cells += len(texts)
-    return rows
-
-
-def _text(paragraph: Any) -> str:
-    return clean("".join(_pieces(paragraph))).strip()
-
-
-def _pieces(element: Any) -> Iterator[str]:
-    for child in element:
-        if child.tag == _TEXT:
-            yield child.text or ""
-        elif child.tag in _SIGNS:
-            yield _SIGNS[child.tag]
-        elif child.tag not in _LEFT_OUT:
-            yield from _pieces(child)
-
-
-def _check_archive(content: bytes) -> None:
-    kind = looks_like(content)
-    if kind == OLE and _ENCRYPTED_OFFICE in content:
-        raise Refusal("encrypted_document", "The document is encrypted; save it without a password.")
-    if kind != ZIP:
-        raise Refusal(
-            "wrong_document_type",
-            f"The content is not a docx: it {'looks like ' + kind if kind else 'does not begin like one'}. Name its "
-            "type by `document_type`; a file without a `.` in its name is given as `{\"path\": …}`.",
-        )  # fmt: skip
-    if content.count(_ENTRY) > 4 * MAX_ENTRIES:  # before a list of them is made; archives in it have entries too
-        raise _too_large(f"more than {MAX_ENTRIES} entries")
-    with _broken_is_refused(), zipfile.ZipFile(io.BytesIO(content)) as archive:
-        entries = archive.infolist()
-        _check_entries(entries, len(content))
-        if any(entry.flag_bits & _IS_ENCRYPTED for entry in entries):
-            raise Refusal("encrypted_document", "The document is encrypted; save it without a password.")
-        for entry in entries:
-            if _is_xml(entry.filename) and b"<!DOCTYPE" in archive.read(entry).replace(b"\0", b""):
-                raise Refusal("corrupt_document", "A part has a document type declaration, which no docx may have.")
-        _check_names(archive.read("[Content_Types].xml"))
-
-
-def _check_names(content_types: bytes) -> None:
-    """Refuse a part that python-docx would parse and that is not named as XML: the other checks go by the name."""
-    for one in parse_xml(content_types):
-        name = one.get("PartName") or f".{one.get('Extension')}"
-        if one.get("ContentType") in PartFactory.part_type_for and not _is_xml(name):
-            raise Refusal("corrupt_document", f"A part of XML is named {name[:100]!r}; save the document again.")
-
-
-def _is_xml(name: str) -> bool:
-    return name.lower().endswith((".xml", ".rels"))
-
-
-def _check_entries(entries: list[zipfile.ZipInfo], size: int) -> None:
-    inflated = sum(entry.file_size for entry in entries)
-    xml = sum(entry.file_size for entry in entries if _is_xml(entry.filename))
-    names = {entry.filename for entry in entries}
-    if len(entries) > MAX_ENTRIES:
-        raise _too_large(f"{len(entries)} entries, more than {MAX_ENTRIES}")
-    if inflated > MAX_INFLATED_MIB * _MIB:
-        raise _too_large(f"{inflated // _MIB} MiB when unpacked, more than {MAX_INFLATED_MIB}")
-    if xml > MAX_XML_MIB * _MIB:
-        raise _too_large(f"{xml // _MIB} MiB of XML, more than {MAX_XML_MIB}")
-    if any(entry.file_size >= _MIB and entry.file_size > MAX_RATIO * entry.compress_size for entry in entries):
-        raise _too_large(f"a part that is packed to less than a {MAX_RATIO}th, as no document is")
-    if len(names) != len(entries):
-        raise Refusal("corrupt_document", "The archive has two entries of one name; save the document again.")
-    if sum(entry.compress_size for entry in entries) > size:
-        raise Refusal("corrupt_document", "The archive's entries overlap; save the document again.")
-    if any(entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for entry in entries):
-        raise Refusal("corrupt_document", "The archive is packed in a way that docx does not know; save it again.")
-
-
-def _too_large(found: str) -> Refusal:
-    return Refusal("document_too_large", f"The document has {found}; split it, or save it again.")
-
-
-@contextlib.contextmanager
-def _broken_is_refused() -> Iterator[None]:
-    """Turn whatever zipfile, lxml and python-docx raise over broken input into a refusal; they have no list of it."""
-    try:
-        yield
-    except (Refusal, MemoryError):
-        raise
-    except (zipfile.BadZipFile, zlib.error, EOFError):
-        raise Refusal("corrupt_document", "The archive is broken or cut off; save the document again.") from None
-    except etree.XMLSyntaxError as error:
-        raise Refusal("corrupt_document", f"A part of the document is not XML: {error}.") from None
-    except Exception as error:
-        raise Refusal("corrupt_document", f"The document is broken ({type(error).__name__}); save it again.") from None
+def _root(part: Any) -> Any:
+    """The root element of a part: the one that python-docx parsed, or that of its bytes, if it is checked as XML."""
+    if hasattr(part, "element"):
+        return part.element
+    if not is_xml(str(part.partname)):
+        raise Refusal("corrupt_document", f"A part of XML is named {str(part.partname)[:100]!r}; save it again.")
+    return parse_xml(part.blob)

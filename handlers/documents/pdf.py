@@ -1,9 +1,18 @@
-"""Reads PDF by pdfium. Nothing is rendered, run or fetched: scripts, actions, links and attached files stay data."""
+"""Reads PDF by pdfium. Nothing is run or fetched: scripts, actions, links and attached files stay data.
+
+A page is drawn only where it holds pictures and no text, which is then read by OCR.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import functools
+import io
 import itertools
+import math
+import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -11,9 +20,11 @@ from typing import Any
 import pypdfium2
 import pypdfium2.raw as pdfium
 
-from handlers import progress
+from handlers import ocr, progress
+from handlers.documents import pdf_marks
 from handlers.documents.reading import PDF, Allowance, DocumentText, clean, flow, looks_like
 from handlers.failures import Refusal
+from handlers.parameters.documents import Ocr
 
 MAX_PAGES = 5000
 MAX_HEADINGS = 1000
@@ -25,46 +36,69 @@ _MAX_FORM_DEPTH = 5
 _HEADER_WITHIN_BYTES = 1024
 _MAY_COPY = 1 << 4
 """ISO 32000-1, table 22: bit 5."""
-_HYPHEN = "\x02"
-"""The character that pdfium writes for a hyphen at which a word was broken."""
+_HYPHEN = "\ufffe"
+"""The character that pdfium writes for a hyphen at a line's end, in place of both."""
+_LEAST_LETTERS = 30
+"""A page with fewer letters and digits, most of which a picture covers, is a scan with a stamp on it."""
+_MOST_OF_A_PAGE = 0.5
+_SAMPLED = 400
+"""Characters of a page that are asked for their direction."""
+_FONTS = os.path.join(os.path.dirname(__file__), "fonts")
 _DATE = re.compile(r"D:(\d{4})(\d\d)?(\d\d)?(\d\d)?(\d\d)?(\d\d)?(?:([+-])(\d\d)'?(\d\d)?|Z)?")
 
 
 class PdfDocument:
     """An opened PDF."""
 
-    def __init__(self, content: bytes, *, password: str | None, pages: str | None) -> None:
+    def __init__(
+        self, content: bytes, *, password: str | None, pages: str | None, read_scans: Ocr = "auto", tables: bool = False
+    ) -> None:
         """
         Args:
             content: the file.
             password: the user's or the owner's.
             pages: numbers and ranges, the first is 1; None for all.
+            read_scans: which pages to read by OCR.
+            tables: whether to look for tables.
         Raises:
             Refusal: not a PDF, broken, encrypted, too many pages, or a page that it does not have.
         """
-        self._pdf = _open(content, password)
+        _give_fonts()
+        self._pdf, self._content = _open(content, password)
+        self._pdf.init_forms()
+        self._password, self._with_tables = password, tables
         count = len(self._pdf)
         if count > MAX_PAGES:
             raise Refusal(
                 "document_too_large", f"The document has {count} pages; at most {MAX_PAGES} can be processed. Split it."
             )
         self._numbers = list(range(1, count + 1)) if pages is None else _selected(pages, count)
+        self._read_scans: Ocr = read_scans
 
     def read(self, max_characters: int) -> DocumentText:
-        """Its text; ``parts`` have it by page.
+        """Its text; ``parts`` have it by page, and what was filled in and noted on them.
 
         Raises:
             Refusal: a page is broken.
         """
-        allowance = Allowance(max_characters)
-        pages = []
-        for number, page in progress.through(self._pages(), len(self._numbers), "pages"):
-            text = allowance.take(_text(page, number))
-            pages.append({"page": number, "text": text})
+        allowance, scans, marks = Allowance(max_characters), _Scans(self._read_scans), pdf_marks.Marks()
+        pages: list[dict[str, Any]] = []
+        raw, unreadable = [], 0
+        for number in progress.through(self._numbers, len(self._numbers), "pages"):
+            page = marks.take(self._pdf, self._page(number), number)
+            text, unknown = _text(page, number)
+            text, by_ocr = scans.read(page, text)
+            page.close()
+            unreadable += unknown
+            raw.append(allowance.take(text))
+            pages.append({"page": number, "text": raw[-1].replace(_HYPHEN, "-\n"), **by_ocr})
             if allowance.exceeded:
                 break
-        texts = [str(page["text"]) for page in pages]
-        return DocumentText("\n\n".join(texts), allowance.exceeded, flow("\n".join(texts)), {"pages": pages})
+        beside = {"unreadable_characters": unreadable, "unread_pages_total": scans.unread, **marks.found()}
+        tables = self._tables() if self._with_tables else {}
+        prose = flow("\n".join(text.replace(_HYPHEN, "") for text in raw))
+        text = "\n\n".join(page["text"] for page in pages)
+        return DocumentText(text, allowance.exceeded, prose, {"pages": pages, **beside, **tables}, beside)
 
     def facts(self) -> dict[str, Any]:
         """Facts beside its text. Headings are the outline's.
@@ -78,7 +112,7 @@ class PdfDocument:
             "pages_read": len(self._numbers),
             "page_size_pt": [round(side, 2) for side in self._pdf.get_page_size(self._numbers[0] - 1)],
             "pdf_version": f"{version // 10}.{version % 10}" if version else None,
-            "attachments": self._pdf.count_attachments(),
+            **pdf_marks.attachments(self._pdf),
             "metadata": self._metadata(),
             "headings": self._headings(),
             "images": self._images(),
@@ -86,12 +120,15 @@ class PdfDocument:
 
     def _pages(self) -> Iterator[tuple[int, pypdfium2.PdfPage]]:
         for number in self._numbers:
-            try:
-                page = self._pdf[number - 1]
-            except pypdfium2.PdfiumError:
-                raise _broken_page(number) from None
+            page = self._page(number)
             yield number, page
             page.close()
+
+    def _page(self, number: int) -> pypdfium2.PdfPage:
+        try:
+            return self._pdf[number - 1]
+        except pypdfium2.PdfiumError:
+            raise _broken_page(number) from None
 
     def _metadata(self) -> dict[str, str]:
         found = {}
@@ -125,8 +162,71 @@ class PdfDocument:
                     named.append({"page": number, "width": width, "height": height})
         return {"count": count, "complete": looked_at < MAX_OBJECTS, "first": named}
 
+    def _tables(self) -> dict[str, Any]:
+        from handlers.documents import pdf_tables  # noqa: PLC0415 its library takes half a second
 
-def _open(content: bytes, password: str | None) -> pypdfium2.PdfDocument:
+        return pdf_tables.find(self._content, self._password, self._numbers)
+
+
+class _Scans:
+    """Reads the pages that are pictures, as long as there is time."""
+
+    def __init__(self, wanted: Ocr) -> None:
+        self._wanted = wanted
+        self._budget = ocr.Budget()
+        self.unread = 0
+        """Pages with pictures and no text that were not read."""
+
+    def read(self, page: pypdfium2.PdfPage, text: str) -> tuple[str, dict[str, Any]]:
+        """The text of a page with what its pictures say, and how sure that is; nothing where no picture was read."""
+        if self._wanted != "always" and not _is_scan(page, text):
+            return text, {}
+        if self._wanted == "never" or self._budget.is_spent:
+            self.unread += 1
+            return text, {}
+        width, height = page.get_size()
+        scale = min(ocr.MAX_SIDE / max(width, height, 1), 10)
+        lines = ocr.read(page.render(scale=scale, may_draw_forms=False).to_pil())
+        known = set(map(str.strip, text.split("\n")))
+        read = "\n".join(line.text for line in lines if line.text.strip() not in known)
+        return f"{text}\n{read}".strip(), {"ocr": {"lines": len(lines), "confidence": ocr.confidence(lines)}}
+
+
+def _is_scan(page: pypdfium2.PdfPage, text: str) -> bool:
+    """Whether a page has next to no text, and pictures over most of it."""
+    letters = sum(map(str.isalnum, text))
+    if letters >= _LEAST_LETTERS:
+        return False
+    width, height = page.get_size()
+    covered, has_pictures = 0.0, False
+    for one in itertools.islice(page.get_objects(max_depth=_MAX_FORM_DEPTH), MAX_OBJECTS):
+        if isinstance(one, pypdfium2.PdfImage):
+            left, bottom, right, top = one.get_bounds()
+            covered += (right - left) * (top - bottom)
+            has_pictures = True
+    return has_pictures and (letters == 0 or covered > _MOST_OF_A_PAGE * width * height)
+
+
+@functools.cache
+def _give_fonts() -> None:
+    """Let pdfium see one font, our own, wherever it runs.
+
+    A PDF may name a font of East Asian text without bringing it. Text whose signs have no size is no text to pdfium,
+    so it needs a font that has them; of the host's fonts there are none inside the sandbox. Called before a document
+    is open, because the library is started anew.
+    """
+    paths = (ctypes.POINTER(ctypes.c_char) * 2)()
+    name = ctypes.create_string_buffer(_FONTS.encode())
+    paths[0] = ctypes.cast(name, ctypes.POINTER(ctypes.c_char))
+    config = pdfium.FPDF_LIBRARY_CONFIG()
+    config.version = 2
+    config.m_pUserFontPaths = ctypes.cast(paths, type(config.m_pUserFontPaths))
+    pdfium.FPDF_DestroyLibrary()
+    pdfium.FPDF_InitLibraryWithConfig(config)
+
+
+def _open(content: bytes, password: str | None) -> tuple[pypdfium2.PdfDocument, bytes]:
+    """The document, and its content: of one that an empty password of its owner opens, without the encryption."""
     kind = looks_like(content)
     if kind != PDF and (kind is not None or b"%PDF-" not in content[:_HEADER_WITHIN_BYTES]):
         raise Refusal(
@@ -138,6 +238,8 @@ def _open(content: bytes, password: str | None) -> pypdfium2.PdfDocument:
         pdf = pypdfium2.PdfDocument(content, password=password)
     except pypdfium2.PdfiumError as error:
         if error.err_code == pdfium.FPDF_ERR_PASSWORD:
+            if not password and (opened := _opened_by_owner(content)) is not None:
+                return pypdfium2.PdfDocument(opened), opened
             wrong = "the `password` is wrong" if password else "it needs a `password`"
             raise Refusal("encrypted_document", f"The document is encrypted and {wrong}.") from None
         if error.err_code == pdfium.FPDF_ERR_SECURITY:
@@ -150,7 +252,24 @@ def _open(content: bytes, password: str | None) -> pypdfium2.PdfDocument:
             "encrypted_document",
             "The document is encrypted and forbids to take text out of it; give its owner's password as `password`.",
         )
-    return pdf
+    return pdf, content
+
+
+def _opened_by_owner(content: bytes) -> bytes | None:
+    """The document without its encryption, if its owner's password is empty: pdfium tries only the user's so."""
+    import pypdf  # noqa: PLC0415 for few documents
+
+    try:
+        reader = pypdf.PdfReader(io.BytesIO(content))
+        if reader.decrypt("") == pypdf.PasswordType.NOT_DECRYPTED:
+            return None
+        made = io.BytesIO()
+        pypdf.PdfWriter(clone_from=reader).write(made)
+    except MemoryError:
+        raise
+    except Exception:  # it has no list of what it raises over broken input; then the password is asked for
+        return None
+    return made.getvalue()
 
 
 def _selected(pages: str, count: int) -> list[int]:
@@ -164,15 +283,37 @@ def _selected(pages: str, count: int) -> list[int]:
     return list(numbers)
 
 
-def _text(page: pypdfium2.PdfPage, number: int) -> str:
+def _text(page: pypdfium2.PdfPage, number: int) -> tuple[str, int]:
+    """The text of a page, line by line as drawn, and how many characters of it have no known meaning."""
+    turned = page.get_rotation()
     try:
         text_page = page.get_textpage()
+        upright = _upright(text_page)
+        if upright != turned:  # pdfium reads lines that do not stand upright from the last to the first
+            text_page.close()
+            page.set_rotation(upright)
+            text_page = page.get_textpage()
     except pypdfium2.PdfiumError:
         raise _broken_page(number) from None
     try:
-        return clean(text_page.get_text_bounded().replace(_HYPHEN, "")).strip()
+        text = text_page.get_text_range().replace("\r\n", "\n")
+        unknown = sum(
+            pdfium.FPDFText_HasUnicodeMapError(text_page, place) == 1 for place in range(text_page.count_chars())
+        )
+        return clean(text, keep=_HYPHEN).strip(), unknown
     finally:
         text_page.close()
+        page.set_rotation(turned)
+
+
+def _upright(text_page: pypdfium2.PdfTextPage) -> int:
+    """The rotation at which most of a page's characters stand upright: 0, 90, 180 or 270."""
+    count = text_page.count_chars()
+    turns = Counter(
+        round(pdfium.FPDFText_GetCharAngle(text_page, place) / math.tau * 4) % 4
+        for place in range(0, count, max(count // _SAMPLED, 1))
+    )
+    return (4 - turns.most_common(1)[0][0]) % 4 * 90 if turns else 0
 
 
 def _broken_page(number: int) -> Refusal:

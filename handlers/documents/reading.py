@@ -28,7 +28,7 @@ _BEGINNINGS: tuple[tuple[bytes, str], ...] = (
     (b"Rar!\x1a\x07", "a rar archive"),
     (b"\x7fELF", "a program"),
 )
-# control characters other than tab and line feed, and pdfium's marks of a hyphenated line end
+# control characters other than tab and line feed, and what no text may hold: pdfium marks a broken word by the first
 _NOT_TEXT = dict.fromkeys([*range(9), 11, 12, *range(14, 32), 127, 0xFFFE, 0xFFFF])
 
 
@@ -39,9 +39,10 @@ def looks_like(content: bytes) -> str | None:
     return next((name for beginning, name in _BEGINNINGS if content.startswith(beginning)), None)
 
 
-def clean(text: str) -> str:
-    """Text with line feeds only, and no other control characters than tabs."""
-    return text.replace("\r\n", "\n").replace("\r", "\n").translate(_NOT_TEXT)
+def clean(text: str, *, keep: str = "") -> str:
+    """Text with line feeds only, and no other control characters than tabs and those to ``keep``."""
+    left_out = {code: None for code in _NOT_TEXT if chr(code) not in keep} if keep else _NOT_TEXT
+    return text.replace("\r\n", "\n").replace("\r", "\n").translate(left_out)
 
 
 def flow(text: str) -> str:
@@ -61,6 +62,8 @@ class DocumentText:
     """The text without tables and without the line feeds of a page; paragraphs are parted by empty lines."""
     parts: dict[str, Any]
     """The same text by what the document is made of, e.g. ``{"pages": […]}``."""
+    beside: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Those of the parts that are facts beside the text, too."""
 
 
 class Document(Protocol):

@@ -21,6 +21,12 @@ MAX_TEXT_CHARACTERS = 1_000_000
 """Most text that is read of a document. It fits into a result twice, whatever the characters are."""
 
 
+Changes = Literal["accepted", "rejected", "listed"]
+
+
+Ocr = Literal["auto", "always", "never"]
+
+
 class DocumentProcessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Text, facts or a summary of a PDF, Word or text document."""
 
@@ -61,6 +67,30 @@ class DocumentProcessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
         Encoding | None,
         Meta(description="Encoding of a txt that is given as bytes; detected unless given.", examples=["windows-1252"]),
     ] = None
+    ocr: Annotated[
+        Ocr | None,
+        Meta(
+            description="Which pages of a pdf are also read by OCR. `auto`, unless given: those that are pictures "
+            "without text. Text that was read so is marked, with a confidence.",
+            examples=["auto"],
+        ),
+    ] = None
+    tables: Annotated[
+        bool | None,
+        Meta(description="Whether to look for tables in a pdf; those of a docx are always told.", examples=[True]),
+    ] = None
+    changes: Annotated[
+        Changes | None,
+        Meta(
+            description="How tracked changes of a docx are read. `accepted`, unless given: as if all were accepted. "
+            "`rejected`: as if none were. `listed`: as accepted, and each is told beside the text.",
+            examples=["accepted"],
+        ),
+    ] = None
+    comments: Annotated[
+        bool | None,
+        Meta(description="Whether to tell the comments of a docx; their number always is.", examples=[True]),
+    ] = None
     max_characters: Annotated[
         Annotated[int, Meta(ge=1, le=MAX_TEXT_CHARACTERS)],
         Meta(
@@ -74,7 +104,9 @@ class DocumentProcessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
             _refuse_text_for(self.document_type, self.content)
         for name, owner, value in (
             ("sentences", "summarize", self.operation), ("pages", "pdf", self.document_type),
-            ("password", "pdf", self.document_type), ("encoding", "txt", self.document_type),
+            ("password", "pdf", self.document_type), ("ocr", "pdf", self.document_type),
+            ("tables", "pdf", self.document_type), ("changes", "docx", self.document_type),
+            ("comments", "docx", self.document_type), ("encoding", "txt", self.document_type),
         ):  # fmt: skip
             if getattr(self, name) is not None and value != owner:
                 raise ValueError(f"`{name}` goes with `{owner}` only, not with `{value}` - at `$.{name}`")

@@ -139,6 +139,13 @@ def test_a_summary_is_as_long_as_asked_and_made_of_its_sentences(documents: Hand
     assert [] == [sentence for sentence in value["sentences"] if sentence not in whole]
 
 
+def test_east_asian_text_needs_no_font_of_the_host(documents: Handler) -> None:
+    """The sandbox has none; pdfium finds ours."""
+    content = files.base64_of((ROOT / "tests" / "handlers" / "files" / "simple3.pdf").read_bytes())
+    found = documents.value({"document_type": "pdf", "content": content, "operation": "extract_text"})
+    assert "あいうえおあいうえお" in found["text"]
+
+
 def test_a_document_may_be_a_path_an_upload_or_a_text(documents: Handler) -> None:
     """The same document in each way gives the same."""
     inline = documents.value({"document_type": "pdf", "content": DOCUMENTS["pdf"], "operation": "extract_text"})

@@ -123,10 +123,22 @@ def word_with(body: str, *, before: str = "", packed: bool = True) -> bytes:
     namespaces = (
         'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main" '
         'xmlns:mc="http://schemas.openxmlformats.org/markup-compatibility/2006" '
-        'xmlns:r="http://schemas.openxmlformats.org/officeDocument/2006/relationships"'
+        'xmlns:r="http://schemas.openxmlformats.org/officeDocument/2006/relationships" '
+        'xmlns:m="http://schemas.openxmlformats.org/officeDocument/2006/math"'
     )
     text = f"{DECLARATION}{before}<w:document {namespaces}><w:body>{body}</w:body></w:document>"
     return repacked(word(), {"word/document.xml": text.encode()}, packed=packed)
+
+
+def word_part(content: bytes, kind: str, inner: str) -> bytes:
+    """A docx with one more part of its body, such as ``footnotes``: this XML within the element of that name."""
+    office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+    word_ml = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
+    relations = part_of(content, "word/_rels/document.xml.rels").replace(
+        "</Relationships>", f'<Relationship Id="x{kind}" Type="{office}/{kind}" Target="{kind}.xml"/></Relationships>'
+    )
+    part = f'{DECLARATION}<w:{kind} xmlns:w="{word_ml}">{inner}</w:{kind}>'
+    return repacked(content, {f"word/{kind}.xml": part.encode(), "word/_rels/document.xml.rels": relations.encode()})
 
 
 def renamed_body(content: bytes, name: str, *, by_extension: bool = False) -> bytes:
