@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SLOWEST = 30
 LANES: tuple[tuple[tuple[str, ...], ...], ...] = (
     (("pytest", "tests/service"),),
-    (("pytest", "tests/attacks", "tests/sandbox"),),
+    (("pytest", "tests/attacks", "tests/sandbox"), ("pytest", "tests/differential")),
     (("pytest", "tests/unit", "tests/handlers", "tests/image", "tests/chaos"), ("tests.programs.as_user",)),
 )
 """Lane → its parts, one after the other: a module and its arguments."""
