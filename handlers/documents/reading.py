@@ -36,6 +36,10 @@ def looks_like(content: bytes) -> str | None:
     """Name the kind of content by its first bytes; None if they are not known."""
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         return "a WebP image"
+    if content[4:8] == b"ftyp" and content[8:12] in (b"avif", b"avis"):
+        return "an AVIF image"
+    if content[4:8] == b"ftyp" and content[8:11] in (b"hei", b"hev", b"mif", b"msf"):
+        return "a HEIC image"
     return next((name for beginning, name in _BEGINNINGS if content.startswith(beginning)), None)
 
 

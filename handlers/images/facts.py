@@ -8,6 +8,7 @@ from typing import Any
 from PIL import ExifTags, Image, ImageStat
 
 from handlers.documents.reading import clean
+from handlers.images.filters import seen
 from handlers.parameters.image_options import Analyze
 
 MAX_TAGS = 200
@@ -21,26 +22,38 @@ _FOLDERS = {ExifTags.IFD.Exif: ExifTags.TAGS, ExifTags.IFD.GPSInfo: ExifTags.GPS
 
 
 def describe(image: Image.Image, upright: Image.Image, options: Analyze) -> dict[str, Any]:
-    """Facts of an image, of its first frame if it has several.
+    """Facts of an image, of its first frame if it has several. Colours are of the pixels that are seen.
 
     Args:
         image: as it was opened, its first frame loaded.
         upright: the same in eight bits a channel, turned as its EXIF orientation says.
     """
     exif, dpi = _exif(image), image.info.get("dpi")
-    has_alpha = image.has_transparency_data
+    mask = seen(upright)
+    share = 1.0 if mask is None else ImageStat.Stat(mask).mean[0] / 255
     colours = upright if upright.mode == "RGB" else upright.convert("RGB")
+    means = ImageStat.Stat(colours, mask).mean if share else None
+    gray = ImageStat.Stat(colours.convert("L"), mask).mean if share else None
     return {
-        "has_alpha": has_alpha,
+        "has_alpha": image.has_transparency_data,
         "has_color_profile": bool(image.info.get("icc_profile")),
         "dpi": [_number(value) for value in dpi] if isinstance(dpi, tuple) else None,
-        "mean": {name: round(mean, 2) for name, mean in zip(_CHANNELS, ImageStat.Stat(colours).mean, strict=True)},
-        "brightness": round(ImageStat.Stat(colours.convert("L")).mean[0] / 255, 4),
-        "dominant_colors": _dominant(colours, options.colors),
-        "histogram": _histogram(colours, options.bins),
-        "perceptual_hash": {"algorithm": "dhash", "bits": _HASH_SIDE**2, "hex": difference_hash(colours)},
+        "seen_share": round(share, 4),
+        "mean": {name: round(mean, 2) for name, mean in zip(_CHANNELS, means, strict=True)} if means else None,
+        "brightness": round(gray[0] / 255, 4) if gray else None,
+        "dominant_colors": _dominant(upright, options.colors),
+        "histogram": _histogram(colours, mask, options.bins),
+        "perceptual_hash": {"algorithm": "dhash", "bits": _HASH_SIDE**2, "hex": difference_hash(_on_white(upright))},
         "exif": exif,
     }
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if image.mode != "RGBA":
+        return image
+    behind = Image.new("RGBA", image.size, "white")
+    behind.alpha_composite(image)
+    return behind.convert("RGB")
 
 
 def difference_hash(image: Image.Image) -> str:
@@ -59,9 +72,17 @@ def difference_hash(image: Image.Image) -> str:
 
 
 def _dominant(image: Image.Image, count: int) -> list[dict[str, Any]]:
-    """The most common colours of a small copy, the greatest share first."""
+    """The most common colours of what is seen of a small copy, the greatest share first."""
     small = image.copy()
     small.thumbnail((_SAMPLE_SIDE, _SAMPLE_SIDE), Image.Resampling.BOX)
+    mask = seen(small)
+    small = small.convert("RGB")
+    if mask is not None:
+        pixels, is_seen = small.tobytes(), mask.tobytes()
+        kept = b"".join(pixels[3 * place : 3 * place + 3] for place in range(len(is_seen)) if is_seen[place])
+        if not kept:
+            return []
+        small = Image.frombytes("RGB", (len(kept) // 3, 1), kept)
     reduced = small.quantize(count, method=Image.Quantize.MEDIANCUT)
     palette = reduced.getpalette() or []
     found = sorted(reduced.getcolors() or [], reverse=True)
@@ -73,8 +94,8 @@ def _dominant(image: Image.Image, count: int) -> list[dict[str, Any]]:
     ]
 
 
-def _histogram(image: Image.Image, bins: int) -> dict[str, Any]:
-    counts = image.histogram()
+def _histogram(image: Image.Image, mask: Image.Image | None, bins: int) -> dict[str, Any]:
+    counts = image.histogram(mask)
     width = 256 // bins
     channels = {
         name: [sum(counts[start : start + width]) for start in range(256 * channel, 256 * (channel + 1), width)]

@@ -1,6 +1,6 @@
 """Resizes, crops, filters, converts and analyzes images with Pillow.
 
-Pillow registers more than forty openers, one of which starts Ghostscript; six are allowed here, and no other
+Pillow registers more than forty openers, one of which starts Ghostscript; eight are allowed here, and no other
 decoder is loaded. Size and frames are checked from the header, before a pixel is decoded. The output is a new file of
 pixels: metadata is left out unless it is asked for.
 """
@@ -13,23 +13,25 @@ import functools
 import io
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any, Literal, cast
 
+import PIL.AvifImagePlugin
 import PIL.BmpImagePlugin
 import PIL.GifImagePlugin
 import PIL.JpegImagePlugin
 import PIL.PngImagePlugin
 import PIL.TiffImagePlugin
 import PIL.WebPImagePlugin  # noqa: F401 like those above it: loaded here, so that nothing is later
-from PIL import ExifTags, Image, ImageCms, ImageEnhance, ImageFilter, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageChops, ImageCms, ImageOps, UnidentifiedImageError
 
-from handlers import inputs, progress
+from handlers import inputs, ocr, progress
 from handlers.data.decoding import decode_parameters
 from handlers.documents.reading import looks_like
 from handlers.failures import Refusal
 from handlers.images.facts import describe
+from handlers.images.filters import FILTERS
 from handlers.parameters.files import InputFile
 from handlers.parameters.image_options import (
     Analyze,
@@ -37,6 +39,7 @@ from handlers.parameters.image_options import (
     Crop,
     Filter,
     Format,
+    Ocr,
     Options,
     Output,
     Pipeline,
@@ -55,26 +58,32 @@ FORMATS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "GIF": ("gif", "image/gif"),
         "BMP": ("bmp", "image/bmp"),
         "TIFF": ("tiff", "image/tiff"),
+        "AVIF": ("avif", "image/avif"),
     }
 )
 """Pillow's name of a format that is read and written → ending and media type."""
+
+HEIF = "HEIF"
+"""Read only, and written as JPEG: the photos of telephones (.heic)."""
 
 MAX_BYTES = 64 << 20
 MAX_PIXELS = 50_000_000
 """Of an image that is read, made on the way or written: 200 MB with four channels."""
 MAX_FRAMES = 1000
+MAX_LINES = 5000
+"""Of text in a picture."""
 DEFAULT_QUALITY = 85
 ARTIFACTS_FOLDER = "artifacts"
 """Of the workspace, which is the working directory."""
 
 _WITHOUT_ALPHA = ("JPEG", "BMP")
-_MAX_SIDES: Mapping[str, int] = MappingProxyType({"WEBP": 16383, "JPEG": 65500, "GIF": 65535})
+_WITH_FRAMES = ("PNG", "WEBP", "GIF", "TIFF", "AVIF")
+_MAX_SIDES: Mapping[str, int] = MappingProxyType({"WEBP": 16383, "JPEG": 65500, "GIF": 65535, "AVIF": 65535})
+_NAMES: Mapping[str, str] = MappingProxyType({"MPO": "jpeg", HEIF: "heic"})
 _OF_THE_FILE = (
     *range(254, 260), 262, 266, *range(273, 285), *range(317, 321), *range(322, 326), 338, 339, 347, 513, 514,
 )  # fmt: skip
 """Tags of TIFF that say how its own pixels are laid out, not what the picture is."""
-_SEPIA = (0.393, 0.769, 0.189, 0, 0.349, 0.686, 0.168, 0, 0.272, 0.534, 0.131, 0)
-"""Rows of red, green and blue, as in the W3C's Filter Effects."""
 
 
 def run(request: Request) -> dict[str, Any]:
@@ -91,6 +100,8 @@ def run(request: Request) -> dict[str, Any]:
         found = {"operation": parameters.operation, "input": _facts(image, len(content))}
         if isinstance(options, Analyze):
             return {**found, **describe(image, _upright(image), options)}
+        if isinstance(options, Ocr):
+            return {**found, **_read(_upright(image))}
         return {**found, **_make(image, options, parameters.output)}
 
 
@@ -105,25 +116,54 @@ def rehearse() -> None:
                 _apply(_upright(image), step)
 
 
+def _read(image: Image.Image) -> dict[str, Any]:
+    """The text that a picture shows, over white where it is transparent; marked as read by OCR."""
+    if image.mode == "RGBA":
+        behind = Image.new("RGBA", image.size, "white")
+        behind.alpha_composite(image)
+        image = behind.convert("RGB")
+    lines = ocr.read(image)
+    return {
+        "text": "\n".join(line.text for line in lines),
+        "ocr": {"lines": len(lines), "confidence": ocr.confidence(lines)},
+        "lines": [line._asdict() for line in lines[:MAX_LINES]],
+        "lines_total": len(lines),
+    }
+
+
 # ---- in ---------------------------------------------------------------------------------------------------------
 
 
 def _open(content: bytes) -> Image.Image:
     """The image of a content; only its header has been read."""
+    formats = [*FORMATS]
+    if _is_heif(content):
+        import pi_heif  # noqa: PLC0415 few images need it
+
+        pi_heif.register_heif_opener(thumbnails=False)
+        formats = [HEIF]
     try:
-        image = Image.open(io.BytesIO(content), formats=tuple(FORMATS))
+        image = Image.open(io.BytesIO(content), formats=formats)
     except UnidentifiedImageError:
         kind = looks_like(content)
         if kind is not None and kind.endswith("image"):
             raise Refusal("corrupt_image", f"The content begins like {kind} but is broken; save it again.") from None
         raise Refusal(
             "unsupported_format",
-            f"The content is none of {', '.join(FORMATS)}{'; it looks like ' + kind if kind else ''}; convert it.",
+            f"The content is none of {', '.join((*FORMATS, 'HEIC'))}"
+            f"{'; it looks like ' + kind if kind else ''}; convert it.",
         ) from None
     _check_pixels(*image.size)
     if _has_frame(image, MAX_FRAMES):
         raise Refusal("too_many_frames", f"The image has more than {MAX_FRAMES} frames; send fewer.")
     return image
+
+
+def _is_heif(content: bytes) -> bool:
+    """Whether a file of ISO base media (ISO 14496-12) says that it holds pictures in HEVC."""
+    if content[4:8] != b"ftyp" or b"avif" in content[8:64]:
+        return False
+    return content[8:12] in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
 def _has_frame(image: Image.Image, number: int) -> bool:
@@ -177,43 +217,74 @@ def _facts(image: Image.Image, size_bytes: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _format(image: Image.Image) -> Format:
-    """One of ``FORMATS`` in small letters. A JPEG that holds a second picture is MPO to Pillow."""
-    return cast("Format", "jpeg" if image.format == "MPO" else str(image.format).lower())
+def _format(image: Image.Image) -> Format | Literal["heic"]:
+    """One of ``FORMATS`` in small letters, or heic. A JPEG that holds a second picture is MPO to Pillow."""
+    return cast("Format | Literal['heic']", _NAMES.get(str(image.format), str(image.format).lower()))
 
 
 # ---- operations -------------------------------------------------------------------------------------------------
 
 
 def _make(image: Image.Image, options: Options, output: Output) -> dict[str, Any]:
-    """Take the first frame through the steps and save it."""
+    """Take the first frame, or all where that is asked for, through the steps and save them."""
     steps = options.steps if isinstance(options, Pipeline) else [options]
-    saving = Convert(format=_format(image))
-    made = _upright(image)
+    own = _format(image)
+    saving = Convert(format="jpeg" if own == "heic" else own)
+    taken = range(getattr(image, "n_frames", 1) if output.animation else 1)
+    if len(taken) * image.width * image.height > MAX_PIXELS:
+        raise Refusal(
+            "image_too_large", f"All {len(taken)} frames have more than {MAX_PIXELS // 10**6} million pixels."
+        )
+    frames, shown_ms = [], []
+    for number in taken:
+        frames.append(_upright(image, number))
+        shown_ms.append(round(image.info.get("duration") or 0))
     metadata = _metadata(image) if output.keep_metadata else {}
     if "icc_profile" not in metadata:
-        made = _to_srgb(made, image.info.get("icc_profile"))
+        frames = [_to_srgb(frame, image.info.get("icc_profile")) for frame in frames]
+    repeats = image.info.get("loop")
+    total = getattr(image, "n_frames", 1)
     image.close()  # its pixels, up to 200 MB, are no longer needed
     for step in progress.through(steps, len(steps), "steps"):
         if isinstance(step, Convert):
             saving = step
         else:
-            made = _apply(made, step)
-    return _save(made, saving, output, metadata)
+            frames = [_apply(frame, step) for frame in frames]
+    timing = {"duration": shown_ms} if len(frames) > 1 else {}
+    if timing and repeats is not None:
+        timing["loop"] = repeats
+    found = _save(frames, saving, output, metadata, timing)
+    return {**found, "output": {**found["output"], "frames": len(frames), "frames_total": total}}
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """A copy of the first frame with eight bits a channel (L, RGB or RGBA), turned as its EXIF orientation says."""
-    image.seek(0)
+def _upright(image: Image.Image, frame: int = 0) -> Image.Image:
+    """A copy of a frame with eight bits a channel (L, RGB or RGBA), turned as its EXIF orientation says."""
+    image.seek(frame)
     image.load()
     upright = ImageOps.exif_transpose(image)
-    if upright.mode in ("L", "RGB", "RGBA"):
+    if upright.mode == "RGBA":
         return upright
     if upright.mode == "F" or upright.mode.startswith("I"):
         return _eight_bits(upright)
     if upright.has_transparency_data:
         return upright.convert("RGBA")
+    if upright.mode in ("L", "RGB"):
+        return upright
+    if upright.mode == "CMYK":
+        return _from_inks(upright)
     return upright.convert("L" if upright.mode == "1" else "RGB")
+
+
+def _from_inks(image: Image.Image) -> Image.Image:
+    """Colours of printing inks by their profile; without one, or with a broken one, by their amounts alone."""
+    profile = image.info.get("icc_profile")
+    if profile:
+        with contextlib.suppress(ImageCms.PyCMSError):
+            made = ImageCms.profileToProfile(image, io.BytesIO(profile), _srgb(), outputMode="RGB")
+            if made is not None:
+                made.info.pop("icc_profile", None)
+                return made
+    return image.convert("RGB")
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -223,7 +294,20 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") and least >= 0 and greatest < 1 << 16:
         least, greatest = 0, (1 << 16) - 1
     scale = 255 / (greatest - least) if greatest > least else 0
-    return wide.convert("F").point(lambda value: value * scale - least * scale).convert("L")
+    gray = wide.convert("F").point(lambda value: value * scale - least * scale).convert("L")
+    unseen = image.info.get("transparency")
+    if not isinstance(unseen, int):
+        return gray
+    mask = wide.convert("F").point(lambda value: value * 1.0 - unseen)  # zero where nothing is seen
+    seen = ImageChops.lighter(_sign(mask, 1), _sign(mask, -1))
+    made = gray.convert("RGBA")
+    made.putalpha(seen)
+    return made
+
+
+def _sign(image: Image.Image, sign: int) -> Image.Image:
+    """White where a number is above zero (or below it, for -1), else black."""
+    return image.point(lambda value: value * (255.0 * sign) + 0).convert("L")
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
@@ -285,51 +369,17 @@ def _shrunk(image: Image.Image, size: int) -> Image.Image:
     return image
 
 
-def _on_colours(act: Callable[[Image.Image], Image.Image]) -> Callable[[Image.Image, float], Image.Image]:
-    """A filter of colours, which leaves the alpha channel as it is."""
-
-    def apply(image: Image.Image, _strength: float) -> Image.Image:
-        if image.mode != "RGBA":
-            return act(image)
-        made = act(image.convert("RGB"))
-        made = made if made.mode == "RGB" else made.convert("RGB")
-        made.putalpha(image.getchannel("A"))
-        return made
-
-    return apply
-
-
-def _sepia(image: Image.Image) -> Image.Image:
-    return image.convert("RGB").convert("RGB", _SEPIA)
-
-
-FILTERS: Mapping[str, Callable[[Image.Image, float], Image.Image]] = MappingProxyType(
-    {
-        "blur": lambda image, radius: image.filter(ImageFilter.GaussianBlur(radius)),
-        "sharpen": lambda image, percent: image.filter(ImageFilter.UnsharpMask(percent=round(percent))),
-        "smooth": lambda image, _: image.filter(ImageFilter.SMOOTH),
-        "brightness": lambda image, factor: ImageEnhance.Brightness(image).enhance(factor),
-        "contrast": lambda image, factor: ImageEnhance.Contrast(image).enhance(factor),
-        "saturation": lambda image, factor: ImageEnhance.Color(image).enhance(factor),
-        "edge": _on_colours(lambda image: image.filter(ImageFilter.FIND_EDGES)),
-        "emboss": _on_colours(lambda image: image.filter(ImageFilter.EMBOSS)),
-        "grayscale": _on_colours(ImageOps.grayscale),
-        "invert": _on_colours(ImageOps.invert),
-        "autocontrast": _on_colours(ImageOps.autocontrast),
-        "sepia": _on_colours(_sepia),
-    }
-)
-"""Name of a filter → the function that does it, given the image and the amount."""
-
-
 # ---- out --------------------------------------------------------------------------------------------------------
 
 
-def _save(image: Image.Image, saving: Convert, output: Output, metadata: dict[str, Any]) -> dict[str, Any]:
+def _save(
+    frames: list[Image.Image], saving: Convert, output: Output, metadata: dict[str, Any], timing: dict[str, Any]
+) -> dict[str, Any]:
+    image = frames[0]
     name = saving.format.upper()
     ending, media_type = FORMATS[name]
     file_name = f"{output.name}.{ending}"
-    content = _encoded(image, name, saving, metadata)
+    content = _encoded(frames, name, saving, metadata, timing)
     os.makedirs(ARTIFACTS_FOLDER, exist_ok=True)
     with open(os.path.join(ARTIFACTS_FOLDER, file_name), "xb") as file:
         file.write(content)
@@ -344,29 +394,54 @@ def _save(image: Image.Image, saving: Convert, output: Output, metadata: dict[st
     }  # fmt: skip
 
 
-def _encoded(image: Image.Image, name: str, saving: Convert, metadata: dict[str, Any]) -> bytes:
+def _encoded(
+    frames: list[Image.Image], name: str, saving: Convert, metadata: dict[str, Any], timing: dict[str, Any]
+) -> bytes:
+    image = frames[0]
     if max(image.size) > _MAX_SIDES.get(name, MAX_PIXELS):
         raise Refusal(
             "image_too_large",
             f"A {saving.format} cannot be {image.width} x {image.height} pixels; its sides end at {_MAX_SIDES[name]}.",
         )
-    if image.mode == "RGBA" and name in _WITHOUT_ALPHA:
-        behind = Image.new("RGBA", image.size, saving.background)
-        behind.alpha_composite(image)
-        image = behind.convert("RGB")
+    if len(frames) > 1 and name not in _WITH_FRAMES:
+        raise Refusal("one_frame_only", f"A {saving.format} has one frame; leave `animation` out, or choose webp.")
+    if name in _WITHOUT_ALPHA:
+        frames = [_over(frame, saving.background) for frame in frames]
+    if image.mode == "L":
+        metadata = {key: value for key, value in metadata.items() if key != "icc_profile"}  # it is for three channels
+    for frame in frames:
+        frame.info = {}  # where some formats would look for more to write
+    options = _options_of(name, saving)
+    if len(frames) > 1:
+        options |= {"save_all": True, "append_images": frames[1:], **timing}
+        if name == "GIF":
+            options["disposal"] = 2  # each frame is whole
+    buffer = io.BytesIO()
+    frames[0].save(buffer, format=name, **options, **metadata)
+    return buffer.getvalue()
+
+
+def _options_of(name: str, saving: Convert) -> dict[str, Any]:
+    """The arguments of ``save`` for a format."""
     options: dict[str, Any] = {}
-    if name == "JPEG" or (name == "WEBP" and not saving.lossless):
+    if name in ("JPEG", "AVIF") or (name == "WEBP" and not saving.lossless):
         options["quality"] = saving.quality or DEFAULT_QUALITY
     if name == "WEBP":
         options["lossless"] = saving.lossless
     if name == "TIFF":
         options["compression"] = "tiff_lzw"
-    if image.mode == "L":
-        metadata = {key: value for key, value in metadata.items() if key != "icc_profile"}  # it is for three channels
-    image.info = {}  # where some formats would look for more to write
-    buffer = io.BytesIO()
-    image.save(buffer, format=name, **options, **metadata)
-    return buffer.getvalue()
+    if name == "AVIF":
+        options["max_threads"] = 2
+    return options
+
+
+def _over(image: Image.Image, background: str) -> Image.Image:
+    """The image as it looks on a colour, for a format without transparency."""
+    if image.mode != "RGBA":
+        return image
+    behind = Image.new("RGBA", image.size, background)
+    behind.alpha_composite(image)
+    return behind.convert("RGB")
 
 
 def _metadata(image: Image.Image) -> dict[str, Any]:

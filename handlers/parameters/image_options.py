@@ -15,7 +15,7 @@ MAX_STEPS = 20
 
 Side = Annotated[int, Meta(ge=1, le=MAX_SIDE)]
 Offset = Annotated[int, Meta(ge=0, le=MAX_SIDE)]
-Format = Literal["png", "jpeg", "webp", "gif", "bmp", "tiff"]
+Format = Literal["png", "jpeg", "webp", "gif", "bmp", "tiff", "avif"]
 _AMOUNTS: Mapping[str, tuple[float, float, float | None]] = MappingProxyType(
     {
         "blur": (0.1, 100, 2),
@@ -117,7 +117,7 @@ class Convert(Options, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
     format: Annotated[Format, Meta(description="Format of the output.", examples=["webp"])]
     quality: Annotated[
         Annotated[int, Meta(ge=1, le=100)] | None,
-        Meta(description="Quality of jpeg and webp, 1 to 100; 85 unless given.", examples=[85]),
+        Meta(description="Quality of jpeg, webp and avif, 1 to 100; 85 unless given.", examples=[85]),
     ] = None
     lossless: Annotated[bool, Meta(description="For webp: keep every pixel as it is.", examples=[True])] = False
     background: Annotated[
@@ -126,8 +126,8 @@ class Convert(Options, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
     ] = "#ffffff"
 
     def __post_init__(self) -> None:
-        if self.quality is not None and (self.format not in ("jpeg", "webp") or self.lossless):
-            raise ValueError("`quality` is of jpeg and of webp that is not lossless")
+        if self.quality is not None and (self.format not in ("jpeg", "webp", "avif") or self.lossless):
+            raise ValueError("`quality` is of jpeg, of avif, and of webp that is not lossless")
         if self.lossless and self.format != "webp":
             raise ValueError("`lossless` is of webp only; png, bmp and tiff always are")
 
@@ -149,6 +149,10 @@ class Analyze(Options, frozen=True, kw_only=True, forbid_unknown_fields=True, ta
     bins: Annotated[
         Literal[8, 16, 32, 64, 128, 256], Meta(description="Bins of each channel's histogram.", examples=[32])
     ] = 32
+
+
+class Ocr(Options, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="ocr"):
+    """Reads the text in an image."""
 
 
 Step = Resize | Crop | Filter | Convert | Thumbnail
@@ -174,6 +178,7 @@ OPTIONS: Mapping[str, type[Options]] = MappingProxyType(
         "crop": Crop,
         "filter": Filter,
         "analyze": Analyze,
+        "ocr": Ocr,
         "convert": Convert,
         "thumbnail": Thumbnail,
         "pipeline": Pipeline,
@@ -195,6 +200,14 @@ class Output(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             description="An image of at most so many KiB is also in the result, as base64; 0 for never.", examples=[64]
         ),
     ] = 64
+    animation: Annotated[
+        bool,
+        Meta(
+            description="Take all frames of a gif, webp, png, avif or tiff along, not only the first. The answer says "
+            "how many there were.",
+            examples=[True],
+        ),
+    ] = False
     keep_metadata: Annotated[
         bool,
         Meta(description="Keep EXIF and the colour profile. Otherwise only the pixels are kept.", examples=[False]),

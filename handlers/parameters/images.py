@@ -13,19 +13,23 @@ from handlers.parameters.image_options import OPTIONS, Options, Output
 
 
 class ImageProcessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Resizes, crops, filters, converts or analyzes an image."""
+    """Resizes, crops, filters, converts, analyzes or reads an image."""
 
     image_path: Annotated[
         InputPath | InputFile,
         Meta(
             description="The image. As a string: a path below FILES_DIR, always. As an object: `base64`, `file_id` or "
-            "`path`. PNG, JPEG, WebP, GIF, BMP and TIFF are read; the content says which it is, not the name.",
+            "`path`. PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF and HEIC are read; the content says which it is, not the "
+            "name.",
             examples=["photos/logo.png", {"file_id": "file_0123456789abcdef0123456789abcdef"}],
         ),
     ]
     operation: Annotated[
-        Literal["resize", "crop", "filter", "analyze", "convert", "thumbnail", "pipeline"],
-        Meta(description="What to do. `pipeline` does several of the others one after the other.", examples=["resize"]),
+        Literal["resize", "crop", "filter", "analyze", "convert", "thumbnail", "pipeline", "ocr"],
+        Meta(
+            description="What to do. `pipeline` does several steps one after the other; `ocr` reads text.",
+            examples=["resize"],
+        ),
     ]
     options: Annotated[
         msgspec.Raw,
@@ -36,14 +40,17 @@ class ImageProcessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     ] = msgspec.field(default_factory=lambda: msgspec.Raw(b"{}"))
     output: Annotated[
         Output,
-        Meta(description="How the output image is handed over; not with `analyze`.", examples=[{"name": "logo"}]),
+        Meta(
+            description="How the output image is handed over; not with `analyze` and `ocr`.",
+            examples=[{"name": "logo"}],
+        ),
     ] = Output()
 
     def __post_init__(self) -> None:
         if isinstance(self.image_path, InputFile) and self.image_path.text is not None:
             raise ValueError("An image is not text; use `base64`, `file_id` or `path` - at `$.image_path.text`")
-        if self.operation == "analyze" and self.output != Output():
-            raise ValueError("`analyze` makes no image, so it takes no `output` - at `$.output`")
+        if self.operation in ("analyze", "ocr") and self.output != Output():
+            raise ValueError(f"`{self.operation}` makes no image, so it takes no `output` - at `$.output`")
         image_options(self)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -18,13 +20,14 @@ from handlers import jsonable
 from handlers.failures import Refusal
 from handlers.images import facts as image_facts
 from handlers.images import image_processing
+from handlers.images.filters import FILTERS
 from handlers.parameters.image_options import OPTIONS
 from handlers.parameters.images import ImageProcessing
 from handlers.parameters.registry import Request
 from tests.support import sample_files as files
 from tests.support.entry_process import ROOT
 
-FORMATS = ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"]
+FORMATS = ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"]
 
 
 @pytest.fixture(autouse=True)
@@ -131,7 +134,7 @@ def test_thumbnail_never_enlarges() -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
-@pytest.mark.parametrize("name", image_processing.FILTERS)
+@pytest.mark.parametrize("name", FILTERS)
 def test_filter(name: str, mode: str) -> None:
     """Each filter takes each mode, keeps its size and its alpha channel's presence."""
     needs = {"amount": 1.5} if name in ("brightness", "contrast", "saturation") else {}
@@ -482,7 +485,16 @@ def test_no_other_decoder_is_loaded() -> None:
     done = subprocess.run(command, capture_output=True, check=True, timeout=60)
     loaded = set(json.loads(done.stdout))
     plugins = {name.removeprefix("PIL.").removesuffix("ImagePlugin") for name in loaded if name.endswith("ImagePlugin")}
-    assert {"Bmp", "Gif", "Jpeg", "Png", "Tiff", "WebP", "Ppm"} >= plugins  # Ppm is one that Image.open always loads
+    assert {
+        "Avif",
+        "Bmp",
+        "Gif",
+        "Jpeg",
+        "Png",
+        "Tiff",
+        "WebP",
+        "Ppm",
+    } >= plugins  # Ppm is one that Image.open always loads
     assert set() == loaded & {"PIL.ImageMath", "PIL.ImageShow", "PIL.ImageGrab", "PIL.ImageFont", "PIL.ImageTk"}
 
 
@@ -545,3 +557,141 @@ def test_each_operation_has_its_options() -> None:
         if field.name == "operation"
     ]
     assert set(operations) == set(OPTIONS)
+
+
+# ---- what is seen -----------------------------------------------------------------------------------------------
+
+KEPT = Path(__file__).resolve().parent / "files"
+
+
+@pytest.mark.parametrize("name", ["l_trns", "rgb_trns"])
+@pytest.mark.parametrize("target", ["png", "webp", "gif", "tiff", "avif"])
+def test_one_transparent_colour_stays_transparent(name: str, target: str) -> None:
+    """Of gray and of RGB, which a PNG names in its tRNS."""
+    with make((KEPT / f"{name}.png").read_bytes(), "convert", {"format": target}) as image:
+        assert image.convert("RGBA").getchannel("A").getextrema()[0] == 0
+
+
+def test_one_transparent_gray_of_sixteen_bits() -> None:
+    """Only that one, not those beside it."""
+    gray = Image.new("I;16", (3, 1))
+    for place, value in enumerate((999, 1000, 1001)):
+        gray.putpixel((place, 0), value)
+    content = io.BytesIO()
+    gray.save(content, "PNG", transparency=1000)
+    with make(content.getvalue(), "convert", {"format": "png"}) as image:
+        assert [255, 0, 255] == list(image.convert("RGBA").getchannel("A").tobytes())
+
+
+def half_seen() -> bytes:
+    """Green where it is seen, red where nobody sees it."""
+    made = Image.new("RGBA", (64, 64), (255, 0, 0, 0))
+    made.paste((10, 200, 30, 255), (0, 0, 32, 64))
+    content = io.BytesIO()
+    made.save(content, "PNG")
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("name", ["blur", "sharpen", "smooth"])
+def test_what_is_not_seen_gives_its_neighbours_no_colour(name: str) -> None:
+    """On both sides of the edge the colour is the one that is seen."""
+    with make(half_seen(), "filter", {"name": name}) as image:
+        for x in (30, 31, 32, 33):
+            pixel = image.convert("RGBA").getpixel((x, 32))
+            assert isinstance(pixel, tuple)
+            if pixel[3] > 20:
+                assert all(abs(a - b) <= 6 for a, b in zip(pixel, (10, 200, 30), strict=False)), (x, pixel)
+
+
+@pytest.mark.parametrize("name", ["contrast", "autocontrast"])
+def test_what_is_not_seen_counts_in_no_mean(name: str) -> None:
+    """The same comes out whatever colour nobody sees."""
+    amount = {"amount": 1.5} if name == "contrast" else {}
+    seen = []
+    for hidden in ((255, 0, 0, 0), (0, 0, 0, 0)):
+        made = Image.linear_gradient("L").convert("RGBA")
+        made.paste(hidden, (0, 0, 128, 256))
+        content = io.BytesIO()
+        made.save(content, "PNG")
+        with make(content.getvalue(), "filter", {"name": name, **amount}) as image:
+            seen.append(image.crop((128, 0, 256, 256)).tobytes())
+    assert seen[0] == seen[1]
+
+
+def test_what_is_not_seen_is_not_analyzed() -> None:
+    """Neither in the mean nor in histogram and colours."""
+    found = process(half_seen(), "analyze")
+    assert (0.5, {"red": 10, "green": 200, "blue": 30}) == (found["seen_share"], found["mean"])
+    assert [{"hex": "#0ac81e", "share": 1.0}] == found["dominant_colors"]
+    assert 64 * 32 == sum(found["histogram"]["red"])
+
+
+def test_an_image_of_nothing_has_no_colours() -> None:
+    """Null, not black."""
+    content = io.BytesIO()
+    Image.new("RGBA", (4, 4)).save(content, "PNG")
+    found = process(content.getvalue(), "analyze")
+    assert (None, None, [], 0) == tuple(found[n] for n in ("mean", "brightness", "dominant_colors", "seen_share"))
+
+
+# ---- frames -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", ["GIF", "WEBP", "AVIF"])
+@pytest.mark.parametrize("target", ["gif", "webp", "png", "avif", "tiff"])
+def test_an_animation_stays_one_when_asked_for(source: str, target: str) -> None:
+    """Every frame is taken through the steps; otherwise the answer says how many there were."""
+    options = {"steps": [{"operation": "resize", "width": 16}, {"operation": "convert", "format": target}]}
+    content = io.BytesIO()
+    colours = [Image.new("RGB", (32, 32), (80 * n, 255 - 80 * n, 99)) for n in range(4)]
+    colours[0].save(content, source, save_all=True, append_images=colours[1:], duration=70)
+    found = process(content.getvalue(), "pipeline", options, output={"animation": True})
+    assert (4, 4, 16) == tuple(found["output"][name] for name in ("frames", "frames_total", "width"))
+    with Image.open(io.BytesIO(base64.b64decode(found["output"]["base64"]))) as image:
+        assert 4 == getattr(image, "n_frames", 1)
+        image.load()
+        assert target == "tiff" or image.info["duration"] == 70
+    alone = process(content.getvalue(), "convert", {"format": target}, output={"name": "alone"})["output"]
+    assert (1, 4) == (alone["frames"], alone["frames_total"])
+
+
+def test_a_format_of_one_frame_is_no_animation() -> None:
+    """It is refused, not cut."""
+    content = files.frames("GIF", 4)
+    assert "one_frame_only" == refusal(content, "convert", {"format": "jpeg"}, output={"animation": True}).code
+
+
+# ---- printing inks ----------------------------------------------------------------------------------------------
+
+
+def ink_profile() -> bytes:
+    """An ICC profile (ICC.1:2001) of inks that are all gray: lightness falls with each of the four alike."""
+    corners = b"".join(bytes([255 - 63 * sum(bits), 128, 128]) for bits in itertools.product((0, 1), repeat=4))
+    ramp = bytes(range(256))
+    table = b"mft1\0\0\0\0" + bytes([4, 3, 2, 0]) + struct.pack(">9i", *(65536 * (n % 4 == 0) for n in range(9)))
+    table += ramp * 4 + corners + ramp * 3
+    tags = {
+        b"A2B0": table + b"\0" * (-len(table) % 4),
+        b"wtpt": b"XYZ \0\0\0\0" + struct.pack(">3i", 63190, 65536, 54061),
+    }
+    directory, body = struct.pack(">I", len(tags)), b""
+    for name, tag in tags.items():
+        directory += name + struct.pack(">2I", 128 + 4 + 12 * len(tags) + len(body), len(tag))
+        body += tag
+    whole = 128 + len(directory) + len(body)
+    head = struct.pack(">I4sI4s4s4s", whole, b"lcms", 0x02100000, b"prtr", b"CMYK", b"Lab ") + bytes(12) + b"acsp"
+    head += bytes(28) + struct.pack(">3i", 63190, 65536, 54061)
+    return head.ljust(128, b"\0") + directory + body
+
+
+def test_inks_are_read_by_their_profile() -> None:
+    """Cyan of this profile is gray; without a profile it is blue and green."""
+    cyan, pixels = Image.new("CMYK", (8, 8), (255, 0, 0, 0)), []
+    for more in ({"icc_profile": ink_profile()}, {}):
+        content = io.BytesIO()
+        cyan.save(content, "TIFF", **more)
+        with make(content.getvalue(), "convert", {"format": "png"}) as image:
+            pixels.append(image.convert("RGB").getpixel((4, 4)))
+    assert pixels[0] != pixels[1] == (0, 255, 255)
+    assert isinstance(pixels[0], tuple)
+    assert max(pixels[0]) - min(pixels[0]) <= 3
