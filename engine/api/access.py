@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import MutableMapping
 from typing import Any, cast
 
+import msgspec
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
@@ -56,13 +57,16 @@ class Access:
         said = call_of(handler)
         needed = said.scope if said else None
         principal = ANYONE if self._keys is None or needed == PUBLIC else self._principal(connection, self._keys)
+        scope = cast(MutableMapping[str, Any], connection.scope)
+        address, _ = scope.get("client") or (None, 0)
+        principal = msgspec.structs.replace(principal, request_id=scope.get("request_id"), client_address=address)
         connection.scope["principal"] = principal  # type: ignore[typeddict-unknown-key]  # the line of the log has it
         if isinstance(needed, Scope) and needed not in principal.scopes:
             raise RequestError(403, f"The key {principal.key_id} lacks the scope `{needed}`, which this call needs.")
         if needed is None:
             raise RequestError(403, "This call declares no scope, so no key opens it.")
         if self._keys is not None and needed != PUBLIC:
-            self._enter(cast(MutableMapping[str, Any], connection.scope), principal.tenant)
+            self._enter(scope, principal.tenant)
 
     def _enter(self, scope: MutableMapping[str, Any], tenant: str) -> None:
         if self._open[tenant] >= self._most_of_one:

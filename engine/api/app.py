@@ -28,10 +28,13 @@ from engine.config.keys import Keys
 from engine.model.principal import ANYONE
 from engine.service.follow import Followers
 from engine.service.service import Service
+from engine.telemetry.audit import AuditLog, Refusals
 from engine.telemetry.logs import get_logger, lines_with
 from engine.telemetry.metrics import ApiMetrics
 from engine.telemetry.tracing import NO_TRACES, SAYS_NOTHING, Span, Traces
 
+REFUSALS = (401, 403, 429)
+"""What the audit log names: no key, a key that does not open the call, a quota."""
 METHODS = ("GET", "HEAD", "POST", "DELETE")
 LOOPBACK_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost")
 
@@ -43,12 +46,13 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 
-def create_app(service: Service, keys: Keys | None, *, version: str, connections: int) -> Shell:
+def create_app(service: Service, keys: Keys | None, audit: AuditLog, *, version: str, connections: int) -> Shell:
     """The application around a service, which it runs while it is up.
 
     Args:
         service: it answers.
         keys: those that there are; ``None`` lets anyone do anything.
+        audit: names what is refused.
         version: its own.
         connections: how many clients may be connected; a tenant's may have half as many requests open.
     """
@@ -79,24 +83,34 @@ def create_app(service: Service, keys: Keys | None, *, version: str, connections
         openapi_config=None,
         logging_config=None,
     )
-    return Shell(app, service.metrics, service.traces, only_loopback_names=keys is None)
+    return Shell(app, service.metrics, service.traces, refusals=Refusals(audit), only_loopback_names=keys is None)
 
 
 class Shell:
     """The rules that hold for every request."""
 
-    def __init__(self, app: Litestar, metrics: ApiMetrics, traces: Traces, *, only_loopback_names: bool) -> None:
+    def __init__(
+        self,
+        app: Litestar,
+        metrics: ApiMetrics,
+        traces: Traces,
+        *,
+        refusals: Refusals,
+        only_loopback_names: bool,
+    ) -> None:
         """
         Args:
             app: answers what is not refused here.
             metrics: counts the requests.
             traces: records them.
+            refusals: has the audit log name those that are refused.
             only_loopback_names: refuse a Host header that is not this machine's own: a page of a foreign site that
                 rebinds its name to 127.0.0.1 would otherwise reach a service that listens there without a key.
         """
         self._app: Any = app
         self._metrics = metrics
         self._traces = traces
+        self._refusals = refusals
         self._only_loopback_names = only_loopback_names
         self._has_cors = app.cors_config is not None
         self._log = get_logger()
@@ -112,7 +126,7 @@ class Shell:
             else:
                 await send({"type": "websocket.close", "code": 1008})
             return
-        request_id = _request_id(scope)
+        request_id = scope["request_id"] = _request_id(scope)
         with self._traced(scope, request_id) as span, lines_with(request_id=request_id, trace_id=span.trace_id):
             status = await self._answer_marked(scope, receive, send, request_id)
             method = scope["method"] if scope["method"] in METHODS else "other"
@@ -149,6 +163,7 @@ class Shell:
             duration_s = time.perf_counter() - started
             self._metrics.answered(scope.get("path_template"), scope["method"], status, duration_s)
             self._log_request(scope, status, duration_s)
+            self._note_refusal(scope, status)
         return status
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -166,6 +181,23 @@ class Shell:
         method = scope["method"]
         known = _methods_at(scope["path"])
         return method in known or (method == "OPTIONS" and self._has_cors) or (not known and method in METHODS)
+
+    def _note_refusal(self, scope: Scope, status: int) -> None:
+        """Have the audit log name a refused request, or the refused tasks of a batch."""
+        refused_tasks = scope.get("refused_tasks", 0)
+        if status not in REFUSALS and not refused_tasks:
+            return
+        client = scope.get("client")
+        facts = {
+            "status": 403 if refused_tasks else status,
+            "method": scope["method"],
+            "call": scope.get("path_template"),
+            "tenant": scope["principal"].tenant if scope["principal"].key_id else None,
+            "key_id": scope["principal"].key_id,
+            "request_id": scope["request_id"],
+            "client": client[0] if client else None,
+        }
+        self._refusals.note(facts | ({"tasks": refused_tasks} if refused_tasks else {}))
 
     def _log_request(self, scope: Scope, status: int, duration_s: float) -> None:
         say = self._log.debug if scope["path"].startswith(SAYS_NOTHING) else self._log.info

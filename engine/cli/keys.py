@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.cli.shared import AsJson, load, print_json, sentences
+from engine.cli.shared import AsJson, load, note_in_audit_log, print_json, sentences
 from engine.config.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ def new(  # noqa: PLR0917  each is an option
 ) -> None:
     """Make a key and print it, once: the file gets its hash. Running services take it up by themselves."""
     with sentences():
+        import msgspec
+
         from engine.config.keys import KeysError, add_key, make_key
         from engine.model.principal import Quotas
 
@@ -62,6 +64,8 @@ def new(  # noqa: PLR0917  each is an option
             expires_at=None if expires_days is None else datetime.now(UTC) + timedelta(days=expires_days),
         )
         add_key(_path_of(file), made)
+        facts = {name: value for name, value in msgspec.to_builtins(made.key).items() if name != "sha256"}
+        note_in_audit_log(settings, "key made", {"key_id": made.key_id} | facts)
         print(made.text)
 
 
@@ -90,6 +94,7 @@ def revoke(
         from engine.config.keys import remove_key
 
         remove_key(_path_of(file), key_id)
+        note_in_audit_log(load(), "key revoked", {"key_id": key_id})
         print(f"revoked {key_id}")
 
 

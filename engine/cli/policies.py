@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.cli.shared import AsJson, load, print_json, sentences
+from engine.cli.shared import AsJson, load, note_in_audit_log, print_json, sentences
 from engine.config.settings import Settings
 
 if TYPE_CHECKING:
@@ -79,7 +79,10 @@ def lock() -> None:
         from sandbox import load_policies
 
         policies = load_policies(settings.policies_dir, exceptions=settings.egress_allow_private)
-        print(f"{write_lock(settings.policies_dir, policies.values())}: {len(policies)} policies signed off")
+        locked = write_lock(settings.policies_dir, policies.values())
+        digests = {policy.name: policy.digest for policy in policies.values()}
+        note_in_audit_log(settings, "policies locked", {"policies": digests})
+        print(f"{locked}: {len(policies)} policies signed off")
 
 
 def _find(settings: Settings, name: str) -> PolicyFile:

@@ -40,6 +40,19 @@ def load(overrides: dict[str, str] | None = None) -> Settings:
     return loaded
 
 
+def note_in_audit_log(settings: Settings, event: str, entry: dict[str, Any]) -> None:
+    """Have the audit log name what a command did, and who ran it; nothing where AUDIT_LOG is not set.
+
+    Raises:
+        AuditError: the log cannot be written.
+    """
+    from engine.telemetry.audit import AuditLog
+
+    if settings.audit_log is not None:
+        with contextlib.closing(AuditLog(settings.audit_log)) as audit:
+            audit.note(event, {"uid": os.getuid(), "host": os.uname().nodename} | entry)
+
+
 def load_with_servers() -> Settings:
     """The settings of a process that needs PostgreSQL and Redis.
 

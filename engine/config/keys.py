@@ -71,6 +71,19 @@ class NewKey(NamedTuple):
     key: Key
 
 
+class KeysChange(NamedTuple):
+    """What became of the keys when their file changed."""
+
+    in_force: int
+    """How many there are now."""
+    error: KeysError | None = None
+    """Why the new file cannot be used, so that the last keys stay in force."""
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    """Ids of those that open something else now."""
+
+
 class _File(msgspec.Struct, forbid_unknown_fields=True):
     keys: dict[str, dict[str, Any]] = {}
 
@@ -78,13 +91,12 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 class Keys:
     """The keys of a file, which may change while they are used."""
 
-    def __init__(self, path: Path, policies: Iterable[str], on_reload: Callable[[int, KeysError | None], None]) -> None:
+    def __init__(self, path: Path, policies: Iterable[str], on_reload: Callable[[KeysChange], None]) -> None:
         """
         Args:
             path: the file.
             policies: the names that there are.
-            on_reload: called when the file has changed, with the number of keys in force, and with the error when the
-                new file cannot be used and the last keys stay in force.
+            on_reload: called when the file has changed.
 
         Raises:
             KeysError: it cannot be used, or has no key.
@@ -97,6 +109,11 @@ class Keys:
         self._looked_at_s = time.monotonic()
         if not self._keys:
             raise KeysError(f"{path}: no key in it; `python -m engine keys new` makes one")
+
+    @property
+    def ids(self) -> frozenset[str]:
+        """The ids of the keys in force."""
+        return frozenset(self._keys)
 
     def find(self, text: str) -> Principal | None:
         """Find the principal of a key; ``None`` if no entry has this key.
@@ -127,11 +144,11 @@ class Keys:
             return
         self._seen = stamp
         try:
-            self._keys = self._read()
+            old, self._keys = self._keys, self._read()
         except KeysError as error:
-            self._on_reload(len(self._keys), error)
+            self._on_reload(KeysChange(len(self._keys), error))
         else:
-            self._on_reload(len(self._keys), None)
+            self._on_reload(_changes(old, self._keys))
 
     def _read(self) -> dict[str, Key]:
         keys = read_keys(self._path)
@@ -139,6 +156,15 @@ class Keys:
             if unknown := sorted(set(key.policies or ()) - self._policies):
                 raise KeysError(f"{self._path}: keys.{key_id}.policies: there is no policy {', '.join(unknown)}")
         return keys
+
+
+def _changes(old: dict[str, Key], new: dict[str, Key]) -> KeysChange:
+    return KeysChange(
+        len(new),
+        added=tuple(sorted(new.keys() - old.keys())),
+        removed=tuple(sorted(old.keys() - new.keys())),
+        changed=tuple(sorted(key_id for key_id in new.keys() & old.keys() if new[key_id] != old[key_id])),
+    )
 
 
 def read_keys(path: Path) -> dict[str, Key]:

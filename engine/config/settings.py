@@ -229,7 +229,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Path | None,
         _about(
             "AUDIT_LOG",
-            "File to which a worker appends the audit log: one JSON line per attempt.",
+            "File to which APIs, workers and commands append the audit log: a JSON line for each attempt, refusal and"
+            " change of keys. `python -m engine audit verify` checks it.",
             group=Group.TUNE,
             unit="file",
             default="among the other log lines, as `logger: audit`",

@@ -49,6 +49,9 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     """Of the tenant; where its keys differ, those of the key that submitted a task apply to it."""
     key_id: str | None = None
     """The id of its key, never the key itself; ``None`` where there are no keys."""
+    request_id: str | None = None
+    client_address: str | None = None
+    """Where the request came from."""
 
 
 ANYONE = Principal(tenant=DEFAULT_TENANT, scopes=frozenset(Scope))

@@ -103,5 +103,9 @@ class SubmitRequest(ExecuteItem, frozen=True, kw_only=True):
     """Name of the file in the scripts folder, when the script is a name and not source."""
     file_ids: tuple[str, ...] = ()
     """The uploaded files that the parameters name."""
+    source_sha256: str | None = None
+    """SHA-256 of the source that the parameters contain, in hex; ``None`` where they contain none."""
+    parameters_sha256: str | None = None
+    """SHA-256 of the parameters as the client sent them, in hex."""
     request_sha256: bytes | None = None
     """Of what the request means, for its idempotency key to stand for; ``None`` where there is no key."""

@@ -35,6 +35,12 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True):
     """How many of its tenant's tasks may run at the same time; ``None`` for as many as there are slots."""
     traceparent: str | None = None
     """The trace that it belongs to, as the value of a W3C ``traceparent`` header."""
+    key_id: str | None = None
+    """The key that submitted it; ``None`` where there are no keys."""
+    request_id: str | None = None
+    """The request that submitted it, as its answer and the log name it."""
+    client_address: str | None = None
+    """Where that request came from, as the API saw it: behind a proxy, the proxy's."""
 
 
 class AcceptedTask(NamedTuple):
@@ -63,6 +69,12 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """How long ago the task was accepted, seconds."""
     traceparent: str | None = None
     """The trace that it belongs to."""
+    key_id: str | None = None
+    """The key that submitted it; ``None`` where there are no keys."""
+    request_id: str | None = None
+    """The request that submitted it, as its answer and the log name it."""
+    client_address: str | None = None
+    """Where that request came from, as the API saw it: behind a proxy, the proxy's."""
 
 
 class ClaimRefused(NamedTuple):

@@ -59,6 +59,9 @@ def accept(
         callback_url=_dialled_url(settings, request.callback_url),
         concurrent_limit=principal.quotas.concurrent_tasks,
         traceparent=traceparent,
+        key_id=principal.key_id,
+        request_id=principal.request_id,
+        client_address=principal.client_address,
     )
 
 

@@ -9,10 +9,10 @@ from uuid import UUID
 
 from engine.model.result import TaskResult
 from engine.model.task import Claim
+from engine.telemetry.audit import AuditLog
 from engine.telemetry.logs import get_logger, lines_with
 from engine.telemetry.metrics import WorkerMetrics
 from engine.telemetry.tracing import Traces
-from engine.worker.audit import AuditLog
 from sandbox import Result
 
 
@@ -70,6 +70,11 @@ class AttemptRecords:
             "task_type": claim.request.task_type,
             "policy": claim.policy,
             "worker_id": str(self._worker_id),
+            "key_id": claim.key_id,
+            "request_id": claim.request_id,
+            "client": claim.client_address,
+            "source_sha256": claim.request.source_sha256,
+            "parameters_sha256": claim.request.parameters_sha256,
         }
 
     def _log_run(self, claim: Claim, run: Result) -> None:

@@ -27,12 +27,12 @@ from engine.policies.policies import Policies
 from engine.queue.events import EventWriter
 from engine.queue.queue import Queue, QueueWorker
 from engine.store.store import Store
+from engine.telemetry.audit import AuditLog
 from engine.telemetry.logs import get_logger
 from engine.telemetry.metrics import WorkerMetrics, serve_metrics
 from engine.telemetry.tracing import NO_TRACES, Traces, open_traces
 from engine.worker.announce import Announcer, HeldTasks
 from engine.worker.attempt import Attempts
-from engine.worker.audit import AuditLog
 from engine.worker.callbacks import CallbackSender
 from engine.worker.execute import execute
 from engine.worker.failing import FailingPolicies, Retries
@@ -75,6 +75,15 @@ async def run_worker(settings: Settings) -> None:
                 contextlib.closing(AuditLog(settings.audit_log)) as audit,
                 serve_metrics(settings, metrics) as address,
             ):
+                audit.note(
+                    "worker started",
+                    {
+                        "version": engine_version(),
+                        "policies": policies.digests,
+                        "isolation": host.profile,
+                        "layers": {layer.name: layer.version for layer in host.layers if layer.available},
+                    },
+                )
                 worker = Worker(settings, policies, pools, audit, metrics, metrics_address=address, traces=traces)
                 await worker.run(stop)
 

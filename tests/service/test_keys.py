@@ -396,7 +396,7 @@ def test_log_says_which_key_asked(held: Held) -> None:
     with held.as_(key) as client:
         request_id = client.delete(f"/task/{uuid4()}").headers["x-request-id"]
     lines = [json.loads(line) for line in held.stack.api.log.read_text().splitlines()]
-    (line,) = [line for line in lines if line.get("request_id") == request_id]
+    (line,) = [line for line in lines if line.get("request_id") == request_id and line["event"] == "request"]
     assert (403, key.key_id) == (line["status"], line["key_id"])
 
 

@@ -17,8 +17,8 @@ from engine.model.task import QueueItem, StoredTask
 from engine.policies.policies import Policies
 from engine.queue.queue import Queue
 from engine.store.store import Store
+from engine.telemetry.audit import AuditLog
 from engine.telemetry.metrics import WorkerMetrics
-from engine.worker.audit import AuditLog
 from engine.worker.worker import Worker
 from sandbox import (
     ExitReason,

@@ -17,8 +17,8 @@ from engine.policies.diff import RULES, compare, keys
 from engine.policies.lock import check_lock, write_lock
 from engine.policies.policies import Policies
 from engine.policies.show import CAPS, LIMITS, show
+from engine.telemetry.audit import AuditError, AuditLog
 from engine.telemetry.logs import configure_logs
-from engine.worker.audit import AuditError, AuditLog
 from sandbox import (
     ExitReason,
     Limits,

@@ -120,12 +120,19 @@ def _check(body: bytes, kind: type[ExecuteRequest], *, has_key: bool = False) ->
     if key is not None and not IDEMPOTENCY_KEY.fullmatch(key):
         raise _invalid("$.idempotency_key", IDEMPOTENCY_KEY_RULE)
     script = getattr(parameters, "script", None) if request.task_type == "custom_script" else None
+    script_name = script if script and SCRIPT_NAME.fullmatch(script) else None
     found: dict[str, Any] = {
-        "script_name": script if script and SCRIPT_NAME.fullmatch(script) else None,
+        "script_name": script_name,
+        "source_sha256": None if script is None or script_name else _sha256(script.encode("utf-8", "surrogatepass")),
+        "parameters_sha256": _sha256(request.parameters),
         "file_ids": file_ids(parameters),
         "request_sha256": _fingerprint(request) if has_key or key is not None else None,
     }
     return SubmitRequest(**msgspec.structs.asdict(request), **found), parameters
+
+
+def _sha256(data: bytes | msgspec.Raw) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _fingerprint(request: ExecuteRequest) -> bytes:

@@ -33,6 +33,7 @@ from engine.api.routes.requests import (
 )
 from engine.model.answers import Task
 from engine.model.callback import Callback
+from engine.model.errors import PolicyForbiddenError
 from engine.model.principal import Scope
 from engine.model.request import SubmitRequest
 from engine.model.task import AcceptedTask, StoredTask
@@ -107,7 +108,9 @@ async def execute_batch(request: ApiRequest) -> Response[bytes]:
         checked = await state.checker.check_batch(body, tenant=principal_of(request).tenant)
         submitted = [item for item in checked if isinstance(item, SubmitRequest)]
         answers = iter(await state.service.submit_many(principal_of(request), submitted))
-    items = (next(answers) if isinstance(item, SubmitRequest) else item for item in checked)
+    items = [next(answers) if isinstance(item, SubmitRequest) else item for item in checked]
+    refused = sum(isinstance(item, PolicyForbiddenError) for item in items)
+    request.scope["refused_tasks"] = refused  # type: ignore[typeddict-unknown-key]  # for the audit log
     return answer_json(BatchAnswer(tasks=tuple(batch_item(item) for item in items)))
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import resource
+from functools import partial
 from types import FrameType
 from typing import cast
 
@@ -12,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from engine.api.app import create_app, is_loopback
 from engine.api.server.connections import IDLE_S, Connections
-from engine.config.keys import Keys, KeysError
+from engine.config.keys import Keys, KeysChange
 from engine.config.listening import listen
 from engine.config.settings import Settings, SettingsError
 from engine.model.versions import engine_version
@@ -20,6 +22,7 @@ from engine.policies.policies import Policies
 from engine.queue.queue import Queue
 from engine.service.service import Service
 from engine.store.store import Store
+from engine.telemetry.audit import AuditLog
 from engine.telemetry.logs import get_logger
 from engine.telemetry.metrics import ApiMetrics
 from engine.telemetry.tracing import Traces, open_traces
@@ -39,16 +42,27 @@ async def serve(settings: Settings) -> None:
         ListenError: the address is taken, or not ours.
         PolicyError: a policy file is invalid.
         KeysError: the file of keys is invalid.
+        AuditError: the audit log cannot be written.
         SettingsError: others could reach the API without a key.
     """
-    keys = _read_keys(settings)
-    listener = listen(settings.listen_host, settings.port)
-    async with open_traces(settings, "api") as traces:
-        service = _make_service(settings, traces)
-        await _Server(_config(service, keys, _count_connections()), service).serve(sockets=[listener])
+    with contextlib.closing(AuditLog(settings.audit_log)) as audit:
+        keys = _read_keys(settings, audit)
+        listener = listen(settings.listen_host, settings.port)
+        async with open_traces(settings, "api") as traces:
+            service = _make_service(settings, traces)
+            audit.note(
+                "API started",
+                {
+                    "version": engine_version(),
+                    "policies": service.policies.digests,
+                    "key_ids": sorted(keys.ids) if keys else None,
+                },
+            )
+            config = _config(service, keys, audit, _count_connections())
+            await _Server(config, service).serve(sockets=[listener])
 
 
-def _read_keys(settings: Settings) -> Keys | None:
+def _read_keys(settings: Settings, audit: AuditLog) -> Keys | None:
     """The keys; ``None`` where there are none, which is for a developer's own machine.
 
     Raises:
@@ -57,7 +71,7 @@ def _read_keys(settings: Settings) -> Keys | None:
     """
     if settings.api_keys_file is not None:
         policies = (policy.name for policy in Policies.load(settings).all)
-        return Keys(settings.api_keys_file, policies, _log_reload)
+        return Keys(settings.api_keys_file, policies, partial(_note_reload, audit))
     if not is_loopback(settings.listen_host):
         fix = "make a key by `python -m engine keys new --tenant NAME --file FILE`, and set API_KEYS_FILE"
         listening = f"HOST {settings.listen_host}: without API_KEYS_FILE the API listens on loopback only; {fix}"
@@ -65,11 +79,13 @@ def _read_keys(settings: Settings) -> Keys | None:
     return None
 
 
-def _log_reload(keys: int, error: KeysError | None) -> None:
-    if error is None:
-        get_logger().info("keys reloaded", keys=keys)
+def _note_reload(audit: AuditLog, change: KeysChange) -> None:
+    if change.error is None:
+        get_logger().info("keys reloaded", keys=change.in_force)
+        audit.note("keys changed", {"made": change.added, "revoked": change.removed, "changed": change.changed})
     else:
-        get_logger().error("keys not reloaded: the last ones stay in force", keys=keys, reason=str(error))
+        reason = str(change.error)
+        get_logger().error("keys not reloaded: the last ones stay in force", keys=change.in_force, reason=reason)
 
 
 def _make_service(settings: Settings, traces: Traces) -> Service:
@@ -98,10 +114,10 @@ def _count_connections() -> int:
     return count
 
 
-def _config(service: Service, keys: Keys | None, connections: int) -> uvicorn.Config:
+def _config(service: Service, keys: Keys | None, audit: AuditLog, connections: int) -> uvicorn.Config:
     http = cast(type[asyncio.Protocol], Connections(connections))  # uvicorn calls it, as it would the class
     return uvicorn.Config(
-        create_app(service, keys, version=engine_version(), connections=connections),
+        create_app(service, keys, audit, version=engine_version(), connections=connections),
         loop="uvloop", http=http, ws="none", lifespan="on", log_config=None, access_log=False,
         server_header=False, date_header=True, proxy_headers=False,
         timeout_keep_alive=IDLE_S, timeout_graceful_shutdown=GRACEFUL_S,
