@@ -1,7 +1,8 @@
-# Needs Linux, Python >= 3.11 and make; installs everything else into .venv.
+# Needs Linux, Python >= 3.11 and make; installs everything else into .venv and .libraries.
 PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
+SETS   := .libraries
 
 .DEFAULT_GOAL := help
 .PHONY: help install models demo check test busy-test lint ablation soak chaos monitoring-test image-test coverage audit bench lock clean
@@ -9,9 +10,11 @@ PY     := $(VENV)/bin/python
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-install: $(VENV)/.package  ## Make .venv, install what requirements.lock names, hashes checked, and this project into it
+install: $(VENV)/.package $(SETS)/.installed  ## Make .venv and .libraries: what the locks name, hashes checked, and this project
 
 $(VENV)/.installed: requirements.lock
+	@[ ! -L $(VENV) ] || { echo "$(VENV) is a link, and older than requirements.lock. Run \`make install\` in the checkout that \
+	  it belongs to; or remove the link, and run it here."; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Python 3.11 or later is needed; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make PYTHON=python3.12"; exit 1; }
 	@echo "Installing into $(VENV) (about two minutes the first time) ..."
@@ -22,11 +25,16 @@ $(VENV)/.installed: requirements.lock
 
 # This project itself, so that its version and the command `unityai-worker` are known there; its code stays where it is. `compat`
 # is a plain path: the other way would have every interpreter import a finder at its start. A .venv that is a link belongs to
-# another checkout, which it goes on to name.
+# another checkout, which it goes on to name, and which installs what is in it.
 INSTALL_PROJECT := -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
 	  --config-settings editable_mode=compat --editable .
 $(VENV)/.package: pyproject.toml $(VENV)/.installed
 	@[ -L $(VENV) ] || { $(PY) $(INSTALL_PROJECT) && touch $@; }
+
+# What scripts and handlers may import. A .libraries that is a link belongs to another checkout: the command only looks at it.
+$(SETS)/.installed: requirements-handlers.lock requirements-scripts.lock $(VENV)/.package
+	@$(PY) -m engine libraries install
+	@[ -L $(SETS) ] || touch $@
 
 models: install  ## Gather the models of ml_inference into models/, digests checked; quick when they are there
 	@$(PY) -m engine models
@@ -43,7 +51,7 @@ test: install models  ## Every test, then those that can depend on the user agai
 busy-test: install models  ## Every test once more, tier by tier, while something else keeps every core busy
 	@$(PY) -m tests.programs.busy
 
-lint: install  ## ruff, import-linter, mypy --strict
+lint: $(VENV)/.package  ## ruff, import-linter, mypy --strict
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/lint-imports --no-logo
@@ -67,18 +75,21 @@ chaos: install  ## Kill and spoil everything for a few minutes while tasks come 
 coverage: install  ## Branch coverage of sandbox/, with what cannot be measured and why
 	@$(PY) -m tests.programs.coverage_sandbox
 
-audit: install  ## Hold requirements.lock against the known vulnerabilities; says so where their list cannot be reached
+audit: install  ## Hold the locks against the known vulnerabilities; says so where their list cannot be reached
 	@$(PY) -m tests.programs.audit_lock
 
 bench: install models  ## Measure, against plain python and bwrap in the same run; writes BENCHMARKS.md
 	@$(PY) -m engine bench --report BENCHMARKS.md
 
-COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
-	  --custom-compile-command "make lock" pyproject.toml
-lock:  ## Work requirements.lock out from pyproject.toml, and the part of it that the image has (needs uv; UPGRADE=1)
-	$(COMPILE) --extra dev --extra embedded $(if $(UPGRADE),--upgrade) --output-file requirements.lock
-	$(COMPILE) --constraint requirements.lock --output-file requirements-runtime.lock
+# $(call COMPILE,WHAT,FILE): one lock, worked out from WHAT of pyproject.toml.
+COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
+	  --custom-compile-command "make lock" $(1) --output-file $(2)
+lock:  ## Work the locks out from pyproject.toml, in the same versions: development, image, handlers, scripts (needs uv; UPGRADE=1)
+	$(call COMPILE,pyproject.toml --extra dev --extra embedded --group handlers $(if $(UPGRADE),--upgrade),requirements.lock)
+	$(call COMPILE,pyproject.toml --constraint requirements.lock,requirements-runtime.lock)
+	$(call COMPILE,--group handlers --constraint requirements.lock,requirements-handlers.lock)
+	$(call COMPILE,--group scripts --constraint requirements.lock $(if $(UPGRADE),--upgrade),requirements-scripts.lock)
 
-clean:  ## Remove .venv and everything that tools have left
-	rm -rf $(VENV) .data .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+clean:  ## Remove .venv, .libraries and everything that tools have left
+	rm -rf $(VENV) $(SETS) .data .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

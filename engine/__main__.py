@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from engine.cli import audit, develop, keys, local, policies, reference, serve, tasks
+from engine.cli import audit, develop, keys, libraries, local, policies, reference, serve, tasks
 from engine.cli.shared import version_option
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.add_typer(tasks.app, name="tasks")
 app.add_typer(keys.app, name="keys")
 app.add_typer(policies.app, name="policies")
 app.add_typer(audit.app, name="audit")
+app.add_typer(libraries.app, name="libraries")
 app.command()(develop.up)
 app.command()(develop.demo)
 app.command()(develop.bench)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     )
     from sandbox.pool.pool import Pool, PoolStats
     from sandbox.pool.split_pool import SplitPool, make_pool
-    from sandbox.pool.template import Template
+    from sandbox.pool.template import CACHES, LibrarySet, Template
     from sandbox.probe import Host, Layer, probe_host
     from sandbox.result import (
         Artifact,
@@ -64,11 +64,12 @@ _HOME = {
         "Artifact", "ExitReason", "Isolation", "Logs", "OnOutput", "OnProgress", "Progress", "RefusedArtifact",
         "Result", "RunError", "Stream", "Usage", "Violation",
     ),
-    "pool.template": ("Template",),
+    "pool.template": ("CACHES", "LibrarySet", "Template"),
     "untrusted": ("meets_untrusted",),
 }  # fmt: skip
 
 __all__ = [
+    "CACHES",
     "LAYERS",
     "Artifact",
     "CallGroup",
@@ -79,6 +80,7 @@ __all__ = [
     "HostError",
     "Isolation",
     "Layer",
+    "LibrarySet",
     "Limits",
     "Logs",
     "Network",

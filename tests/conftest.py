@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck
 
 import sandbox
+from tests.support.libraries import library_sets
 from tests.support.synchronous import Sandbox
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -61,7 +62,9 @@ def template() -> Iterator[sandbox.Template]:
     for name in ("handlers", "sandbox", "scripts"):
         shutil.copytree(ROOT / name, folder / name, symlinks=True)
     places = {"scripts": folder / "scripts", "models": ROOT / "models"}
-    yield sandbox.Template(code=folder, entry="handlers.entry:main", places=places, uid=60999, gid=60999)
+    yield sandbox.Template(
+        code=folder, entry="handlers.entry:main", libraries=library_sets(), places=places, uid=60999, gid=60999
+    )
     shutil.rmtree(folder)
 
 

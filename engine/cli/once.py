@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import msgspec
 
 from engine.api.body.check import check as check_body
-from engine.config import model_files
+from engine.config import libraries, model_files
 from engine.config.settings import Settings
 from engine.model.answers import Task, task_answer
 from engine.model.principal import ANYONE
@@ -35,7 +35,7 @@ class HostCheck(msgspec.Struct, frozen=True, kw_only=True):
     host: Host
     policies: tuple[PolicyCheck, ...]
     fault: str | None = None
-    """Find the faults besides the layers: unreadable policies, missing models."""
+    """Find the faults besides the layers: unreadable policies, missing libraries or models."""
 
     @property
     def met(self) -> bool:
@@ -110,6 +110,7 @@ def check_host(settings: Settings) -> HostCheck:
     except PolicyError as error:
         return HostCheck(host=host, policies=(), fault=str(error))
     try:
+        libraries.require(settings.libraries_dir, policies)
         model_files.require(settings.models_dir, policies)
         fault = None
     except HostError as error:

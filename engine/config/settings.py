@@ -409,6 +409,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             default="models/ beside engine/",
         ),
     ] = PROJECT_DIR / "models"
+    libraries_dir: Annotated[
+        Path,
+        _about(
+            "LIBRARIES_DIR",
+            "Folder of the sets of libraries that scripts and handlers may import: those of `make install`, and the "
+            "operator's own.",
+            group=Group.RARELY,
+            unit="folder",
+            default=".libraries/ beside engine/",
+        ),
+    ] = PROJECT_DIR / ".libraries"
     data_dir: Annotated[
         Path | None,
         _about(

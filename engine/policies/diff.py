@@ -54,7 +54,7 @@ def keys(kind: type[msgspec.Struct] = Policy, above: str = "") -> list[str]:
     for field in msgspec.structs.fields(kind):
         if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
             found += keys(field.type, f"{above}{field.name}.")
-        elif field.required:
+        elif field.name not in ("name", "digest"):
             found.append(above + field.name)
     return found
 
@@ -144,6 +144,7 @@ RULES: MappingProxyType[str, Rule] = MappingProxyType(
         "start": _ordered("cold", "warm"),
         "preload": _more_grants,  # it runs in the zygote, before anything is locked down
         "preload_if_named": _more_grants,
+        "libraries": _always_looser,
         "require": _more_is_asked,
         "limits.wall_s": _more_is_looser,
         "limits.cpu_s": _more_is_looser,

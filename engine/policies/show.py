@@ -33,7 +33,7 @@ LIMITS = MappingProxyType(
 
 PLACES = MappingProxyType(
     {
-        "python": "/python, /usr, /lib, /app: the interpreter, installed packages, shared libraries, the handlers",
+        "python": "/python, /usr, /lib, /app: the interpreter, its libraries, shared libraries, the handlers",
         "scripts": "/scripts: the named scripts (SCRIPTS_DIR)",
         "models": "/models: the models (MODELS_DIR)",
     }
@@ -104,6 +104,7 @@ def _head(policy: Policy) -> list[str]:
         _row("start", STARTS[policy.start]),
         *_wrapped(", ".join(policy.preload) or "nothing", f"  {'loaded before':<{_KEY}}"),
         *[_row("", f"{name}, if the request's text names it") for name in policy.preload_if_named],
+        _row("libraries", f"the set {policy.libraries} (GET /libraries, `libraries list`), and no other package"),
         _row("needs", ", ".join(policy.require) + "; a worker on a host without one of them does not start"),
     ]
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from engine.config import model_files
+from engine.config import libraries, model_files
 from engine.config.settings import PROJECT_DIR, Settings
 from sandbox import (
     Host,
@@ -26,6 +26,7 @@ def template(settings: Settings) -> Template:
     return Template(
         code=PROJECT_DIR,
         entry=ENTRY,
+        libraries=libraries.find_sets(settings.libraries_dir),
         places={"scripts": settings.scripts_dir, model_files.PLACE: settings.models_dir}
         | ({"inputs": settings.files_dir} if settings.files_dir else {}),
         ca_file=settings.ca_file,
@@ -42,12 +43,14 @@ async def open_pools(
     """A started pool for each policy, by policy name; closed at the end.
 
     Raises:
-        HostError: a policy requires a layer that this host lacks, or models that are not there.
+        HostError: a policy requires a layer that this host lacks, or libraries or models that are not there.
         SandboxError: a zygote did not come up.
     """
+    libraries.require(settings.libraries_dir, policies)
     model_files.require(settings.models_dir, policies)
+    made_of = template(settings)
     pools = {
-        policy.name: make_pool(policy, host, template(settings), ready=ready, rotate_after=settings.rotate_after)
+        policy.name: make_pool(policy, host, made_of, ready=ready, rotate_after=settings.rotate_after)
         for policy in policies
     }
     try:

@@ -23,6 +23,8 @@ class Plan:
     """Path as the zygote sees it, like the two that follow."""
     code: str
     site_packages: str
+    caches: list[list[str]]
+    """As of ``sandbox.inside.caches``."""
     environment: dict[str, str]
     binds: list[list[str]]
     """[host path, path inside]."""

@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
-from sandbox.inside import child
+from sandbox.inside import caches, child
 from sandbox.inside.child import STDERR
 from sandbox.inside.plan import Plan
 from sandbox.isolation import landlock, libc, mounts, namespaces, privileges
@@ -177,6 +177,7 @@ def prepare(plan: Plan, proc_fd: int) -> child.Inheritance:
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
     for name in plan.preload:
         importlib.import_module(name)
+    caches.listen(plan.caches)
     module, _, function = plan.entry.partition(":")
     entry = getattr(importlib.import_module(module), function)
     rehearse = find_rehearsal(plan)

@@ -1,6 +1,6 @@
 """The file system that a run sees: a minimal read-only root and one private workspace.
 
-    /python      the interpreter, its standard library and the installed packages
+    /python      the interpreter, its standard library and the libraries that the policy names
     /usr /lib    the shared libraries that the interpreter needs
     /app         handlers/ and sandbox/
     /scripts     the named scripts, where the policy grants them

@@ -1,7 +1,7 @@
 """Policy files: what a run may do. One complete TOML file per task type, read strictly.
 
-A file says everything; nothing is inherited and nothing has a default, so that an auditor sees a whole
-grant on one page. Any unknown key, missing key, value out of range or contradiction is a ``PolicyError``
+A file says everything; nothing is inherited and nothing has a default but ``libraries``, so that an auditor sees a
+whole grant on one page. Any unknown key, missing key, value out of range or contradiction is a ``PolicyError``
 that names the file, the place in it, the key and the reason. Every fault is reported, not only the first.
 """
 
@@ -114,6 +114,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     preload: tuple[str, ...]
     preload_if_named: tuple[str, ...]
     """Also loaded beforehand, but only for requests whose text holds the first part of one of these names."""
+    libraries: Annotated[str, Meta(pattern="^[a-z][a-z0-9_-]*$")] = ""
+    """Name of the set of packages that runs may import. Where the file does not say, ``default_libraries``."""
     require: tuple[Literal["namespaces", "landlock", "seccomp", "rlimits"], ...]
     limits: Limits
     filesystem: Filesystem
@@ -126,6 +128,11 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def fully_loaded(self) -> Policy:
         """The same grant, with everything loaded for every request."""
         return msgspec.structs.replace(self, preload=(*self.preload, *self.preload_if_named), preload_if_named=())
+
+
+def default_libraries(task_type: str) -> str:
+    """The set of libraries of a policy that names none."""
+    return "scripts" if task_type == "custom_script" else "handlers"
 
 
 class PolicyFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -202,7 +209,9 @@ def read_policy(path: Path, *, exceptions: tuple[IPNetwork, ...] = ()) -> Policy
         located = PolicyText(text)
         raise PolicyError.of(tuple(_located(path, located, raw, fault) for fault in faults))
     digest = "sha256:" + hashlib.sha256(data).hexdigest()
-    policy = msgspec.structs.replace(msgspec.convert(raw, Policy), name=path.stem, digest=digest)
+    policy = msgspec.convert(raw, Policy)
+    libraries = policy.libraries or default_libraries(policy.task_type)
+    policy = msgspec.structs.replace(policy, name=path.stem, digest=digest, libraries=libraries)
     return PolicyFile(path=path, text=text, policy=policy)
 
 

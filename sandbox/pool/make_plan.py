@@ -6,7 +6,6 @@ import base64
 import math
 import os
 import sys
-import sysconfig
 from typing import NamedTuple
 
 from sandbox.errors import HostError
@@ -14,12 +13,14 @@ from sandbox.inside.plan import Plan
 from sandbox.isolation import network, seccomp
 from sandbox.policy.policy import Policy
 from sandbox.pool.template import (
+    CACHES,
     CODE,
     INTERPRETER,
     SITE_PACKAGES,
     Template,
     binds,
     environment,
+    find_libraries,
     granted_places,
     ways_out,
 )
@@ -69,10 +70,11 @@ def make_plan(
         filters: as ``compile_filters`` makes them.
         ablated: steps of the lock-down to leave out, for the ablation tests.
     Raises:
-        HostError: a place that the policy grants is not a folder on this host.
+        HostError: a place or the libraries that the policy grants are not on this host.
     """
     inside, egress, limits = host.profile == "full", bool(policy.network.allow), policy.limits
-    places = granted_places(template, policy)
+    places, libraries = granted_places(template, policy), find_libraries(template, policy)
+    packages = SITE_PACKAGES if inside else str(libraries.folder)
     return Plan(
         profile=host.profile,
         policy=policy.name,
@@ -82,13 +84,14 @@ def make_plan(
         preload=list(policy.preload),
         interpreter=INTERPRETER if inside else os.path.realpath(sys.executable),
         code=CODE if inside else str(template.code),
-        site_packages=SITE_PACKAGES if inside else sysconfig.get_path("purelib"),
+        site_packages=packages,
+        caches=[[*file.split("/"), f"{packages}/{CACHES}/{file}"] for file in libraries.caches],
         environment=environment(
             inside=inside,
             places={place: f"/{place}" if inside else str(template.places[place]) for place in places},
             ways_out=ways_out(template) if egress else {},
         ),
-        binds=[list(bind) for bind in binds(template, places, egress=egress)],
+        binds=[list(bind) for bind in binds(template, libraries, places, egress=egress)],
         links=[["/work/tmp", "/tmp"], ["/work/tmp", "/dev/shm"]],  # noqa: S108 inside the sandbox
         workspace_base="",  # the zygote's client makes one where it is needed
         outer_uid=template.uid,

@@ -23,7 +23,23 @@ CERTIFICATES = "/certificates.pem"
 _PROXY_VARIABLES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
 """By these urllib, requests, httpx, curl and most others find a forward proxy."""
 _CERTIFICATE_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
+CACHES = ".caches"
+"""Folder beside the packages of a set, with what a library would otherwise work out in every run: ``LIBRARY/FILE``."""
 _LOADERS = ("/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1", *glob.glob("/lib/ld-musl-*.so.1"))
+
+
+class LibrarySet(msgspec.Struct, frozen=True, kw_only=True):
+    """Packages that runs may import."""
+
+    folder: Path
+    """Holds the packages, as a ``site-packages`` does."""
+    digest: str
+    """Of all of its files."""
+
+    @property
+    def caches(self) -> list[str]:
+        """The files below ``CACHES``, as ``LIBRARY/FILE``."""
+        return sorted(str(path.relative_to(self.folder / CACHES)) for path in self.folder.glob(f"{CACHES}/*/*"))
 
 
 class Template(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +49,8 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
     """Folder that holds ``handlers/`` and ``sandbox/``; these two, nothing beside them, are visible inside."""
     entry: str
     """``module:function`` that answers a request, e.g. ``handlers.entry:main``."""
+    libraries: dict[str, LibrarySet]
+    """What a policy's ``libraries`` can name. The code needs some of it itself, such as msgspec."""
     places: dict[str, Path]
     """Place name in a policy's ``filesystem.read`` → host folder, e.g. ``{"scripts": Path("scripts")}``; and
     ``inputs``, the operator's files, if there are any."""
@@ -54,18 +72,34 @@ def granted_places(template: Template, policy: Policy) -> tuple[str, ...]:
     return (*(place for place in policy.filesystem.read if place != "python"), *inputs)
 
 
-def binds(template: Template, places: tuple[str, ...], *, egress: bool = False) -> list[tuple[str, str]]:
+def find_libraries(template: Template, policy: Policy) -> LibrarySet:
+    """The set that a policy names.
+
+    Raises:
+        HostError: there is none of this name, or it is gone.
+    """
+    found = template.libraries.get(policy.libraries)
+    if found is None or not found.folder.is_dir():
+        there_are = ", ".join(template.libraries) or "none"
+        raise HostError(f"policy {policy.name} uses the libraries {policy.libraries!r}; sets on this host: {there_are}")
+    return found
+
+
+def binds(
+    template: Template, libraries: LibrarySet, places: tuple[str, ...], *, egress: bool = False
+) -> list[tuple[str, str]]:
     """(host path, path inside) of everything that is shown read-only.
 
     Args:
         template: what zygotes are made of.
+        libraries: what ``find_libraries`` says.
         places: what ``granted_places`` says.
         egress: whether the policy grants network, and so certificates.
     Raises:
         HostError: a granted place has no folder on this host.
     """
     packages = ("sandbox", *_entry_packages(template))
-    found = [*_interpreter(), *_shared_libraries()]
+    found = [*_interpreter(), *_shared_libraries(), (str(libraries.folder), SITE_PACKAGES)]
     found += [(str(template.code / package), f"{CODE}/{package}") for package in packages]
     for place in places:
         folder = template.places.get(place)
@@ -92,7 +126,6 @@ def _interpreter() -> list[tuple[str, str]]:
     path = os.path.join(sysconfig.get_config_var("LIBDIR") or "", library)
     if ".so" in library and os.path.exists(path):
         found.append((path, f"/python/lib/{library}"))
-    found.append((sysconfig.get_path("purelib"), SITE_PACKAGES))
     return list(dict.fromkeys(found))
 
 

@@ -70,7 +70,7 @@ def pinned(name: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for line in (ROOT / name).read_text(encoding="ascii").splitlines():
         if "==" in line:
-            found[line.rstrip(" \\")] = hashes = []
+            found[line.rstrip(" \\").partition(" ; ")[0]] = hashes = []  # a part may need it on fewer systems
         elif "--hash=" in line:
             hashes.append(line.strip(" \\"))
     return found
@@ -80,6 +80,21 @@ def test_image_has_what_the_lock_has_and_less() -> None:
     """requirements-runtime.lock is a part of requirements.lock, to the hash: `make lock` writes both."""
     whole, part = pinned("requirements.lock"), pinned("requirements-runtime.lock")
     assert part.items() <= whole.items()
+
+
+@pytest.mark.parametrize("name", ["handlers", "scripts"])
+def test_a_set_of_libraries_has_what_its_group_names(name: str) -> None:
+    """requirements-NAME.lock has each of them, in the versions of requirements.lock, and no package of the engine."""
+    whole, part = pinned("requirements.lock"), pinned(f"requirements-{name}.lock")
+    versions = {requirement.split("==")[0]: requirement for requirement in whole}
+    found = {requirement.split("==")[0]: requirement for requirement in part}
+    assert set() == {one for one in part if one.split("==")[0] in versions and one not in whole}
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]
+    wanted = {
+        re.split(r"[<>=]", one)[0].lower() for one in (*groups[name], *groups["language"]) if isinstance(one, str)
+    }
+    assert wanted <= found.keys()
+    assert {"litestar", "asyncpg", "redis", "pytest", "mypy", "pip", "pyseccomp"}.isdisjoint(found)
 
 
 def test_image_has_each_dependency_and_nothing_of_development() -> None:
@@ -132,6 +147,8 @@ def test_what_is_let_into_the_image_is_there() -> None:
         "models.toml",
         "pyproject.toml",
         "requirements-runtime.lock",
+        "requirements-handlers.lock",
+        "requirements-scripts.lock",
     } == let_in
     assert [] == [name for name in let_in if not (ROOT / name).exists()]
     assert "engine/dev" in rules[rules.index("!engine") :], "what is for development stays out"

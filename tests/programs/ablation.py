@@ -17,6 +17,7 @@ from sandbox import ExitReason, Policy, Template, load_policies, probe_host
 from tests.attacks.attack import PRELUDE, Attack
 from tests.attacks.field import Field, Secrets
 from tests.attacks.table import ROWS
+from tests.support.libraries import library_sets
 from tests.support.synchronous import BUSY, Sandbox, value_of
 
 ABLATIONS: dict[str, tuple[str, ...]] = {
@@ -58,7 +59,9 @@ def main() -> int:
     policy: Policy = load_policies(root / "policies")["custom_script"]
     policy = msgspec.structs.replace(policy, preload=("handlers.custom_script",))
     places = {"scripts": root / "scripts"}
-    template = Template(code=root, entry="handlers.entry:main", places=places, uid=60999, gid=60999)
+    template = Template(
+        code=root, entry="handlers.entry:main", libraries=library_sets(), places=places, uid=60999, gid=60999
+    )
     host = probe_host()
     rows = [row for row in ROWS if row.severity == "C"]
     verdicts: dict[str, dict[str, str]] = {row.name: {} for row in rows}

@@ -21,6 +21,7 @@ import tempfile
 from pathlib import Path
 
 from sandbox.isolation import libc
+from tests.support.libraries import FOLDER
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,7 +33,7 @@ def main(options: list[str]) -> int:
     """Become the user, then run pytest; its exit code."""
     home = tempfile.mkdtemp(prefix="home-")
     if os.geteuid() == 0:
-        make_reachable([Path(sys.base_prefix).resolve(), Path(sys.prefix).resolve(), ROOT])
+        make_reachable([Path(sys.base_prefix).resolve(), Path(sys.prefix).resolve(), ROOT, FOLDER.resolve()])
         os.chown(home, UID, UID)
         os.setgroups([])
         os.setresgid(UID, UID, UID)

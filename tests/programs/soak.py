@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 import sandbox
+from tests.support.libraries import library_sets
 from tests.support.synchronous import (
     Sandbox,
     as_before,
@@ -144,7 +145,9 @@ def make_box(rotate_after: int) -> Sandbox:
     policy = sandbox.load_policies(root / "policies")["custom_script"]
     policy = msgspec.structs.replace(policy, preload=("handlers.custom_script",))
     places = {"scripts": root / "scripts"}
-    template = sandbox.Template(code=root, entry="handlers.entry:main", places=places, uid=60999, gid=60999)
+    template = sandbox.Template(
+        code=root, entry="handlers.entry:main", libraries=library_sets(), places=places, uid=60999, gid=60999
+    )
     return Sandbox(policy, sandbox.probe_host(), template, ready=LOAD, rotate_after=rotate_after)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 import msgspec
@@ -21,6 +22,7 @@ FAULTS = {
     "missing table": ("[filesystem]", "[filesystems]", "filesystem"),
     "number below": ("wall_s = 60", "wall_s = 0", "wall_s"),
     "number above": ("memory_mib = 512", "memory_mib = 100000000", "memory_mib"),
+    "a path as libraries": ('libraries   = "scripts"', 'libraries = "../scripts"', "libraries"),
     "no attempt": ("max_attempts = 3", "max_attempts = 0", "max_attempts"),
     "negative": ("threads = 32", "threads = -1", "threads"),
     "wrong type": ("open_files = 128", 'open_files = "128"', "open_files"),
@@ -56,8 +58,21 @@ def test_a_fault_is_named(tmp_path: Path, old: str, new: str, key: str) -> None:
     assert key in caught.value.message
 
 
-@pytest.mark.parametrize("line", [line for line in GOOD.splitlines() if "=" in line], ids=lambda line: line.split()[0])
-def test_no_key_has_a_default(tmp_path: Path, line: str) -> None:
+@pytest.mark.parametrize(("task_type", "expected"), [("custom_script", "scripts"), ("word_count", "handlers")])
+def test_libraries_follow_from_the_task_type(tmp_path: Path, task_type: str, expected: str) -> None:
+    """Where the file does not name them."""
+    path = tmp_path / "older.toml"
+    text = re.sub(r"^libraries .*\n", "", GOOD, flags=re.MULTILINE)
+    path.write_text(re.sub(r"^task_type .*$", f'task_type = "{task_type}"', text, flags=re.MULTILINE))
+    assert expected == sandbox.load_policy(path).libraries
+
+
+@pytest.mark.parametrize(
+    "line",
+    [line for line in GOOD.splitlines() if "=" in line and not line.startswith("libraries")],
+    ids=lambda line: line.split()[0],
+)
+def test_no_other_key_has_a_default(tmp_path: Path, line: str) -> None:
     """A file without any one of its lines is no policy."""
     path = tmp_path / "short.toml"
     path.write_text(GOOD.replace(line + "\n", "", 1), encoding="utf-8")

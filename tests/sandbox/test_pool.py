@@ -269,9 +269,11 @@ import sys, threading, time
 sys.path.insert(0, {str(root)!r})
 from pathlib import Path
 import msgspec, sandbox
+from tests.support.libraries import library_sets
 from tests.support.synchronous import BUSY, Sandbox, as_before, children_of, descendants, name_of
 policy = msgspec.json.decode({msgspec.json.encode(light_policy)!r}, type=sandbox.Policy)
 template = sandbox.Template(code=Path({str(template.code)!r}), entry="handlers.entry:main",
+                            libraries=library_sets(),
                             places={{"scripts": Path({str(template.places["scripts"])!r})}}, uid=60999, gid=60999)
 box = Sandbox(policy, sandbox.probe_host(), template, ready=2)
 threading.Thread(target=box.run, args=(BUSY + "while True: pass",)).start()

@@ -19,16 +19,17 @@ from tests.support.stack import FOREIGN, open_folder
 
 PAGE = "CONTRIBUTING.md"
 RECIPES = ("Adding a task type", "Adding a named script", "Adding a policy")
-NOT_COPIED = (".git", ".venv", "models", ".data", "__pycache__", ".*_cache", ".hypothesis")
+NOT_COPIED = (".git", ".venv", ".libraries", "models", ".data", "__pycache__", ".*_cache", ".hypothesis")
 
 
 @pytest.fixture(scope="module")
 def project() -> Iterator[Path]:
-    """A copy of the project, with the same models and the same interpreter."""
+    """A copy of the project, with the same models, libraries and interpreter."""
     with open_folder() as folder:
         copy = folder / "project"
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*NOT_COPIED), symlinks=True)
-        (copy / "models").symlink_to((ROOT / "models").resolve())
+        for name in ("models", ".libraries"):
+            (copy / name).symlink_to((ROOT / name).resolve())
         yield copy
 
 

@@ -32,6 +32,7 @@ import sandbox  # noqa: E402
 from tests.programs import coverage_sandbox  # noqa: E402
 from tests.programs.as_user import UID, make_reachable  # noqa: E402
 from tests.support import container_seccomp  # noqa: E402
+from tests.support.libraries import FOLDER, library_sets  # noqa: E402
 from tests.support.synchronous import Sandbox, children_of, descendants, eventually, name_of, status_of  # noqa: E402
 
 UMASK = os.umask(0o022)
@@ -42,7 +43,7 @@ CLONE_NEWUSER = 0x10000000  # include/uapi/linux/sched.h
 def become_ordinary(arguments: list[str]) -> None:
     """Give root up, if it is there, then start anew: a process that changed its user is not its own to inspect."""
     if os.geteuid() == 0:
-        make_reachable([Path(sys.base_prefix).resolve(), Path(sys.prefix).resolve(), ROOT])
+        make_reachable([Path(sys.base_prefix).resolve(), Path(sys.prefix).resolve(), ROOT, FOLDER.resolve()])
         os.setgroups([])
         os.setresgid(UID, UID, UID)
         os.setresuid(UID, UID, UID)
@@ -196,7 +197,9 @@ class Worker:
     def start(self, ready: int = 2, policy: str | None = None, **options: Any) -> Any:
         """Open the pool; the error's class and sentence if it does not start."""
         places = {"scripts": self.code / "scripts", "models": ROOT / "models"}
-        template = sandbox.Template(code=self.code, entry="handlers.entry:main", places=places, uid=0, gid=0)
+        template = sandbox.Template(
+            code=self.code, entry="handlers.entry:main", libraries=library_sets(), places=places, uid=0, gid=0
+        )
         chosen = sandbox.load_policies(ROOT / "policies")[policy] if policy else self._policy()
         try:
             self.box = Sandbox(chosen, sandbox.probe_host(**(self.options | options)), template, ready=ready)

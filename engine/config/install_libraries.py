@@ -1,0 +1,150 @@
+"""Makes sets of libraries: pip installs what a lock names, digests checked; then everything is compiled.
+
+pip fetches the wheels, from wherever it is set up to. A set is made beside its place and then renamed, so that nobody
+ever sees half of one. Its files are readable by every user, because sandboxes run as another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from engine.config.libraries import LOCKS, packages_folder
+from engine.model.errors import EngineError
+from sandbox import CACHES
+
+LOCK_NAME = "requirements.lock"
+"""In a set: the lock that it was made from. It is written last."""
+_PIP = ("install", "--quiet", "--disable-pip-version-check", "--no-compile", "--no-input")
+# By hash and unchecked: a sandbox cannot write what it compiles, and copies have other times. Tests are not imported.
+_COMPILE = ("-I", "-m", "compileall", "-q", "-q", "-j0", "--invalidation-mode", "unchecked-hash", "-x", "/tests?/")
+_FONT_LIST = """
+import os, sys
+os.environ["MPLCONFIGDIR"] = sys.argv[1]
+import matplotlib.font_manager as fonts
+find = fonts.findSystemFonts
+fonts.findSystemFonts = lambda paths=None, fontext="ttf": find(paths, fontext) if paths else []  # none of this host
+fonts.json_dump(fonts.FontManager(), os.path.join(sys.argv[1], f"fontlist-v{fonts.FontManager.__version__}.json"))
+"""
+
+Say = Callable[[str], None]
+"""Is told what happens, in a line each."""
+
+
+class LibrariesError(EngineError):
+    """A set of libraries cannot be made. The message says why."""
+
+
+def install(folder: Path, say: Say) -> None:
+    """Make each delivered set that is not there, or was made from another lock.
+
+    Raises:
+        LibrariesError: pip could not install one; or the folder is a link to another checkout's, whose sets differ.
+        OSError: the folder cannot be written.
+    """
+    stale = [name for name, lock in LOCKS.items() if not is_current(folder / name, lock)]
+    if stale and folder.is_symlink():
+        raise LibrariesError(
+            f"{folder} is a link to {os.readlink(folder)}, another checkout's, where {' and '.join(stale)} differ from "
+            "the locks here. Fix: run `make install` there; or remove the link, and run it here"
+        )
+    if not stale:
+        return
+    with _alone(folder):
+        stale = [name for name in stale if not is_current(folder / name, LOCKS[name])]  # another one may have made it
+        with ThreadPoolExecutor() as both:
+            list(both.map(lambda name: make_set(folder, name, LOCKS[name], say), stale))
+
+
+def is_current(set_folder: Path, lock: Path) -> bool:
+    """Whether a set is there, for this version of Python, and was made from this very lock."""
+    try:
+        return packages_folder(set_folder).is_dir() and (set_folder / LOCK_NAME).read_bytes() == lock.read_bytes()
+    except FileNotFoundError:
+        return False
+
+
+def make_set(folder: Path, name: str, lock: Path, say: Say) -> None:
+    """Make one set and put it in its place, whole or not at all.
+
+    Raises:
+        LibrariesError: pip could not install it, or what was installed does not run.
+    """
+    new = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder))
+    try:
+        new.chmod(0o755)
+        _run([sys.executable, "-m", "venv", "--without-pip", "--symlinks", str(new)])
+        say(f"libraries {name}: installing ...")
+        python = new / "bin" / "python"
+        _run(
+            [
+                sys.executable,
+                "-m",
+                "pip",
+                "--python",
+                str(python),
+                *_PIP,
+                "--require-hashes",
+                "--requirement",
+                str(lock),
+            ]
+        )
+        say(f"libraries {name}: compiling ...")
+        _run([str(python), *_COMPILE, str(packages_folder(new))])
+        _make_font_list(python, packages_folder(new))
+        _remove_programs(new / "bin")
+        shutil.copyfile(lock, new / LOCK_NAME)
+        _put(new, folder / name)
+        say(f"libraries {name}: ready")
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def _make_font_list(python: Path, packages: Path) -> None:
+    """Let matplotlib find its fonts without looking for them: that takes a second, and starts a program."""
+    if (packages / "matplotlib").is_dir():
+        cache = packages / CACHES / "matplotlib"
+        cache.mkdir(parents=True)
+        _run([str(python), "-I", "-c", _FONT_LIST, str(cache)])
+
+
+def _remove_programs(folder: Path) -> None:
+    """Remove what packages have put beside the interpreter: it names the place in which the set was made."""
+    for path in folder.iterdir():
+        if not path.name.startswith("python"):
+            path.unlink()
+
+
+def _put(new: Path, place: Path) -> None:
+    old = new.with_name(f"{new.name}-old")
+    if place.exists():
+        place.rename(old)
+    new.rename(place)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process makes sets in this folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _run(command: list[str]) -> None:
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(  # noqa: S603  our own words
+        command, env=environ, capture_output=True, text=True, check=False, umask=0o022
+    )
+    if done.returncode:
+        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR") or "No module named pip" in line]
+        raise LibrariesError(f"the libraries cannot be installed: {' '.join(said) or done.stderr.strip()[-500:]}")
