@@ -1,6 +1,7 @@
-"""Runs a Python script: ``args`` goes in as a global, ``result`` or what ``main(args)`` returns comes out.
+"""Runs a Python script: ``args`` goes in as a global, ``result`` or what ``main`` returns comes out.
 
-Besides ``args`` it finds ``report_progress`` (see ``handlers.progress``).
+Besides ``args`` it finds ``report_progress`` (see ``handlers.progress``). Everything else is as ``python script.py``
+would have it: ``calling`` says when ``main`` is called, ``streams`` what the script reads, ``ending`` how it ends.
 
 The script shares this interpreter and may take any of it apart. What it breaks here is its own answer only, since the
 sandbox alone decides why a run ended; still, what it can break by accident is repaired before the answer is made.
@@ -10,7 +11,6 @@ from __future__ import annotations
 
 import builtins
 import contextlib
-import io
 import linecache
 import os
 import shutil
@@ -20,15 +20,18 @@ import types
 from collections import Counter
 from typing import Any
 
-from handlers import jsonable, pictures
+import msgspec
+
+from handlers import ending, jsonable, pictures, streams
+from handlers.calling import ABSENT, ScriptCode, call_main
 from handlers.data.decoding import decode_any
-from handlers.failures import ScriptFailed
+from handlers.failures import ScriptFailed, own_frames
 from handlers.parameters.decode import decode_json
 from handlers.parameters.files import InputFile
 from handlers.parameters.registry import Request, decode
 from handlers.parameters.script import CustomScript
 from handlers.progress import current
-from handlers.text import encode_json
+from handlers.text import encode_json, type_name
 
 SCRIPTS_FOLDER = "/scripts"
 MAX_INPUT_BYTES = 256 << 20
@@ -51,87 +54,120 @@ _set_recursion_limit = sys.setrecursionlimit
 _set_trace = sys.settrace
 _set_profile = sys.setprofile
 _clear_frames = traceback.clear_frames
+_EXCEPTHOOK = sys.excepthook
 
 
 def run(request: Request) -> object:
-    """Run the script and return its result.
+    """Run the script, wait for its threads, and return its result.
 
     Raises:
         ScriptFailed: it does not compile, or raised.
-        SystemExit: it left by itself, other than with code 0 and ``result`` assigned.
+        SystemExit: it left by itself, other than with code 0; words are on stderr by then, and the code is a number.
     """
     parameters: CustomScript = decode("custom_script", request.parameters)
-    filename = f"{SCRIPTS_FOLDER}/{request.source_name}" if request.source_name is not None else INLINE_NAME
     source = request.source if request.source is not None else parameters.script
-    namespace = make_main_module(filename, decode_any(parameters.args))
-    give_request_on_stdin(request)
+    end = ending.current()
+    text = encode_json({"task_type": request.task_type, "parameters": request.parameters})
+    end.at_last(streams.give_stdin(text, source))
+    streams.show_devices(source, text)
+    del text
     pictures.begin(os.path.abspath(pictures.FOLDER))
     if parameters.inputs:
         put_inputs(parameters.inputs)
+    path = f"{SCRIPTS_FOLDER}/{request.source_name}" if request.source_name is not None else _place_script(source)
+    namespace = make_main_module(path, _args(parameters))
+    end.begin(namespace, opens=streams.may_open(source), takes_apart=streams.may_hold_output(source))
+    filename = path if request.source_name is not None else INLINE_NAME
+    try:
+        returned = perform(source, filename, namespace, given=parameters.args is not msgspec.UNSET)
+    finally:
+        end.join_threads()
+    try:
+        return pictures.present(namespace.get("result") if returned is None else returned)
+    except BaseException as error:
+        raise ScriptFailed(error, filename) from None
+
+
+def perform(source: str, filename: str, namespace: dict[str, Any], *, given: bool) -> object:
+    """Run the script, and its ``main`` where it has not done so itself; return what that returned.
+
+    Raises:
+        ScriptFailed, SystemExit: as of ``run``.
+    """
     try:
         try:
-            result = execute(source, filename, namespace)
+            return execute(source, filename, namespace, given=given)
         finally:
             repair_interpreter()
-        return pictures.present(result)
     except SystemExit as leaving:
-        if _is_success(leaving.code) and "result" in namespace:
-            return pictures.present(namespace["result"])
-        raise
+        if (code := exit_code(leaving.code)) != 0:
+            raise SystemExit(code) from None
+        return None
     except MemoryError as error:
         # what the script holds is what there is no room beside
         namespace.clear()
         _clear_frames(error.__traceback__)
         raise ScriptFailed(error, filename) from None
     except BaseException as error:
+        call_excepthook(error, filename)
         raise ScriptFailed(error, filename) from None
 
 
 def rehearse() -> None:
     """Run a small script of our own, with pandas where that is loaded, and make its answer. Starts no thread."""
     script = _PANDAS_SCRIPT if "pandas" in sys.modules else _SCRIPT
+    path = sys.path.copy()
     # a policy may grant less memory than this takes: then the first task touches it, or is told of its limit
     with contextlib.suppress(ScriptFailed, MemoryError):
+        ending.use(end := ending.ScriptEnd(is_rehearsal=True))
         jsonable.encode(run(decode_json(script, Request)))
+        end.finish()
+    sys.path[:] = path
     if (models := sys.modules.get("handlers.ml_inference")) is not None:
         models.rehearse()
 
 
-def execute(source: str, filename: str, namespace: dict[str, Any]) -> object:
-    """Compile and run; then the result: ``result`` where the script assigned it, else what its ``main`` returns."""
-    show_lines(source, filename)
-    code = compile(source.removeprefix("\ufeff"), filename, "exec", dont_inherit=True)
-    exec(code, namespace)  # noqa: S102 this is what the sandbox is for
-    if "result" in namespace:
-        return namespace["result"]
+def execute(source: str, filename: str, namespace: dict[str, Any], *, given: bool) -> object:
+    """Compile and run; then call ``main``, if there is no ``result`` and the script has not called it by itself."""
+    # by its path inspect finds the source of a class
+    show_lines(source, filename, *([namespace["__file__"]] if "inspect" in source else []))
+    script = ScriptCode(source, filename)
+    exec(script.code, namespace)  # noqa: S102 this is what the sandbox is for
     main = namespace.get("main")
-    if not callable(main):
+    if namespace.get("result") is not None or not callable(main) or script.has_called(main):
         return None
-    returned = main() if _takes_nothing(main) else main(namespace.get("args"))
+    returned = call_main(main, namespace.get("args") if given else ABSENT)
     if isinstance(returned, types.CoroutineType):
         import asyncio  # noqa: PLC0415 few scripts need it, and it takes long to load
 
         returned = asyncio.run(returned)
-    return namespace.get("result") if returned is None else returned
+    return returned
 
 
-def make_main_module(filename: str, args: object) -> dict[str, Any]:
+def make_main_module(path: str, args: object) -> dict[str, Any]:
     """Make the script's module as the interpreter would make ``__main__``, and return its globals."""
     module = types.ModuleType("__main__")
     namespace = vars(module)
-    namespace.update(__file__=filename, __builtins__=builtins, args=args, report_progress=current().report)
+    namespace.update(__file__=path, __cached__=None, __builtins__=builtins, args=args, report_progress=current().report)
     sys.modules["__main__"] = module
-    sys.argv = [filename]
+    sys.argv = [path if path.startswith(SCRIPTS_FOLDER) else INLINE_NAME]
     # last, so that a named script cannot stand in for an installed package by its name
     if SCRIPTS_FOLDER not in sys.path and os.path.isdir(SCRIPTS_FOLDER):
         sys.path.append(SCRIPTS_FOLDER)
     return namespace
 
 
-def give_request_on_stdin(request: Request) -> None:
-    """For scripts that read their input there: task_type and parameters, as submitted."""
-    text = encode_json({"task_type": request.task_type, "parameters": request.parameters})
-    sys.stdin = io.TextIOWrapper(io.BytesIO(text), encoding="utf-8")
+def _args(parameters: CustomScript) -> object:
+    return None if isinstance(parameters.args, msgspec.UnsetType) else decode_any(parameters.args)
+
+
+def _place_script(source: str) -> str:
+    """Make the working directory the place of an inline script, as it is of ``python script.py``; return its path."""
+    folder = os.getcwd()
+    sys.path.insert(0, folder)
+    path = os.path.join(folder, INLINE_NAME)
+    streams.lay_down_source(source, path)
+    return path
 
 
 def put_inputs(files: dict[str, InputFile]) -> None:
@@ -161,10 +197,13 @@ def put_inputs(files: dict[str, InputFile]) -> None:
                 opened.write(inputs.read(file, max_bytes=MAX_INPUT_BYTES))
 
 
-def show_lines(source: str, filename: str) -> None:
+def show_lines(source: str, *names: str) -> None:
     """Let tracebacks find the source, which lies in no file that they could read."""
-    lines = [line[:_MAX_SHOWN_LINE_CHARACTERS] + "\n" for line in source.split("\n")]
-    linecache.cache[filename] = (len(source), None, lines, filename)
+    # the ends of lines that the compiler knows, and no others: str.splitlines takes more
+    whole = source.replace("\r\n", "\n").replace("\r", "\n") if "\r" in source else source
+    lines = [line[:_MAX_SHOWN_LINE_CHARACTERS] + "\n" for line in whole.split("\n")]
+    for name in names:
+        linecache.cache[name] = (len(source), None, lines, name)
 
 
 def repair_interpreter() -> None:
@@ -176,13 +215,33 @@ def repair_interpreter() -> None:
     _set_int_max_str_digits(_INT_MAX_STR_DIGITS)
 
 
-def _is_success(exit_code: object) -> bool:
-    return exit_code is None or (type(exit_code) is int and exit_code == 0)
+def call_excepthook(error: BaseException, filename: str) -> None:
+    """Call the script's own ``sys.excepthook``, if it has set one. The interpreter's prints what the answer shows."""
+    hook = getattr(sys, "excepthook", _EXCEPTHOOK)
+    if hook is _EXCEPTHOOK:
+        return
+    error.__traceback__ = own_frames(error.__traceback__, filename)
+    try:
+        hook(type(error), error, error.__traceback__)
+    except BaseException as fault:
+        _write_error(f"Error in sys.excepthook: {type_name(fault)}")
 
 
-def _takes_nothing(function: object) -> bool:
-    if not isinstance(function, types.FunctionType):
-        return False
-    code = function.__code__
-    variadic = code.co_flags & 0x04  # inspect.CO_VARARGS
-    return code.co_argcount == 0 and not variadic
+def exit_code(code: object) -> int:
+    """Exit code of a ``SystemExit`` as the interpreter chooses it; words are printed and mean 1."""
+    if code is None:
+        return 0
+    if isinstance(code, int):
+        return int.__and__(code, 0xFF)
+    with contextlib.suppress(BaseException):
+        _write_error(str(code))
+    return 1
+
+
+def _write_error(text: str) -> None:
+    try:
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+    except BaseException:  # a script may have closed or replaced it
+        with contextlib.suppress(BaseException):
+            os.write(2, f"{text}\n".encode(errors="replace"))

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 import msgspec
 
-from handlers import jsonable
+from handlers import ending, jsonable
 from handlers.failures import Refusal, describe
 from handlers.parameters.decode import decode_json
 from handlers.parameters.registry import Request
@@ -44,6 +44,8 @@ def main(request: bytes, report: Callable[[bytes], None] | None = None) -> tuple
     streams = (sys.stdout, sys.stderr)
     reporter = Reporter(report)
     use(reporter)
+    end = ending.ScriptEnd(reporter)
+    ending.use(end)
     try:
         return "result", jsonable.encode(_work(request))
     except SystemExit:
@@ -53,6 +55,7 @@ def main(request: bytes, report: Callable[[bytes], None] | None = None) -> tuple
     except BaseException as failure:
         return "error", describe(failure)
     finally:
+        end.finish()
         reporter.close()
         _flush((*streams, sys.stdout, sys.stderr))
 

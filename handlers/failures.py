@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import errno
+import io
+import linecache
 import os
+import re
+import sys
 import traceback
 from types import TracebackType
+from typing import Any
 
 from handlers.text import clean_text, encode_json, type_name
 
@@ -18,9 +23,17 @@ NO_MEMORY = b'{"type":"MemoryError","message":"The memory ran out.","traceback":
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FOLDER = os.path.dirname(__file__)
-_OUR_FILES = frozenset(os.path.join(_FOLDER, name) for name in ("entry.py", "custom_script.py"))
+_OUR_FILES = frozenset(
+    os.path.join(_FOLDER, name) for name in ("entry.py", "custom_script.py", "calling.py", "streams.py")
+)
 _TracebackException = traceback.TracebackException
 _clear_frames = traceback.clear_frames
+_print_exception = sys.excepthook
+_HINT = re.compile(r"\. Did you mean: '[^'\n]*'\?$", re.MULTILINE)
+_MOST_HINTS = 16
+"""Exceptions of one chain or group that are looked at."""
+_PYTHON_HINTS = sys.version_info >= (3, 12)
+"""Since then the traceback module knows them; before, only what prints an exception does."""
 
 
 class Refusal(Exception):  # noqa: N818 what it is called everywhere
@@ -92,7 +105,10 @@ def _message(error: BaseException) -> str:
 
 def _format_traceback(error: BaseException, first_file: str | None) -> str | None:
     try:
-        summary = _TracebackException(type(error), error, _own_frames(error.__traceback__, first_file), compact=True)
+        _show_line(error)
+        summary = _TracebackException(type(error), error, own_frames(error.__traceback__, first_file), compact=True)
+        if not _PYTHON_HINTS:
+            _add_hints(summary, error)
         text = "".join(summary.format())
         if len(text) > MAX_TRACEBACK_CHARACTERS:
             rest = len(text) - MAX_TRACEBACK_CHARACTERS
@@ -102,7 +118,39 @@ def _format_traceback(error: BaseException, first_file: str | None) -> str | Non
         return None
 
 
-def _own_frames(frames: TracebackType | None, first_file: str | None) -> TracebackType | None:
+def _show_line(error: BaseException) -> None:
+    """Give a syntax error its line of source where the compiler has looked for it in a file that there is not."""
+    if isinstance(error, SyntaxError) and error.text is None and error.filename and error.lineno:
+        error.text = linecache.getline(error.filename, error.lineno) or None
+
+
+def _add_hints(summary: Any, error: BaseException) -> None:
+    """Add what the interpreter suggests for a misspelt name to the last line of each exception."""
+    waiting, left = [(summary, error)], _MOST_HINTS
+    while waiting and left:
+        shown, one = waiting.pop()
+        left -= 1
+        if type(one) in (NameError, AttributeError):
+            shown._str += _hint(one)  # noqa: SLF001 it has no public name
+        for inner, cause in ((shown.__cause__, one.__cause__), (shown.__context__, one.__context__)):
+            if inner is not None and cause is not None:
+                waiting.append((inner, cause))
+        if isinstance(one, BaseExceptionGroup):
+            waiting += zip(shown.exceptions or (), one.exceptions, strict=False)
+
+
+def _hint(error: BaseException) -> str:
+    """``. Did you mean: 'NAME'?``, or nothing."""
+    stderr, sys.stderr = sys.stderr, io.StringIO()
+    try:
+        _print_exception(type(error), error, error.__traceback__)
+        hints = _HINT.findall(sys.stderr.getvalue())
+    finally:
+        sys.stderr = stderr
+    return hints[-1] if hints else ""
+
+
+def own_frames(frames: TracebackType | None, first_file: str | None) -> TracebackType | None:
     """The frames from the script's first on, or else without those that only led to the handler."""
     start = frames
     while start is not None:

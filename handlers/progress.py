@@ -6,7 +6,9 @@ that a loop over a million rows may report each of them. Outside of a sandbox re
 
 from __future__ import annotations
 
+import contextlib
 import math
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +18,8 @@ from typing import TypeVar
 from handlers.text import clean_text, encode_json
 
 MAX_MESSAGE_CHARACTERS = 200
+MAX_NAMES, MAX_NAME_CHARACTERS = 8, 40
+"""Of what a work's end waits for: as many, each so long at most."""
 FREE_REPORTS = 10
 """Reports that are passed on however fast they come; for later ones the two bounds below hold."""
 INTERVAL_S = 0.1
@@ -39,17 +43,49 @@ class Reporter:
         self._started_s = time.monotonic()
         self._next_s = 0.0
         self._reports = 0
+        self._complained = False
 
-    def report(self, fraction: float | None = None, message: str | None = None) -> None:
+    def report(self, fraction: float | None = None, message: str | None = None, *more: object, **named: object) -> None:
         """Report how far the work has come. A report that comes too soon after the last one is dropped.
+
+        Whatever it is given, it never ends the work: what is wrong is said once, on stderr.
 
         Args:
             fraction: of the whole, 0 to 1; ``None`` if that is not known. What lies outside is moved to the nearer end.
             message: a few words for people; what is beyond 200 characters is cut off.
+            more, named: nothing that it knows.
         """
-        now_s = time.monotonic()
+        if (now_s := time.monotonic()) < self._next_s:
+            return
+        try:
+            if more or named:
+                self._complain("takes a fraction and a message, no more")
+            if isinstance(fraction, str):
+                self._complain(f"the fraction is a number from 0 to 1, not {fraction[:80]!r}; a text is the message")
+                fraction, message = None, fraction if message is None else message
+            self._report(fraction, message, now_s)
+        except Exception as error:
+            self._complain(f"{type(error).__name__}: {error}")
+
+    def _complain(self, fault: str) -> None:
+        if not self._complained:
+            self._complained = True
+            with contextlib.suppress(Exception):
+                sys.stderr.write(f"report_progress: {fault}\n")
+
+    def wait_for(self, names: list[str]) -> None:
+        """Say that the work is over, and what its end still waits for."""
+        if self._writing.acquire(timeout=_CLOSING_S):
+            try:
+                if self._write is not None:
+                    shown = [clean_text(name[:MAX_NAME_CHARACTERS]) for name in names[:MAX_NAMES]]
+                    self._write(encode_json({"waits_for": shown}))
+            finally:
+                self._writing.release()
+
+    def _report(self, fraction: float | None, message: str | None, now_s: float) -> None:
         # not waiting for another thread's report: this one would come too soon after it
-        if now_s < self._next_s or not self._writing.acquire(blocking=False):
+        if not self._writing.acquire(blocking=False):
             return
         try:
             if self._write is not None:
@@ -70,9 +106,12 @@ class Reporter:
 
 
 def _fraction(given: float | None) -> float | None:
-    if given is None or math.isnan(given):
+    if given is None:
         return None
-    return min(max(float(given), 0.0), 1.0)
+    given = float(given)  # whatever number it is
+    if math.isnan(given):
+        return None
+    return min(max(given, 0.0), 1.0)
 
 
 def _message(given: str | None) -> str | None:

@@ -17,6 +17,7 @@ from engine.model.versions import Versions
 from engine.policies.policies import effective_limits
 from engine.policies.show import show
 from engine.service.health import DependencyCheck, Health, WorkerFound
+from handlers.parameters.script import RULE
 from sandbox import Isolation, Limits, Policy, PolicyFile
 
 CALLBACK_STATES = ("dead", "due", "delivered")
@@ -36,6 +37,9 @@ class ScriptsAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """The named scripts that custom_script runs."""
 
     scripts: tuple[ScriptFacts, ...]
+    rule: Annotated[
+        tuple[str, ...], Meta(description="How a script begins and ends, whether it is named or sent, a sentence each.")
+    ] = RULE
 
 
 class PolicyAnswer(msgspec.Struct, frozen=True, kw_only=True):

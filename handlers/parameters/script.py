@@ -17,6 +17,16 @@ SCRIPT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*\.py")
 MAX_SCRIPT_CHARACTERS = 1 << 20
 
 
+RULE = (
+    "A script runs as `python script.py` runs it, with its input in the global `args` (None where there is none).",
+    "Its result is the global `result`, unless that is None; else what its `main` returns; else null.",
+    "`main` is called for it only if it has not called `main` itself; a coroutine is run to its end.",
+    "A `main` of several parameters gets an object's fields by name, of one all of `args`; without, defaults hold.",
+    "`sys.exit(0)` is a success, another code or words a failure; threads, `atexit` and open files are seen to.",
+)
+"""How a script begins and ends, in five sentences for who sends one; handlers/README.md has the details."""
+
+
 class CustomScript(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Runs a Python script, or one of the named scripts."""
 
@@ -26,17 +36,18 @@ class CustomScript(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             min_length=1,
             max_length=MAX_SCRIPT_CHARACTERS,
             description="Python source, or the name of a file in the scripts directory (letters, digits, `_` and `-`, "
-            "then `.py`). The result is what the script assigns to `result`, or what its `main(args)` returns.",
+            "then `.py`). " + " ".join(RULE),
             examples=["result = sum(args)", "data_analysis.py"],
         ),
     ]
     args: Annotated[
-        msgspec.Raw,
+        msgspec.Raw | msgspec.UnsetType,
         Meta(
-            description="Any JSON value; the script finds it in its global `args`.",
+            description="Any JSON value; the script finds it in its global `args`. Without it that is None, and the "
+            "defaults of `main` hold; null is a value like any other.",
             examples=[[1, 2, 3], {"data": [{"x": 1, "y": 2}, {"x": 3, "y": 4}], "operation": "correlation"}],
         ),
-    ] = msgspec.field(default_factory=lambda: msgspec.Raw(b"null"))
+    ] = msgspec.UNSET
     inputs: Annotated[
         dict[InputName, InputFile],
         Meta(

@@ -7,6 +7,7 @@ import dataclasses
 import errno
 import os
 import resource
+import signal
 import socket
 import struct
 import sys
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from sandbox.inside.plan import Plan
+from sandbox.inside.streams import open_streams
 from sandbox.isolation import landlock, libc, mounts, namespaces, network, privileges, rlimits, seccomp
 
 STDIN, STDOUT, STDERR, RESPONSE, CONTROL, WORKSPACE, PROXY = range(7)
@@ -83,6 +85,7 @@ def live(inheritance: Inheritance, descriptors: list[int], *, rehearse: bool) ->
         rehearse: whether there is time to rehearse, because no request waits for this child yet.
     """
     take_descriptors(descriptors)
+    open_streams()
     for step, act in lock_down(inheritance, rehearse=rehearse):
         try:
             act()
@@ -140,9 +143,10 @@ def take_descriptors(descriptors: list[int]) -> None:
 
 
 def reset_process() -> None:
-    """Start a session of its own, and make every new file private to its user."""
+    """Start a session of its own, make every new file private to its user, and mind interrupts as Python does."""
     os.setsid()
     os.umask(0o077)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def enter_namespaces(inheritance: Inheritance) -> None:

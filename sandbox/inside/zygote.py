@@ -173,6 +173,7 @@ def prepare(plan: Plan, proc_fd: int) -> child.Inheritance:
     sys.path.append(plan.site_packages)
     site.setquit()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # every signal as a new process has it
+    libc.report_aborts()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
     for name in plan.preload:

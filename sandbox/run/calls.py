@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 from collections import Counter
 
 from sandbox.isolation import seccomp
+from sandbox.isolation.libc import ABORT_MARK
 from sandbox.isolation.syscalls import LEAVING
 from sandbox.result import Violation
 from sandbox.run.child_handle import ChildHandle
@@ -19,7 +21,11 @@ _MAX_VIOLATION_NAMES = 64
 
 
 class CallListener:
-    """Serves the seccomp listener of one child."""
+    """Serves the seccomp listener of one child.
+
+    Attributes:
+        aborted: whether the run has called abort(3), or says so.
+    """
 
     def __init__(self, child: ChildHandle, events: Events, ending: Ending, watchdog: Watchdog) -> None:
         self._pid = child.pid
@@ -30,6 +36,7 @@ class CallListener:
         self._exit_code: int | None = None
         """With which the child leaves, once that is certain, see ``_let_leave``."""
         self._denied: Counter[str] = Counter()
+        self.aborted = False
 
     def listen(self) -> None:
         """Answer whatever comes."""
@@ -69,6 +76,9 @@ class CallListener:
 
     def _deny(self, call: seccomp.HeldCall) -> None:
         name = seccomp.deny(self._fd, call)
+        if name == ABORT_MARK and call.argument == signal.SIGABRT and not self.aborted:
+            self.aborted = True
+            return
         if name in self._denied or len(self._denied) < _MAX_VIOLATION_NAMES:
             self._denied[name] += 1
         if self._denied.total() > _FREE_VIOLATIONS:

@@ -9,6 +9,7 @@ import os
 import re
 import select
 import signal
+import stat
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -97,6 +98,21 @@ class ChildHandle:
         """
         return time.clock_gettime((~self.pid << 3) | 2)
 
+    def files_open_for_writing(self) -> tuple[str, ...]:
+        """Paths in the workspace of the files that its process has open for writing; none where we may not look.
+
+        The mode of a link in /proc/PID/fd says how the file is open: proc_pid_fd(5).
+        """
+        found: list[str] = []
+        try:
+            place, device = os.readlink(f"/proc/self/fd/{self.workspace.fd}"), os.fstat(self.workspace.fd).st_dev
+            for name in os.listdir(folder := f"/proc/{self.pid}/fd"):
+                if os.lstat(link := f"{folder}/{name}").st_mode & stat.S_IWUSR:
+                    found += _path_below(place, device, link)
+        except OSError:
+            return ()
+        return () if self.has_ended() else tuple(sorted(set(found)))
+
     def has_ended(self) -> bool:
         """Whether its process has ended, be its death reported or not: then its pidfd is readable, pidfd_open(2)."""
         poll = select.poll()
@@ -121,6 +137,13 @@ class ChildHandle:
         if not self._freed:
             self._freed = True
             self.workspace.close()
+
+
+def _path_below(place: str, device: int, link: str) -> list[str]:
+    """The path below ``place`` of the regular file that a link of procfs leads to, if it lies there and has a name."""
+    target, kind = os.readlink(link), os.stat(link)
+    is_ours = stat.S_ISREG(kind.st_mode) and kind.st_dev == device and kind.st_nlink > 0
+    return [os.path.relpath(target, place)] if is_ours and target.startswith(place.rstrip("/") + "/") else []
 
 
 _MEMORY_AND_THREADS = re.compile(

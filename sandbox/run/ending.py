@@ -15,12 +15,14 @@ class Ending:
 
     Attributes:
         reason: why we killed it; ``None`` when we did not. The first reason stands.
+        left_open: the files that it had open for writing when we killed it, by their paths in the workspace.
         known: done when no thread of the run can run again; or failed, where that is our own failure.
     """
 
     def __init__(self, child: ChildHandle, *, whole_tree: bool) -> None:
         """``whole_tree``: the run may start processes, which may outlive the child's last thread for a moment."""
         self.reason: ExitReason | None = None
+        self.left_open: tuple[str, ...] = ()
         self.known: asyncio.Future[ExitFacts] = asyncio.get_running_loop().create_future()
         self._child = child
         self._whole_tree = whole_tree
@@ -29,6 +31,7 @@ class Ending:
         """Kill the run."""
         if self.reason is None:
             self.reason = reason
+            self.left_open = self._child.files_open_for_writing()
         self._child.kill()
 
     def fail(self, error: Exception) -> None:

@@ -7,6 +7,7 @@ to a descriptor of its own folder, and refuses symbolic links: the same as opena
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -26,6 +27,8 @@ MAX_DEPTH = 8
 MAX_NAME_BYTES = 1024
 MAX_REFUSALS = 64
 MAX_S = 5.0
+MAX_STRAYS, MAX_STRAY_ENTRIES, MAX_STRAY_DEPTH = 3, 512, 4
+"""Of the look for folders that a script took for the one whose files are kept."""
 
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: opening a FIFO must not wait for its other end; O_NOCTTY: nothing that is opened becomes our terminal
@@ -57,6 +60,33 @@ def harvest(workspace: int, *, max_bytes: int) -> Harvest:
         max_bytes: all artifacts together.
     """
     return _Harvester(max_bytes).collect(workspace)
+
+
+def find_strays(workspace: int) -> tuple[str, ...]:
+    """Find folders named ``artifacts`` deeper in the workspace that hold something, as far as a short look shows.
+
+    Nothing of them is taken. All threads of the run must be dead, as for ``harvest``.
+    """
+    found: list[str] = []
+    with contextlib.suppress(PermissionError):  # the run has taken even its own way in
+        _look_for_strays(workspace, "", 0, found, iter(range(MAX_STRAY_ENTRIES)))
+    return tuple(path for path in found if _name_fault(path, FOLDER) is None)
+
+
+def _look_for_strays(folder: int, prefix: str, depth: int, found: list[str], allowance: Iterator[int]) -> None:
+    with os.scandir(folder) as entries:
+        names = [one.name for one, _ in zip(entries, allowance, strict=False) if one.is_dir(follow_symlinks=False)]
+    for name in sorted(names):
+        if len(found) == MAX_STRAYS or depth == MAX_STRAY_DEPTH or (depth == 0 and name == FOLDER):
+            continue
+        with contextlib.suppress(OSError):  # a folder that may not be entered
+            inner = os.open(name, _FOLDER_FLAGS, dir_fd=folder)
+            try:
+                if name == FOLDER and os.listdir(inner):
+                    found.append(prefix + name)
+                _look_for_strays(inner, f"{prefix}{name}/", depth + 1, found, allowance)
+            finally:
+                os.close(inner)
 
 
 def is_empty(workspace: int) -> bool:

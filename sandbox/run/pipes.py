@@ -175,6 +175,11 @@ class ResponsePipe:
         while len(self._written) <= self._most_bytes and self._read():
             pass
 
+    @property
+    def waits_for(self) -> tuple[str, ...]:
+        """What the end of the run still waited for, in its own words; empty if it has not said so."""
+        return self._progress.waits_for
+
     async def parse(self) -> response.Response | None:
         """The response. A large one is checked in the checker's thread: that takes up to 0.05 s a MiB."""
         if len(self._written) < _LARGE_RESPONSE_BYTES:

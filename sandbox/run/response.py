@@ -6,9 +6,10 @@ Reports of progress may come first, each a frame of its own; then one response.
 from __future__ import annotations
 
 import struct
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from sandbox.inside.child import MAX_PROGRESS_BYTES, PROGRESS
 from sandbox.result import OnProgress, Progress, RunError
@@ -37,14 +38,25 @@ class Response(msgspec.Struct, frozen=True):
     fault: str | None = None
 
 
+class EndReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A report that the work is over, and what its end still waits for. Its own words, like progress."""
+
+    waits_for: Annotated[tuple[Annotated[str, Meta(max_length=40)], ...], Meta(min_length=1, max_length=8)]
+
+
 class ProgressReader:
-    """Takes reports of progress off the front of what one child writes, until its response begins."""
+    """Takes reports of progress off the front of what one child writes, until its response begins.
+
+    Attributes:
+        waits_for: what the end of the run still waited for when it last said so.
+    """
 
     def __init__(self, on_progress: OnProgress) -> None:
         self._on_progress = on_progress
         self._left = MAX_REPORTS
         self._allowance = float(REPORTS_AT_ONCE)
         self._last_s = 0.0
+        self.waits_for: tuple[str, ...] = ()
 
     @meets_untrusted
     def take(self, written: bytearray, now_s: float) -> bool:
@@ -64,7 +76,10 @@ class ProgressReader:
                 report = _parse_progress(bytes(written[start + HEADER_BYTES : end]))
                 if report is None:
                     break
-                self._on_progress(report)
+                if isinstance(report, EndReport):
+                    self.waits_for = report.waits_for
+                else:
+                    self._on_progress(report)
             else:
                 dropped = True
             start = end
@@ -91,9 +106,10 @@ def _end_of_report(written: bytearray, start: int) -> int | None:
     return end if length <= MAX_PROGRESS_BYTES and end <= len(written) else None
 
 
-def _parse_progress(payload: bytes) -> Progress | None:
+def _parse_progress(payload: bytes) -> Progress | EndReport | None:
+    kind: type[Progress | EndReport] = EndReport if payload.startswith(b'{"waits_for":') else Progress
     try:
-        return msgspec.json.decode(payload, type=Progress)
+        return msgspec.json.decode(payload, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 

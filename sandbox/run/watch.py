@@ -16,19 +16,20 @@ which for a child with pandas loaded takes several times longer than a short run
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Callable
 from concurrent.futures import Executor
 
 from sandbox.errors import SandboxError
 from sandbox.policy.policy import Limits
 from sandbox.result import ExitReason, OnOutput, OnProgress, RunFacts, Usage
-from sandbox.run import response
+from sandbox.run import remarks, response
 from sandbox.run.calls import CallListener
 from sandbox.run.child_handle import ChildHandle, ExitFacts
 from sandbox.run.decide import WITH_ERROR, decide, exit_code_of, signal_name
 from sandbox.run.ending import Ending
 from sandbox.run.events import Events
-from sandbox.run.harvest import Harvest, harvest, is_empty
+from sandbox.run.harvest import Harvest, find_strays, harvest, is_empty
 from sandbox.run.pipes import PrintPipes, RequestPipe, ResponsePipe
 from sandbox.run.watchdog import Watchdog
 
@@ -90,7 +91,8 @@ class Watch:
         self._response.drain()
         try:
             answer = await self._response.parse()
-            return self._conclude(facts, wall_s, answer, await self._harvest())
+            found, strays = await self._harvest()
+            return self._conclude(facts, wall_s, answer, found, strays)
         except (OSError, MemoryError) as error:  # we are short of descriptors or memory
             raise SandboxError("conclude", f"{type(error).__name__}: {error}") from error
         except Exception as error:
@@ -107,11 +109,13 @@ class Watch:
         self._events.after("deadline", self._limits.wall_s, self._ending.end, ExitReason.WALL_LIMIT)
         self._watchdog.keep_watch()
 
-    async def _harvest(self) -> Harvest:
-        if is_empty(self._child.workspace.fd):
-            return Harvest((), ())
-        max_bytes = self._limits.artifacts_mib * _MIB
-        return await asyncio.to_thread(harvest, self._child.workspace.fd, max_bytes=max_bytes)
+    async def _harvest(self) -> tuple[Harvest, tuple[str, ...]]:
+        """The artifacts, and the folders that were taken for theirs."""
+        workspace, max_bytes = self._child.workspace, self._limits.artifacts_mib * _MIB
+        if workspace.usage()[1] == 0 and is_empty(workspace.fd):
+            return Harvest((), ()), ()
+        found = await asyncio.to_thread(harvest, workspace.fd, max_bytes=max_bytes)
+        return found, await asyncio.to_thread(find_strays, workspace.fd)
 
     def _obey(self, cancel: asyncio.Event | None) -> Callable[[], object]:
         """End the run when ``cancel`` is set. Returns what to call when that is no longer wanted."""
@@ -124,14 +128,21 @@ class Watch:
 
         return asyncio.get_running_loop().create_task(wait()).cancel
 
-    def _conclude(self, facts: ExitFacts, wall_s: float, answer: response.Response | None, found: Harvest) -> RunFacts:
-        exit_code = exit_code_of(facts.status)
+    def _conclude(
+        self,
+        facts: ExitFacts,
+        wall_s: float,
+        answer: response.Response | None,
+        found: Harvest,
+        strays: tuple[str, ...],
+    ) -> RunFacts:
+        exit_code = self._exit_code(facts)
         full = self._child.workspace.is_full()
         cpu_total_s = self._watchdog.cpu_total_s(facts.cpu_s)
         reason, message = decide(exit_code, self._ending.reason, answer, cpu_total_s, self._limits, workspace_full=full)
         return RunFacts(
             exit_reason=reason,
-            message=message,
+            message=message + self._remarks(reason, answer, strays),
             value=answer.value if answer and reason is ExitReason.OK else None,
             error=answer.error if answer and reason in WITH_ERROR else None,
             exit_code=exit_code if exit_code >= 0 else None,
@@ -154,6 +165,19 @@ class Watch:
             usage=Usage(wall_s=round(wall_s, 6), cpu_s=round(self._watchdog.cpu_s(facts.cpu_s), 6)),
             logs=self._prints.logs(),
         )
+
+    def _exit_code(self, facts: ExitFacts) -> int:
+        """As ``exit_code_of``; an abort by the name that it has outside of a pid namespace."""
+        exit_code = exit_code_of(facts.status)
+        return -signal.SIGABRT if exit_code == -signal.SIGSEGV and self._calls.aborted else exit_code
+
+    def _remarks(self, reason: ExitReason, answer: response.Response | None, strays: tuple[str, ...]) -> str:
+        """What else there is to say of the end, after the reason."""
+        if reason is self._ending.reason:
+            return remarks.of_a_kill(self._response.waits_for, self._ending.left_open)
+        if reason is ExitReason.NONZERO_EXIT and answer is None:
+            return remarks.of_last_words(self._prints.logs().stderr)
+        return remarks.of_strays(strays)
 
     def _usage(self, facts: ExitFacts, wall_s: float) -> Usage:
         workspace_bytes, workspace_files = self._child.workspace.usage()

@@ -171,7 +171,7 @@ def fork_twice():
     os._exit(0)
 attempt("daemon", fork_twice)
 attempt("setsid", os.setsid)
-threading.Thread(target=time.sleep, args=(60,)).start()
+threading.Thread(target=time.sleep, args=(60,), daemon=args is None).start()
 attempt("pid", lambda: open("daemon.pid").read())
 """
 
@@ -439,6 +439,7 @@ if args:
         outcomes={"daemon": DENIED, "setsid": DENIED, "pid": ("ENOENT",)},
         check=_nothing_is_left,
         control=Control(
+            args=lambda _field: "waits",
             still_running=True,  # for its other thread sleeps
             seconds=1.0,
             check=lambda field, _outside: _daemon_outlived_its_group(field),

@@ -117,7 +117,7 @@ def _is_reset(field: Field, result: Result) -> None:
     wanted = {
         "umask": 0o077,
         "cwd": "/work",
-        "signals": [13, 25],  # the interpreter's own: SIGPIPE and SIGXFSZ are ignored
+        "signals": [2, 13, 25],  # the interpreter's own: SIGINT interrupts, SIGPIPE and SIGXFSZ are ignored
         "mask": [],
         "timer": (0.0, 0.0),
         "encoding": ("utf-8", "UTF-8", "C.UTF-8"),

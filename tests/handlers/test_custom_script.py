@@ -17,7 +17,7 @@ RESULTS = {
     ),
     "main without parameters": ("def main(): return args", 7, 7),
     "result wins over main": ("def main(args): return 1\nresult = 2", None, 2),
-    "result wins even when it is None": ("def main(args): return 1\nresult = None", None, None),
+    "a result of None does not hide main": ("result = None\ndef main(args): return 1", None, 1),
     "main that assigns the global": ("def main(args):\n    global result\n    result = 5", None, 5),
     "main that is not callable": ("main = 3", None, None),
     "neither": ("x = 1", None, None),
@@ -30,12 +30,18 @@ RESULTS = {
     "a pickled class of its own": (
         "import pickle\nclass A: pass\nresult = type(pickle.loads(pickle.dumps(A()))).__name__", None, "A",
     ),
-    "argv and file": ("import sys\nresult = [sys.argv, __file__]", None, [["script.py"], "script.py"]),
+    "argv and file": (
+        "import os, sys\nresult = [sys.argv, os.path.relpath(__file__), os.path.isabs(__file__)]", None,
+        [["script.py"], "script.py", True],
+    ),
     "a byte order mark": ("\ufeffresult = 1", None, 1),
     "a coding cookie": ("# -*- coding: latin-1 -*-\nresult = 'é'", None, "é"),
     "no future flags of ours": ("def f(x: int): pass\nresult = f.__annotations__['x'] is int", None, True),
     "leaving with 0 after a result": ("import sys\nresult = 1\nsys.exit()", None, 1),
     "exit() after a result": ("result = 1\nexit(0)", None, 1),
+    "leaving with 0 without a result": ("import sys\nsys.exit(0)", None, None),
+    "leaving with False, which is 0": ("import sys\nsys.exit(False)", None, None),
+    "leaving with 256, which a process cannot tell from 0": ("import sys\nsys.exit(256)", None, None),
 }  # fmt: skip
 
 
@@ -49,16 +55,15 @@ def test_result(entry: Entry, script: str, args: Any, expected: Any) -> None:
 EXITS = {
     "a code": ("import sys; sys.exit(3)", 3),
     "a code in spite of a result": ("import sys; result = 1; sys.exit(3)", 3),
-    "a message": ("raise SystemExit('why')", "why"),
-    "0 without a result": ("import sys; sys.exit(0)", 0),
-    "True, which is not 0": ("result = 1\nraise SystemExit(True)", True),
+    "a message": ("raise SystemExit('why')", 1),
+    "True, which is not 0": ("result = 1\nraise SystemExit(True)", 1),
     "in an async main": ("import sys\nasync def main(args): sys.exit(4)", 4),
 }
 
 
 @pytest.mark.parametrize(("script", "expected"), EXITS.values(), ids=EXITS)
 def test_exit(entry: Entry, script: str, expected: Any) -> None:
-    """SystemExit goes on to the sandbox, unless it is a success with a result."""
+    """SystemExit goes on to the sandbox as a number, unless it is a success."""
     answer = entry.run(script)
     assert ("exit", expected) == (answer.kind, answer.value)
 
@@ -195,7 +200,7 @@ SABOTAGE = {
     "traceback and linecache": "import traceback, linecache\nfor m in (traceback, linecache): vars(m).clear()",
     "own module": "import sys\ndel sys.modules['__main__']",
     "excepthook": "import sys\nsys.excepthook = None",
-    "threads": "import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()",
+    "threads": "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()",
 }
 
 

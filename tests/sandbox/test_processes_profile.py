@@ -551,12 +551,12 @@ def test_ten_runs_with_processes_at_once(box: Sandbox) -> None:
     assert [[number] * 4 for number in range(10)] == [value_of(result) for result in results]
 
 
-def test_the_end_is_not_delayed_by_a_thread_that_waits(box: Sandbox) -> None:
-    """A subprocess that nobody waits for, and a thread that does: the answer comes when the script is done."""
+def test_the_end_is_not_delayed_by_a_daemon_that_waits(box: Sandbox) -> None:
+    """A subprocess that nobody waits for, and a daemon thread that does: the answer comes when the script is done."""
     script = """
 import subprocess, sys, threading
 child = subprocess.Popen([sys.executable, "-I", "-S", "-c", "import time; time.sleep(60)"])
-threading.Thread(target=child.wait).start()
+threading.Thread(target=child.wait, daemon=True).start()
 result = "done"
 """
     found: list[object] = []
