@@ -5,7 +5,7 @@ PY     := $(VENV)/bin/python
 SETS   := .libraries
 
 .DEFAULT_GOAL := help
-.PHONY: help install models demo check test busy-test lint ablation soak chaos monitoring-test image-test coverage audit bench lock clean
+.PHONY: help install models demo check test busy-test lint ablation soak chaos cpython-test monitoring-test image-test coverage audit bench lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -68,6 +68,9 @@ monitoring-test: install  ## Have promtool try alert rules, dashboard and metric
 
 image-test: install models  ## Build the container image and try it under three seccomp profiles (root; apt-get install podman …)
 	@$(PY) -m tests.image
+
+cpython-test: install models  ## CPython's own tests in the service and by plain python: all that differs is in a table
+	@$(PY) -m tests.programs.cpython_tests
 
 chaos: install  ## Kill and spoil everything for a few minutes while tasks come in; no promise may break
 	@$(PY) -m tests.chaos

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
+from tests.support.libraries import FOLDER
 
 
 def script_interpreter() -> str:
-    """Path of the interpreter whose packages scripts may import."""
-    return sys.executable
+    """Path of the interpreter whose packages scripts may import: that of the set ``scripts``."""
+    return str(FOLDER / "scripts" / "bin" / "python")

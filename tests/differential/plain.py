@@ -30,7 +30,7 @@ from tests.programs.as_user import ROOT, UID, make_reachable
 
 HOOK = Path(__file__).resolve().parent / "hook"
 AT_ONCE = 2
-WALL_S = 60.0
+WALL_S = 540.0
 
 
 class PlainRun(msgspec.Struct, frozen=True, kw_only=True):

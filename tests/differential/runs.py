@@ -28,13 +28,18 @@ Both = Callable[[Script], tuple[PlainRun, ServedRun]]
 
 
 @contextlib.contextmanager
-def run_both(scripts: Iterable[Script]) -> Iterator[Both]:
-    """Begin all scripts; what is yielded waits for one of them."""
+def run_both(scripts: Iterable[Script], *, wall_s: int = 0, at_once: int = AT_ONCE) -> Iterator[Both]:
+    """Begin all scripts; what is yielded waits for one of them.
+
+    Args:
+        wall_s: let the policy grant so much time, and processor time, instead of what it does.
+        at_once: how many scripts the service runs at once.
+    """
     with (
         contextlib.closing(Plain(script_interpreter())) as plain,
-        whole_service() as (url, _),
+        whole_service(wall_s=wall_s) as (url, _),
         httpx.Client(base_url=url, timeout=90) as client,
-        ThreadPoolExecutor(AT_ONCE) as threads,
+        ThreadPoolExecutor(at_once) as threads,
     ):
         outside: dict[str, Future[PlainRun]] = {}
         inside: dict[str, Future[ServedRun]] = {}
@@ -53,9 +58,11 @@ def serve(client: httpx.Client, script: Script) -> ServedRun:
     if script.timeout_s:
         body["timeout_s"] = script.timeout_s
     answer = client.post("/execute", params={"wait": 60}, json=body)
-    if answer.status_code != 200:
+    if answer.status_code not in (200, 202):
         return ServedRun(task=_REFUSED | {"exit_reason": f"HTTP {answer.status_code}: {answer.text}"}, artifacts={})
     task = answer.json()
+    while task["status"] in ("queued", "running"):
+        task = client.get(f"/task/{task['task_id']}", params={"wait": 60}).json()
     artifacts = {}
     for artifact in task["artifacts"]:
         kept = client.get(f"/task/{task['task_id']}/artifacts/{quote(artifact['name'])}")

@@ -213,16 +213,23 @@ def open_folder() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def whole_service(*, light: bool = False) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def whole_service(*, light: bool = False, wall_s: int = 0) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """``python -m engine up`` in a temporary folder; yields its URL and the process.
 
     Args:
         light: with one policy that loads little, instead of those that are delivered.
+        wall_s: with custom_script's delivered policy, which grants so much time and processor time.
     """
     inherited = {name: value for name, value in os.environ.items() if name not in FOREIGN} | {"DRAIN_S": "1"}
     with open_folder() as folder:
         if light:
             inherited["POLICIES_DIR"] = str(light_policies(folder, "custom_script"))
+        if wall_s:
+            delivered = (ROOT / "policies" / "custom_script.toml").read_text()
+            (folder / "policies").mkdir()
+            longer = re.sub(r"^(wall_s|cpu_s) .*$", rf"\1 = {wall_s}", delivered, flags=re.MULTILINE)
+            (folder / "policies" / "custom_script.toml").write_text(longer)
+            inherited["POLICIES_DIR"] = str(folder / "policies")
         command = [sys.executable, "-m", "engine", "up", "--port", str(free_port()), "--data", str(folder / "data")]
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(command, cwd=ROOT, env=inherited, stdout=subprocess.PIPE, stderr=log)
