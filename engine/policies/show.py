@@ -120,9 +120,13 @@ def _files(policy: Policy) -> list[str]:
         "FILES",
         _row("may write", "/work, its own and gone afterwards; /tmp is in it"),
         *[_row("may read", PLACES[place]) for place in policy.filesystem.read],
+        _row("may read", "time zones, the locale C.UTF-8, and an /etc of our own: passwd, group, hosts and the like"),
         _row("may read", "/dev: null, zero, full, random, urandom"),
         _row("inputs", INPUTS[policy.filesystem.inputs]),
-        _row("else", "nothing: no /proc, no /etc, no home, no path of the host (isolation profile `full`)"),
+        _row(
+            "else",
+            "nothing: no /proc, no home, none of the host's /etc and paths (isolation profile `full`)",
+        ),
     ]
 
 
@@ -148,7 +152,7 @@ def _calls(calls: GrantedCalls) -> list[str]:
     for group in calls.groups:
         lines += [f"  {group.reason}", *_wrapped(" ".join(group.calls), "      ")]
     lines.append("  for some arguments only")
-    lines += [line for call, extent in calls.partly.items() for line in _wrapped(extent, f"      {call:<{_KEY - 4}}")]
+    lines += [line for call, extent in calls.partly.items() for line in _wrapped(extent, f"      {call:<{_KEY - 5}} ")]
     lines.append("  answered instead of carried out")
     return lines + [f"      {call:<{_KEY - 4}}{answer}" for call, answer in calls.answered.items()]
 

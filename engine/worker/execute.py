@@ -9,6 +9,7 @@ from engine.config.scripts import ScriptError
 from engine.config.settings import Settings
 from engine.model.result import TaskResult
 from engine.model.task import Claim
+from engine.policies.denials import with_denials
 from engine.policies.policies import Policies, effective_limits
 from engine.store.files import Files
 from engine.telemetry.tracing import NO_TRACES, Traces
@@ -60,4 +61,5 @@ async def execute(
             request, inputs=inputs, limits=limits, cancel=cancel, on_output=on_output, on_progress=on_progress
         )
         span.note(exit_reason=run.exit_reason.value, wall_s=run.usage.wall_s, cpu_s=run.usage.cpu_s)
+    run = with_denials(run, policy, policies.all)
     return TaskResult.of_run(run, queue_s=claim.queue_s, script=script.script if script else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 
 import msgspec
@@ -10,6 +11,7 @@ from msgspec import Meta
 from handlers.parameters.patterns import (
     FILE_ID,
     INPUT_NAME,
+    MAX_NAME_BYTES,
     MAX_PATH_CHARACTERS,
     PATH,
 )
@@ -17,8 +19,8 @@ from handlers.parameters.patterns import (
 InputPath = Annotated[str, Meta(pattern=PATH, max_length=MAX_PATH_CHARACTERS)]
 """Path of a file below the operator's ``FILES_DIR``; ``/inputs/x`` is the same as ``x``."""
 
-InputName = Annotated[str, Meta(pattern=INPUT_NAME, max_length=128)]
-"""Name of a file in the workspace."""
+InputName = Annotated[str, Meta(pattern=INPUT_NAME, max_length=MAX_NAME_BYTES)]
+"""Name of a file in the workspace; ``check_names`` bounds its bytes."""
 
 FileId = Annotated[str, Meta(pattern=FILE_ID)]
 
@@ -41,6 +43,17 @@ class InputFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         if len(given) != 1:
             found = ", ".join(f"`{name}`" for name in given) or "none"
             raise ValueError(f"A file has exactly one of `text`, `base64`, `file_id`, `path`; here it has {found}")
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Check that a file system takes the names.
+
+    Raises:
+        ValueError: one of them is too long in UTF-8.
+    """
+    for name in names:
+        if (size := len(name.encode())) > MAX_NAME_BYTES:
+            raise ValueError(f"A file's name has at most {MAX_NAME_BYTES} bytes in UTF-8; `{name[:20]}…` has {size}")
 
 
 def is_path(content: str) -> bool:

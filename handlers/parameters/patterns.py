@@ -17,7 +17,14 @@ TABLE_NAME = r"^[a-z_][a-z0-9_]{0,62}$(?!\n)"
 
 MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$(?!\n)"
 
-INPUT_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_. -]*$(?!\n)"
+# as browsers and people write them; no separator, no control character, nothing invisible that turns the direction of
+# what follows (Unicode's bidirectional controls) or has no width, which lets one name look like another
+INPUT_NAME = (
+    r"^[^/\\\x00-\x20\x7f-\xa0.\-\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
+    r"[^/\\\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]*$(?!\n)"
+)
+MAX_NAME_BYTES = 255
+"""Of a file's name in UTF-8: NAME_MAX of limits.h."""
 
 FILE_ID = r"^file_[0-9a-f]{32}$(?!\n)"
 
@@ -31,7 +38,8 @@ IN_WORDS = MappingProxyType(
         "without `.`, `..`, `\\` and control characters",
         FILE_ID: "a file_id is `file_` and 32 hexadecimal digits, as the upload returned it",
         URL: "a url must begin with http:// or https://, and hold no user name, space or backslash",
-        INPUT_NAME: "a name of letters, digits, spaces and _ . - that does not begin with . or -",
+        INPUT_NAME: "a file's name, such as `report (1).csv`: without /, \\, control and invisible characters, and "
+        "beginning with no dot, hyphen or space",
         TABLE_NAME: "a table is named by small letters, digits and _, and begins with no digit",
         MODEL_NAME: "a model is named by letters, digits and . _ - that begin with a letter or digit",
         PAGES: "pages are numbers and ranges, such as `1-3,7`",

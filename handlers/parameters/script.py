@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from handlers.parameters.files import InputFile, InputName
+from handlers.parameters.files import InputFile, InputName, check_names
 
 SCRIPT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*\.py")
 """A ``script`` that matches this as a whole names a file of the scripts directory; any other is Python source."""
@@ -57,3 +57,6 @@ class CustomScript(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             examples=[{"table.csv": {"text": "x,y\n1,2\n"}}],
         ),
     ] = {}
+
+    def __post_init__(self) -> None:
+        check_names(self.inputs)

@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
-from sandbox.inside import caches, child
+from sandbox.inside import caches, child, surroundings
 from sandbox.inside.child import STDERR
 from sandbox.inside.plan import Plan
 from sandbox.isolation import landlock, libc, mounts, namespaces, privileges
@@ -172,8 +172,8 @@ def prepare(plan: Plan, proc_fd: int) -> child.Inheritance:
     """Import what every child needs, then measure and freeze the heap that they will share."""
     sys.path.append(plan.site_packages)
     site.setquit()
+    surroundings.settle(places(plan), own_users=plan.profile == "full")
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # every signal as a new process has it
-    libc.report_aborts()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
     for name in plan.preload:
@@ -231,13 +231,20 @@ def find_rehearsal(plan: Plan) -> Callable[[], None]:
     return lambda: rehearse(plan.task_type)
 
 
+def places(plan: Plan) -> list[str]:
+    """Where what a run may read is, as the zygote sees it."""
+    return [target if plan.profile == "full" else source for source, target in plan.binds]
+
+
 def landlock_rules(plan: Plan) -> list[tuple[int, int]]:
     """One open descriptor and its rights for each place of the root."""
     granted = landlock.RUN if plan.processes else landlock.READ
     rules = [
         (os.open(path, os.O_PATH), granted if os.path.isdir(path) else granted & ~landlock.READ_DIR)
-        for path in (target if plan.profile == "full" else source for source, target in plan.binds)
+        for path in places(plan)
     ]
+    if plan.profile == "full":  # the host's stays closed
+        rules.append((os.open("/etc", os.O_PATH), landlock.READ))
     return rules + [(os.open(f"/dev/{name}", os.O_PATH), landlock.DEVICE) for name in mounts.DEVICES]
 
 

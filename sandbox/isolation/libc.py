@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-import signal
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
@@ -130,22 +129,6 @@ def collapse(start: int, end: int) -> None:
     start, end = -(-start // HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES, end // HUGE_PAGE_BYTES * HUGE_PAGE_BYTES
     if start < end:
         _checked(_LIBC.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), MADV_COLLAPSE), "madvise")
-
-
-ABORT_MARK = "syncfs"
-"""The call that tells of an abort: of one integer, like a signal's handler, and allowed to no run."""
-
-
-def report_aborts() -> None:
-    """Have abort(3) make the call ``ABORT_MARK`` with the number of SIGABRT, for whoever listens to denied calls.
-
-    The kernel ignores a SIGABRT that pid 1 of a namespace sends to itself, so abort ends by a fault there: without this
-    nobody could tell the two apart. The C function itself is the handler, and no code of ours runs in a process that
-    may be broken.
-    """
-    _LIBC.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
-    _LIBC.signal.restype = ctypes.c_void_p
-    _LIBC.signal(signal.SIGABRT, ctypes.cast(getattr(_LIBC, ABORT_MARK), ctypes.c_void_p))
 
 
 def close_range(first: int, last: int = 0x7FFFFFFF) -> None:

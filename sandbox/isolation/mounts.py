@@ -7,11 +7,14 @@
     /models      the models, likewise
     /inputs      the operator's files, likewise
     /certificates.pem  what to trust, where the policy grants network
+    /usr/share/zoneinfo, /usr/lib/locale/C.utf8  time zones, and the locale that LANG names
+    /etc         a few small files of our own: passwd, group, hosts, nsswitch.conf, os-release, localtime
     /dev         null zero full random urandom
     /work        the workspace: a tmpfs of its own for each run, the only place that can be written
     /tmp         a link to /work/tmp
 
-There is no /proc, /sys, /etc, /home or /var. Sources: mount_namespaces(7), pivot_root(2), tmpfs(5).
+There is no /proc, /sys, /home or /var, and nothing of the host's /etc. Sources: mount_namespaces(7), pivot_root(2),
+tmpfs(5), passwd(5), nsswitch.conf(5), os-release(5).
 """
 
 from __future__ import annotations
@@ -20,6 +23,23 @@ import os
 from collections.abc import Sequence
 
 from sandbox.isolation import libc
+from sandbox.isolation.namespaces import HOSTNAME, INNER_UID
+
+ZONES, LOCALE = "/usr/share/zoneinfo", "/usr/lib/locale/C.utf8"
+"""Where glibc and Python look for time zones, and glibc for the locale C.UTF-8."""
+
+USER = HOSTNAME.decode()
+"""Name of the run's user, group and host."""
+
+ETC: dict[str, str] = {
+    "passwd": f"root:x:0:0:root:/:/usr/sbin/nologin\n{USER}:x:{INNER_UID}:{INNER_UID}:{USER}:/work:/usr/sbin/nologin\n"
+    "nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n",
+    "group": f"root:x:0:\n{USER}:x:{INNER_UID}:\nnogroup:x:65534:\n",
+    "hosts": f"127.0.0.1 localhost {USER}\n",
+    "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\nservices: files\n",
+    "os-release": "NAME=Linux\nID=linux\nPRETTY_NAME=Linux\n",
+}
+"""Name in /etc → content, the same on every host. What anybody else owns appears as nobody's: user_namespaces(7)."""
 
 DEVICES = ("null", "zero", "full", "random", "urandom")
 _READ_ONLY = libc.MOUNT_ATTR_RDONLY | libc.MOUNT_ATTR_NOSUID
@@ -44,6 +64,7 @@ def build_root(binds: Sequence[tuple[str, str]], links: Sequence[tuple[str, str]
     for source, target in binds:
         _bind(_OLD + source, target)
     _make_devices()
+    _make_etc()
     os.makedirs("/work", exist_ok=True)
     for goal, path in links:
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -78,6 +99,15 @@ def _make_devices() -> None:
         _make_mount_point(source, target)
         libc.mount(source.encode(), target.encode(), None, libc.MS_BIND)
         libc.mount_setattr(target.encode(), _READ_ONLY | libc.MOUNT_ATTR_NOEXEC, recursive=False)
+
+
+def _make_etc() -> None:
+    os.mkdir("/etc")
+    for name, content in ETC.items():
+        with open(f"/etc/{name}", "x", encoding="utf-8") as file:
+            file.write(content)
+        os.chmod(f"/etc/{name}", 0o444)
+    os.symlink(f"{ZONES}/UTC", "/etc/localtime")
 
 
 def _make_mount_point(source: str, target: str) -> None:

@@ -19,8 +19,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sandbox.isolation import libc
-from sandbox.isolation.landlock import SCOPE_ABI, TRUNCATE_ABI
-from sandbox.isolation.syscalls import ALLOWED, NOT_BESIDE_OTHERS, PROCESSES, QUIET, names
+from sandbox.isolation.landlock import TRUNCATE_ABI
+from sandbox.isolation.namespaces import INNER_UID
+from sandbox.isolation.syscalls import ALLOWED, NOT_BESIDE_OTHERS, PROCESSES, QUIET, TO_ONESELF, names
 
 CONTROL_FD = 4
 """The one descriptor that a child may pass descriptors over, before it reports ready; closed after that."""
@@ -36,16 +37,22 @@ _CALLER_IS_GONE = (errno.ENOENT, errno.EINTR, errno.EAGAIN, errno.ENOTCONN)
 # include/uapi/linux/sched.h: every flag that glibc's pthread_create passes, see clone(2) and nptl/createthread
 _CLONE_THREAD_REQUIRED = 0x00010000 | 0x00000100 | 0x00000800  # CLONE_THREAD | CLONE_VM | CLONE_SIGHAND
 _CLONE_NAMESPACES = 0x7E000000 | 0x00020000 | 0x00000080  # CLONE_NEW* (and CLONE_IO, never asked for)
-# include/uapi/asm-generic/fcntl.h: F_DUPFD F_GETFD F_SETFD F_GETFL F_SETFL F_DUPFD_CLOEXEC
-_FCNTL_COMMANDS = (0, 1, 2, 3, 4, 1030)
+# include/uapi/asm-generic/fcntl.h: F_DUPFD F_GETFD F_SETFD F_GETFL F_SETFL F_DUPFD_CLOEXEC F_GETPIPE_SZ, and the
+# queries F_GETLK F_OFD_GETLK. A query sees real locks alone, and no run can take one (_FCNTL_LOCKS): of a run's own
+# file the answer is always "free", which SQLite's write-ahead log needs.
+_FCNTL_COMMANDS = (0, 1, 2, 3, 4, 1030, 1032, 5, 36)
 # F_SETLK F_SETLKW F_OFD_SETLK F_OFD_SETLKW. No real lock and no lease: two runs could signal to each other by them over
 # the read-only files that both see. But a run's own files are nobody else's, so every lock on them would be granted.
 _FCNTL_LOCKS = (6, 7, 37, 38)
-# include/uapi/asm-generic/ioctls.h: TCGETS (isatty), FIONREAD, FIONBIO, FIOCLEX
-_IOCTL_REQUESTS = (0x5401, 0x541B, 0x5421, 0x5451)
+# include/uapi/asm-generic/ioctls.h: TCGETS (isatty), TIOCGPGRP and TIOCGWINSZ (asked of every output, answered ENOTTY:
+# a run has no terminal), FIONREAD, FIONBIO, FIONCLEX, FIOCLEX
+_IOCTL_REQUESTS = (0x5401, 0x540F, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
+_AT_SYMLINK_FOLLOW = 0x400  # include/uapi/linux/fcntl.h; not AT_EMPTY_PATH, which links an open descriptor
+_UNCHANGED = 0xFFFFFFFF  # -1: chown(2) leaves user or group as it is
 _PR_SET_NAME, _PR_GET_NAME = 15, 16  # include/uapi/linux/prctl.h
 _AF_UNIX, _AF_INET, _AF_INET6 = 1, 2, 10  # include/linux/socket.h
 _SOCK_STREAM, _IPPROTO_TCP = 1, 6
+_NSCD_SOCKET = _SOCK_STREAM | os.O_CLOEXEC | os.O_NONBLOCK  # as glibc's nscd/nscd_helper.c makes it
 _SOCKET_OPTIONS = {
     # include/uapi/asm-generic/socket.h: SO_REUSEADDR, SO_SNDBUF, SO_RCVBUF, SO_KEEPALIVE, SO_LINGER, SO_RCVTIMEO,
     # SO_SNDTIMEO. No SO_ATTACH_FILTER and its kin.
@@ -90,6 +97,7 @@ def compile_filter(
             rules.add_rule(action, name, *arguments)
 
     conditions = _conditions(pyseccomp, processes=processes) + (_connections(pyseccomp) if network else [])
+    conditions += _owners(pyseccomp) if alone else []
     taken = (set() if alone else _not_beside_others(landlock_abi)) | ({"setsockopt"} if network else set())
     if "openat" in taken:
         conditions += _opens_that_truncate_only_what_they_may_write(pyseccomp)
@@ -98,7 +106,7 @@ def compile_filter(
             add(pyseccomp.ALLOW, name)
     for name, condition in conditions:
         add(pyseccomp.ALLOW, name, *condition)
-    for number, name, condition in _answers(pyseccomp, network=network):
+    for number, name, condition in _answers(pyseccomp):
         add(pyseccomp.ERRNO(number), name, *condition)
     return _export(rules)
 
@@ -142,12 +150,28 @@ def _conditions(pyseccomp: Any, *, processes: bool) -> list[tuple[str, list[Any]
         *[("fcntl", [arg(1, command)]) for command in _FCNTL_COMMANDS],
         *[("ioctl", [arg(1, request)]) for request in _IOCTL_REQUESTS],
         *[("prctl", [arg(0, option)]) for option in (_PR_SET_NAME, _PR_GET_NAME)],
+        ("linkat", [arg(4, 0, _LOW_32 & ~_AT_SYMLINK_FOLLOW)]),
         # connected pairs only: a datagram socket could send to any address that it can name
         *[("socketpair", [arg(0, _AF_UNIX), arg(1, kind, _SOCK_TYPE_MASK)]) for kind in _PAIRS],
         ("sendto", [pyseccomp.Arg(4, pyseccomp.EQ, 0)]),
         *_until_ready(pyseccomp),
         # one's own limits, which without privilege can only be lowered
         ("prlimit64", [arg(0, 0)]),
+    ]
+
+
+def _owners(pyseccomp: Any) -> list[tuple[str, list[Any]]]:
+    """``chown`` and its kin to one's own user and group, or to none: what the kernel grants every owner."""
+
+    def arg(index: int, value: int) -> Any:
+        return pyseccomp.Arg(index, pyseccomp.MASKED_EQ, _LOW_32, value)
+
+    return [
+        (name, [arg(first, user), arg(first + 1, group)])
+        for name in TO_ONESELF.split()
+        for first in (2 if name == "fchownat" else 1,)
+        for user in (INNER_UID, _UNCHANGED)
+        for group in (INNER_UID, _UNCHANGED)
     ]
 
 
@@ -169,7 +193,7 @@ def _connections(pyseccomp: Any) -> list[tuple[str, list[Any]]]:
     return [*sockets, *options, ("connect", [])]
 
 
-def _answers(pyseccomp: Any, *, network: bool) -> list[tuple[int, str, list[Any]]]:
+def _answers(pyseccomp: Any) -> list[tuple[int, str, list[Any]]]:
     """(errno, call, condition) of what the filter answers itself, without the kernel or the supervisor seeing it."""
 
     def arg(index: int, value: int) -> Any:
@@ -177,16 +201,16 @@ def _answers(pyseccomp: Any, *, network: bool) -> list[tuple[int, str, list[Any]
 
     quiet = [(number, name, list[Any]()) for number, calls in QUIET.items() for name in calls.split()]
     granted = [(0, "flock", list[Any]()), *[(0, "fcntl", [arg(1, command)]) for command in _FCNTL_LOCKS]]
-    # libraries that may use the network try this one first, and take the answer well
-    no_ipv6 = [(errno.EAFNOSUPPORT, "socket", [arg(0, _AF_INET6)])] if network else []
-    return quiet + granted + no_ipv6
+    # libraries ask for IPv6 when they are imported, or try it first, and take the answer well
+    no_ipv6 = (errno.EAFNOSUPPORT, "socket", [arg(0, _AF_INET6)])
+    # glibc asks the name service daemon for each user by exactly this sort of socket, before it reads /etc/passwd
+    no_daemon = (errno.EAFNOSUPPORT, "socket", [arg(0, _AF_UNIX), arg(1, _NSCD_SOCKET)])
+    return [*quiet, *granted, no_ipv6, no_daemon]
 
 
 def _not_beside_others(landlock_abi: int) -> set[str]:
     """Calls that are not allowed as they are to a run which shares its user and its file system with others."""
     taken = set(NOT_BESIDE_OTHERS.split())
-    if landlock_abi < SCOPE_ABI:
-        taken.add("tgkill")  # or it could signal any process of its user
     if landlock_abi < TRUNCATE_ABI:
         taken |= {"truncate", "open", "openat"}
     return taken
@@ -262,8 +286,8 @@ class HeldCall(NamedTuple):
     pid: int
     """The caller's thread group or thread, in the reader's pid namespace."""
     number: int
-    argument: int
-    """The first argument, from the caller's register: nobody can change it any more."""
+    arguments: tuple[int, ...]
+    """All six, from the caller's registers: nobody can change them any more."""
 
 
 def take_call(listener: int) -> HeldCall | None:
@@ -276,8 +300,8 @@ def take_call(listener: int) -> HeldCall | None:
             return None
         raise
     # u64 id, u32 pid, u32 flags, struct seccomp_data {int nr, u32 arch, u64 instruction_pointer, u64 args[6]}
-    identity, pid, _flags, number, _arch, _at, argument = struct.unpack_from("=QIIiIQQ", notification)
-    return HeldCall(identity, pid, number, argument)
+    identity, pid, _flags, number, _arch, _at, *arguments = struct.unpack_from("=QIIiIQ6Q", notification)
+    return HeldCall(identity, pid, number, tuple(arguments))
 
 
 def deny(listener: int, call: HeldCall) -> str:

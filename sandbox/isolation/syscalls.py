@@ -13,15 +13,15 @@ ALLOWED: dict[str, str] = {
         getdents64 fchmod fadvise64""",
     "files by name, which mounts and Landlock confine": """
         open openat creat stat lstat newfstatat statx access faccessat faccessat2 readlink readlinkat getcwd chdir
-        fchdir mkdir mkdirat rmdir unlink unlinkat rename renameat renameat2 symlink symlinkat truncate chmod fchmodat
-        utimensat statfs fstatfs umask""",
+        fchdir mkdir mkdirat rmdir unlink unlinkat rename renameat renameat2 symlink symlinkat link truncate chmod
+        fchmodat utimensat statfs fstatfs umask""",
     "memory, which rlimits and the watchdog bound": """
         mmap munmap mprotect mremap madvise brk msync""",
     "threads of this process, and waiting for them": """
         futex set_robust_list rseq exit gettid sched_yield sched_getaffinity getcpu""",
     "signals within this process": """
-        rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack tgkill rt_sigpending rt_sigsuspend rt_sigtimedwait pause
-        alarm setitimer getitimer restart_syscall""",
+        rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack rt_sigpending rt_sigsuspend rt_sigtimedwait pause alarm
+        setitimer getitimer restart_syscall""",
     "who and where am I": """
         getpid getppid getuid geteuid getgid getegid getgroups getpgrp getpgid getsid uname sysinfo getrusage times
         getrlimit""",
@@ -38,18 +38,30 @@ ALLOWED: dict[str, str] = {
 
 PROCESSES: dict[str, str] = {
     "processes, which RLIMIT_NPROC counts and the pid namespace ends": """
-        fork vfork execve wait4 waitid kill setsid setpgid""",
+        fork vfork execve wait4 waitid setsid setpgid""",
     "what a newly executed interpreter does before its first line": """
         arch_prctl set_tid_address""",
     "what subprocess and multiprocessing need": """
-        close_range link linkat""",
+        close_range""",
 }
 """Added by the ``processes`` profile."""
 
+TO_ONESELF = "chown lchown fchown fchownat"
+"""Calls that are allowed with one's own user and group alone, which changes nothing: programs that copy files make
+them. Only with namespaces, where there is no other user."""
+
+SIGNALS: dict[str, int] = {"kill": 1, "tgkill": 2, "rt_sigqueueinfo": 1, "rt_tgsigqueueinfo": 2}
+"""Calls that send a signal to the process that their first argument names → which argument is the signal's number. The
+supervisor lets them through where that process is the run itself."""
+
 PARTLY: dict[str, str] = {
     "clone": "threads of this process; with the `processes` profile processes too; never a namespace",
-    "fcntl": "duplicate a descriptor, read and set its flags; locks are answered as granted without being taken",
-    "ioctl": "is it a terminal, how much is there to read, do not block, close on exec",
+    "fcntl": "duplicate a descriptor, read and set its flags, ask for locks; taking one is answered as granted without "
+    "being taken",
+    "ioctl": "is it a terminal and of what size, how much is there to read, do not block, close on exec or do not",
+    "linkat": "by name, never by an open descriptor alone",
+    **dict.fromkeys(TO_ONESELF.split(), "to one's own user and group alone, which changes nothing"),
+    **dict.fromkeys(SIGNALS, "to the run itself; with the `processes` profile to any process of the run"),
     "prctl": "name a thread",
     "socketpair": "connected pairs of Unix sockets (stream, seqpacket)",
     "sendto": "without an address: over what is connected already",

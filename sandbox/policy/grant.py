@@ -7,7 +7,15 @@ from __future__ import annotations
 
 import msgspec
 
-from sandbox.isolation.syscalls import ALLOWED, ANSWERED, NOT_BESIDE_OTHERS, PARTLY, PARTLY_NETWORK, PROCESSES
+from sandbox.isolation.syscalls import (
+    ALLOWED,
+    ANSWERED,
+    NOT_BESIDE_OTHERS,
+    PARTLY,
+    PARTLY_NETWORK,
+    PROCESSES,
+    TO_ONESELF,
+)
 from sandbox.policy.policy import Policy
 
 
@@ -29,7 +37,7 @@ class GrantedCalls(msgspec.Struct, frozen=True, kw_only=True):
     answered: dict[str, str]
     """Call → how it is answered instead of being carried out."""
     unprivileged_less: tuple[str, ...]
-    """Those of ``groups`` that the ``unprivileged`` profile takes away."""
+    """Those of ``groups`` and ``partly`` that the ``unprivileged`` profile takes away."""
 
     @property
     def count(self) -> int:
@@ -51,5 +59,5 @@ def granted_calls(policy: Policy) -> GrantedCalls:
         extra=tuple(call for call in policy.syscalls.allow if call not in whole),
         partly=partly,
         answered=ANSWERED,
-        unprivileged_less=tuple(call for call in NOT_BESIDE_OTHERS.split() if call in whole),
+        unprivileged_less=(*(call for call in NOT_BESIDE_OTHERS.split() if call in whole), *TO_ONESELF.split()),
     )

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from sandbox.errors import HostError
 from sandbox.inside.plan import Plan
-from sandbox.isolation import network, seccomp
+from sandbox.isolation import mounts, network, seccomp
 from sandbox.policy.policy import Policy
 from sandbox.pool.template import (
     CACHES,
@@ -23,6 +23,7 @@ from sandbox.pool.template import (
     find_libraries,
     granted_places,
     ways_out,
+    zones,
 )
 from sandbox.probe import Host
 
@@ -88,6 +89,7 @@ def make_plan(
         caches=[[*file.split("/"), f"{packages}/{CACHES}/{file}"] for file in libraries.caches],
         environment=environment(
             inside=inside,
+            zones=zones(libraries) and mounts.ZONES if inside else zones(libraries),
             places={place: f"/{place}" if inside else str(template.places[place]) for place in places},
             ways_out=ways_out(template) if egress else {},
         ),

@@ -13,7 +13,7 @@ import msgspec
 
 from sandbox.egress.address import IPNetwork
 from sandbox.errors import HostError
-from sandbox.isolation import network
+from sandbox.isolation import mounts, network
 from sandbox.policy.policy import Policy
 
 SITE_PACKAGES = "/python/site-packages"
@@ -99,7 +99,8 @@ def binds(
         HostError: a granted place has no folder on this host.
     """
     packages = ("sandbox", *_entry_packages(template))
-    found = [*_interpreter(), *_shared_libraries(), (str(libraries.folder), SITE_PACKAGES)]
+    found = [*_interpreter(), *_shared_libraries(), *_zones_and_locale(libraries)]
+    found += [(str(libraries.folder), SITE_PACKAGES)]
     found += [(str(template.code / package), f"{CODE}/{package}") for package in packages]
     for place in places:
         folder = template.places.get(place)
@@ -146,6 +147,18 @@ def _shared_libraries() -> list[tuple[str, str]]:
     return found + [(loader, loader) for loader in _LOADERS if os.path.exists(loader)]
 
 
+def zones(libraries: LibrarySet) -> str | None:
+    """The host's folder of time zones: the package tzdata's, which is the same everywhere, or else the system's."""
+    folders = (str(libraries.folder / "tzdata" / "zoneinfo"), mounts.ZONES)
+    return next((folder for folder in folders if os.path.isdir(folder)), None)
+
+
+def _zones_and_locale(libraries: LibrarySet) -> list[tuple[str, str]]:
+    found = zones(libraries)
+    locale = [(mounts.LOCALE, mounts.LOCALE)] if os.path.isdir(mounts.LOCALE) else []
+    return locale + ([(found, mounts.ZONES)] if found else [])
+
+
 def ways_out(template: Template) -> dict[str, str]:
     """Variables by which programs find the egress proxy and the certificates to trust."""
     proxy = f"http://{network.ADDRESS}:{network.PORT}"
@@ -154,17 +167,23 @@ def ways_out(template: Template) -> dict[str, str]:
 
 
 def environment(
-    *, inside: bool = True, places: Mapping[str, str] | None = None, ways_out: Mapping[str, str] | None = None
+    *,
+    inside: bool = True,
+    zones: str | None = None,
+    places: Mapping[str, str] | None = None,
+    ways_out: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """The whole environment of zygotes and children: an allow-list with fixed values, nothing of the worker's.
 
     Args:
         inside: whether there is a root of our own; without one the paths are the host's, and the child sets HOME and
             TMPDIR to its workspace.
+        zones: the folder of time zones as a run sees it.
         places: granted place → its path as a run sees it, which becomes e.g. ``INPUTS_DIR``.
         ways_out: what ``ways_out()`` says, for a policy that grants network.
     """
     paths = {"PATH": "/python/bin", "LD_LIBRARY_PATH": "/python/lib"} if inside else {"PATH": ""}
+    paths |= {"TZDIR": zones, "PYTHONTZPATH": zones} if zones else {}
     folders = {f"{place.upper()}_DIR": path for place, path in (places or {}).items()}
     fixed = {
         "HOME": "/work",
@@ -173,6 +192,8 @@ def environment(
         "LOGNAME": "sandbox",
         "LANG": "C.UTF-8",
         "TZ": "UTC",
+        # What pyplot.show() shows is kept; read by matplotlib when it is imported.
+        "MPLBACKEND": "module://handlers.show_figures",
         # One thread at import, or the zygote could not fork: OpenBLAS and Arrow's jemalloc start theirs otherwise.
         "OPENBLAS_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",

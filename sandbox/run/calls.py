@@ -1,34 +1,34 @@
-"""Answers the system calls that a child's filter holds for us: denies and counts them, or lets a process leave."""
+"""Answers the system calls that a child's filter holds for us: denies them, or lets a run signal itself or leave."""
 
 from __future__ import annotations
 
-import signal
 from collections import Counter
 
 from sandbox.isolation import seccomp
-from sandbox.isolation.libc import ABORT_MARK
-from sandbox.isolation.syscalls import LEAVING
+from sandbox.isolation.syscalls import LEAVING, SIGNALS
 from sandbox.result import Violation
-from sandbox.run.child_handle import ChildHandle
+from sandbox.run.child_handle import ChildHandle, is_fatal
 from sandbox.run.ending import Ending
 from sandbox.run.events import Events
 from sandbox.run.watchdog import Watchdog
 
-_FREE_VIOLATIONS = 1000
-"""Denied calls that are answered at once; each further one waits for ``_DENIAL_PAUSE_S``."""
-_DENIAL_PAUSE_S = 0.01
+_FREE_CALLS = 1000
+"""Denied calls and signals that are answered at once; each further one waits for ``_PAUSE_S``."""
+_PAUSE_S = 0.01
+_INIT = 1
+_LOW_32 = 0xFFFFFFFF
 _MAX_VIOLATION_NAMES = 64
 
 
 class CallListener:
-    """Serves the seccomp listener of one child.
+    """Serves the seccomp listener of one child."""
 
-    Attributes:
-        aborted: whether the run has called abort(3), or says so.
-    """
-
-    def __init__(self, child: ChildHandle, events: Events, ending: Ending, watchdog: Watchdog) -> None:
-        self._pid = child.pid
+    def __init__(
+        self, child: ChildHandle, events: Events, ending: Ending, watchdog: Watchdog, *, whole_tree: bool
+    ) -> None:
+        """``whole_tree``: the run may start processes, and signal them."""
+        self._pid, self._own_pid = child.pid, child.own_pid
+        self._whole_tree = whole_tree
         self._fd = child.listener
         self._events = events
         self._ending = ending
@@ -36,7 +36,7 @@ class CallListener:
         self._exit_code: int | None = None
         """With which the child leaves, once that is certain, see ``_let_leave``."""
         self._denied: Counter[str] = Counter()
-        self.aborted = False
+        self._signals = 0
 
     def listen(self) -> None:
         """Answer whatever comes."""
@@ -55,8 +55,11 @@ class CallListener:
         call = seccomp.take_call(self._fd) if waiting else None
         if call is None:
             return
-        if seccomp.syscall_name(call.number) == LEAVING:
+        name = seccomp.syscall_name(call.number)
+        if name == LEAVING:
             self._let_leave(call)
+        elif name in SIGNALS and (self._whole_tree or call.arguments[0] & _LOW_32 == self._own_pid):
+            self._let_signal(call, call.arguments[SIGNALS[name]] & _LOW_32)
         else:
             self._deny(call)
 
@@ -72,16 +75,28 @@ class CallListener:
         was_held = seccomp.let_through(self._fd, call)
         alone = measured is not None and measured.threads == 1 and not measured.kill_pending
         if was_held and alone and call.pid == self._pid:
-            self._exit_code = call.argument & 0xFF
+            self._exit_code = call.arguments[0] & 0xFF
+
+    def _let_signal(self, call: seccomp.HeldCall, number: int) -> None:
+        """Let a run signal itself. To pid 1 the kernel delivers only what it handles: what would end it, we end.
+
+        Whom it signals stands in a register, so it is nobody else whatever the run does meanwhile.
+        """
+        self._signals += 1
+        if call.arguments[0] & _LOW_32 == self._own_pid == _INIT and is_fatal(call.pid, number):
+            self._ending.end_by_own_signal(number)
+            return
+        seccomp.let_through(self._fd, call)
+        self._slow_down()
 
     def _deny(self, call: seccomp.HeldCall) -> None:
         name = seccomp.deny(self._fd, call)
-        if name == ABORT_MARK and call.argument == signal.SIGABRT and not self.aborted:
-            self.aborted = True
-            return
         if name in self._denied or len(self._denied) < _MAX_VIOLATION_NAMES:
             self._denied[name] += 1
-        if self._denied.total() > _FREE_VIOLATIONS:
-            # each costs us a wake-up and the script nothing: from now on it waits, not we
+        self._slow_down()
+
+    def _slow_down(self) -> None:
+        """Each call costs us a wake-up and the script nothing: after many of them it waits, not we."""
+        if self._denied.total() + self._signals > _FREE_CALLS:
             self._events.ignore_readable(self._fd)
-            self._events.after("deny", _DENIAL_PAUSE_S, self.listen)
+            self._events.after("deny", _PAUSE_S, self.listen)

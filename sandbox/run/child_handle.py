@@ -74,6 +74,8 @@ class ChildHandle:
         self.pid = _pid_of(pidfd)
         self._status = os.open(f"/proc/{self.pid}/status", os.O_RDONLY | os.O_CLOEXEC)
         self._open.add(self._status)
+        self.own_pid = _own_pid(os.pread(self._status, 4096, 0))
+        """What it itself takes for its process id: 1 in a pid namespace of its own."""
         self.at_rest = self.measure() or Measurement(0, 1, 0.0)
 
     def measure(self) -> Measurement | None:
@@ -157,6 +159,35 @@ def _pid_of(pidfd: int) -> int:
     """The process id in our own pid namespace, see pidfd_open(2) on fdinfo."""
     with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as info:
         return next(int(line[4:]) for line in info if line.startswith("Pid:"))
+
+
+def _own_pid(status: bytes) -> int:
+    """The process id in the process's own pid namespace, see proc_pid_status(5) on NSpid."""
+    return int(next(line for line in status.splitlines() if line.startswith(b"NSpid:")).split()[-1])
+
+
+def is_fatal(thread: int, number: int) -> bool:
+    """Whether a signal would end the process of a thread: it is neither caught, ignored, nor blocked by the thread.
+
+    Args:
+        thread: its id in our own pid namespace.
+        number: of the signal, signal(7).
+    """
+    if not 0 < number <= signal.SIGRTMAX or number in _HARMLESS:
+        return False
+    try:
+        status = Path(f"/proc/{thread}/status").read_bytes()
+    except OSError:
+        return False  # it is gone, and nothing is left to end
+    return not any(int(mask, 16) & 1 << (number - 1) for mask in _SIGNAL_MASKS.findall(status))
+
+
+_SIGNAL_MASKS = re.compile(rb"^Sig(?:Blk|Ign|Cgt):\s+(\w+)$", re.MULTILINE)
+_HARMLESS = frozenset(
+    {signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH, signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN,
+     signal.SIGTTOU}
+)  # fmt: skip
+"""Signals whose default action does not end a process: signal(7). Those that stop one do nothing to pid 1."""
 
 
 def measure_tree(pid: int) -> Measurement | None:

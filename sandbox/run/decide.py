@@ -49,6 +49,7 @@ def decide(
     limits: Limits,
     *,
     workspace_full: bool = False,
+    by_itself: bool = False,
 ) -> tuple[ExitReason, str]:
     """The reason why a run ended, and a sentence for people.
 
@@ -59,8 +60,11 @@ def decide(
         cpu_s: what it used.
         limits: what was in force.
         workspace_full: whether its workspace has no byte or no inode left.
+        by_itself: whether it sent the signal that ended it to itself.
     """
     if exit_code < 0:
+        if by_itself:
+            return ExitReason.SIGNALED, f"ended by {signal_name(-exit_code)}, which it sent to itself"
         return _decide_killed(-exit_code, ended_by, cpu_s, limits)
     if ended_by is ExitReason.OUTPUT_LIMIT:  # it left by itself in the moment in which we killed it
         return ended_by, _limit_message(ended_by, limits)
@@ -99,7 +103,7 @@ def _decide_killed(number: int, ended_by: ExitReason | None, cpu_s: float, limit
     if number in (signal.SIGKILL, signal.SIGXCPU) and cpu_s >= limits.cpu_s - 0.1:
         return ExitReason.CPU_LIMIT, _limit_message(ExitReason.CPU_LIMIT, limits)
     hints: dict[int, str] = {
-        signal.SIGSEGV: " (a crash in native code, a stack overflow, or an abort)",
+        signal.SIGSEGV: " (a crash in native code, or a stack overflow)",
         signal.SIGSYS: " (a system call in another architecture's convention)",
         signal.SIGKILL: " (not by us: most likely the host ran out of memory)",
     }

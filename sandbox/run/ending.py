@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 
 from sandbox.errors import SandboxError
 from sandbox.result import ExitReason
 from sandbox.run.child_handle import ChildHandle, ExitFacts
+from sandbox.run.decide import exit_code_of
 
 
 class Ending:
@@ -16,6 +18,7 @@ class Ending:
     Attributes:
         reason: why we killed it; ``None`` when we did not. The first reason stands.
         left_open: the files that it had open for writing when we killed it, by their paths in the workspace.
+        own_signal: by which signal, that it sent to itself, the run ended; ``None`` when by none.
         known: done when no thread of the run can run again; or failed, where that is our own failure.
     """
 
@@ -23,6 +26,7 @@ class Ending:
         """``whole_tree``: the run may start processes, which may outlive the child's last thread for a moment."""
         self.reason: ExitReason | None = None
         self.left_open: tuple[str, ...] = ()
+        self.own_signal: int | None = None
         self.known: asyncio.Future[ExitFacts] = asyncio.get_running_loop().create_future()
         self._child = child
         self._whole_tree = whole_tree
@@ -33,6 +37,17 @@ class Ending:
             self.reason = reason
             self.left_open = self._child.files_open_for_writing()
         self._child.kill()
+
+    def end_by_own_signal(self, number: int) -> None:
+        """Do what a signal that the run sent to itself does to any process but pid 1: end it."""
+        if self.reason is None and self.own_signal is None:
+            self.own_signal = number
+        self._child.kill()
+
+    def exit_code(self, status: int) -> int:
+        """Exit code of the run by its wait status, negative for the signal that ended it."""
+        exit_code = exit_code_of(status)
+        return -self.own_signal if self.own_signal is not None and exit_code == -signal.SIGKILL else exit_code
 
     def fail(self, error: Exception) -> None:
         """Kill the run because we failed at watching it."""

@@ -16,7 +16,6 @@ which for a child with pandas loaded takes several times longer than a short run
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import Callable
 from concurrent.futures import Executor
 
@@ -26,7 +25,7 @@ from sandbox.result import ExitReason, OnOutput, OnProgress, RunFacts, Usage
 from sandbox.run import remarks, response
 from sandbox.run.calls import CallListener
 from sandbox.run.child_handle import ChildHandle, ExitFacts
-from sandbox.run.decide import WITH_ERROR, decide, exit_code_of, signal_name
+from sandbox.run.decide import WITH_ERROR, decide, signal_name
 from sandbox.run.ending import Ending
 from sandbox.run.events import Events
 from sandbox.run.harvest import Harvest, find_strays, harvest, is_empty
@@ -67,7 +66,7 @@ class Watch:
         self._prints = PrintPipes(child, limits, events, ending, on_output)
         self._response = ResponsePipe(child, limits, events, ending, on_progress, checker=checker)
         self._watchdog = Watchdog(child, limits, events, ending, whole_tree=whole_tree)
-        self._calls = CallListener(child, events, ending, self._watchdog)
+        self._calls = CallListener(child, events, ending, self._watchdog, whole_tree=whole_tree)
 
     async def run(self, message: bytes, cancel: asyncio.Event | None) -> RunFacts:
         """Send a message as ``build_message`` makes it, watch until the child is dead, say what happened.
@@ -136,10 +135,18 @@ class Watch:
         found: Harvest,
         strays: tuple[str, ...],
     ) -> RunFacts:
-        exit_code = self._exit_code(facts)
+        exit_code = self._ending.exit_code(facts.status)
         full = self._child.workspace.is_full()
         cpu_total_s = self._watchdog.cpu_total_s(facts.cpu_s)
-        reason, message = decide(exit_code, self._ending.reason, answer, cpu_total_s, self._limits, workspace_full=full)
+        reason, message = decide(
+            exit_code,
+            self._ending.reason,
+            answer,
+            cpu_total_s,
+            self._limits,
+            workspace_full=full,
+            by_itself=self._ending.own_signal is not None,
+        )
         return RunFacts(
             exit_reason=reason,
             message=message + self._remarks(reason, answer, strays),
@@ -156,7 +163,7 @@ class Watch:
 
     def _unreadable(self, facts: ExitFacts, wall_s: float, error: Exception) -> RunFacts:
         """The end of a run that left something which breaks our own code: a last resort that no known run reaches."""
-        exit_code = exit_code_of(facts.status)
+        exit_code = self._ending.exit_code(facts.status)
         return RunFacts(
             exit_reason=ExitReason.INVALID_RESULT,
             message=f"what it left cannot be read ({type(error).__name__})",
@@ -165,11 +172,6 @@ class Watch:
             usage=Usage(wall_s=round(wall_s, 6), cpu_s=round(self._watchdog.cpu_s(facts.cpu_s), 6)),
             logs=self._prints.logs(),
         )
-
-    def _exit_code(self, facts: ExitFacts) -> int:
-        """As ``exit_code_of``; an abort by the name that it has outside of a pid namespace."""
-        exit_code = exit_code_of(facts.status)
-        return -signal.SIGABRT if exit_code == -signal.SIGSEGV and self._calls.aborted else exit_code
 
     def _remarks(self, reason: ExitReason, answer: response.Response | None, strays: tuple[str, ...]) -> str:
         """What else there is to say of the end, after the reason."""

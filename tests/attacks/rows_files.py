@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from pathlib import Path
 
 from sandbox import Result
-from tests.attacks.attack import ABSENT, DENIED, DONE, READ_ONLY, Attack, Control, Outside
+from sandbox.isolation import mounts
+from tests.attacks.attack import ABSENT, ANY, DENIED, DONE, READ_ONLY, Attack, Control, Outside
 from tests.attacks.field import Field
 from tests.attacks.syscall_numbers import NUMBERS, X86
+from tests.support.synchronous import value_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -93,11 +96,13 @@ for name in ("secret", "folder/.env"):
     attempt(name, read, name)
 """
 
-_LINKS = """
+_LINKS = f"""
 for path in args:
     attempt(path + " link", os.link, path, "linked-" + str(len(result)))
-    attempt(path + " link of what a symbolic link names", lambda: (
-        os.symlink(path, "s" + str(len(result))), os.link("s" + str(len(result)), "t", follow_symlinks=True)))
+    name = "s" + str(len(result))
+    os.symlink(path, name)
+    attempt(path + " link of what a symbolic link names", call, {NUMBERS["linkat"]},
+        -100, name.encode(), -100, b"t" + name.encode(), 0x400)  # AT_SYMLINK_FOLLOW
 """
 
 _TRUNCATE = """
@@ -202,6 +207,18 @@ def _with_folder_descriptor(field: Field) -> object:
     return "../" * 20 + str(field.planted.file)[1:]
 
 
+def _has_an_etc_of_its_own(result: Result) -> None:
+    """Nothing there is the host's."""
+    value = value_of(result)
+    for name, content in mounts.ETC.items():
+        assert value.get(name, f"done: {content.encode()!r}") == f"done: {content.encode()!r}"
+    assert sorted([*mounts.ETC, "localtime"]) == sorted(ast.literal_eval(value["etc"].removeprefix("done: ")))
+
+
+def _assert_in(part: str, whole: str) -> None:
+    assert part in whole
+
+
 def _assert_deeper(outside: Outside, depth: int) -> None:
     assert int(outside.value["depth"].partition(": ")[2]) > depth
 
@@ -216,8 +233,8 @@ ROWS = (
             "paths": [
                 str(field.planted.file),
                 *(str(field.folder / "home" / name) for name in (".ssh/id_rsa", ".env")),
-                "/etc/passwd",
                 "/etc/shadow",
+                "/etc/fstab",
                 "/root/.ssh/id_rsa",
                 "/root/.aws/credentials",
                 "/proc/self/environ",
@@ -283,7 +300,7 @@ ROWS = (
         title="walk out through parents and descriptors",
         severity="C",
         program=_WALK_OUT,
-        args=lambda field: {"names": [str(field.planted.file)[1:], "etc/passwd", "root/.ssh/id_rsa"]},
+        args=lambda field: {"names": [str(field.planted.file)[1:], "etc/shadow", "root/.ssh/id_rsa"]},
         outcomes={"*": ABSENT},
         control=Control(
             args=lambda field: {"names": [str(field.planted.file)[1:]]},
@@ -371,9 +388,68 @@ open("...", "w").write("x")
         severity="H",
         program=_LINKS,
         args=_shown_files,
-        outcomes={"*": DENIED},
-        violations=("link",) if X86 else ("linkat",),
+        outcomes={"*": ("EXDEV", *READ_ONLY)},  # another file system, which is read-only besides
         control=Control(args=_throw_away_file, outcomes=DONE),
+    ),
+    Attack(
+        id="FS-90",
+        title="read the users of the host",
+        severity="M",
+        program="for name in ('passwd', 'group', 'hosts', 'os-release'): attempt(name, read, '/etc/' + name)\n"
+        "attempt('etc', os.listdir, '/etc')",
+        outcomes=DONE,
+        check=lambda _field, result: _has_an_etc_of_its_own(result),
+        control=Control(
+            outcomes={"os-release": ANY, "*": ("done",)},
+            check=lambda _field, outside: _assert_in("root:x:0:0:root:/root", outside.value["passwd"]),
+        ),
+    ),
+    Attack(
+        id="FS-91",
+        title="a file with endless names",
+        severity="M",
+        program="""
+def link_often():
+    open("f", "w").close()
+    for number in range(args):
+        os.link("f", f"name-{number}")
+attempt("links", link_often)
+attempt("names", lambda: os.stat("f").st_nlink)
+""",
+        args=lambda _field: 10_000,
+        outcomes={"links": ("ENOSPC",), "names": ("done",)},  # each name counts towards workspace_files
+        control=Control(args=lambda _field: 5000, outcomes=DONE),
+    ),
+    Attack(
+        id="FS-92",
+        title="link what is open and has no name",
+        severity="M",
+        program=f"""
+open("f", "w").close()
+kept = os.open("f", os.O_RDONLY)
+os.unlink("f")
+attempt("empty path", call, {NUMBERS["linkat"]}, kept, b"", -100, b"again", 0x1000)
+""",
+        outcomes={"*": DENIED},
+        violations=("linkat",),
+        control=Control(outcomes={"*": ("ENOENT",)}),  # of root alone; and what is deleted stays so
+    ),
+    Attack(
+        id="FS-93",
+        title="give files to others",
+        severity="H",
+        program="""
+open("f", "w").close()
+attempt("to oneself", os.chown, "f", os.getuid(), os.getgid())
+attempt("to nobody else", os.chown, "f", -1, -1)
+for user, group in ((0, -1), (-1, 0), (65534, 65534), (os.getuid() + 1, os.getgid())):
+    attempt(f"chown {user} {group}", os.chown, "f", user, group)
+    attempt(f"lchown {user} {group}", os.lchown, "f", user, group)
+    attempt(f"fchown {user} {group}", lambda: os.fchown(os.open("f", os.O_RDONLY), user, group))
+""",
+        outcomes={"to oneself": ("done",), "to nobody else": ("done",), "*": DENIED},
+        violations=("chown", "fchown", "lchown") if X86 else ("fchown", "fchownat"),
+        control=Control(outcomes={"to oneself": ("done",), "to nobody else": ("done",), "*": ("done", "EPERM")}),
     ),
     Attack(
         id="FS-16",

@@ -127,7 +127,7 @@ def _calls() -> Iterator[Call]:
         ("mincore", "0, 0, None", ("done", "EFAULT")),
         ("membarrier", "0, 0, 0", ("done",)),
         ("sched_setattr", "0, None, 0", ("EINVAL",)),
-        ("rt_sigqueueinfo", "os.getpid(), 0, buffer(128)", ("done", "EPERM", "EINVAL")),
+        ("rt_sigqueueinfo", "os.getppid() or 2, 0, buffer(128)", ("done", "EPERM", "EINVAL")),
         ("close_range", "900000, 900001, 0", ("done",)),
         ("openat2", "-100, b'/', buffer(24), 24", ("done",)),
         ("quotactl_fd", "0, 0, 0, None", (*_REACHES, "ENOSYS")),
@@ -188,7 +188,20 @@ print(function(), flush=True)
 
 def _numbers_to_try() -> list[int]:
     """All that the table knows but those that would end or copy the process, or are tried elsewhere."""
-    left_out = ("exit", "kill", "tkill", "fcntl", "ioctl", "prctl", "clone", "fork", "vfork")
+    left_out = (
+        "exit",
+        "kill",
+        "tkill",
+        "tgkill",
+        "rt_sigqueueinfo",
+        "rt_tgsigqueueinfo",
+        "fcntl",
+        "ioctl",
+        "prctl",
+        "clone",
+        "fork",
+        "vfork",
+    )
     return [number for name, number in NUMBERS.items() if name not in left_out]
 
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from sandbox import ExitReason, Result
+from sandbox.run import calls
 from tests.attacks.attack import ABSENT, ANY, DENIED, DONE, READ_ONLY, Attack, Control, Outside
 from tests.attacks.field import Field
 from tests.attacks.syscall_numbers import NUMBERS, X86
@@ -198,7 +199,7 @@ if args["more"]:
     attempt("group", os.killpg, 0, signal.SIGKILL)
     attempt("tgkill", call, {"234" if X86 else "131"}, args["pids"][0], args["pids"][0], 9)
     attempt("tkill", call, {NUMBERS["tkill"]}, args["pids"][0], 9)
-    attempt("pidfd_open", os.pidfd_open, 1)
+    attempt("pidfd_open", os.pidfd_open, os.getpid())
     attempt("pidfd_send_signal", call, {NUMBERS["pidfd_send_signal"]}, 0, 9, None, 0)
 """
 
@@ -271,6 +272,11 @@ def _neighbours_are_served(field: Field, pid: int) -> None:
     for _ in range(field.box.ready + 3):
         result = field.box.do(field.box._run("result = 1", None, None, {}))
         assert ExitReason.OK == result.exit_reason
+
+
+def _has_waited(result: Result, calls_: int) -> None:
+    """Each call past the first thousand waited, so that it is the script that has to and not the supervisor."""
+    assert result.usage.wall_s >= calls_ * calls._PAUSE_S
 
 
 def _assert_equal(expected: object, actual: object) -> None:
@@ -451,16 +457,70 @@ if args:
         severity="C",
         program=_KILL,
         args=lambda field: {
-            "pids": [field.new_victim(), os.getpid(), *field.box.zygote_pids(), 1, -1, 0, 2],
+            "pids": [field.new_victim(), os.getpid(), *field.box.zygote_pids(), -1, 0, 2],
             "more": True,
         },
-        outcomes={"tgkill": ("ESRCH",), "*": ("EPERM", "ESRCH")},
-        violations=("kill", "tkill", "rt_sigqueueinfo"),
+        outcomes={"*": DENIED},
+        violations=("kill", "tgkill", "tkill", "rt_sigqueueinfo"),
         control=Control(
             args=lambda field: {"pids": [field.new_victim()], "more": False},
             outcomes={"*": ("done", "EPERM", "EINVAL")},
             check=_has_killed_the_victim,
         ),
+    ),
+    Attack(
+        id="PROC-90",
+        title="signal itself",
+        severity="-",
+        program="""
+import signal, threading
+seen = []
+signal.signal(signal.SIGUSR1, lambda number, _frame: seen.append(number))
+attempt("kill", os.kill, os.getpid(), signal.SIGUSR1)
+attempt("raise", signal.raise_signal, signal.SIGUSR1)
+attempt("thread", signal.pthread_kill, threading.get_ident(), signal.SIGUSR1)
+attempt("is it there", os.kill, os.getpid(), 0)
+attempt("ignored", lambda: (signal.signal(signal.SIGTERM, signal.SIG_IGN), os.kill(os.getpid(), signal.SIGTERM)))
+attempt("blocked", lambda: (signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2]),
+    os.kill(os.getpid(), signal.SIGUSR2), signal.sigwait([signal.SIGUSR2])))
+attempt("harmless", os.kill, os.getpid(), signal.SIGWINCH)
+attempt("seen", lambda: seen == [signal.SIGUSR1] * 3 or seen[99])
+""",
+        outcomes=DONE,
+        control=Control(outcomes=DONE),
+    ),
+    *(
+        Attack(
+            id="PROC-91",
+            title=f"end itself by {name}",
+            severity="M",
+            program=f"import signal\n{act}\ntime.sleep(args)",
+            args=lambda _field: 0,
+            reasons=(ExitReason.SIGNALED,),
+            check=lambda _field, result, name=name: _assert_equal(name, result.signal),  # type: ignore[misc]
+            control=Control(exit_code=-signal.Signals[name]),
+        )
+        for name, act in {
+            "SIGTERM": "os.kill(os.getpid(), signal.SIGTERM)",
+            "SIGKILL": "os.kill(os.getpid(), signal.SIGKILL)",
+            "SIGABRT": "os.abort()",
+            "SIGUSR1": "signal.raise_signal(signal.SIGUSR1)",
+            "SIGSEGV": "signal.raise_signal(signal.SIGSEGV)",
+        }.items()
+    ),
+    Attack(
+        id="PROC-92",
+        title="keep the supervisor busy with signals",
+        severity="M",
+        program="""
+for _ in range(args):
+    os.kill(os.getpid(), 0)
+result["end"] = "done"
+""",
+        args=lambda _field: 1050,
+        outcomes=DONE,
+        check=lambda _field, result: _has_waited(result, 50),
+        control=Control(outcomes=DONE),
     ),
     Attack(
         id="PROC-08",

@@ -91,6 +91,19 @@ def _nothing_is_locked(field: Field, pid: int) -> None:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def _another_hears_nothing(field: Field, pid: int) -> None:
+    """Whoever asks meanwhile for a lock on the same file is told that there is none."""
+    del pid
+    script = """
+import fcntl, os, struct
+kept = os.open(args, os.O_RDONLY)
+result = [struct.unpack("hhqqi4x", fcntl.fcntl(kept, command, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0)))[0]
+          for command in (fcntl.F_GETLK, 36)]
+"""
+    other = field.box.do(field.box._run(script, "/scripts/data_analysis.py", None, {}))
+    assert [fcntl.F_UNLCK, fcntl.F_UNLCK] == value_of(other)
+
+
 _RESET = """
 import locale, resource, signal
 attempt("umask", lambda: os.umask(0o022))
@@ -206,7 +219,10 @@ ROWS = (
         severity="H",
         program=_CHANNELS,
         args=lambda field: {"shared": "/scripts/data_analysis.py", "name": "channel-" + field.canary[-8:]},
-        outcomes={"flock": ("done",), "*": DENIED},  # what is granted is no lock, see the next row
+        outcomes={  # what is granted is no lock, and a query sees real locks alone: see the next rows
+            **dict.fromkeys(("flock", "lockf", "open file lock"), ("done",)),
+            "*": DENIED,
+        },
         violations=_CHANNEL_VIOLATIONS,
         control=Control(
             args=lambda field: {"shared": str(field.throw_away() / "file.py"), "name": "channel-" + field.canary[-8:]},
@@ -236,6 +252,31 @@ time.sleep(args[1])
         meanwhile=_nothing_is_locked,
         outcomes={"*": ("done", "EPERM")},
         control=Control(args=lambda field: [str(field.throw_away() / "file.py"), 0], outcomes=DONE),
+    ),
+    Attack(
+        id="XT-90",
+        title="speak by a lock and listen by a query",
+        severity="H",
+        program="""
+import fcntl
+kept = os.open(args[0], os.O_RDWR if args[1] else os.O_RDONLY)
+def ask(command):
+    return struct.unpack("hhqqi4x", fcntl.fcntl(kept, command, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0)))[0]
+if args[1]:  # outside: one process takes the lock, another asks
+    fcntl.lockf(kept, fcntl.LOCK_EX)
+    if os.fork() == 0:
+        os._exit(ask(fcntl.F_GETLK))
+    attempt("seen by another", lambda: os.waitstatus_to_exitcode(os.wait()[1]) == fcntl.F_WRLCK or seen[99])
+else:
+    attempt("take", fcntl.fcntl, kept, fcntl.F_SETLK, struct.pack("hhqqi4x", fcntl.F_RDLCK, 0, 0, 0, 0))
+    attempt("open file take", fcntl.fcntl, kept, 37, struct.pack("hhqqi4x", fcntl.F_RDLCK, 0, 0, 0, 0))
+    print("taken", flush=True)
+    time.sleep(0.3)
+""",
+        args=lambda _field: ["/scripts/data_analysis.py", False],
+        meanwhile=_another_hears_nothing,
+        outcomes=DONE,
+        control=Control(args=lambda field: [str(field.throw_away() / "file.py"), True], outcomes=DONE),
     ),
     Attack(
         id="XT-04",

@@ -14,7 +14,7 @@ import pytest
 import sandbox
 from sandbox import Policy, granted_calls
 from sandbox.isolation import seccomp
-from sandbox.isolation.syscalls import PARTLY, PARTLY_NETWORK
+from sandbox.isolation.syscalls import PARTLY, PARTLY_NETWORK, SIGNALS
 
 ROOT = Path(__file__).resolve().parents[2]
 ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}[platform.machine()]  # include/uapi/linux/audit.h
@@ -112,5 +112,6 @@ def test_calls_that_are_listed_as_partly_open_are_that(audited: Policy) -> None:
 def test_conditions_of_the_filter_are_all_described() -> None:
     """A call that is opened for some arguments has words for the auditor."""
     described = set(PARTLY) | {name for name, _ in seccomp._until_ready(pyseccomp)}
-    assert described == {name for name, _ in seccomp._conditions(pyseccomp, processes=False)}
+    conditions = [*seccomp._conditions(pyseccomp, processes=False), *seccomp._owners(pyseccomp)]
+    assert described == {name for name, _ in conditions} | set(SIGNALS)
     assert set(PARTLY_NETWORK) == {name for name, _ in seccomp._connections(pyseccomp)}

@@ -145,7 +145,7 @@ attempt('write', lambda: open(model, 'r+b'))
 attempt('truncate', lambda: os.truncate(model, 0))
 attempt('new', lambda: open(folder + '/new', 'w'))
 attempt('remove', lambda: os.unlink(model))
-attempt('out', lambda: open(folder + '/../etc/passwd'))
+attempt('out', lambda: open(folder + '/../etc/shadow'))
 result = [open(model, 'rb').read(4).hex(), errors]
 """
 

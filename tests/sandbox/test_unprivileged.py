@@ -395,7 +395,7 @@ def test_attempts_are_named_where_the_filter_denies_them(old: tuple[Remote, int]
     remote, abi = old
     script = PRELUDE + ATTACKS["truncate by name"][0] + "\n" + ATTACKS["signal a thread of another"][0]
     named = {violation["syscall"] for violation in remote.attack(script=script)["result"]["violations"]}
-    assert (abi < 3, abi < 6) == ("truncate" in named, "tgkill" in named)
+    assert (abi < 3, True) == ("truncate" in named, "tgkill" in named)  # signals to others are, always
 
 
 def test_files_of_its_own_can_be_truncated(old: tuple[Remote, int]) -> None:

@@ -11,10 +11,6 @@ from tests.support.synchronous import Sandbox
 from tests.support.workload import PARTS
 
 EXPECTED_DENIALS = {
-    "standard library": {"socket"},  # the socket module asks once whether IPv6 is there
-    "python-docx": {"socket"},
-    "the document handler": {"socket"},  # by way of requests, which sumy could fetch pages with
-    "spacy": {"socket"},  # by way of requests, which it could load models with
     "onnxruntime and tokenizers": {"arch_prctl"},  # it asks for AMX where the processor has it, and does without
 }
 """Calls that a library tries and can do without; they may stay denied."""

@@ -70,7 +70,31 @@ def test_inline_input_files_reach_the_script(client: httpx.Client) -> None:
     assert ["grüße", [0, 1, 255]] == run(client, script, parameters={"inputs": inputs})["result"]
 
 
-@pytest.mark.parametrize("name", ["../x", "a/b", ".hidden", "-x", "a\u0000", ""])
+@pytest.mark.parametrize(
+    "name",
+    ["report (1).csv", "résumé.csv", "日本語.txt", "a'b\"c;d&e.csv", "100%.csv", "#1, [2] {3} = $4!.txt", "📈.csv",
+     "a b", "م.csv", "x" * 255, "é" * 127],
+)  # fmt: skip
+def test_an_input_has_any_name_that_a_browser_gives(client: httpx.Client, name: str) -> None:
+    """The script finds the file under it, and no other file."""
+    script = "import os\nresult = [os.listdir('inputs'), open('inputs/' + args).read()]"
+    answer = run(client, script, parameters={"inputs": {name: {"text": "x"}}, "args": name})
+    assert [[name], "x"] == answer["result"]
+
+
+def test_an_input_name_of_too_many_bytes_is_refused(client: httpx.Client) -> None:
+    """A file system counts bytes, not characters."""
+    body = task("result = 1")
+    body["parameters"]["inputs"] = {"é" * 128: {"text": "x"}}
+    refused = client.post("/execute", json=body)
+    assert (400, True) == (refused.status_code, "255 bytes" in refused.text)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../x", "a/b", ".hidden", "-x", "a\u0000", "", "..", "a\\b", " a", "a\n", "a\nb", "a\x1b[31m", "a\x7f", "a\x85b",
+     "a\u202egpj.exe", "a\u2066b", "a\u200fb", "a\u200bb", "\ufeffa", "a\u2028b", "x" * 256],
+)  # fmt: skip
 def test_an_input_name_that_leaves_its_folder_is_refused(client: httpx.Client, name: str) -> None:
     """By its form, before anything opens it."""
     body = task("result = 1")

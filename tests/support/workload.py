@@ -31,6 +31,18 @@ asyncio.run(wait())
 lock = threading.Lock(); threads = [threading.Thread(target=lock.acquire, kwargs={'timeout': 0.01}) for _ in range(3)]
 [thread.start() for thread in threads]; [thread.join() for thread in threads]
 random.random(), uuid.uuid4(), os.urandom(8), datetime.datetime.now(), time.process_time(), time.sleep(0.001)
+import argparse, getpass, grp, locale, multiprocessing, multiprocessing.pool, platform, pwd, signal, ssl, tracemalloc
+uuid.uuid1(), argparse.ArgumentParser().format_help(), getpass.getuser(), pathlib.Path('a.txt').owner()
+pathlib.Path.home(), os.path.expanduser('~'), grp.getgrgid(os.getgid()), locale.setlocale(locale.LC_ALL, '')
+platform.uname(), platform.platform(), platform.processor(), platform.architecture(), platform.libc_ver()
+os.environ['TZ'] = 'Asia/Tokyo'; time.tzset(); zoneinfo.ZoneInfo('Europe/Berlin'); shutil.get_terminal_size()
+multiprocessing.pool.ThreadPool(2).map(abs, [-1]); multiprocessing.Lock().acquire(); multiprocessing.Value('i', 1).value
+for mode in ('wal', 'delete', 'truncate', 'persist', 'memory', 'off'):
+    database.execute(f'pragma journal_mode={mode}'); database.execute('insert into t values (1)'); database.commit()
+signal.signal(signal.SIGUSR1, lambda *_: None); os.kill(os.getpid(), signal.SIGUSR1)
+signal.raise_signal(signal.SIGUSR1); os.set_inheritable(1, True); tracemalloc.start()
+os.link('a.txt', 'hard'); shutil.chown('a.txt', 'sandbox', 'sandbox')
+asyncio.run(asyncio.to_thread(abs, -1)); ssl.create_default_context(); tracemalloc.stop()
 os.stat('a.txt'), os.access('a.txt', os.R_OK), os.path.realpath('link'), shutil.disk_usage('.'), os.cpu_count()
 logging.getLogger().warning('seen'); zoneinfo.ZoneInfo('UTC')
 """,
