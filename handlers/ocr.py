@@ -7,8 +7,8 @@ one core and 450 MiB in all.
 from __future__ import annotations
 
 import functools
-import importlib.util
 import resource
+import socket
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -54,8 +54,6 @@ class Budget:
     @property
     def is_spent(self) -> bool:
         """Whether no further picture should be begun."""
-        if importlib.util.find_spec("rapidocr") is None:
-            return True
         return time.monotonic() > self._end_s or time.process_time() > self._cpu_s
 
 
@@ -86,6 +84,9 @@ def confidence(lines: Sequence[Line]) -> float | None:
 
 @functools.cache
 def _engine() -> Any:
-    from rapidocr import RapidOCR  # noqa: PLC0415 half a second, and only few tasks need it
-
+    had, socket.has_ipv6 = socket.has_ipv6, False  # urllib3, which it loads, would try a socket at its import
+    try:
+        from rapidocr import RapidOCR  # noqa: PLC0415 half a second, and only few tasks need it
+    finally:
+        socket.has_ipv6 = had
     return RapidOCR(params=dict(_SETTINGS))

@@ -6,7 +6,6 @@ on again. Everything that arrives is bounded: bytes on arrival, text and matches
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import re
 from collections.abc import Callable, Iterator
@@ -17,8 +16,9 @@ import httpx
 from cssselect import SelectorError
 from lxml import etree
 from parsel import Selector
-from w3lib.encoding import html_to_unicode
+from w3lib.encoding import html_body_declared_encoding, http_content_type_encoding
 
+from handlers import encodings, pages, unpacking
 from handlers.data.decoding import decode_parameters
 from handlers.failures import Refusal
 from handlers.parameters.registry import Request
@@ -28,7 +28,6 @@ USER_AGENT = "UnityAI-Worker/1 (web_scraping)"
 MAX_REDIRECTS = 5
 MAX_ROBOTS_BYTES = 512 << 10
 MAX_TEXT_CHARACTERS = 200_000
-MAX_LINKS = 1000
 MAX_MATCHES = 1000
 MAX_MATCH_CHARACTERS = 20_000
 _CONTENT_TYPES = re.compile(
@@ -39,7 +38,10 @@ _SHOWN_HEADERS = (
     "content-type", "content-length", "content-language", "last-modified", "etag", "date", "server", "cache-control",
     "location", "retry-after",
 )  # fmt: skip
-_NOT_SHOWN = ("script", "style", "noscript", "template")
+MAX_ATTRIBUTES = 50
+_XPATH_FUNCTION = re.compile(
+    r"\s*(?:/|\./|\.\.|\(|[A-Za-z-]+\s*\(|(?:ancestor|attribute|child|descendant|following|parent|preceding|self)[a-z-]*::)"
+)
 
 
 def run(request: Request) -> dict[str, Any]:
@@ -51,16 +53,21 @@ def run(request: Request) -> dict[str, Any]:
     parameters: WebScraping = decode_parameters("web_scraping", request.parameters)
     select = _selectors(parameters)
     with _client(parameters) as client:
-        pages = _pages(client, parameters)
-        first = _extract(next(pages), select)
-        return first | ({"pages": [_extract(page, select) for page in pages]} if parameters.follow_links else {})
+        failed: list[dict[str, Any]] = []
+        found = _pages(client, parameters, failed)
+        first = _extract(next(found), select, parameters)
+        if not parameters.follow_links:
+            return first
+        others = [_extract(page, select, parameters) for page in found]
+        return first | {"pages": others, "pages_failed": failed, "pages_failed_total": len(failed)}
 
 
 def rehearse() -> None:
     """Parse a small page, before there is a task. Opens no socket."""
-    selector = Selector(text="<html><title>t</title><p>a<a href='/b'>b</a></html>", type="html")
-    selector.css("p").getall()
-    html_to_unicode("text/html; charset=utf-8", b"<p>")
+    root = pages.tree("<html><title>t</title><p>a<a href='/b'>b</a></html>", is_html=True)
+    Selector(root=root, type="html").css("p").getall()
+    pages.text_of(root)
+    encodings.decode(b"<p>", declared="utf-8")
 
 
 # -- fetching
@@ -75,28 +82,46 @@ class Page:
         self.redirects = redirects
         self.url = str(answer.url)
         self.media_type = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
-        self.encoding, self.text = _decoded(answer.headers.get("content-type"), content)
+        self.decoded = _decoded(answer.headers.get("content-type"), content)
+        self.text = self.decoded.text
         self.is_html = self.media_type in _HTML or (not self.media_type and "<" in self.text[:1000])
+        self.is_markup = self.is_html or "xml" in self.media_type
+        self._root: Any = None
+
+    @property
+    def root(self) -> Any:
+        """The root of its tree."""
+        if self._root is None:
+            self._root = pages.tree(self.text if self.is_markup else "", is_html=self.is_html or not self.is_markup)
+        return self._root
 
     def selector(self) -> Selector:
         """Its parsed tree."""
-        return Selector(text=self.text or " ", type="html" if self.is_html else "xml", base_url=self.url)
+        kind = "html" if self.is_html or not self.is_markup else "xml"
+        selector = Selector(root=self.root, type=kind)
+        for prefix, name in pages.namespaces(self.root).items() if kind == "xml" else ():
+            selector.namespaces.setdefault(prefix, name)
+        return selector
 
 
 def _client(parameters: WebScraping) -> httpx.Client:
     headers = {"User-Agent": USER_AGENT, "Accept": "text/html,application/xhtml+xml,*/*;q=0.5", **parameters.headers}
+    headers["Accept-Encoding"] = unpacking.ACCEPTED
     timeout = httpx.Timeout(parameters.timeout_s)
     return httpx.Client(headers=headers, timeout=timeout, follow_redirects=False, http2=False)
 
 
-def _pages(client: httpx.Client, parameters: WebScraping) -> Iterator[Page]:
-    """The page, and then, where links are to be followed, those on its host that it links to."""
+def _pages(client: httpx.Client, parameters: WebScraping, failed: list[dict[str, Any]]) -> Iterator[Page]:
+    """The page, and then, where links are to be followed, those on its host that it links to.
+
+    Those that cannot be had are added to ``failed``.
+    """
     robots = _Robots(client, parameters)
     page = _fetch(client, parameters.url, parameters, robots)
     yield page
     host, seen = urlsplit(page.url).netloc, {urldefrag(parameters.url)[0], urldefrag(page.url)[0]}
     left = parameters.max_pages - 1 if parameters.follow_links and page.is_html else 0
-    for link in _links(page, page.selector()):
+    for link in pages.links(page.root, page.url)[0] if page.is_html else ():
         address = urldefrag(link["url"])[0]
         if left <= 0:
             return
@@ -106,8 +131,8 @@ def _pages(client: httpx.Client, parameters: WebScraping) -> Iterator[Page]:
         left -= 1
         try:
             yield _fetch(client, address, parameters, robots)
-        except Refusal:
-            continue  # a link that leads nowhere is no fault of the page
+        except Refusal as refusal:  # a link that leads nowhere is no fault of the page
+            failed.append({"url": address, "code": refusal.code})
 
 
 def _fetch(client: httpx.Client, url: str, parameters: WebScraping, robots: _Robots) -> Page:
@@ -129,13 +154,13 @@ def _fetch(client: httpx.Client, url: str, parameters: WebScraping, robots: _Rob
 
 
 def _read(answer: httpx.Response, max_bytes: int) -> bytes:
-    """The unpacked body. The unpacked bytes are counted, so that a compression bomb is cut off."""
+    """The unpacked body. Both it and what arrives are counted, so that a compression bomb is cut off."""
     content = bytearray()
-    for part in answer.iter_bytes(1 << 16):
+    for part in answer.iter_raw(1 << 16):
         content += part
         if len(content) > max_bytes:
             raise Refusal("too_large", f"The page has more than {max_bytes >> 10} KiB; ask for more with `max_kib`.")
-    return bytes(content)
+    return unpacking.unpack(bytes(content), answer.headers.get("content-encoding", ""), max_bytes)
 
 
 def _check_content_type(answer: httpx.Response) -> None:
@@ -225,44 +250,32 @@ class _Robots:
     def _read(self, origin: str) -> Callable[[str], bool]:
         from protego import Protego  # noqa: PLC0415 only where robots are respected
 
-        with _typed_errors(f"{origin}/robots.txt"), self._client.stream("GET", f"{origin}/robots.txt") as answer:
-            _refuse_denied(answer)
-            if answer.status_code >= 500:
-                return lambda _: False  # RFC 9309, 2.3.1.4: unreachable means disallowed
-            if answer.status_code != 200:
-                return lambda _: True
-            text = b""
-            for part in answer.iter_bytes(1 << 16):
-                text += part
-                if len(text) > MAX_ROBOTS_BYTES:
-                    break
-        rules = Protego.parse(text[:MAX_ROBOTS_BYTES].decode("utf-8", "replace"))
-        return lambda url: bool(rules.can_fetch(url, self._agent))
+        url = f"{origin}/robots.txt"
+        for _ in range(MAX_REDIRECTS + 1):  # RFC 9309, 2.3.1.2
+            with _typed_errors(url), self._client.stream("GET", url) as answer:
+                _refuse_denied(answer)
+                goal = pages.joined(url, answer.headers.get("location", "")) if answer.is_redirect else None
+                if goal is not None:
+                    url = goal
+                    continue
+                if answer.status_code >= 500:
+                    return lambda _: False  # RFC 9309, 2.3.1.4: unreachable means disallowed
+                if answer.status_code != 200:
+                    return lambda _: True
+                content = _read(answer, MAX_ROBOTS_BYTES)
+            rules = Protego.parse(content.decode("utf-8-sig", "replace"))
+            return lambda url: bool(rules.can_fetch(url, self._agent))
+        return lambda _: True  # RFC 9309, 2.3.1.2: as if there were none
 
 
 # -- reading
 
 
-def _decoded(content_type: str | None, content: bytes) -> tuple[str, str]:
-    """Encoding and text: by a byte order mark, the header, the page's own word, or a guess, as browsers do.
-
-    Only encodings of text: Python's codecs know transformations too, which a page could ask for by name.
-    """
-    try:
-        encoding, text = html_to_unicode(content_type, content, auto_detect_fun=_guess)
-    except (LookupError, ValueError, AssertionError):
-        return "utf-8", content.decode("utf-8", "replace")
-    return encoding, text
-
-
-def _guess(content: bytes) -> str | None:
-    for encoding in ("utf-8", "cp1252"):
-        try:
-            content.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        return codecs.lookup(encoding).name
-    return None
+def _decoded(content_type: str | None, content: bytes) -> encodings.Decoded:
+    """The text: by a byte order mark, the header, the page's own word, or a guess, as browsers do."""
+    declared = http_content_type_encoding(content_type) or html_body_declared_encoding(content)
+    found = encodings.decode(content, declared=declared, markup=True)
+    return found or encodings.Decoded(content.decode("utf-8", "replace"), "utf-8", 0, content.count(0))
 
 
 Select = Callable[[Selector], dict[str, Any]]
@@ -284,16 +297,19 @@ def _selectors(parameters: WebScraping) -> Select:
             found["matches"] = [_match(element) for element in elements[:MAX_MATCHES]]
             found["matches_total"] = len(elements)
         if wanted:
-            found["extracted"] = {name: extract(selector) for name, extract in wanted.items()}
+            taken = {name: extract(selector) for name, extract in wanted.items()}
+            found["extracted"] = {name: value for name, (value, _, _) in taken.items()}
+            found["extracted_total"] = {name: total for name, (_, total, _) in taken.items()}
+            found["extracted_truncated"] = {name: True for name, (_, _, is_cut) in taken.items() if is_cut}
         return found
 
     return select
 
 
 def _finder(text: str) -> Callable[[Selector], list[Selector]]:
-    """CSS, or XPath where it begins with ``/``, ``./`` or ``(``."""
+    """CSS, or XPath where it begins with ``/``, ``./``, ``(``, a function or an axis."""
     probe = Selector(text="<p/>", type="html")
-    is_xpath = text.lstrip().startswith(("/", "./", "("))
+    is_xpath = _XPATH_FUNCTION.match(text) is not None
 
     def find(selector: Selector) -> list[Selector]:
         return list(selector.xpath(text) if is_xpath else selector.css(text))
@@ -305,11 +321,23 @@ def _finder(text: str) -> Callable[[Selector], list[Selector]]:
     try:
         find(probe)
     except (ValueError, SelectorError, etree.XPathError, SyntaxError) as error:
+        if "prefix" in str(error):
+            return lambda selector: _with_prefix(find, selector, text)  # which the page may declare
         raise Refusal("bad_selector", f"The selector {text[:200]!r} cannot be read: {str(error)[:300]}") from None
     return find
 
 
-def _extractor(name: str, extract: str | Extract) -> Callable[[Selector], Any]:
+def _with_prefix(find: Callable[[Selector], list[Selector]], selector: Selector, text: str) -> list[Selector]:
+    try:
+        return find(selector)
+    except (ValueError, etree.XPathError) as error:
+        raise Refusal(
+            "bad_selector", f"The selector {text[:200]!r} does not fit the page: {str(error)[:300]}"
+        ) from None
+
+
+def _extractor(name: str, extract: str | Extract) -> Callable[[Selector], tuple[Any, int, bool]]:
+    """The function that finds the values of one name: they, how many there are, and whether one was cut."""
     wanted = extract if isinstance(extract, Extract) else Extract(selector=extract)
     try:
         find = _finder(wanted.selector)
@@ -318,85 +346,78 @@ def _extractor(name: str, extract: str | Extract) -> Callable[[Selector], Any]:
 
     def one(element: Selector) -> str | None:
         if wanted.attribute is not None:
-            return _cut(element.attrib.get(wanted.attribute)) if hasattr(element.root, "attrib") else None
-        return _cut(str(element.get()) if wanted.html else _text(element))
+            return element.attrib.get(wanted.attribute) if hasattr(element.root, "attrib") else None
+        return _value(element) if wanted.html else _text(element)
 
-    def take(selector: Selector) -> Any:
-        found = find(selector)[:MAX_MATCHES]
-        return [one(element) for element in found] if wanted.all else one(found[0]) if found else None
+    def take(selector: Selector) -> tuple[Any, int, bool]:
+        found = find(selector)
+        whole = [one(element) for element in (found[:MAX_MATCHES] if wanted.all else found[:1])]
+        values = [_cut(value) for value in whole]
+        is_cut = values != whole or (wanted.all and len(found) > MAX_MATCHES)
+        return (values if wanted.all else values[0] if values else None), len(found), is_cut
 
     return take
 
 
-def _extract(page: Page, select: Select) -> dict[str, Any]:
+def _extract(page: Page, select: Select, parameters: WebScraping) -> dict[str, Any]:
     """The whole answer about one page."""
-    selector = page.selector()
-    text = _text(selector) if page.is_html else page.text
-    title = selector.css("title").get() if page.is_html else None
-    return {
+    root, headers = page.root, page.answer.headers
+    text = pages.text_of(root) if page.is_html else page.text
+    links, links_total = pages.links(root, page.url) if page.is_html else ([], 0)
+    found = {
         "url": page.url,
         "status": page.answer.status_code,
         "redirects": page.redirects,
         "content_type": page.media_type,
-        "encoding": page.encoding,
+        "encoding": page.decoded.encoding,
+        "encoding_confidence": page.decoded.confidence,
+        "unreadable_characters": page.decoded.unreadable,
         "size_bytes": len(page.content),
-        "headers": {name: page.answer.headers[name] for name in _SHOWN_HEADERS if name in page.answer.headers},
-        "title": _cut(_text(Selector(text=title, type="html"))) if title else None,
+        "headers": {name: headers[name] for name in _SHOWN_HEADERS if name in headers},
+        "title": _cut(pages.title(root)) if page.is_html else None,
         "text": text[:MAX_TEXT_CHARACTERS],
         "text_truncated": len(text) > MAX_TEXT_CHARACTERS,
-        "links": _links(page, selector)[:MAX_LINKS] if page.is_html else [],
-        "metadata": _metadata(page, selector) if page.is_html else {},
-        **select(selector),
+        "links": links,
+        "links_total": links_total,
+        "metadata": pages.metadata(root, page.url) if page.is_html else {},
+        **select(page.selector()),
     }
+    if parameters.tables:
+        found |= pages.tables(root)
+    if parameters.article:
+        found["article"] = pages.article(page.text, page.url) if page.is_html else None
+    return found
 
 
 def _match(element: Selector) -> dict[str, Any]:
     tag = getattr(element.root, "tag", None)
-    return {
-        "tag": tag if isinstance(tag, str) else None,
-        "text": _cut(_text(element)),
-        "html": _cut(str(element.get())),
-        "attributes": {str(name): _cut(str(value)) for name, value in list(element.attrib.items())[:50]}
-        if isinstance(tag, str)
-        else {},
-    }
+    found: dict[str, Any] = {"tag": tag if isinstance(tag, str) else None}
+    for name, whole in (("text", _text(element)), ("html", _value(element))):
+        found[name] = _cut(whole)
+        if found[name] != whole:
+            found[f"{name}_truncated"] = True
+    attributes = element.attrib if isinstance(tag, str) else {}
+    found["attributes"] = {str(name): _cut(str(value)) for name, value in list(attributes.items())[:MAX_ATTRIBUTES]}
+    if len(attributes) > MAX_ATTRIBUTES:
+        found["attributes_total"] = len(attributes)
+    return found
+
+
+def _value(element: Selector) -> str:
+    """An element as HTML; what XPath computed as it would write it: 2, true, text."""
+    value = element.root
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() else str(value)
+    return str(element.get())
 
 
 def _text(element: Selector) -> str:
     """The text that a reader would see, spaces collapsed."""
     if not hasattr(element.root, "itertext"):
-        return " ".join(str(element.get()).split())
-    excluded = " or ".join(f"ancestor::{name}" for name in _NOT_SHOWN)
-    return " ".join(" ".join(element.xpath(f"descendant-or-self::text()[not({excluded})]").getall()).split())
-
-
-def _links(page: Page, selector: Selector) -> list[dict[str, str]]:
-    """Absolute http links with their texts, each once, in the order of the page."""
-    base = urljoin(page.url, selector.css("base::attr(href)").get() or "")
-    found: dict[str, str] = {}
-    for anchor in selector.css("a[href]"):
-        try:
-            address = urljoin(base, anchor.attrib["href"].strip())
-            scheme = urlsplit(address).scheme
-        except ValueError:
-            continue
-        if scheme in ("http", "https") and len(address) <= 2048:
-            found.setdefault(address, (_text(anchor) or "")[:200])
-    return [{"url": address, "text": text} for address, text in found.items()]
-
-
-def _metadata(page: Page, selector: Selector) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for meta in selector.css("meta[content]")[:200]:
-        name = meta.attrib.get("name") or meta.attrib.get("property")
-        if name:
-            found.setdefault(name[:100], meta.attrib["content"][:1000])
-    canonical = selector.css("link[rel=canonical]::attr(href)").get()
-    return {
-        "language": selector.css("html::attr(lang)").get(),
-        "canonical": urljoin(page.url, canonical) if canonical else None,
-        "meta": found,
-    }
+        return " ".join(_value(element).split())
+    return pages.text_of(element.root, is_html=element.type == "html")
 
 
 def _cut(text: str | None) -> str | None:

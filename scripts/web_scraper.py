@@ -1,4 +1,4 @@
-"""Headings, links, texts and tables of a web page, with requests and BeautifulSoup. Needs a policy with network.
+"""Headings, links, texts and tables of a web page, with requests, BeautifulSoup and lxml. Needs a policy with network.
 
 Example args: ``{"url": "https://example.com", "selector": "h1, h2, p"}``; the task names the policy
 ``custom_script_network``.
@@ -11,9 +11,17 @@ from urllib.parse import urljoin
 
 import requests
 from bs4 import BeautifulSoup, Tag
+from bs4.dammit import EncodingDetector
+from bs4.element import Comment, NavigableString
 
 MAX_BYTES = 8 << 20
 TIMEOUT_S = 20
+IN_LINES = frozenset({
+    "a", "abbr", "acronym", "b", "bdi", "bdo", "big", "cite", "code", "data", "del", "dfn", "em", "font", "i", "img",
+    "ins", "kbd", "label", "mark", "q", "rp", "rt", "ruby", "s", "samp", "small", "span", "strike", "strong", "sub",
+    "sup", "time", "tt", "u", "var", "wbr",
+})  # fmt: skip
+"""Elements that are parts of a line."""
 ARGS: dict[str, Any] = {
     "type": "object",
     "required": ["url"],
@@ -40,23 +48,28 @@ def main(args: dict[str, Any]) -> dict[str, Any]:
     """
     url, selector, limit, headers = read_args(args)
     answer = fetch(url, headers)
-    page = BeautifulSoup(answer.content, "html.parser")
+    text, encoding, is_guess = decoded(answer)
+    page = BeautifulSoup(text, "lxml")
+    headings, tables = page.find_all(["h1", "h2", "h3", "h4", "h5", "h6"]), page.find_all("table")
+    links, invalid = links_of(page, answer.url)
     found = {
         "url": answer.url,
         "status": answer.status_code,
+        "encoding": encoding,
+        "encoding_guessed": is_guess,
         "title": text_of(page.title) if page.title else None,
-        "headings": [
-            {"level": int(heading.name[1]), "text": text_of(heading)}
-            for heading in page.find_all(["h1", "h2", "h3", "h4", "h5", "h6"], limit=limit)
-        ],
-        "links": [
-            {"url": urljoin(answer.url, str(link["href"])), "text": text_of(link)}
-            for link in page.find_all("a", href=True, limit=limit)
-        ],
-        "tables": [rows_of(table) for table in page.find_all("table", limit=limit)],
+        "headings": [{"level": int(heading.name[1]), "text": text_of(heading)} for heading in headings[:limit]],
+        "headings_total": len(headings),
+        "links": links[:limit],
+        "links_total": len(links),
+        "invalid_links_total": invalid,
+        "tables": [rows_of(table) for table in tables[:limit]],
+        "tables_total": len(tables),
     }
     if selector is not None:
-        found["matches"] = [{"tag": one.name, "text": text_of(one)} for one in page.select(selector, limit=limit)]
+        matches = page.select(selector)
+        found["matches"] = [{"tag": one.name, "text": text_of(one)} for one in matches[:limit]]
+        found["matches_total"] = len(matches)
     return found
 
 
@@ -89,11 +102,54 @@ def fetch(url: str, headers: dict[str, str]) -> requests.Response:
     return answer
 
 
+def decoded(answer: requests.Response) -> tuple[str, str, bool]:
+    """The page's text, its encoding, and whether that is a guess: nobody names one, and it is not UTF-8."""
+    content = answer.content
+    named = answer.encoding if "charset" in answer.headers.get("content-type", "").lower() else None
+    declared = named or EncodingDetector.find_declared_encoding(content, is_html=True)
+    for encoding in (declared, "utf-8-sig"):
+        if encoding is None:
+            continue
+        try:
+            return content.decode(encoding, "replace" if encoding == declared else "strict"), encoding, False
+        except (LookupError, ValueError):
+            continue
+    return content.decode("windows-1252", "replace"), "windows-1252", True  # as browsers do
+
+
+def links_of(page: BeautifulSoup, url: str) -> tuple[list[dict[str, str]], int]:
+    """Links with absolute URLs, and how many are no URL."""
+    base = page.find("base", href=True)
+    start = urljoin(url, str(base["href"])) if base else url
+    found, invalid = [], 0
+    for link in page.find_all("a", href=True):
+        try:
+            found.append({"url": urljoin(start, str(link["href"])), "text": text_of(link)})
+        except ValueError:
+            invalid += 1
+    return found, invalid
+
+
 def text_of(element: Tag) -> str:
-    """Its text with single spaces."""
-    return " ".join(element.get_text(" ", strip=True).split())
+    """Its text, with spaces where it has some and at the edges of blocks."""
+    return " ".join("".join(pieces_of(element)).split())
+
+
+def pieces_of(element: Tag) -> list[str]:
+    """The texts within an element, and a space at the edges of each that is no part of a line."""
+    pieces: list[str] = []
+    waiting: list[Any] = [element]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, str) and not isinstance(one, Comment):
+            pieces.append(one)
+        elif isinstance(one, Tag) and one.name not in ("script", "style", "template"):
+            gap = [] if one.name in IN_LINES else [NavigableString(" ")]
+            waiting += [*gap, *reversed(one.contents), *gap]
+    return pieces
 
 
 def rows_of(table: Tag) -> list[list[str]]:
-    """The texts of its cells, row by row."""
-    return [[text_of(cell) for cell in row.find_all(["th", "td"])] for row in table.find_all("tr")]
+    """The texts of its cells, row by row; those of tables within it are of its cells."""
+    rows = [row for row in table.find_all("tr") if row.find_parent("table") is table]
+    return [[text_of(cell) for cell in row.find_all(["th", "td"], recursive=False)] for row in rows]

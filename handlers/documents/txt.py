@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import codecs
 import re
 from typing import Any
 
-import charset_normalizer
-
 from handlers.documents.reading import Allowance, DocumentText, clean, flow, looks_like
+from handlers.encodings import Decoded, decode
 from handlers.failures import Refusal
 
 MAX_HEADINGS = 1000
-_SAMPLE_BYTES = 1 << 16
-_MARKS = (
-    # UTF-32's first: its mark begins with that of UTF-16
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
-_USUAL = "cp1252"
-"""Wins over others that fit as well: it is the most widespread by far."""
-_GUESSED = [
-    _USUAL, "cp1250", "cp1251", "cp1253", "cp1254", "iso8859_2", "iso8859_15", "koi8_r", "cp932", "euc_jp", "gb18030",
-    "big5", "euc_kr", "utf_16_le", "utf_16_be", "utf_32_le", "utf_32_be",
-]  # fmt: skip
-"""Without these bounds short texts are often taken for the encodings of old mainframes and telephones."""
+_CONTROLS = frozenset(map(chr, (*range(9), *range(14, 27), *range(28, 32), 127)))
+_SAMPLE = 100_000
+_MOST_CONTROLS = 0.01
+"""The share of control characters from which on content is no text."""
 _HEADING = re.compile(r"^(#{1,6}) +(.+?) *#*$", re.MULTILINE)
 
 
@@ -42,13 +28,8 @@ class TxtDocument:
         Raises:
             Refusal: not text, or not in that encoding.
         """
-        self._encoding: str | None = None
-        if isinstance(content, str):
-            text = content
-        else:
-            text, self._encoding = _decode(content, encoding)
-        self._text = clean(text)
-        self._unreadable = text.count("\ufffd") if self._encoding else 0
+        self._found = None if isinstance(content, str) else _read(content, encoding)
+        self._text = clean(content if isinstance(content, str) else self._found.text if self._found else "")
 
     def read(self, max_characters: int) -> DocumentText:
         """Its text; ``parts`` say in which encoding it was."""
@@ -68,46 +49,43 @@ class TxtDocument:
         }
 
     def _origin(self) -> dict[str, Any]:
-        return {"encoding": self._encoding, "unreadable_characters": self._unreadable}
+        if self._found is None:
+            return {"encoding": None, "encoding_confidence": None, "unreadable_characters": 0}
+        return {
+            "encoding": self._found.encoding,
+            "encoding_confidence": self._found.confidence,
+            "unreadable_characters": self._found.unreadable,
+        }
 
 
-def _decode(content: bytes, encoding: str | None) -> tuple[str, str]:
-    """The text, and the encoding that it was in."""
+def _read(content: bytes, encoding: str | None) -> Decoded:
+    """The text, and the encoding that it is in.
+
+    Raises:
+        Refusal: it is none, or not in the encoding that is given.
+    """
     if (kind := looks_like(content)) is not None:
         raise _no_text(f"looks like {kind}")
     if encoding is not None:
         try:
-            return content.decode(encoding), encoding
+            return Decoded(content.decode(encoding), encoding, 1, 0)
         except UnicodeDecodeError as error:
             raise Refusal(
                 "wrong_encoding",
                 f"The content is not {encoding} (byte {error.start}); leave `encoding` out to have it found.",
             ) from None
-    marked = next((name for mark, name in _MARKS if content.startswith(mark)), None)
-    for name in [marked] if marked else ["utf-8"]:
-        try:
-            text = content.decode(name)
-        except UnicodeDecodeError:
-            continue
-        if "\0" not in text:
-            return text, name.removesuffix("-sig")
-    return _guess(content)
-
-
-def _guess(content: bytes) -> tuple[str, str]:
-    end = len(content)
-    if end > _SAMPLE_BYTES:  # at a line's end, so that no character is cut in two
-        end = content.rfind(b"\n", 0, _SAMPLE_BYTES) + 1 or _SAMPLE_BYTES
-    found = charset_normalizer.from_bytes(content[:end], cp_isolation=_GUESSED)
-    best = found.best()
-    if best is None:
-        raise _no_text("has bytes that are no text in any usual encoding")
-    as_good = {one.encoding for one in found if (one.chaos, one.coherence) == (best.chaos, best.coherence)}
-    encoding = _USUAL if _USUAL in as_good else best.encoding
-    text = content.decode(encoding, errors="replace")
-    if "\0" in text:
+    found = decode(content)
+    if found is None:
         raise _no_text("has zero bytes")
-    return text, codecs.lookup(encoding).name
+    if sum(sign in _CONTROLS for sign in found.text[:_SAMPLE]) > _MOST_CONTROLS * min(len(found.text), _SAMPLE):
+        raise _no_text("has bytes that are no text in any usual encoding")
+    return found
+
+
+def _decode(content: bytes, encoding: str | None) -> tuple[str, str]:
+    """The text, and the name of its encoding."""
+    found = _read(content, encoding)
+    return found.text, found.encoding
 
 
 def _no_text(found: str) -> Refusal:

@@ -57,8 +57,8 @@ class WebScraping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     selector: Annotated[
         Annotated[str, Meta(min_length=1, max_length=2000)] | None,
         Meta(
-            description="CSS, which may be a list, or XPath if it begins with `/`, `./` or `(`. The answer has what "
-            "it finds in `matches`.",
+            description="CSS, which may be a list, or XPath if it begins with `/`, `./`, `(`, a function such as "
+            "`count(` or an axis. The answer has what it finds in `matches`.",
             examples=["h1, h2, p"],
         ),
     ] = None
@@ -70,6 +70,10 @@ class WebScraping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             examples=[{"title": "h1", "links": {"selector": "a", "attribute": "href", "all": True}}],
         ),
     ] = {}
+    tables: Annotated[bool, Meta(description="Also tell the tables of the page as rows.", examples=[True])] = False
+    article: Annotated[
+        bool, Meta(description="Also find the main text of the page, without menus and the like.", examples=[True])
+    ] = False
     headers: Annotated[
         dict[HeaderName, HeaderValue],
         Meta(max_length=32, description="Headers of the request.", examples=[{"Accept-Language": "de"}]),

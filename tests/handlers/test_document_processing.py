@@ -578,6 +578,31 @@ def test_an_encoding_that_is_given_holds() -> None:
     assert "wrong_encoding" == refusal("txt", "Grün".encode("cp1252"), encoding="utf-8").code
 
 
+FEW = {
+    "cp1251": "Привет", "koi8_r": "Привет мир", "cp1252": "schöne Größe", "cp1250": "Příliš žluťoučký",
+    "cp932": "日本語です", "euc_jp": "日本語です", "gb18030": "这是中文文本", "big5": "這是中文文本",
+    "cp949": "한국어 텍스트", "cp1253": "Καλημέρα", "cp1254": "Türkçe \u0131\u015f\u0131k", "cp1255": "שלום עולם",
+    "cp1256": "مرحبا بالعالم",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("encoding", "text"), FEW.items(), ids=FEW)
+def test_a_guess_from_little_is_told_as_one(encoding: str, text: str) -> None:
+    """It is right here, and less sure than one from much."""
+    few, much = process("txt", text.encode(encoding)), process("txt", (text + "\n").encode(encoding) * 100)
+    assert text == few["text"]
+    assert 0 < few["encoding_confidence"] < much["encoding_confidence"] < 1
+
+
+def test_one_bad_byte_does_not_flip_a_text() -> None:
+    """It is UTF-8 with an error, which is counted; certain where there is none."""
+    found = process("txt", GERMAN.encode() + b"\xe9 and")
+    assert (GERMAN + "\ufffd and", "utf-8", 1) == tuple(
+        found[name] for name in ("text", "encoding", "unreadable_characters")
+    )
+    assert 0.9 < found["encoding_confidence"] < 1 == process("txt", GERMAN.encode())["encoding_confidence"]
+
+
 NOT_TEXT = {
     "pdf": files.pdf(1),
     "docx": files.word(),

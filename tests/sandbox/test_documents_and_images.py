@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from sandbox import ExitReason, Host, Result, Template, load_policies
 from tests.support import sample_files as files
@@ -144,6 +144,20 @@ def test_east_asian_text_needs_no_font_of_the_host(documents: Handler) -> None:
     content = files.base64_of((ROOT / "tests" / "handlers" / "files" / "simple3.pdf").read_bytes())
     found = documents.value({"document_type": "pdf", "content": content, "operation": "extract_text"})
     assert "あいうえおあいうえお" in found["text"]
+
+
+def test_text_in_pictures_is_read(documents: Handler, images: Handler) -> None:
+    """Of a scanned page and of an image, within the limits of the delivered policies."""
+    picture = Image.new("L", (1000, 300), 255)
+    ImageDraw.Draw(picture).text((60, 80), "Platform 7", fill=0, font=ImageFont.load_default(110))
+    made = {kind: io.BytesIO() for kind in ("PDF", "PNG")}
+    for kind, content in made.items():
+        picture.save(content, kind)
+    scan = files.base64_of(made["PDF"].getvalue())
+    found = documents.value({"document_type": "pdf", "content": scan, "operation": "extract_text"})
+    assert ("Platform 7", 1) == (found["text"], found["pages"][0]["ocr"]["lines"])
+    seen = images.value({"image_path": {"base64": files.base64_of(made["PNG"].getvalue())}, "operation": "ocr"})
+    assert ("Platform 7", 1) == (seen["text"], seen["lines_total"])
 
 
 def test_a_document_may_be_a_path_an_upload_or_a_text(documents: Handler) -> None:

@@ -6,14 +6,17 @@ import contextlib
 import gzip
 import json
 import socket
+import zlib
 from collections.abc import Callable, Iterator
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
+import brotli
 import msgspec
 import pytest
 import trustme
+import zstandard
 
 from sandbox import ExitReason, Host, Policy, Result, Template, load_policies
 from tests.support.synchronous import Sandbox
@@ -114,7 +117,7 @@ def test_a_page_is_taken_apart(scraper: Scraper, answers: Answers, url: str) -> 
     assert ("A page", 200, f"{url}/page", "utf-8") == tuple(
         value[name] for name in ("title", "status", "url", "encoding")
     )
-    assert ["Größe", "Two", "First bold .", "Second."] == [match["text"] for match in value["matches"]]
+    assert ["Größe", "Two", "First bold.", "Second."] == [match["text"] for match in value["matches"]]
     assert {"class": "x"} == value["matches"][2]["attributes"]
     assert "hidden" not in value["text"]
     assert [f"{url}/next", "https://other.test/"] == [link["url"] for link in value["links"]]
@@ -148,6 +151,150 @@ def test_characters_are_right(  # noqa: PLR0917 fixtures come by name
     answers["/charset"] = html(f"<html><head>{declared}</head><p>Größe</p></html>", header, encoding=encoding)
     value = scraper.value({"url": f"{url}/charset", "selector": "p"})
     assert ["Größe"] == [match["text"] for match in value["matches"]]
+
+
+TEXTS = {
+    "a price in parts": ("<p>$<span>19</span>.<span>99</span></p>", "$19.99"),
+    "parts of words": ("<p>H<sub>2</sub>O and <b>W</b>ord</p>", "H2O and Word"),
+    "blocks without spaces": ("<div>one</div><div>two</div><ul><li>a<li>b</ul>", "one two a b"),
+    "a line break": ("<p>one<br>two</p>", "one two"),
+    "cells": ("<table><tr><td>a<td>b<tr><td>c</table>", "a b c"),
+    "comments and scripts": ("<p>a<!-- x -->b<script>c</script>d</p>", "abd"),
+}
+
+
+@pytest.mark.parametrize(("body", "text"), TEXTS.values(), ids=TEXTS)
+def test_spaces_stand_where_blocks_end(scraper: Scraper, answers: Answers, url: str, body: str, text: str) -> None:
+    """And where the page has them; nowhere else."""
+    answers["/text"] = html(f"<html><body>{body}</body></html>")
+    assert text == scraper.value({"url": f"{url}/text"})["text"]
+
+
+RUSSIAN = "<p>Привет мир, это обычный русский текст.</p>"
+GUESSES = {
+    "from the text": (RUSSIAN.encode("cp1251"), "Привет мир", "cp1251"),
+    "behind a long script": (
+        b"".join((b"<script>", b"x=1;" * 9000, b"</script>", RUSSIAN.encode("cp1251"))),
+        "Привет",
+        "cp1251",
+    ),
+    "nearly all is UTF-8": ("<p>größe</p><p>".encode() + b"\xe9</p>", "größe \ufffd", "utf-8"),
+}
+
+
+@pytest.mark.parametrize(("body", "text", "encoding"), GUESSES.values(), ids=GUESSES)
+def test_an_encoding_is_guessed_from_the_text(  # noqa: PLR0917 fixtures come by name
+    scraper: Scraper, answers: Answers, url: str, body: bytes, text: str, encoding: str
+) -> None:
+    """And told with how sure that is."""
+    answers["/guess"] = ok(body, "Content-Type: text/html")
+    found = scraper.value({"url": f"{url}/guess"})
+    assert text in found["text"]
+    assert encoding == found["encoding"]
+    assert 0 < found["encoding_confidence"] < 1
+
+
+PACKED = {
+    "gzip": gzip.compress, "x-gzip": gzip.compress, "deflate": zlib.compress, "br": brotli.compress,
+    "zstd": zstandard.compress, "gzip, br": lambda body: brotli.compress(gzip.compress(body)),
+}  # fmt: skip
+LONG = "".join(f"<p>The parcel {n} leaves the depot at nine.</p>" for n in range(500)).encode()
+
+
+@pytest.mark.parametrize("coding", PACKED)
+def test_a_packed_page_is_unpacked(scraper: Scraper, answers: Answers, url: str, coding: str) -> None:
+    """However it was packed; a body that is cut off is an error, a bomb is refused."""
+    pack = PACKED[coding]
+    headers = ("Content-Type: text/html", f"Content-Encoding: {coding}")
+    answers["/packed"] = ok(pack(LONG), *headers)
+    assert "The parcel 499 leaves" in scraper.value({"url": f"{url}/packed"})["text"]
+    answers["/packed"] = ok(pack(LONG)[:-9], *headers)
+    assert scraper.code({"url": f"{url}/packed"}) in ("incomplete_body", "corrupt_body")
+    answers["/packed"] = ok(pack(bytes(64 << 20)), *headers)
+    assert "too_large" == scraper.code({"url": f"{url}/packed", "max_kib": 64})
+
+
+def test_an_unknown_packing_is_refused(scraper: Scraper, answers: Answers, url: str) -> None:
+    """Its bytes are no text."""
+    answers["/packed"] = ok(b"abc", "Content-Type: text/html", "Content-Encoding: mine")
+    assert "unsupported_content_encoding" == scraper.code({"url": f"{url}/packed"})
+
+
+def test_robots_are_read_with_a_mark_and_behind_redirects(scraper: Scraper, answers: Answers, url: str) -> None:
+    """As RFC 9309 has it."""
+    answers["/secret"] = html("<p>secret</p>")
+    answers["/robots.txt"] = ok(b"\xef\xbb\xbfUser-agent: *\nDisallow: /", "Content-Type: text/plain")
+    try:
+        assert "robots_disallowed" == scraper.code({"url": f"{url}/secret"})
+        answers["/real.txt"] = answers["/robots.txt"]
+        answers["/robots.txt"] = b"HTTP/1.1 301 Moved\r\nLocation: /real.txt\r\nContent-Length: 0\r\n\r\n"
+        assert "robots_disallowed" == scraper.code({"url": f"{url}/secret"})
+    finally:
+        del answers["/robots.txt"]
+
+
+def test_every_cut_is_told(scraper: Scraper, answers: Answers, url: str) -> None:
+    """By a total or as truncated."""
+    links = "".join(f'<a href="/{n}">x</a>' for n in range(1500))
+    answers["/many"] = html(f"<html><body><p>{'y' * 30_000}</p>{'<i>x</i>' * 3000}{links}</body></html>")
+    extract = {"all": {"selector": "i", "all": True}, "long": "p"}
+    found = scraper.value({"url": f"{url}/many", "extract": extract, "selector": "p"})
+    assert (1000, 1500) == (len(found["links"]), found["links_total"])
+    assert (1000, 3000) == (len(found["extracted"]["all"]), found["extracted_total"]["all"])
+    assert {"all": True, "long": True} == found["extracted_truncated"]
+    assert True is found["matches"][0]["text_truncated"]
+
+
+FEED = (
+    '<?xml version="1.0" encoding="utf-8"?><feed xmlns="http://www.w3.org/2005/Atom" xmlns:media="urn:m">'
+    "<title>Feed</title>"
+    "<entry><title>First entry</title><media:title>Other</media:title></entry></feed>"
+)
+
+
+@pytest.mark.parametrize(
+    ("selector", "texts"),
+    [
+        ("entry title", ["First entry"]), ("//entry/title", ["First entry"]), ("//media:title", ["Other"]),
+        ("media|title", ["Other"]), ("count(//title)", ["2"]), ("string(//entry/title)", ["First entry"]),
+        ("descendant::entry", ["First entry Other"]), ("boolean(//none)", ["false"]),
+    ],
+)  # fmt: skip
+def test_a_feed_is_searched_by_the_names_it_has(
+    scraper: Scraper, answers: Answers, url: str, selector: str, texts: list[str]
+) -> None:
+    """With and without prefixes, and by functions of XPath."""
+    answers["/feed"] = ok(FEED.encode(), "Content-Type: application/atom+xml")
+    found = scraper.value({"url": f"{url}/feed", "selector": selector})
+    assert texts == [match["text"] for match in found["matches"]]
+
+
+def test_tables_and_article_are_told_when_asked_for(scraper: Scraper, answers: Answers, url: str) -> None:
+    """Tables as a grid; of the page's text only what it is about."""
+    story = "<p>The committee met on Monday and agreed on a new plan for the old harbour of the town.</p>" * 6
+    table = "<table><tr><th colspan=2>a<tr><td rowspan=2>1<td>2<tr><td>3</table>"
+    menu = "<nav><a href=/x>Home</a> <a href=/y>Imprint</a></nav>"
+    article = f"<article><h1>Harbour</h1>{story}{table}</article>"
+    answers["/story"] = html(f"<html><head><title>T</title></head><body>{menu}{article}</body></html>")
+    plain = scraper.value({"url": f"{url}/story"})
+    assert not {"tables", "article"} & set(plain)
+    found = scraper.value({"url": f"{url}/story", "tables": True, "article": True})
+    assert ([[["a", ""], ["1", "2"], ["", "3"]]], 1) == (found["tables"], found["tables_total"])
+    assert "The committee met" in found["article"]["text"]
+    assert "Imprint" not in found["article"]["text"]
+    assert "Imprint" in found["text"]
+
+
+def test_the_title_is_the_pages_own(scraper: Scraper, answers: Answers, url: str) -> None:
+    """Pictures have titles, too."""
+    answers["/title"] = html("<html><body><svg><title>Icon</title></svg><title>Late</title></body></html>")
+    assert "Late" == scraper.value({"url": f"{url}/title"})["title"]
+
+
+def test_a_page_too_deep_to_read_is_refused(scraper: Scraper, answers: Answers, url: str) -> None:
+    """Rather than read in part."""
+    answers["/deep"] = html("<div>" * 3000 + "deep" + "</div>" * 3000)
+    assert "too_deep" == scraper.code({"url": f"{url}/deep"})
 
 
 def test_an_error_page_is_a_result(scraper: Scraper, url: str) -> None:
@@ -278,5 +425,5 @@ def test_the_script_takes_a_page_apart(site: Any, answers: Answers, url: str, ho
     with contextlib.closing(made.box):
         value = made.value(parameters, source=source, source_name="web_scraper.py")
     assert ("A page", 200) == (value["title"], value["status"])
-    assert ["Größe", "Two", "First bold .", "Second."] == [match["text"] for match in value["matches"]]
+    assert ["Größe", "Two", "First bold.", "Second."] == [match["text"] for match in value["matches"]]
     assert [[["a"], ["1"]]] == value["tables"]
