@@ -69,7 +69,7 @@ def describe(failure: BaseException) -> bytes:
         # the supervisor knows it by this name, so numpy's subclass must not hide it
         type_ = "MemoryError" if isinstance(error, MemoryError) else type_name(error)
         first_file = failure.filename if isinstance(failure, ScriptFailed) else None
-        return _encode(type_, _message(error), _format_traceback(error, first_file), _limit_met(error))
+        return _encode(type_, _message(error) + _help(error), _format_traceback(error, first_file), _limit_met(error))
     except MemoryError:
         return NO_MEMORY
 
@@ -101,6 +101,20 @@ def _message(error: BaseException) -> str:
     if len(text) > MAX_MESSAGE_CHARACTERS:
         text = text[:MAX_MESSAGE_CHARACTERS] + f"… ({len(text) - MAX_MESSAGE_CHARACTERS} characters left out)"
     return clean_text(text)
+
+
+def _help(error: BaseException) -> str:
+    """What to do about it, where that can be said."""
+    if not isinstance(error, ModuleNotFoundError):
+        return ""
+    try:
+        from handlers import missing  # noqa: PLC0415 few runs end so
+
+        return missing.explain(error)
+    except MemoryError:
+        raise
+    except BaseException:  # the script may have taken apart what this needs
+        return ""
 
 
 def _format_traceback(error: BaseException, first_file: str | None) -> str | None:

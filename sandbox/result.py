@@ -176,5 +176,7 @@ class Result(RunFacts, frozen=True, kw_only=True):
     policy: str
     policy_digest: str
     """``sha256:`` and the hex digest of the policy file's bytes."""
+    libraries_digest: str = ""
+    """Of the set of libraries that the run could import, over all of its files."""
     limits: Limits
     """The limits in force: the policy's, narrowed by the operator and the request."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
@@ -9,6 +10,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
+from engine.config.libraries import LibrarySetFacts
 from engine.config.scripts import ScriptFacts
 from engine.config.settings import Settings
 from engine.model.callback import Callback
@@ -18,7 +20,7 @@ from engine.policies.policies import effective_limits
 from engine.policies.show import show
 from engine.service.health import DependencyCheck, Health, WorkerFound
 from handlers.parameters.script import RULE
-from sandbox import Isolation, Limits, Policy, PolicyFile
+from sandbox import Isolation, LibrarySet, Limits, Policy, PolicyFile
 
 CALLBACK_STATES = ("dead", "due", "delivered")
 """Those of callbacks that are in the outbox."""
@@ -42,6 +44,12 @@ class ScriptsAnswer(msgspec.Struct, frozen=True, kw_only=True):
     ] = RULE
 
 
+class LibrariesAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The sets of libraries that scripts and handlers may import."""
+
+    sets: tuple[LibrarySetFacts, ...]
+
+
 class PolicyAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """A policy, for who audits it."""
 
@@ -49,6 +57,12 @@ class PolicyAnswer(msgspec.Struct, frozen=True, kw_only=True):
     task_type: str
     description: str
     digest: Annotated[str, Meta(description="SHA-256 of the file; it is in every result.")]
+    libraries_digest: Annotated[
+        str | None,
+        Meta(
+            description="Digest of its set of libraries, which is in every result; null if the set is not on this host."
+        ),
+    ]
     policy: Annotated[Policy, Meta(description="The whole file.")]
     effective_limits: Annotated[Limits, Meta(description="Its limits, lowered by the operator's ceilings.")]
     text: Annotated[str, Meta(description="The grant in plain words, as `python -m engine policies show` prints it.")]
@@ -163,7 +177,7 @@ class Liveness(msgspec.Struct, frozen=True, kw_only=True):
     status: Literal["ok"] = "ok"
 
 
-def policy_answer(file: PolicyFile, settings: Settings) -> PolicyAnswer:
+def policy_answer(file: PolicyFile, settings: Settings, sets: Mapping[str, LibrarySet]) -> PolicyAnswer:
     """A policy as auditors see it."""
     policy = file.policy
     return PolicyAnswer(
@@ -171,6 +185,7 @@ def policy_answer(file: PolicyFile, settings: Settings) -> PolicyAnswer:
         task_type=policy.task_type,
         description=policy.description,
         digest=policy.digest,
+        libraries_digest=sets[policy.libraries].digest if policy.libraries in sets else None,
         policy=policy,
         effective_limits=effective_limits(policy, settings),
         text=show(file),

@@ -17,12 +17,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from engine.config.libraries import LOCKS, packages_folder
+from engine.config.libraries import LOCKS, SET_NAME, packages_folder
 from engine.model.errors import EngineError
 from sandbox import CACHES
 
 LOCK_NAME = "requirements.lock"
 """In a set: the lock that it was made from. It is written last."""
+OWN_NAME = "requirements.txt"
+"""In a set: the operator's own file, if it has one."""
 _PIP = ("install", "--quiet", "--disable-pip-version-check", "--no-compile", "--no-input")
 # By hash and unchecked: a sandbox cannot write what it compiles, and copies have other times. Tests are not imported.
 _COMPILE = ("-I", "-m", "compileall", "-q", "-q", "-j0", "--invalidation-mode", "unchecked-hash", "-x", "/tests?/")
@@ -64,6 +66,28 @@ def install(folder: Path, say: Say) -> None:
             list(both.map(lambda name: make_set(folder, name, LOCKS[name], say), stale))
 
 
+def add(folder: Path, name: str, file: Path, base: str, say: Say) -> None:
+    """Make a set that has, beside the packages of a delivered one, what a requirements file names.
+
+    The packages of the delivered set keep their versions. A file in which requirements have ``--hash`` is held to them.
+
+    Args:
+        name: of the set; one of a delivered set is made anew, with the file's packages in it.
+        base: the delivered set to begin with.
+    Raises:
+        LibrariesError: the name or the base cannot be; pip could not install it.
+        OSError: the file cannot be read, or the folder cannot be written.
+    """
+    base = name if name in LOCKS else base
+    if not SET_NAME.fullmatch(name):
+        raise LibrariesError(f"{name}: a set is named by small letters, digits, _ and -, a letter first")
+    if base not in LOCKS:
+        raise LibrariesError(f"{base}: there is no such set to begin with; delivered are {', '.join(LOCKS)}")
+    file.read_bytes()  # before anything is made
+    with _alone(folder):
+        make_set(folder, name, LOCKS[base], say, own=file)
+
+
 def is_current(set_folder: Path, lock: Path) -> bool:
     """Whether a set is there, for this version of Python, and was made from this very lock."""
     try:
@@ -72,12 +96,16 @@ def is_current(set_folder: Path, lock: Path) -> bool:
         return False
 
 
-def make_set(folder: Path, name: str, lock: Path, say: Say) -> None:
+def make_set(folder: Path, name: str, lock: Path, say: Say, *, own: Path | None = None) -> None:
     """Make one set and put it in its place, whole or not at all.
 
+    Args:
+        own: the operator's requirements; those that the set had before unless given.
     Raises:
         LibrariesError: pip could not install it, or what was installed does not run.
     """
+    before = folder / name / OWN_NAME
+    own = own or (before if before.exists() else None)
     new = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder))
     try:
         new.chmod(0o755)
@@ -97,6 +125,9 @@ def make_set(folder: Path, name: str, lock: Path, say: Say) -> None:
                 str(lock),
             ]
         )
+        if own:
+            shutil.copyfile(own, new / OWN_NAME)
+            _install_own(python, new, lock)
         say(f"libraries {name}: compiling ...")
         _run([str(python), *_COMPILE, str(packages_folder(new))])
         _make_font_list(python, packages_folder(new))
@@ -106,6 +137,17 @@ def make_set(folder: Path, name: str, lock: Path, say: Say) -> None:
         say(f"libraries {name}: ready")
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def _install_own(python: Path, new: Path, lock: Path) -> None:
+    """Install the operator's requirements; what the lock has named stays in its version."""
+    lines = [line for line in lock.read_text(encoding="ascii").splitlines() if "==" in line]
+    pins = [line.partition(" --hash")[0].rstrip(" \\") for line in lines]
+    constraints = new / "constraints.txt"
+    constraints.write_text("".join(f"{pin}\n" for pin in pins), encoding="ascii")
+    own = ["--constraint", str(constraints), "--requirement", str(new / OWN_NAME)]
+    _run([sys.executable, "-m", "pip", "--python", str(python), *_PIP, *own])
+    constraints.unlink()
 
 
 def _make_font_list(python: Path, packages: Path) -> None:

@@ -6,22 +6,44 @@ sees the packages of its policy's set and no others. ``install_libraries`` besid
 
 from __future__ import annotations
 
+import base64
 import csv
 import hashlib
+import importlib.metadata
 import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import MappingProxyType
 
+import msgspec
+
 from engine.config.settings import PROJECT_DIR
-from sandbox import HostError, LibrarySet, Policy
+from sandbox import CACHES, HostError, LibrarySet, Policy
 
 LOCKS = MappingProxyType({name: PROJECT_DIR / f"requirements-{name}.lock" for name in ("handlers", "scripts")})
 """The delivered sets, each with the file that names its packages, their versions and digests."""
 SET_NAME = re.compile(r"[a-z][a-z0-9_-]*")
 _OF_THE_INSTALLATION = frozenset({"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"})
 """Files of a ``*.dist-info`` that the installer writes, and that say nothing of the package itself."""
+
+
+class LibraryFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """One package, as it describes itself."""
+
+    name: str
+    version: str
+    summary: str
+
+
+class LibrarySetFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """One set and the packages in it."""
+
+    name: str
+    digest: str
+    """``sha256:`` and hex, as of ``digest_of``."""
+    libraries: tuple[LibraryFacts, ...]
+    """By name, without regard to case."""
 
 
 def packages_folder(set_folder: Path) -> Path:
@@ -37,6 +59,64 @@ def find_sets(folder: Path) -> dict[str, LibrarySet]:
         for name, packages in found.items()
         if packages.is_dir()
     }
+
+
+def describe_sets(folder: Path) -> tuple[LibrarySetFacts, ...]:
+    """Every set of a folder with the name, version and summary of each package. Nothing of a package is imported."""
+    return tuple(
+        LibrarySetFacts(name=name, digest=found.digest, libraries=_describe(found.folder))
+        for name, found in find_sets(folder).items()
+    )
+
+
+def _describe(packages: Path) -> tuple[LibraryFacts, ...]:
+    found = [
+        LibraryFacts(name=one.metadata["Name"], version=one.version, summary=str(one.metadata.json.get("summary", "")))
+        for one in importlib.metadata.distributions(path=[str(packages)])
+    ]
+    return tuple(sorted(found, key=lambda one: one.name.lower()))
+
+
+def check_set(packages: Path) -> list[str]:
+    """Hold every file of a set against its package's ``RECORD``, and find files that no package has.
+
+    Returns:
+        a fault in words each; none if all is right.
+    """
+    faults, known = [], set()
+    for path, recorded, package in recorded_files(packages):
+        known.add(path)
+        try:
+            found = _record_digest(packages / path)
+        except OSError as error:
+            faults.append(f"{path} of {package}: {error.strerror}")
+        else:
+            if not recorded:
+                faults.append(f"{path} of {package}: was installed without a digest")
+            elif found != recorded:
+                faults.append(f"{path} of {package}: is not what was installed ({found}, must be {recorded})")
+    return faults + [f"{path}: belongs to no package" for path in _unknown_files(packages, known)]
+
+
+def _record_digest(path: Path) -> str:
+    """The digest of a file as RECORD writes it: urlsafe base64 without padding, PEP 427."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").digest()
+    return "sha256=" + base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")
+
+
+def _unknown_files(packages: Path, known: set[str]) -> list[str]:
+    """Files that could be imported and that no RECORD names; compiled ones belong to their source."""
+    found = []
+    for path in sorted(packages.rglob("*")):
+        name = str(path.relative_to(packages))
+        is_added = path.parent.suffix == ".dist-info" and path.name in _OF_THE_INSTALLATION
+        if path.is_dir() or is_added or name in known or name.startswith(f"{CACHES}/"):
+            continue
+        source = path.parent.parent / f"{path.name.partition('.')[0]}.py"
+        if path.parent.name != "__pycache__" or str(source.relative_to(packages)) not in known:
+            found.append(name)
+    return found
 
 
 def require(folder: Path, policies: tuple[Policy, ...]) -> None:

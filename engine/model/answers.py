@@ -41,6 +41,10 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     policy: Annotated[str, Meta(description="Name of the policy that it runs under.")]
     priority: Annotated[Priority, Meta(description="How urgent it is among its tenant's own tasks.")]
     policy_digest: Annotated[str | None, Meta(description="SHA-256 of the policy file that was in force.")] = None
+    libraries_digest: Annotated[
+        str | None,
+        Meta(description="Digest of the set of libraries that it could import; `GET /libraries` has it, too."),
+    ] = None
     limits: Annotated[Limits | None, Meta(description="The limits that were in force.")] = None
     attempts: Annotated[int, Meta(description="How often it was started.")]
     labels: dict[str, str]

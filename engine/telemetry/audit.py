@@ -106,6 +106,7 @@ class AuditLog:
         entry = facts | {
             "exit_reason": result.exit_reason.value,
             "policy_digest": run.policy_digest if run else None,
+            "libraries_digest": run.libraries_digest if run else None,
             "isolation": run.isolation.profile if run else None,
             "layers": run.isolation.layers if run else {},
             "limits": msgspec.to_builtins(run.limits) if run else None,

@@ -230,6 +230,7 @@ class Pool:
             isolation=self.isolation,
             policy=self._policy.name,
             policy_digest=self._policy.digest,
+            libraries_digest=self._template.libraries[self._policy.libraries].digest,
             limits=limits,
         )
 

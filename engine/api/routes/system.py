@@ -14,6 +14,7 @@ from litestar.datastructures import UploadFile
 from engine.api.answers import (
     FileAnswer,
     HealthAnswer,
+    LibrariesAnswer,
     Liveness,
     MetricsTargets,
     PoliciesAnswer,
@@ -39,6 +40,7 @@ from engine.api.routes.requests import (
     room_for,
 )
 from engine.api.routes.tasks import TASK_ROUTES
+from engine.config.libraries import describe_sets, find_sets
 from engine.config.scripts import describe_scripts
 from engine.model.principal import Scope
 from engine.service.service import Service
@@ -91,6 +93,18 @@ async def list_scripts(request: ApiRequest) -> Response[bytes]:
 
 
 @get(
+    "/libraries",
+    operation_id="listLibraries",
+    opt=call(Scope.SUBMIT, answers={200: Answer("The sets.", LibrariesAnswer)}),
+)
+async def list_libraries(request: ApiRequest) -> Response[bytes]:
+    """List the libraries that scripts and handlers may import: per set, the name, version and summary of each."""
+    service: Service = request.app.state.parts.service
+    sets = await asyncio.to_thread(describe_sets, service.settings.libraries_dir)
+    return answer_json(LibrariesAnswer(sets=sets))
+
+
+@get(
     "/policies",
     operation_id="listPolicies",
     opt=call(Scope.AUDIT, answers={200: Answer("The policies.", PoliciesAnswer)}),
@@ -99,7 +113,8 @@ async def list_policies(request: ApiRequest) -> Response[bytes]:
     """List the policies that tasks can run under."""
     service: Service = request.app.state.parts.service
     files = [file for policy in service.policies.all if (file := service.policies.file(policy.name))]
-    return answer_json(PoliciesAnswer(policies=tuple(policy_answer(file, service.settings) for file in files)))
+    sets = await asyncio.to_thread(find_sets, service.settings.libraries_dir)
+    return answer_json(PoliciesAnswer(policies=tuple(policy_answer(file, service.settings, sets) for file in files)))
 
 
 @get(
@@ -118,7 +133,8 @@ async def get_policy(request: ApiRequest, name: str) -> Response[bytes]:
     file = service.policies.file(name)
     if file is None:
         raise RequestError(404, "There is no policy of this name here; GET /policies lists them.")
-    return answer_json(policy_answer(file, service.settings))
+    sets = await asyncio.to_thread(find_sets, service.settings.libraries_dir)
+    return answer_json(policy_answer(file, service.settings, sets))
 
 
 @get(
@@ -214,6 +230,7 @@ ROUTES = (
     *EVENT_ROUTES,
     upload_file,
     list_scripts,
+    list_libraries,
     list_policies,
     get_policy,
     get_health,
