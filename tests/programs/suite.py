@@ -29,7 +29,10 @@ SLOWEST = 30
 LANES: tuple[tuple[tuple[str, ...], ...], ...] = (
     (("pytest", "tests/service"),),
     (("pytest", "tests/attacks", "tests/sandbox"), ("pytest", "tests/differential")),
-    (("pytest", "tests/unit", "tests/handlers", "tests/image", "tests/chaos"), ("tests.programs.as_user",)),
+    (
+        ("pytest", "tests/unit", "tests/handlers", "tests/peers", "tests/image", "tests/chaos"),
+        ("tests.programs.as_user",),
+    ),
 )
 """Lane → its parts, one after the other: a module and its arguments."""
 _DURATION = re.compile(r"^([\d.]+)s (setup|call|teardown) +(\S.*)$", re.MULTILINE)
