@@ -18,6 +18,7 @@ from typing import NoReturn
 from sandbox.inside.plan import Plan
 from sandbox.inside.streams import open_streams
 from sandbox.isolation import landlock, libc, mounts, namespaces, network, privileges, rlimits, seccomp
+from sandbox.isolation.inheritance import die_before_others
 
 STDIN, STDOUT, STDERR, RESPONSE, CONTROL, WORKSPACE, PROXY = range(7)
 """Descriptors of a child. Once it is ready only the first four are open. PROXY is opened with egress only."""
@@ -189,6 +190,7 @@ def make_workspace_folder(plan: Plan) -> None:
 def limit_resources(inheritance: Inheritance) -> None:
     """Set the rlimits. Of what the zygote had mapped, only what is really in memory counts towards the memory limit."""
     plan, baseline = inheritance.plan, inheritance.baseline
+    die_before_others(inheritance.proc_fd, "child")
     headroom = max(plan.memory_bytes - baseline.anonymous, 1)
     rlimits.limit_resources(
         cpu_s=plan.cpu_s,

@@ -28,7 +28,7 @@ from typing import NoReturn
 from sandbox.inside import caches, child, surroundings
 from sandbox.inside.child import STDERR
 from sandbox.inside.plan import Plan
-from sandbox.isolation import landlock, libc, mounts, namespaces, privileges
+from sandbox.isolation import inheritance, landlock, libc, mounts, namespaces, privileges
 
 SPAWN = struct.Struct("=?Q")
 """Worker → zygote: whether the child is to rehearse, and its number; its five descriptors are attached."""
@@ -52,10 +52,10 @@ def launch(control_fd: int) -> NoReturn:
         control_fd: socket to the worker, over which the plan comes.
     """
     privileges.die_with_parent()
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # a container's init may start the worker with signals blocked
     control = socket.socket(fileno=control_fd)
     plan = Plan.decode(control.recv(_MAX_PACKET))
     proc_fd = namespaces.open_proc()
+    inheritance.leave_starter_behind(proc_fd)
     for fd in (control_fd, proc_fd):
         os.set_inheritable(fd, True)
     second_stage = f"serve({control_fd}, {proc_fd})"
@@ -245,7 +245,10 @@ def landlock_rules(plan: Plan) -> list[tuple[int, int]]:
     ]
     if plan.profile == "full":  # the host's stays closed
         rules.append((os.open("/etc", os.O_PATH), landlock.READ))
-    return rules + [(os.open(f"/dev/{name}", os.O_PATH), landlock.DEVICE) for name in mounts.DEVICES]
+    for name in mounts.DEVICES:
+        access = landlock.READ_ONLY_DEVICE if name in mounts.READ_ONLY_DEVICES else landlock.DEVICE
+        rules.append((os.open(f"/dev/{name}", os.O_PATH), access))
+    return rules
 
 
 def measure(proc_fd: int) -> child.Baseline:

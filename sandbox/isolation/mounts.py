@@ -42,6 +42,8 @@ ETC: dict[str, str] = {
 """Name in /etc → content, the same on every host. What anybody else owns appears as nobody's: user_namespaces(7)."""
 
 DEVICES = ("null", "zero", "full", "random", "urandom")
+READ_ONLY_DEVICES = ("zero",)
+"""Who may write to /dev/zero can map it shared, which is anonymous memory that no filter can tell from a file."""
 _READ_ONLY = libc.MOUNT_ATTR_RDONLY | libc.MOUNT_ATTR_NOSUID
 _OLD = "/.old"
 

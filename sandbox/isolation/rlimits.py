@@ -20,6 +20,9 @@ at a time at which the exact count says less than the limit. It is the backstop 
 """
 
 
+_NAMES = {getattr(resource, name): name for name in dir(resource) if name.startswith("RLIMIT_")}
+
+
 def limit_resources(
     *, cpu_s: int, data_bytes: int, address_space_bytes: int, tasks: int | None, file_bytes: int
 ) -> None:
@@ -48,7 +51,18 @@ def limit_resources(
     if tasks is not None:
         limits.append((resource.RLIMIT_NPROC, tasks))
     for kind, value in limits:
+        _set(kind, value)
+
+
+def _set(kind: int, value: int) -> None:
+    try:
         resource.setrlimit(kind, (value, value))
+    except ValueError as error:
+        hard = resource.getrlimit(kind)[1]
+        raise RuntimeError(
+            f"{_NAMES.get(kind, kind)}: the policy needs {value}, and whoever started the service left a hard limit of "
+            f"{hard}; raise it there (ulimit -H, or Limit…= of a systemd unit)"
+        ) from error
 
 
 def limit_cpu(cpu_s: int) -> None:
@@ -58,4 +72,4 @@ def limit_cpu(cpu_s: int) -> None:
 
 def limit_open_files(count: int) -> None:
     """Limit open files. The last limit: the kernel also counts descriptors that are being passed over sockets by it."""
-    resource.setrlimit(resource.RLIMIT_NOFILE, (count, count))
+    _set(resource.RLIMIT_NOFILE, count)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import mmap
 import os
 import select
 import struct
@@ -21,7 +22,7 @@ from typing import Any, NamedTuple
 from sandbox.isolation import libc
 from sandbox.isolation.landlock import TRUNCATE_ABI
 from sandbox.isolation.namespaces import INNER_UID
-from sandbox.isolation.syscalls import ALLOWED, NOT_BESIDE_OTHERS, PROCESSES, QUIET, TO_ONESELF, names
+from sandbox.isolation.syscalls import ALLOWED, COUNTED, NOT_BESIDE_OTHERS, PROCESSES, QUIET, TO_ONESELF, names
 
 CONTROL_FD = 4
 """The one descriptor that a child may pass descriptors over, before it reports ready; closed after that."""
@@ -37,10 +38,11 @@ _CALLER_IS_GONE = (errno.ENOENT, errno.EINTR, errno.EAGAIN, errno.ENOTCONN)
 # include/uapi/linux/sched.h: every flag that glibc's pthread_create passes, see clone(2) and nptl/createthread
 _CLONE_THREAD_REQUIRED = 0x00010000 | 0x00000100 | 0x00000800  # CLONE_THREAD | CLONE_VM | CLONE_SIGHAND
 _CLONE_NAMESPACES = 0x7E000000 | 0x00020000 | 0x00000080  # CLONE_NEW* (and CLONE_IO, never asked for)
-# include/uapi/asm-generic/fcntl.h: F_DUPFD F_GETFD F_SETFD F_GETFL F_SETFL F_DUPFD_CLOEXEC F_GETPIPE_SZ, and the
+# include/uapi/asm-generic/fcntl.h: F_DUPFD F_GETFD F_SETFD F_GETFL F_DUPFD_CLOEXEC F_GETPIPE_SZ, and the
 # queries F_GETLK F_OFD_GETLK. A query sees real locks alone, and no run can take one (_FCNTL_LOCKS): of a run's own
 # file the answer is always "free", which SQLite's write-ahead log needs.
-_FCNTL_COMMANDS = (0, 1, 2, 3, 4, 1030, 1032, 5, 36)
+_FCNTL_COMMANDS = (0, 1, 2, 3, 1030, 1032, 5, 36)
+_F_SETFL = 4
 # F_SETLK F_SETLKW F_OFD_SETLK F_OFD_SETLKW. No real lock and no lease: two runs could signal to each other by them over
 # the read-only files that both see. But a run's own files are nobody else's, so every lock on them would be granted.
 _FCNTL_LOCKS = (6, 7, 37, 38)
@@ -53,14 +55,26 @@ _PR_SET_NAME, _PR_GET_NAME = 15, 16  # include/uapi/linux/prctl.h
 _AF_UNIX, _AF_INET, _AF_INET6 = 1, 2, 10  # include/linux/socket.h
 _SOCK_STREAM, _IPPROTO_TCP = 1, 6
 _NSCD_SOCKET = _SOCK_STREAM | os.O_CLOEXEC | os.O_NONBLOCK  # as glibc's nscd/nscd_helper.c makes it
+_SOL_SOCKET = 1
 _SOCKET_OPTIONS = {
-    # include/uapi/asm-generic/socket.h: SO_REUSEADDR, SO_SNDBUF, SO_RCVBUF, SO_KEEPALIVE, SO_LINGER, SO_RCVTIMEO,
-    # SO_SNDTIMEO. No SO_ATTACH_FILTER and its kin.
-    1: (2, 7, 8, 9, 13, 20, 21),
+    # include/uapi/asm-generic/socket.h: SO_REUSEADDR, SO_KEEPALIVE, SO_LINGER, SO_RCVTIMEO, SO_SNDTIMEO. No
+    # SO_ATTACH_FILTER and its kin.
+    _SOL_SOCKET: (2, 9, 13, 20, 21),
     # include/uapi/linux/tcp.h: TCP_NODELAY, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_USER_TIMEOUT. No TCP_ULP.
     _IPPROTO_TCP: (1, 4, 5, 6, 18),
 }
 """Level → options that may be set."""
+_BUFFER_SIZES = (7, 8)
+"""SO_SNDBUF, SO_RCVBUF: the kernel's memory in buffers is nobody's in particular, so they keep their size."""
+# include/uapi/asm-generic/mman-common.h
+_MAP_SHARED, _MAP_ANONYMOUS, _MAP_LOCKED, _MAP_HUGETLB = 0x1, 0x20, 0x2000, 0x40000
+_MAP_FLAGS = _MAP_SHARED | _MAP_ANONYMOUS | _MAP_LOCKED | _MAP_HUGETLB
+_SHARED_ANONYMOUS = _MAP_SHARED | _MAP_ANONYMOUS
+# MADV_NORMAL RANDOM SEQUENTIAL WILLNEED DONTNEED FREE DONTFORK DOFORK NOHUGEPAGE DONTDUMP DODUMP WIPEONFORK KEEPONFORK
+_ADVICE = (0, 1, 2, 3, 4, 8, 10, 11, 15, 16, 17, 18, 19)
+# MERGEABLE UNMERGEABLE HUGEPAGE COLD PAGEOUT POPULATE_READ POPULATE_WRITE COLLAPSE GUARD_INSTALL GUARD_REMOVE: answered
+# as by a kernel that does not know them. numpy asks for huge pages for every large array.
+_ADVICE_UNKNOWN = (12, 13, 14, 20, 21, 22, 23, 25, 102, 103)
 _SOCK_TYPE_MASK, _PAIRS = 0xF, (1, 5)  # include/linux/net.h: SOCK_STREAM, SOCK_SEQPACKET
 _LOW_32 = 0xFFFFFFFF
 
@@ -98,7 +112,7 @@ def compile_filter(
 
     conditions = _conditions(pyseccomp, processes=processes) + (_connections(pyseccomp) if network else [])
     conditions += _owners(pyseccomp) if alone else []
-    taken = (set() if alone else _not_beside_others(landlock_abi)) | ({"setsockopt"} if network else set())
+    taken = set() if alone else _not_beside_others(landlock_abi)
     if "openat" in taken:
         conditions += _opens_that_truncate_only_what_they_may_write(pyseccomp)
     for name in [*names(ALLOWED), *(names(PROCESSES) if processes else ()), *extra]:
@@ -148,6 +162,15 @@ def _conditions(pyseccomp: Any, *, processes: bool) -> list[tuple[str, list[Any]
     return [
         ("clone", [thread]),
         *[("fcntl", [arg(1, command)]) for command in _FCNTL_COMMANDS],
+        # no O_DIRECT: a pipe then hands us one write at a time, and each costs us a wake-up
+        ("fcntl", [arg(1, _F_SETFL), arg(2, 0, os.O_DIRECT)]),
+        *[("mmap", [arg(3, flags, _MAP_FLAGS)]) for flags in (0, _MAP_SHARED, _MAP_ANONYMOUS)],
+        *[("madvise", [arg(2, advice)]) for advice in _ADVICE],
+        *[
+            ("setsockopt", [arg(1, level), arg(2, option)])
+            for level, options in _SOCKET_OPTIONS.items()
+            for option in options
+        ],
         *[("ioctl", [arg(1, request)]) for request in _IOCTL_REQUESTS],
         *[("prctl", [arg(0, option)]) for option in (_PR_SET_NAME, _PR_GET_NAME)],
         ("linkat", [arg(4, 0, _LOW_32 & ~_AT_SYMLINK_FOLLOW)]),
@@ -176,7 +199,7 @@ def _owners(pyseccomp: Any) -> list[tuple[str, list[Any]]]:
 
 
 def _connections(pyseccomp: Any) -> list[tuple[str, list[Any]]]:
-    """TCP over IPv4 only, and harmless options by name. The network namespace and Landlock say where to."""
+    """TCP over IPv4 only. The network namespace and Landlock say where to."""
 
     def arg(index: int, value: int, mask: int = _LOW_32) -> Any:
         return pyseccomp.Arg(index, pyseccomp.MASKED_EQ, mask, value)
@@ -185,12 +208,7 @@ def _connections(pyseccomp: Any) -> list[tuple[str, list[Any]]]:
         ("socket", [arg(0, _AF_INET), arg(1, _SOCK_STREAM, _SOCK_TYPE_MASK), arg(2, protocol)])
         for protocol in (0, _IPPROTO_TCP)
     ]
-    options = [
-        ("setsockopt", [arg(1, level), arg(2, option)])
-        for level, names_of_level in _SOCKET_OPTIONS.items()
-        for option in names_of_level
-    ]
-    return [*sockets, *options, ("connect", [])]
+    return [*sockets, ("connect", [])]
 
 
 def _answers(pyseccomp: Any) -> list[tuple[int, str, list[Any]]]:
@@ -200,7 +218,13 @@ def _answers(pyseccomp: Any) -> list[tuple[int, str, list[Any]]]:
         return pyseccomp.Arg(index, pyseccomp.MASKED_EQ, _LOW_32, value)
 
     quiet = [(number, name, list[Any]()) for number, calls in QUIET.items() for name in calls.split()]
-    granted = [(0, "flock", list[Any]()), *[(0, "fcntl", [arg(1, command)]) for command in _FCNTL_LOCKS]]
+    granted = [
+        (0, "flock", list[Any]()),
+        (0, "fadvise64", list[Any]()),
+        *[(0, "fcntl", [arg(1, command)]) for command in _FCNTL_LOCKS],
+        *[(0, "setsockopt", [arg(1, _SOL_SOCKET), arg(2, option)]) for option in _BUFFER_SIZES],
+    ]
+    quiet += [(errno.EINVAL, "madvise", [arg(2, advice)]) for advice in _ADVICE_UNKNOWN]
     # libraries ask for IPv6 when they are imported, or try it first, and take the answer well
     no_ipv6 = (errno.EAFNOSUPPORT, "socket", [arg(0, _AF_INET6)])
     # glibc asks the name service daemon for each user by exactly this sort of socket, before it reads /etc/passwd
@@ -302,6 +326,18 @@ def take_call(listener: int) -> HeldCall | None:
     # u64 id, u32 pid, u32 flags, struct seccomp_data {int nr, u32 arch, u64 instruction_pointer, u64 args[6]}
     identity, pid, _flags, number, _arch, _at, *arguments = struct.unpack_from("=QIIiIQ6Q", notification)
     return HeldCall(identity, pid, number, tuple(arguments))
+
+
+def shared_memory_asked_for(call: HeldCall) -> int | None:
+    """Bytes of shared anonymous memory that a call asks for, in whole pages; ``None`` if it is no such call."""
+    if syscall_name(call.number) != COUNTED or call.arguments[3] & _MAP_FLAGS != _SHARED_ANONYMOUS:
+        return None
+    return -(-call.arguments[1] // mmap.PAGESIZE) * mmap.PAGESIZE
+
+
+def refuse_memory(listener: int, call: HeldCall) -> None:
+    """Answer as the kernel does when there is no memory left."""
+    _answer(listener, call, error=errno.ENOMEM)
 
 
 def deny(listener: int, call: HeldCall) -> str:

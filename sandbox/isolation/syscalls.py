@@ -10,13 +10,13 @@ import errno
 ALLOWED: dict[str, str] = {
     "files through descriptors": """
         read write readv writev pread64 pwrite64 preadv pwritev lseek close fstat ftruncate fallocate fsync fdatasync
-        getdents64 fchmod fadvise64""",
+        getdents64 fchmod""",
     "files by name, which mounts and Landlock confine": """
         open openat creat stat lstat newfstatat statx access faccessat faccessat2 readlink readlinkat getcwd chdir
         fchdir mkdir mkdirat rmdir unlink unlinkat rename renameat renameat2 symlink symlinkat link truncate chmod
         fchmodat utimensat statfs fstatfs umask""",
     "memory, which rlimits and the watchdog bound": """
-        mmap munmap mprotect mremap madvise brk msync""",
+        munmap mprotect mremap brk msync""",
     "threads of this process, and waiting for them": """
         futex set_robust_list rseq exit gettid sched_yield sched_getaffinity getcpu""",
     "signals within this process": """
@@ -33,7 +33,7 @@ ALLOWED: dict[str, str] = {
         poll ppoll select pselect6 epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait eventfd2 pipe pipe2
         dup dup2 dup3""",
     "talk over connected sockets: pairs, and the egress proxy's where a policy grants network": """
-        recvfrom shutdown getsockname getpeername getsockopt setsockopt""",
+        recvfrom shutdown getsockname getpeername getsockopt""",
 }
 
 PROCESSES: dict[str, str] = {
@@ -64,6 +64,10 @@ PARTLY: dict[str, str] = {
     **dict.fromkeys(SIGNALS, "to the run itself; with the `processes` profile to any process of the run"),
     "prctl": "name a thread",
     "socketpair": "connected pairs of Unix sockets (stream, seqpacket)",
+    "mmap": "private memory and files; shared memory is counted by the supervisor; no huge pages, no locked ones",
+    "madvise": "what concerns one's own mappings alone; nothing that pushes shared files out of memory",
+    "setsockopt": "time limits, keep-alive and the like; buffer sizes are answered as set without being changed; no "
+    "filters, no other protocols on top",
     "sendto": "without an address: over what is connected already",
     "prlimit64": "one's own limits, which can only be lowered",
 }
@@ -72,13 +76,15 @@ PARTLY: dict[str, str] = {
 PARTLY_NETWORK: dict[str, str] = {
     "socket": "TCP over IPv4; asking for IPv6 is answered as not there",
     "connect": "to the egress proxy, which is all that is there to connect to",
-    "setsockopt": "time limits, buffer sizes, keep-alive and the like; no filters, no other protocols on top",
 }
 """Likewise, where a policy grants network."""
 
 LEAVING = "exit_group"
 """The call by which a process ends itself. Reported like a denied one, then let through: so the supervisor has the exit
 code from the kernel before the process is taken apart, and can measure it one last time."""
+
+COUNTED = "mmap"
+"""The call that is reported where it asks for shared anonymous memory, then let through while the run may have more."""
 
 NOT_BESIDE_OTHERS = "chmod fchmod fchmodat utimensat"
 """Calls that neither Landlock nor anything else mediates: taken away where a run shares its user and its file system
@@ -96,6 +102,7 @@ QUIET: dict[int, str] = {
 
 ANSWERED: dict[str, str] = {
     LEAVING: "reported to the supervisor, then let through",
+    "fadvise64": "answered as done without being done: it would push files out of memory that other runs read",
     "flock": "answered as granted without being taken: a run's files are nobody else's",
 }
 """Calls that the filter or the supervisor answers in its own way."""

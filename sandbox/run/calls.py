@@ -1,4 +1,4 @@
-"""Answers the system calls that a child's filter holds for us: denies them, or lets a run signal itself or leave."""
+"""Answers the calls that a filter holds for us: denies them, counts memory, lets a run signal itself or leave."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sandbox.run.events import Events
 from sandbox.run.watchdog import Watchdog
 
 _FREE_CALLS = 1000
-"""Denied calls and signals that are answered at once; each further one waits for ``_PAUSE_S``."""
+"""Held calls that are answered at once; each further one waits for ``_PAUSE_S``."""
 _PAUSE_S = 0.01
 _INIT = 1
 _LOW_32 = 0xFFFFFFFF
@@ -36,7 +36,7 @@ class CallListener:
         self._exit_code: int | None = None
         """With which the child leaves, once that is certain, see ``_let_leave``."""
         self._denied: Counter[str] = Counter()
-        self._signals = 0
+        self._answered = 0
 
     def listen(self) -> None:
         """Answer whatever comes."""
@@ -60,6 +60,8 @@ class CallListener:
             self._let_leave(call)
         elif name in SIGNALS and (self._whole_tree or call.arguments[0] & _LOW_32 == self._own_pid):
             self._let_signal(call, call.arguments[SIGNALS[name]] & _LOW_32)
+        elif (wanted_bytes := seccomp.shared_memory_asked_for(call)) is not None:
+            self._count_shared_memory(call, wanted_bytes)
         else:
             self._deny(call)
 
@@ -82,11 +84,22 @@ class CallListener:
 
         Whom it signals stands in a register, so it is nobody else whatever the run does meanwhile.
         """
-        self._signals += 1
         if call.arguments[0] & _LOW_32 == self._own_pid == _INIT and is_fatal(call.pid, number):
             self._ending.end_by_own_signal(number)
             return
         seccomp.let_through(self._fd, call)
+        self._slow_down()
+
+    def _count_shared_memory(self, call: seccomp.HeldCall, wanted_bytes: int) -> None:
+        """Let a shared anonymous mapping through, or refuse it as the kernel would where memory is short.
+
+        What is decided on is in registers, and counts whole until the run ends: such memory stays when its mapping is
+        gone, and no measure of the process shows how much.
+        """
+        if self._watchdog.take_shared_memory(wanted_bytes):
+            seccomp.let_through(self._fd, call)
+        else:
+            seccomp.refuse_memory(self._fd, call)
         self._slow_down()
 
     def _deny(self, call: seccomp.HeldCall) -> None:
@@ -97,6 +110,7 @@ class CallListener:
 
     def _slow_down(self) -> None:
         """Each call costs us a wake-up and the script nothing: after many of them it waits, not we."""
-        if self._denied.total() + self._signals > _FREE_CALLS:
+        self._answered += 1
+        if self._answered > _FREE_CALLS:
             self._events.ignore_readable(self._fd)
             self._events.after("deny", _PAUSE_S, self.listen)

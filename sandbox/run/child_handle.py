@@ -29,8 +29,10 @@ class ExitFacts(NamedTuple):
 class Measurement(NamedTuple):
     """The resources that a run uses at one moment."""
 
-    memory_bytes: int
-    """Anonymous and shared memory."""
+    anonymous_bytes: int
+    """Private memory of its own."""
+    shared_bytes: int
+    """Shared memory and files of a tmpfs, as far as they are mapped."""
     threads: int
     """Over all processes."""
     cpu_s: float
@@ -76,7 +78,7 @@ class ChildHandle:
         self._open.add(self._status)
         self.own_pid = _own_pid(os.pread(self._status, 4096, 0))
         """What it itself takes for its process id: 1 in a pid namespace of its own."""
-        self.at_rest = self.measure() or Measurement(0, 1, 0.0)
+        self.at_rest = self.measure() or Measurement(0, 0, 1, 0.0)
 
     def measure(self) -> Measurement | None:
         """Read the resources that the child itself uses now; ``None`` when it is gone: proc_pid_status(5)."""
@@ -90,7 +92,7 @@ class ChildHandle:
             return None
         pending = int(found[4], 16) | int(found[5], 16)
         kill_pending = bool(pending & 1 << (signal.SIGKILL - 1))
-        return Measurement(int(found[1]) + int(found[2]) << 10, int(found[3]), cpu_s, kill_pending)
+        return Measurement(int(found[1]) << 10, int(found[2]) << 10, int(found[3]), cpu_s, kill_pending)
 
     def cpu_s(self) -> float:
         """Processor seconds so far over all threads, living and dead: clock_getcpuclockid(3).
@@ -195,7 +197,7 @@ def measure_tree(pid: int) -> Measurement | None:
 
     A zombie has no memory left, but the processor time that it used counts until somebody waits for it.
     """
-    memory_kib = threads = cpu_ticks = 0
+    anonymous_kib = shared_kib = threads = cpu_ticks = 0
     waiting = [pid]
     while waiting:
         one = waiting.pop()
@@ -215,8 +217,10 @@ def measure_tree(pid: int) -> Measurement | None:
         except OSError as error:
             _blame_ourselves(error)
             continue
-        memory_kib += sum(int(size) for size in _SHARED_OUT.findall(rollup))
-    return Measurement(memory_kib << 10, threads, cpu_ticks / os.sysconf("SC_CLK_TCK"))
+        if (found := _SHARED_OUT.search(rollup)) is not None:
+            anonymous_kib += int(found[1])
+            shared_kib += int(found[2])
+    return Measurement(anonymous_kib << 10, shared_kib << 10, threads, cpu_ticks / os.sysconf("SC_CLK_TCK"))
 
 
 def _blame_ourselves(error: OSError) -> None:
@@ -225,4 +229,4 @@ def _blame_ourselves(error: OSError) -> None:
         raise error
 
 
-_SHARED_OUT = re.compile(rb"^Pss_(?:Anon|Shmem):\s+(\d+) kB", re.MULTILINE)
+_SHARED_OUT = re.compile(rb"^Pss_Anon:\s+(\d+) kB.*?^Pss_Shmem:\s+(\d+) kB", re.MULTILINE | re.DOTALL)

@@ -38,7 +38,8 @@ class Watchdog:
         self._ending = ending
         self._measure: Callable[[], Measurement | None]
         self._measure = partial(measure_tree, child.pid) if whole_tree else child.measure
-        self.memory_peak_bytes = child.at_rest.memory_bytes
+        self.memory_peak_bytes = child.at_rest.anonymous_bytes + child.at_rest.shared_bytes
+        self._memory_bytes = self._shared_taken_bytes = 0
         self.threads_peak = child.at_rest.threads
         self._began_s = self._cpu_before_s = self._cpu_peak_s = 0.0
 
@@ -74,12 +75,22 @@ class Watchdog:
         measured = self._measure()
         if measured is None:
             return None
-        in_memory_bytes = self._child.workspace.in_memory_bytes()
-        measured = measured._replace(memory_bytes=measured.memory_bytes + in_memory_bytes)
-        self.memory_peak_bytes = max(self.memory_peak_bytes, measured.memory_bytes)
+        # of shared memory and of the workspace what is mapped is a part: never less, and not counted twice
+        held_bytes = self._shared_taken_bytes + self._child.workspace.in_memory_bytes()
+        self._memory_bytes = measured.anonymous_bytes + max(measured.shared_bytes, held_bytes)
+        self.memory_peak_bytes = max(self.memory_peak_bytes, self._memory_bytes)
         self.threads_peak = max(self.threads_peak, measured.threads)
         self._cpu_peak_s = max(self._cpu_peak_s, measured.cpu_s)
         return measured
+
+    def take_shared_memory(self, wanted_bytes: int) -> bool:
+        """Whether the run may have so much shared anonymous memory more. It then counts whole, until the run ends."""
+        self.look()
+        if self._memory_bytes + wanted_bytes > self._limits.memory_mib * _MIB:
+            return False
+        self._shared_taken_bytes += wanted_bytes
+        self.look()
+        return True
 
     def _look_and_compare(self) -> None:
         """Compare what the run takes with its limits, then look away for as long as the rest could not be filled."""
@@ -89,7 +100,7 @@ class Watchdog:
         if (reason := self._limit_met(measured)) is not None:
             self._ending.end(reason)
             return
-        left_bytes = self._limits.memory_mib * _MIB - measured.memory_bytes
+        left_bytes = self._limits.memory_mib * _MIB - self._memory_bytes
         pause_s = min(max(left_bytes / _FASTEST_GROWTH_BYTES_S / 4, _TICK_S[0]), _TICK_S[1])
         self._events.after("watchdog", pause_s, self._look_and_compare)
 
@@ -101,7 +112,7 @@ class Watchdog:
         size, files = self._child.workspace.usage()
         if size > limits.workspace_mib * _MIB or files > limits.workspace_files:
             return ExitReason.WORKSPACE_LIMIT
-        if measured.memory_bytes > limits.memory_mib * _MIB:
+        if self._memory_bytes > limits.memory_mib * _MIB:
             return ExitReason.MEMORY_LIMIT
         if measured.cpu_s - self._cpu_before_s > limits.cpu_s:
             return ExitReason.CPU_LIMIT

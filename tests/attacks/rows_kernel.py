@@ -10,6 +10,7 @@ from sandbox import ExitReason, Result
 from tests.attacks.attack import ANY, DENIED, DONE, Attack, Control
 from tests.attacks.field import Field
 from tests.attacks.syscall_numbers import NUMBERS, X86
+from tests.support.synchronous import value_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -317,5 +318,61 @@ for name in ("kmsg", "mem", "kvm", "fuse", "tty", "ptmx", "pts", "net/tun", "dri
         )
         if X86
         else ()
+    ),
+    Attack(
+        id="KERN-92",
+        title="every option of a socket",
+        severity="H",
+        program="""
+pair = socket.socketpair()
+for level in (0, 1, 6, 17, 41, 255, 270, 282):
+    for option in range(70):
+        try:
+            pair[0].setsockopt(level, option, bytes(16))
+        except PermissionError:
+            continue
+        except OSError:
+            pass
+        attempt(f"{level}:{option}", lambda: None)
+""",
+        outcomes=dict.fromkeys(
+            # SO_REUSEADDR, SO_KEEPALIVE, SO_LINGER, SO_RCVTIMEO, SO_SNDTIMEO; SO_SNDBUF and SO_RCVBUF, not done; TCP's
+            ("1:2", "1:9", "1:13", "1:20", "1:21", "1:7", "1:8", "6:1", "6:4", "6:5", "6:6", "6:18"),
+            ("done",),
+        ),
+        violations=("setsockopt",),
+        check=lambda _field, result: _assert_equal(12, len(value_of(result))),
+        control=Control(
+            outcomes={"*": ("done",)}, check=lambda _field, outside: _assert_equal(True, len(outside.value) > 100)
+        ),
+    ),
+    Attack(
+        id="KERN-93",
+        title="push a shared file out of memory",
+        severity="M",
+        program="""
+import mmap
+path = ctypes.__file__
+with open(path, "rb") as file:
+    attempt("fadvise", os.posix_fadvise, file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    mapped = mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE, mmap.PROT_READ)
+attempt("pageout", mapped.madvise, 21)
+""",
+        outcomes={"fadvise": ("done",), "pageout": ("EINVAL",)},
+        control=Control(outcomes={"fadvise": ("done",), "pageout": ("done", "EINVAL")}),
+    ),
+    Attack(
+        id="KERN-94",
+        title="hand every write to the worker by itself",
+        severity="M",
+        program="""
+import fcntl
+attempt("O_DIRECT", fcntl.fcntl, 1, fcntl.F_SETFL, os.O_DIRECT)
+attempt("O_NONBLOCK", fcntl.fcntl, 1, fcntl.F_SETFL, os.O_NONBLOCK)
+attempt("O_APPEND", fcntl.fcntl, 1, fcntl.F_SETFL, os.O_APPEND)
+""",
+        outcomes={"O_DIRECT": DENIED, "*": ("done", "EPERM")},
+        violations=("fcntl",),
+        control=Control(outcomes={"O_DIRECT": ("done",), "*": ANY}),
     ),
 )

@@ -139,6 +139,43 @@ def _assert_wrote(low_mib: float, high_mib: float, name: str = "fill") -> CheckO
     return check
 
 
+_HOLD_UNMAPPED = """
+import mmap
+def hold(mib=args, *, forget):
+    \"\"\"Shared memory whose pages are in memory, though no page table entry of this process shows one of them.\"\"\"
+    held = mmap.mmap(-1, mib << 20)
+    for part in range(0, mib << 20, 1 << 20):
+        held[part : part + (1 << 20)] = bytes(1 << 20)
+        if forget:
+            held.madvise(mmap.MADV_DONTNEED, part, 1 << 20)
+    result["held"] = "done"
+    return held
+"""
+_SHMEM_GREW = """
+def shmem():
+    return next(int(line.split()[1]) for line in open("/proc/meminfo") if line.startswith("Shmem:"))
+with_it, held = shmem(), None
+attempt("grew", lambda: 1 / (with_it - shmem() > args * 900))
+"""
+
+
+def _buffers_are_of_default_size(value: dict[str, str]) -> None:
+    """A pair holds what the kernel's default allows in each direction, and the README says how much that is."""
+    default = int(Path("/proc/sys/net/core/wmem_default").read_text(encoding="ascii"))
+    assert default == _number(value, "size")
+    assert _number(value, "held") <= 16 * default * 1.2  # the last write may go past it
+
+
+def _assert_takes(field: Field, result: Result, mib: int) -> None:
+    """What it used is what a run uses that does nothing, and ``mib`` more: within a tenth of that, and 8 MiB."""
+    nothing_mib = field.box.run("result = 1").usage.memory_peak_mib
+    assert abs(result.usage.memory_peak_mib - nothing_mib - mib) <= mib / 10 + 8, result.usage
+
+
+def _buffers_are_larger(value: dict[str, str]) -> None:
+    assert _number(value, "size") > int(Path("/proc/sys/net/core/wmem_default").read_text(encoding="ascii"))
+
+
 MEMORY = (
     Attack(
         id="MEM-01",
@@ -197,6 +234,101 @@ attempt("kept", lambda: len(kept))
         reasons=(ExitReason.MEMORY_LIMIT,),
         check=_stayed_below,
         control=Control(args=lambda _field: 90, outcomes=DONE),
+    ),
+    *(
+        Attack(
+            id="MEM-90",
+            title=title,
+            severity="H",
+            program=_HOLD_UNMAPPED + hold,
+            args=lambda _field: 150,
+            limits={"memory_mib": 64},
+            reasons=(ExitReason.MEMORY_LIMIT,),
+            check=_stayed_below,
+            control=Control(program=_HOLD_UNMAPPED + hold + _SHMEM_GREW, outcomes=DONE),
+        )
+        for title, hold in {
+            "shared memory that is held and not mapped": "held = hold(forget=True)",
+            "shared memory in many parts": "held = [hold(4, forget=True) for _ in range(args // 4)]",
+        }.items()
+    ),
+    Attack(
+        id="MEM-90",
+        title="shared memory within the limit is counted whole",
+        severity="H",
+        program=_HOLD_UNMAPPED + "held = hold(forget=True)\n",
+        args=lambda _field: 150,
+        outcomes=DONE,
+        check=lambda field, result: _assert_takes(field, result, 150),
+        control=Control(outcomes=DONE),
+    ),
+    Attack(
+        id="MEM-91",
+        title="shared memory by way of a device",
+        severity="H",
+        program="""
+import mmap
+attempt("open", os.open, "/dev/zero", os.O_RDWR)
+attempt("write", lambda: open("/dev/zero", "wb").write(b"x"))
+def read_only():
+    with open("/dev/zero", "rb") as zero:
+        kept = mmap.mmap(zero.fileno(), 8 << 20, mmap.MAP_SHARED, mmap.PROT_READ)
+        return sum(kept[offset] for offset in range(0, 8 << 20, 4096))
+attempt("read only", read_only)
+""",
+        outcomes={"open": ("EACCES",), "write": ("PermissionError", "EACCES"), "read only": ("done",)},
+        check=lambda field, result: _assert_takes(field, result, 0),
+        control=Control(outcomes=DONE),
+    ),
+    Attack(
+        id="MEM-92",
+        title="buffers of sockets",
+        severity="H",
+        program="""
+pairs = [socket.socketpair() for _ in range(args)]
+held = 0
+for pair in pairs:
+    for one in pair:
+        attempt("enlarge", one.setsockopt, socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 30)
+        one.setblocking(False)
+        try:
+            while True:
+                held += one.send(bytes(1 << 16))
+        except BlockingIOError:
+            pass
+attempt("size", one.getsockopt, socket.SOL_SOCKET, socket.SO_SNDBUF)
+attempt("held", lambda: held)
+""",
+        args=lambda _field: 8,
+        outcomes=DONE,
+        check=lambda _field, result: _buffers_are_of_default_size(value_of(result)),
+        control=Control(outcomes=DONE, check=lambda _field, outside: _buffers_are_larger(outside.value)),
+    ),
+    Attack(
+        id="MEM-93",
+        title="huge and locked pages",
+        severity="H",
+        program="""
+import mmap
+for name, flags in {"huge": 0x40000, "locked": 0x2000, "huge shared": 0x40000 - 1, "locked shared": 0x2000 - 1}.items():
+    attempt(name, mmap.mmap, -1, 2 << 20, flags + mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+def lock():
+    if libc.mlock(buffer(), 4096):
+        raise OSError(ctypes.get_errno(), "mlock")
+attempt("mlock", lock)
+page = mmap.mmap(-1, 4 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+for name, advice in {"huge by advice": 14, "collapse": 25, "merge": 12, "cold": 20, "pageout": 21}.items():
+    attempt(name, page.madvise, advice)
+attempt("dontneed", page.madvise, mmap.MADV_DONTNEED)
+""",
+        outcomes={
+            **dict.fromkeys(("huge", "locked", "huge shared", "locked shared"), DENIED),
+            **dict.fromkeys(("huge by advice", "collapse", "merge", "cold", "pageout"), ("EINVAL",)),
+            "mlock": DENIED,
+            "dontneed": ("done",),
+        },
+        violations=("mlock", "mmap"),
+        control=Control(outcomes={"huge by advice": ("done",), "cold": ("done",), "dontneed": ("done",), "*": ANY}),
     ),
     Attack(
         id="MEM-04",

@@ -10,9 +10,11 @@ Sources: seccomp(2), unshare(2), clone(2); AppArmor's ``unprivileged_userns`` pr
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import json
 import os
+import platform
 import shutil
 import socket
 import subprocess
@@ -172,6 +174,18 @@ class Victims:
         self.readable.unlink(missing_ok=True)
 
 
+def _state_of(pid: int) -> dict[str, Any]:
+    """Signals, scheduling and the like of a process: proc_pid_stat(5), ioprio_get(2)."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    ioprio_get = 252 if platform.machine() == "x86_64" else 31
+    return {name: value for name, value in status_of(pid).items() if name in ("SigIgn", "SigBlk", "SigCgt")} | {
+        "nice": int(fields[19 - 3]),
+        "policy": int(fields[41 - 3]),
+        "oom_score_adj": int(Path(f"/proc/{pid}/oom_score_adj").read_text(encoding="ascii")),
+        "ioprio": ctypes.CDLL(None).syscall(ioprio_get, 1, pid),
+    }
+
+
 class Worker:
     """The questions of the tests, one method each."""
 
@@ -196,6 +210,8 @@ class Worker:
 
     def start(self, ready: int = 2, policy: str | None = None, **options: Any) -> Any:
         """Open the pool; the error's class and sentence if it does not start."""
+        if self.box is not None:
+            self.box.close()
         places = {"scripts": self.code / "scripts", "models": ROOT / "models"}
         template = sandbox.Template(
             code=self.code, entry="handlers.entry:main", libraries=library_sets(), places=places, uid=0, gid=0
@@ -217,6 +233,18 @@ class Worker:
         result = self.box.run(script, args, **limits)
         plain = msgspec.to_builtins(msgspec.structs.replace(result, value=None))
         return plain | {"value": None if result.value is None else json.loads(bytes(result.value))}
+
+    def child_state(self) -> Any:
+        """What a ready child has that could come from the worker's starter."""
+        assert self.box is not None
+        return _state_of(self.box.pool.ready_pids()[0])
+
+    def plain_state(self) -> Any:
+        """The same of a plain program that this worker starts."""
+        with subprocess.Popen(["sleep", "100"], restore_signals=False) as plain:
+            state = _state_of(plain.pid)
+            plain.kill()
+        return state
 
     def ask(self, task_type: str, parameters: Any) -> Any:
         """One run of another task type: why it ended, its value, the calls that were denied."""

@@ -16,10 +16,12 @@ PROGRAM = Path(__file__).with_name("ordinary_worker.py")
 class Remote:
     """A worker in a process of its own: each method is a question to it."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, starter: list[str] | None = None, **options: Any) -> None:
+        """``starter``: arguments of an interpreter that executes the worker, e.g. ``spoil.py`` of this folder."""
+        before = [sys.executable, *starter] if starter else []
         self._process = subprocess.Popen(
-            [sys.executable, "-B", str(PROGRAM), json.dumps(options)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/", text=True,
+            [*before, sys.executable, "-B", str(PROGRAM), json.dumps(options)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=PROGRAM.parent if starter else "/", text=True,
         )  # fmt: skip
 
     def __getattr__(self, name: str) -> Any:
