@@ -5,7 +5,7 @@ PY     := $(VENV)/bin/python
 SETS   := .libraries
 
 .DEFAULT_GOAL := help
-.PHONY: help install models demo check test busy-test lint ablation soak chaos cpython-test monitoring-test image-test coverage audit bench lock clean
+.PHONY: help install models demo check test busy-test cgroup-test lint ablation soak chaos cpython-test monitoring-test image-test coverage audit bench lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -47,6 +47,9 @@ check: lint  ## What to run while you work, half a minute: lint, and the unit te
 
 test: install models  ## Every test, then those that can depend on the user again as an unprivileged one
 	@$(PY) -m tests.programs.suite
+
+cgroup-test: install  ## The cgroup layer, as root on a kernel whose cgroup v2 has the memory controller
+	@$(PY) -m tests.programs.cgroup_layer
 
 busy-test: install models  ## Every test once more, tier by tier, while something else keeps every core busy
 	@$(PY) -m tests.programs.busy

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import msgspec
 
 from sandbox.isolation import landlock, seccomp
 from sandbox.policy.policy import Policy
+from sandbox.run.cgroup import CONTROLLERS, CgroupUnavailableError, Groups, find_subtree
 
 _PROBE_UID = 60999
 _NAMESPACES = "user, mount, pid, net, ipc, uts"
@@ -36,6 +38,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     kernel: str
     landlock_abi: int
     layers: tuple[Layer, ...]
+    cgroup: Path | None = None
+    """The delegated subtree in which each child gets a cgroup of its own, ``None`` where there is none."""
 
     def missing(self, policy: Policy) -> tuple[Layer, ...]:
         """The layers that ``policy`` requires and this host lacks.
@@ -64,11 +68,55 @@ def probe_host(
     abi = landlock.abi_version()
     if landlock_abi_max is not None:
         abi = min(abi, landlock_abi_max)
-    layers = (_namespaces(uid, gid), _landlock(abi), _seccomp(), _rlimits(uid))
+    cgroup, subtree = _cgroup()
+    layers = (_namespaces(uid, gid), _landlock(abi), _seccomp(), _rlimits(uid), cgroup)
     profile = isolation
     if profile == "auto":
         profile = "full" if layers[0].available else "unprivileged"
-    return Host(profile=profile, kernel=platform.release(), landlock_abi=abi, layers=layers)
+    return Host(profile=profile, kernel=platform.release(), landlock_abi=abi, layers=layers, cgroup=subtree)
+
+
+_GROUP_BYTES = 64 << 20
+
+
+def _cgroup() -> tuple[Layer, Path | None]:
+    """Make a group in the delegated subtree, with limits, and have a process enter it and be killed by it."""
+    try:
+        subtree = find_subtree()
+        groups = Groups(subtree)
+        groups.take_over()
+        groups.sweep()
+        _try_group(groups)
+    except (CgroupUnavailableError, OSError) as error:
+        return Layer(name="cgroup", available=False, version="", detail=str(error), fix=_CGROUP_FIX), None
+    layer = Layer(
+        name="cgroup", available=True, version=f"v2: {', '.join(CONTROLLERS)}",
+        detail="memory of every sort, swap, tasks; the whole group ends at once",
+    )  # fmt: skip
+    return layer, subtree
+
+
+def _try_group(groups: Groups) -> None:
+    """Have a process enter a new group, and be killed with it."""
+    group = groups.make(memory_bytes=_GROUP_BYTES, tasks=8)
+    tried = subprocess.Popen([sys.executable, "-I", "-S", "-c", "input()"], env={}, stdin=subprocess.PIPE)
+    try:
+        group.add(tried.pid)
+        group.kill()
+        if tried.wait(10) != -signal.SIGKILL:
+            raise CgroupUnavailableError("cgroup.kill has no effect")
+    except subprocess.TimeoutExpired:
+        raise CgroupUnavailableError("cgroup.kill is missing (Linux 5.14)") from None
+    finally:
+        tried.kill()
+        tried.communicate()
+        group.close()
+
+
+_CGROUP_FIX = (
+    "Optional. Delegate a subtree of cgroup v2: `Delegate=yes` in the systemd unit, or a container with a writable "
+    "cgroup (.github/deploy/README.md)."
+)
 
 
 _TRY_NAMESPACES = """

@@ -6,6 +6,7 @@ from typing import Final
 
 from sandbox.egress.decisions import Decision, Refused
 from sandbox.egress.hosts import EgressHost, parse_host
+from sandbox.untrusted import meets_untrusted
 
 _HANDSHAKE: Final = b"\x16"
 _CLIENT_HELLO: Final = b"\x01"
@@ -52,6 +53,7 @@ def is_whole(data: bytes | bytearray) -> bool:
     return _hello(bytes(data)) is not None
 
 
+@meets_untrusted
 def check(data: bytes | bytearray, host: EgressHost) -> None:
     """Compare the name that a whole ClientHello asks for with the host of the CONNECT before it.
 

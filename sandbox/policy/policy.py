@@ -25,6 +25,7 @@ from sandbox.isolation.syscalls import ANSWERED, PARTLY, PARTLY_NETWORK, QUIET
 from sandbox.policy.positions import PolicyText
 
 LAYERS = ("namespaces", "landlock", "seccomp", "rlimits")
+"""Those that every policy should require; ``cgroup`` beside them is not to be had on every host."""
 PLACES = ("python", "scripts", "models")
 MAX_FILE_BYTES = 64 << 10
 _ODD_NAME = "name: a policy file is named by small letters, digits, _ and -, a letter first"
@@ -116,7 +117,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Also loaded beforehand, but only for requests whose text holds the first part of one of these names."""
     libraries: Annotated[str, Meta(pattern="^[a-z][a-z0-9_-]*$")] = ""
     """Name of the set of packages that runs may import. Where the file does not say, ``default_libraries``."""
-    require: tuple[Literal["namespaces", "landlock", "seccomp", "rlimits"], ...]
+    require: tuple[Literal["namespaces", "landlock", "seccomp", "rlimits", "cgroup"], ...]
     limits: Limits
     filesystem: Filesystem
     network: Network

@@ -25,6 +25,7 @@ from sandbox.pool.template import Template
 from sandbox.pool.zygotes import Zygotes
 from sandbox.probe import Host
 from sandbox.result import EgressRow, Isolation, OnOutput, OnProgress, Result, RunFacts
+from sandbox.run.cgroup import Groups
 from sandbox.run.child_handle import ChildHandle
 from sandbox.run.pipes import build_message
 from sandbox.run.watch import Watch
@@ -80,7 +81,12 @@ class Pool:
         self._checker = ThreadPoolExecutor(1, thread_name_prefix="check responses")
         self._background = Background()
         self._zygotes = Zygotes(
-            self._make_plan, template, self._background, pool=policy.name, rotate_after=rotate_after
+            self._make_plan,
+            template,
+            self._background,
+            pool=policy.name,
+            rotate_after=rotate_after,
+            groups=Groups(host.cgroup) if host.cgroup is not None else None,
         )
         self._ready = ReadyChildren(self._zygotes)
         self._coming = self._running = 0

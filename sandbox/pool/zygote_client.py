@@ -19,7 +19,8 @@ from sandbox.errors import SandboxError
 from sandbox.inside.child import RESPONSE, STDIN
 from sandbox.inside.plan import Plan
 from sandbox.inside.zygote import EXIT, EXITED, FAILED, FORKED, HEAD, READY, SPAWN
-from sandbox.run.child_handle import ChildHandle, ExitFacts
+from sandbox.run.cgroup import Groups, RunGroup
+from sandbox.run.child_handle import ChildHandle, ExitFacts, pid_of
 from sandbox.run.workspace import FolderWorkspace, TmpfsWorkspace, Workspace, remove_folder
 
 START_TIMEOUT_S = 60.0
@@ -32,8 +33,9 @@ _MAX_PACKET = 1 << 16
 class ZygoteClient:
     """One zygote process and the children that it has forked."""
 
-    def __init__(self, plan: Plan, code: Path) -> None:
+    def __init__(self, plan: Plan, code: Path, groups: Groups | None = None) -> None:
         self._plan = plan
+        self._groups = groups
         self._code = code
         self._loop = asyncio.get_running_loop()
         self._forking: dict[int, asyncio.Future[int]] = {}
@@ -120,9 +122,14 @@ class ZygoteClient:
             given.callback(child_control.close)
             undo.callback(control.close)
             control.setblocking(False)
+            group = self._make_group()
+            if group is not None:
+                keep.callback(group.close)
             self._request_child(number, [*theirs, child_control.fileno()], rehearse=rehearse)
         pidfd = await forked
         keep.callback(os.close, pidfd)
+        if group is not None:
+            group.add(pid_of(pidfd))
         keep.callback(_kill, pidfd)  # a half-locked child might wait for an answer that nobody gives
         workspace, listener, proxy = await asyncio.wait_for(self._read_ready(control), READY_TIMEOUT_S)
         keep.callback(os.close, listener)
@@ -131,9 +138,18 @@ class ZygoteClient:
             keep.callback(os.close, proxy)
         if self.gone.done():  # nobody would report the child's death any more
             raise SandboxError("zygote", f"the zygote of {self._plan.policy} is gone")
-        child = self._children[number] = ChildHandle(pidfd, ours, workspace, listener, proxy, rehearsed=rehearse)
+        child = self._children[number] = ChildHandle(
+            pidfd, ours, workspace, listener, proxy, group=group, rehearsed=rehearse
+        )
         keep.pop_all()
         return child
+
+    def _make_group(self) -> RunGroup | None:
+        """The cgroup of the next child, where the worker has a subtree."""
+        if self._groups is None:
+            return None
+        plan = self._plan
+        return self._groups.make(memory_bytes=plan.memory_bytes, tasks=plan.threads + plan.processes + 1)
 
     def _request_child(self, number: int, fds: list[int], *, rehearse: bool) -> None:
         packet = SPAWN.pack(rehearse, number)

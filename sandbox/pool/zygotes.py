@@ -10,6 +10,7 @@ from sandbox.inside.plan import Plan
 from sandbox.pool.background import Background
 from sandbox.pool.template import Template
 from sandbox.pool.zygote_client import ZygoteClient
+from sandbox.run.cgroup import Groups
 from sandbox.run.child_handle import ChildHandle
 
 
@@ -31,6 +32,7 @@ class Zygotes:
         *,
         pool: str,
         rotate_after: int,
+        groups: Groups | None = None,
     ) -> None:
         """
         Args:
@@ -40,7 +42,9 @@ class Zygotes:
             pool: its name, for messages.
             rotate_after: children that one zygote forks before a new one, with another address layout and hash seed,
                 takes its place.
+            groups: make the cgroup of each child, where the worker has a subtree.
         """
+        self._groups = groups
         self._plan = plan
         self._template = template
         self._background = background
@@ -119,6 +123,6 @@ class Zygotes:
             self.retiring.discard(old)
 
     async def _start_one(self) -> ZygoteClient:
-        zygote = ZygoteClient(self._plan(), self._template.code)
+        zygote = ZygoteClient(self._plan(), self._template.code, self._groups)
         await zygote.start()
         return zygote

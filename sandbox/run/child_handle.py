@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from sandbox.run.cgroup import RunGroup
 from sandbox.run.workspace import Workspace
 
 
@@ -52,6 +53,7 @@ class ChildHandle:
         listener: int,
         proxy: int | None = None,
         *,
+        group: RunGroup | None = None,
         rehearsed: bool = False,
     ) -> None:
         """
@@ -61,6 +63,7 @@ class ChildHandle:
             workspace: its private directory.
             listener: from which its held calls are read, seccomp_unotify(2).
             proxy: the socket on which its egress proxy is to accept, where its policy grants one.
+            group: the cgroup that it is in, if it has one of its own.
             rehearsed: whether it has touched the memory that a request will touch.
 
         Raises:
@@ -68,12 +71,13 @@ class ChildHandle:
         """
         self.pidfd = pidfd
         self.rehearsed = rehearsed
+        self.group = group
         self.stdin, self.stdout, self.stderr, self.response = pipes
         self.workspace, self.listener, self.proxy = workspace, listener, proxy
         self.death: asyncio.Future[ExitFacts] = asyncio.get_running_loop().create_future()
         self._open = {pidfd, *pipes, listener} | ({proxy} if proxy is not None else set())
         self._freed = False
-        self.pid = _pid_of(pidfd)
+        self.pid = pid_of(pidfd)
         self._status = os.open(f"/proc/{self.pid}/status", os.O_RDONLY | os.O_CLOEXEC)
         self._open.add(self._status)
         self.own_pid = _own_pid(os.pread(self._status, 4096, 0))
@@ -127,6 +131,8 @@ class ChildHandle:
         """SIGKILL pid 1 of the child's namespace: the kernel kills the rest, pid_namespaces(7)."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        if self.group is not None:
+            self.group.kill()
 
     def close_descriptor(self, fd: int) -> None:
         """Close one of its descriptors, if that is still open."""
@@ -141,6 +147,8 @@ class ChildHandle:
         if not self._freed:
             self._freed = True
             self.workspace.close()
+            if self.group is not None:
+                self.group.close()
 
 
 def _path_below(place: str, device: int, link: str) -> list[str]:
@@ -157,7 +165,7 @@ _MEMORY_AND_THREADS = re.compile(
 )
 
 
-def _pid_of(pidfd: int) -> int:
+def pid_of(pidfd: int) -> int:
     """The process id in our own pid namespace, see pidfd_open(2) on fdinfo."""
     with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as info:
         return next(int(line[4:]) for line in info if line.startswith("Pid:"))

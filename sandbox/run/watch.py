@@ -138,9 +138,10 @@ class Watch:
         exit_code = self._ending.exit_code(facts.status)
         full = self._child.workspace.is_full()
         cpu_total_s = self._watchdog.cpu_total_s(facts.cpu_s)
+        ended_by = self._watchdog.look_back() if self._ending.reason is None else self._ending.reason
         reason, message = decide(
             exit_code,
-            self._ending.reason,
+            ended_by,
             answer,
             cpu_total_s,
             self._limits,

@@ -44,7 +44,9 @@ class Watchdog:
         self._began_s = self._cpu_before_s = self._cpu_peak_s = 0.0
 
     def begin(self) -> None:
-        """Note what the child has used before it gets its request: that is not the run's."""
+        """Note what the child has used before it gets its request: that is not the run's. Lower its group's limit."""
+        if self._child.group is not None:
+            self._child.group.limit_memory(self._limits.memory_mib * _MIB)
         self._began_s = time.monotonic()
         with contextlib.suppress(OSError):  # dead already; its end will be reported
             self._cpu_before_s = self._child.cpu_s()
@@ -66,6 +68,14 @@ class Watchdog:
         """Processor seconds of the child in its whole life, as RLIMIT_CPU counts them."""
         return max(at_end_s, self._cpu_peak_s)
 
+    def look_back(self) -> ExitReason | None:
+        """After the end: take the group's own peak, and say whether the kernel has ended it for want of memory."""
+        if self._child.group is None:
+            return None
+        limit_bytes = self._limits.memory_mib * _MIB
+        self.memory_peak_bytes = max(self.memory_peak_bytes, min(self._child.group.peak_bytes(), limit_bytes))
+        return ExitReason.MEMORY_LIMIT if self._child.group.was_out_of_memory() else None
+
     def keep_watch(self) -> None:
         """Look for the first time soon, and then again and again."""
         self._events.after("watchdog", _TICK_S[0], self._look_and_compare)
@@ -78,6 +88,8 @@ class Watchdog:
         # of shared memory and of the workspace what is mapped is a part: never less, and not counted twice
         held_bytes = self._shared_taken_bytes + self._child.workspace.in_memory_bytes()
         self._memory_bytes = measured.anonymous_bytes + max(measured.shared_bytes, held_bytes)
+        if self._child.group is not None:  # it sees what no process shows: buffers of sockets, page tables
+            self._memory_bytes = max(self._memory_bytes, self._child.group.held_bytes())
         self.memory_peak_bytes = max(self.memory_peak_bytes, self._memory_bytes)
         self.threads_peak = max(self.threads_peak, measured.threads)
         self._cpu_peak_s = max(self._cpu_peak_s, measured.cpu_s)

@@ -39,8 +39,8 @@ def parse_filter(given: Sequence[tuple[str, str]]) -> TaskFilter:
         except (ValueError, OverflowError) as error:
             raise RequestError(400, str(error), path=name) from None
         wanted[field] = wanted.get(field, type(value)()) | value if may_repeat else value
-    if len(wanted.get("labels", {})) > MAX_LABELS:
-        raise RequestError(400, f"at most {MAX_LABELS}", path="label")
+        if len(wanted.get("labels", {})) > MAX_LABELS:  # at once: each further one would copy all before it
+            raise RequestError(400, f"at most {MAX_LABELS}", path="label")
     return msgspec.convert(wanted, TaskFilter)
 
 

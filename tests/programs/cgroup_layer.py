@@ -1,0 +1,97 @@
+"""``python -m tests.programs.cgroup_layer``: the cgroup layer on a kernel that has it, as root. ``make cgroup-test``.
+
+It makes a cgroup of its own, says as systemd would that it is delegated, enters it, and runs what no other layer sees:
+memory that is held and not mapped, buffers of sockets, tasks, and the end of a whole group. For each it compares what
+the result says with what the kernel has counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from sandbox import Host, Policy, Pool, Result, Template, load_policies, probe_host
+from tests.support.synchronous import request
+
+ROOT = Path(__file__).resolve().parents[2]
+MOUNT = Path("/sys/fs/cgroup")
+HOLD = """
+import mmap
+held = mmap.mmap(-1, args << 20)
+for part in range(0, args << 20, 1 << 20):
+    held[part : part + (1 << 20)] = bytes(1 << 20)
+    held.madvise(mmap.MADV_DONTNEED, part, 1 << 20)
+result = 1
+"""
+SOCKETS = """
+import socket
+pairs = [socket.socketpair() for _ in range(args)]
+for one in (one for pair in pairs for one in pair):
+    one.setblocking(False)
+    try:
+        while one.send(bytes(1 << 14)):
+            pass
+    except BlockingIOError:
+        pass
+result = 1
+"""
+PRIVATE = "kept = [bytearray(b'x' * (1 << 20)) for _ in range(args)]\nresult = 1"
+WORKSPACE = "open('big', 'wb').write(bytes(args << 20))\nresult = 1"
+CASES: dict[str, tuple[str, int, Callable[[Result, float], bool]]] = {
+    "private memory": (PRIVATE, 60, lambda one, rest: one.usage.memory_peak_mib - rest >= 54),
+    "shared memory, not mapped": (HOLD, 60, lambda one, rest: one.usage.memory_peak_mib - rest >= 54),
+    "workspace": (WORKSPACE, 40, lambda one, rest: one.usage.memory_peak_mib - rest >= 36),
+    "buffers of sockets": (SOCKETS, 40, lambda one, rest: one.usage.memory_peak_mib - rest >= 8),
+    "too much private memory": (PRIVATE, 200, lambda one, _: one.exit_reason == "memory_limit"),
+    "too much shared memory": (HOLD, 200, lambda one, _: one.exit_reason == "memory_limit"),
+}
+
+
+def enter_delegated() -> None:
+    """Be alone in a cgroup that says it is delegated."""
+    folder = MOUNT / f"unityai-test-{os.getpid()}"
+    (MOUNT / "cgroup.subtree_control").write_text("+memory +pids", encoding="ascii")
+    folder.mkdir()
+    os.setxattr(folder, "trusted.delegate", b"1")
+    (folder / "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
+
+
+async def try_all(policy: Policy, host: Host, template: Template) -> list[str]:
+    """Run every case; the names of those that failed."""
+    failed = []
+    async with Pool(policy, host, template) as pool:
+        rest = (await pool.run(request("result = 1"))).usage.memory_peak_mib
+        for name, (script, mib, holds) in CASES.items():
+            result = await pool.run(request(script, mib))
+            right = holds(result, rest)
+            print("held" if right else "FAILED", name, result.exit_reason, result.usage.memory_peak_mib, "rest", rest)
+            failed += [] if right else [name]
+        print(pool.isolation)
+    left = [folder.name for folder in (host.cgroup or MOUNT).glob("unityai-run-*")]
+    print("groups left:", left)
+    return failed + left
+
+
+def main() -> int:
+    """Exit code 0 when all held."""
+    enter_delegated()
+    host = probe_host()
+    print(next(layer for layer in host.layers if layer.name == "cgroup"))
+    policy = load_policies(ROOT / "policies")["custom_script"]
+    policy = msgspec.structs.replace(
+        policy, preload=("handlers.custom_script",), preload_if_named=(), require=(*policy.require, "cgroup"),
+        limits=msgspec.structs.replace(policy.limits, memory_mib=128, workspace_mib=64),
+    )  # fmt: skip
+    places = {"scripts": ROOT / "scripts", "models": Path(tempfile.mkdtemp())}
+    template = Template(code=ROOT, entry="handlers.entry:main", places=places, uid=60999, gid=60999)
+    return 1 if asyncio.run(try_all(policy, host, template)) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
