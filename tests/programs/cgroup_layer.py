@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from sandbox import Host, Policy, Pool, Result, Template, load_policies, probe_host
+from tests.support.libraries import library_sets
 from tests.support.synchronous import request
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -89,7 +90,9 @@ def main() -> int:
         limits=msgspec.structs.replace(policy.limits, memory_mib=128, workspace_mib=64),
     )  # fmt: skip
     places = {"scripts": ROOT / "scripts", "models": Path(tempfile.mkdtemp())}
-    template = Template(code=ROOT, entry="handlers.entry:main", places=places, uid=60999, gid=60999)
+    template = Template(
+        code=ROOT, entry="handlers.entry:main", libraries=library_sets(), places=places, uid=60999, gid=60999
+    )
     return 1 if asyncio.run(try_all(policy, host, template)) else 0
 
 
