@@ -85,6 +85,14 @@ class FileAnswer(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: Annotated[datetime, Meta(description="When it is forgotten, unless a task waits for it.")]
 
 
+class FilesAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The tenant's uploaded files, the newest first, and how much it has stored."""
+
+    files: tuple[FileAnswer, ...]
+    stored_bytes: Annotated[int, Meta(description="Of files, artifacts, and tasks of 64 KiB or more.")]
+    stored_mib: Annotated[int | None, Meta(description="How many MiB it may store; null for no limit.")]
+
+
 class OwedCallbackAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """A callback and the task that it tells of."""
 

@@ -42,6 +42,12 @@ def new(  # noqa: PLR0917  each is an option
     tasks_per_minute: Annotated[int | None, typer.Option(min=1, help="Tasks accepted in any 60 seconds.")] = None,
     queued_tasks: Annotated[int | None, typer.Option(min=1, help="Tasks that wait at the same time.")] = None,
     concurrent_tasks: Annotated[int | None, typer.Option(min=1, help="Tasks that run at the same time.")] = None,
+    stored_mib: Annotated[
+        int | None, typer.Option(min=1, help="MiB of files, artifacts and large tasks; STORED_MIB unless given.")
+    ] = None,
+    files_per_minute: Annotated[
+        int | None, typer.Option(min=1, help="Files uploaded in any 60 seconds; FILES_PER_MINUTE unless given.")
+    ] = None,
     expires_days: Annotated[float | None, typer.Option(help="Days until it holds no more.")] = None,
     file: File = None,
 ) -> None:
@@ -55,7 +61,13 @@ def new(  # noqa: PLR0917  each is an option
         if expires_days is not None and expires_days <= 0:
             raise KeysError(f"--expires-days: must be more than 0, is {expires_days:g}")
         settings = load()
-        quotas = Quotas(tasks_per_minute=tasks_per_minute, queued_tasks=queued_tasks, concurrent_tasks=concurrent_tasks)
+        quotas = Quotas(
+            tasks_per_minute=tasks_per_minute,
+            queued_tasks=queued_tasks,
+            concurrent_tasks=concurrent_tasks,
+            stored_mib=stored_mib,
+            files_per_minute=files_per_minute,
+        )
         made = make_key(
             tenant,
             _scopes(scopes),

@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Meta
 
 from engine.model.errors import EngineError
+from engine.model.principal import Quotas
 from sandbox import parse_exceptions
 
 PROJECT_DIR = Path(__file__).resolve().parents[2]
@@ -605,6 +606,57 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             unit="connections",
         ),
     ] = 8
+
+    stored_mib: Annotated[
+        Annotated[int, Meta(ge=1, le=1 << 40)] | None,
+        _about(
+            "STORED_MIB",
+            "MiB that one tenant may store: files, artifacts and tasks of 64 KiB or more. A key can have its own.",
+            group=Group.TUNE,
+            unit="MiB",
+            default="no limit",
+        ),
+    ] = None
+    files_per_minute: Annotated[
+        Annotated[int, Meta(ge=1, le=1_000_000)] | None,
+        _about(
+            "FILES_PER_MINUTE",
+            "Files that one tenant may upload within any 60 seconds. A key can have its own number.",
+            group=Group.TUNE,
+            unit="files",
+            default="no limit",
+        ),
+    ] = None
+    database_max_mib: Annotated[
+        Annotated[int, Meta(ge=16, le=1 << 40)] | None,
+        _about(
+            "DATABASE_MAX_MIB",
+            "Size of the database from which on the API accepts no tasks and no files (507). Set it below the size of"
+            " PostgreSQL's disk.",
+            group=Group.TUNE,
+            unit="MiB",
+            default="no limit",
+        ),
+    ] = None
+    database_free_mib: Annotated[
+        int,
+        Meta(ge=0, le=1 << 40),
+        _about(
+            "DATABASE_FREE_MIB",
+            "Free space on PostgreSQL's disk below which the API accepts no tasks and no files (507). The API sees the"
+            " disk where PostgreSQL listens on a Unix socket, as the embedded server does.",
+            group=Group.TUNE,
+            unit="MiB",
+        ),
+    ] = 256
+
+    def quotas_of(self, own: Quotas) -> Quotas:
+        """The quotas of a key, with the defaults of this service for those that it has not."""
+        return msgspec.structs.replace(
+            own,
+            stored_mib=own.stored_mib or self.stored_mib,
+            files_per_minute=own.files_per_minute or self.files_per_minute,
+        )
 
     @property
     def listen_host(self) -> str:

@@ -6,6 +6,7 @@ which is the same sentence unless the message says more of the service's inside 
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import ClassVar
 
 from handlers.parameters.faults import Fault
@@ -78,6 +79,20 @@ class KeyTakenError(EngineError):
         super().__init__("Another request of yours used this Idempotency-Key. Send a new request with a new key.")
 
 
+_QUOTAS = MappingProxyType(
+    {
+        "tasks_per_minute": ("tasks a minute", "Try again after Retry-After seconds"),
+        "queued_tasks": ("tasks that wait at the same time", "Try again after Retry-After seconds"),
+        "files_per_minute": ("files a minute", "Try again after Retry-After seconds"),
+        "stored_mib": (
+            "MiB of files, artifacts and large tasks",
+            "It is full: delete files (DELETE /files/{file_id}), or wait until some expire",
+        ),
+    }
+)
+"""Quota → what it counts, and what helps."""
+
+
 class QuotaError(EngineError):
     """A tenant asks for more than its quota. Nothing was stored."""
 
@@ -86,12 +101,12 @@ class QuotaError(EngineError):
     def __init__(self, quota: str, limit: int, retry_after_s: float) -> None:
         """
         Args:
-            quota: ``tasks_per_minute`` or ``queued_tasks``.
+            quota: the name of a field of ``Quotas``.
             limit: what the quota allows.
             retry_after_s: when there is room again, seconds.
         """
-        what = {"tasks_per_minute": "tasks a minute", "queued_tasks": "tasks that wait at the same time"}[quota]
-        super().__init__(f"Your quota is {limit} {what} ({quota}). Try again after Retry-After seconds.")
+        what, fix = _QUOTAS[quota]
+        super().__init__(f"Your quota is {limit} {what} ({quota}). {fix}.")
         self.quota = quota
         self.limit = limit
         self.retry_after_s = retry_after_s
@@ -107,6 +122,17 @@ class StoreUnavailableError(EngineError):
     def detail(self) -> str:
         """Not the reason, which may name hosts of ours."""
         return "PostgreSQL is unreachable: this request has no confirmed effect. Try again after Retry-After seconds."
+
+
+class StoreFullError(EngineError):
+    """PostgreSQL is almost full. What is left is for the results of tasks that were accepted."""
+
+    status = 507
+    title = "Storage is full"
+    retry_after_s = 60.0
+
+    def __init__(self) -> None:
+        super().__init__("The service's storage is almost full: it accepts no tasks and no files until there is room.")
 
 
 class QueueUnavailableError(EngineError):

@@ -36,6 +36,15 @@ class Quotas(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Tasks that wait at the same time."""
     concurrent_tasks: Annotated[int, Meta(ge=1)] | None = None
     """Tasks that run at the same time, on all workers together."""
+    stored_mib: Annotated[int, Meta(ge=1)] | None = None
+    """MiB that files, artifacts and large tasks take together."""
+    files_per_minute: Annotated[int, Meta(ge=1)] | None = None
+    """Files uploaded within any 60 seconds."""
+
+    @property
+    def stored_bytes(self) -> int | None:
+        """``stored_mib`` in bytes."""
+        return None if self.stored_mib is None else self.stored_mib << 20
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True):

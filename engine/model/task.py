@@ -41,6 +41,8 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True):
     """The request that submitted it, as its answer and the log name it."""
     client_address: str | None = None
     """Where that request came from, as the API saw it: behind a proxy, the proxy's."""
+    stored_bytes_limit: int | None = None
+    """How many bytes its tenant may store: artifacts beyond that are refused."""
 
 
 class AcceptedTask(NamedTuple):
@@ -75,6 +77,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """The request that submitted it, as its answer and the log name it."""
     client_address: str | None = None
     """Where that request came from, as the API saw it: behind a proxy, the proxy's."""
+    stored_bytes_limit: int | None = None
+    """How many bytes its tenant may store: artifacts beyond that are refused."""
 
 
 class ClaimRefused(NamedTuple):
@@ -201,6 +205,17 @@ class NewFile(msgspec.Struct, frozen=True, kw_only=True):
     media_type: str
     sha256: str
     content: bytes
+
+
+class ListedFile(msgspec.Struct, frozen=True, kw_only=True):
+    """An uploaded file as a list shows it."""
+
+    file_id: str
+    name: str
+    media_type: str
+    size_bytes: int
+    sha256: str
+    expires_at: datetime
 
 
 class StoredFile(NamedTuple):

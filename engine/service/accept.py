@@ -62,6 +62,7 @@ def accept(
         key_id=principal.key_id,
         request_id=principal.request_id,
         client_address=principal.client_address,
+        stored_bytes_limit=settings.quotas_of(principal.quotas).stored_bytes,
     )
 
 

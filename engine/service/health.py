@@ -65,6 +65,8 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     queued: int | None
     running: int | None
     oldest_wait_s: float | None
+    full: str | None = None
+    """What of PostgreSQL is almost full."""
     policies: dict[str, str]
     """Policy → digest, as this API has them."""
     versions: Versions
@@ -72,8 +74,8 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def accepts(self) -> bool:
-        """Tasks can be accepted: only PostgreSQL is needed for that."""
-        return self.database.fault is None
+        """Tasks can be accepted: only PostgreSQL is needed for that, and room in it."""
+        return self.database.fault is None and self.full is None
 
     @property
     def serves(self) -> bool:
@@ -91,6 +93,8 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
         found = []
         if self.database.fault is not None:
             found.append("PostgreSQL is unreachable: tasks are not accepted")
+        if self.full is not None:
+            found.append("PostgreSQL is almost full: tasks and files are not accepted, until there is room")
         if self.redis.fault is not None:
             found.append("Redis is unreachable: tasks are accepted, and run when it is back")
         working = [worker for worker in self.workers if worker.state == "working"]
@@ -103,7 +107,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def warnings(self) -> tuple[str, ...]:
         """Find the faults that exist although tasks are accepted and run."""
-        found = []
+        found = [self.full] if self.full else []
         for worker in self.workers:
             name = f"worker {worker.heartbeat.state.worker_id} (pid {worker.heartbeat.state.pid})"
             if worker.state == "silent":
@@ -130,18 +134,18 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     def service_state(self) -> ServiceState:
         """The part of it that metrics tell."""
         states = Counter(worker.state for worker in self.workers)
-        known = self.accepts
+        known = self.database.fault is None
         return ServiceState(
             queued=self.queued,
             running=self.running,
             oldest_wait_s=self.oldest_wait_s,
             workers={name: states[name] for name in ("working", "draining", "silent")} if known else None,
             free_slots=self.free_slots if known else None,
-            up={"database": self.accepts, "redis": self.redis.fault is None},
+            up={"database": known, "redis": self.redis.fault is None},
         )
 
 
-async def ask_health(store: Store, queue: Queue, policies: Policies) -> Health:
+async def ask_health(store: Store, queue: Queue, policies: Policies, *, full: str | None) -> Health:
     """Ask every dependency."""
     own = policies.digests
     database, redis = await asyncio.gather(_check(store.ping()), _check(queue.ping()))
@@ -165,6 +169,7 @@ async def ask_health(store: Store, queue: Queue, policies: Policies) -> Health:
         queued=depth.queued if depth else None,
         oldest_wait_s=depth.oldest_wait_s if depth else None,
         running=depth.running if depth else None,
+        full=full,
         policies=own,
         versions=versions(),
     )

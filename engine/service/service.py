@@ -12,6 +12,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import datetime
+from typing import Literal
 from uuid import UUID, uuid4
 
 import msgspec
@@ -22,7 +23,9 @@ from engine.model.errors import (
     InvalidRequestError,
     KeyTakenError,
     QueueUnavailableError,
+    QuotaError,
     SchemaError,
+    StoreFullError,
     StoreUnavailableError,
 )
 from engine.model.principal import Principal
@@ -31,6 +34,7 @@ from engine.model.result import ArtifactFacts
 from engine.model.status import Status
 from engine.model.task import (
     AcceptedTask,
+    ListedFile,
     ListedTask,
     NewFile,
     NewTask,
@@ -43,6 +47,7 @@ from engine.policies.policies import Policies
 from engine.queue.queue import Queue
 from engine.service.accept import accept
 from engine.service.health import Health, ask_health
+from engine.service.room import LOOK_S, find_fullness
 from engine.service.wait_estimate import WaitEstimator
 from engine.service.waiting import Waiter, Waiters
 from engine.store.store import Store
@@ -54,6 +59,8 @@ from sandbox import ExitReason
 MAX_WAIT_S = 300.0
 POLL_LISTENING_S = 5.0
 POLL_DEAF_S = 0.25
+LARGE_BYTES = 1 << 16
+"""Parameters of this length count as stored bytes (``store/sql/0011_bytes.sql``)."""
 RECONNECT_S = (0.1, 2.0)
 
 
@@ -75,6 +82,8 @@ class Service:
         self.traces = traces
         self.policies = policies
         self.waiters = Waiters()
+        self._full: str | None = None
+        """What of PostgreSQL is almost full."""
         self._wait_estimator = WaitEstimator()
         self._store = store
         self._queue = queue
@@ -85,6 +94,7 @@ class Service:
         """Keeps connecting to PostgreSQL until it answers, and listens for tasks that end."""
         background = [
             asyncio.create_task(self._open_store()),
+            asyncio.create_task(self._watch_room()),
             asyncio.create_task(self._queue.listen("finished", self.waiters.wake, self.waiters.wake_all)),
         ]
         try:
@@ -103,8 +113,11 @@ class Service:
         Raises:
             InvalidRequestError: it cannot be accepted, and why.
             KeyTakenError: its idempotency key stands for another request.
+            QuotaError: its tenant may not have another task accepted just now, or not one as large.
+            StoreFullError: PostgreSQL is almost full.
             StoreUnavailableError: PostgreSQL is unreachable; nothing is promised.
         """
+        await self._check_room(principal, [request])
         known_files = await self._known_files(principal, [request])
         task = self._accept(principal, request, task_id, known_files)
         with self.traces.span("store", task_id=str(task_id)):
@@ -124,6 +137,7 @@ class Service:
         Raises:
             StoreUnavailableError: PostgreSQL is unreachable; nothing is promised.
         """
+        await self._check_room(principal, requests)
         known_files = await self._known_files(principal, requests)
         prepared = [self._accept_or_not(principal, request, known_files) for request in requests]
         tasks = [task for task in prepared if isinstance(task, NewTask)]
@@ -145,8 +159,11 @@ class Service:
         """Keep an uploaded file for ``FILE_TTL`` seconds, under an id that nobody guesses.
 
         Raises:
+            QuotaError: the tenant may not store it just now.
+            StoreFullError: PostgreSQL is almost full; nothing was kept.
             StoreUnavailableError: PostgreSQL is unreachable; nothing was kept.
         """
+        self._check_not_full()
         file = NewFile(
             file_id=f"file_{secrets.token_hex(16)}",
             tenant=principal.tenant,
@@ -155,8 +172,28 @@ class Service:
             sha256=hashlib.sha256(content).hexdigest(),
             content=content,
         )
-        expires_at = await self._store.files.insert(file, self.settings.file_ttl_s)
+        quotas = self.settings.quotas_of(principal.quotas)
+        expires_at = await self._store.files.insert(file, self.settings.file_ttl_s, quotas)
         return StoredFile(file=file, expires_at=expires_at)
+
+    async def list_files(self, principal: Principal, most: int) -> tuple[list[ListedFile], int]:
+        """A tenant's newest files, and how many bytes it has stored in all.
+
+        Raises:
+            StoreUnavailableError: PostgreSQL is unreachable.
+        """
+        found = await self._store.files.find(principal.tenant, most)
+        return found, await self._store.files.stored_bytes(principal.tenant)
+
+    async def delete_file(self, principal: Principal, file_id: str) -> Literal["deleted", "waited for", "missing"]:
+        """Delete an uploaded file, unless a task waits for it.
+
+        Raises:
+            StoreUnavailableError: PostgreSQL is unreachable.
+        """
+        if await self._store.files.delete(file_id, principal.tenant):
+            return "deleted"
+        return "waited for" if await self._store.files.known([file_id], principal.tenant) else "missing"
 
     def artifact_parts(self, principal: Principal, task_id: UUID, artifact: ArtifactFacts) -> AsyncIterator[bytes]:
         """The content of an artifact, a MiB at a time; raises ``StoreUnavailableError`` on the way."""
@@ -259,7 +296,7 @@ class Service:
 
     async def health(self) -> Health:
         """Ask every dependency."""
-        health = await ask_health(self._store, self._queue, self.policies)
+        health = await ask_health(self._store, self._queue, self.policies, full=self._full)
         self.metrics.note_state(health.service_state)
         return health
 
@@ -319,6 +356,36 @@ class Service:
         except QueueUnavailableError as error:
             first = str(tasks[0].task_id) if tasks else None
             self._log.warning("accepted but not queued yet", task_id=first, tasks=len(tasks), reason=str(error))
+
+    def _check_not_full(self) -> None:
+        if self._full is not None:
+            raise StoreFullError
+
+    async def _check_room(self, principal: Principal, requests: Sequence[SubmitRequest]) -> None:
+        """Refuse tasks for which there is no room. Small ones have quotas of their number.
+
+        Raises:
+            QuotaError: they are large, and the tenant has stored as much as it may.
+            StoreFullError: PostgreSQL is almost full.
+        """
+        self._check_not_full()
+        quotas = self.settings.quotas_of(principal.quotas)
+        large = sum(size for request in requests if (size := len(bytes(request.parameters))) >= LARGE_BYTES)
+        if not large or quotas.stored_bytes is None or quotas.stored_mib is None:
+            return
+        if await self._store.files.stored_bytes(principal.tenant) + large > quotas.stored_bytes:
+            raise QuotaError("stored_mib", quotas.stored_mib, 60.0)
+
+    async def _watch_room(self) -> None:
+        """Look for room in PostgreSQL every few seconds, until cancelled."""
+        await self._store.opened.wait()
+        while True:
+            with contextlib.suppress(StoreUnavailableError):
+                full = await find_fullness(self.settings, self._store.database)
+                if full != self._full and full is not None:
+                    self._log.error("almost full: no tasks and no files are accepted", reason=full)
+                self._full = full
+            await asyncio.sleep(LOOK_S)
 
     async def _open_store(self) -> None:
         pause = RECONNECT_S[0]

@@ -17,7 +17,7 @@ from engine.model.callback import Callback
 from engine.model.errors import StoreUnavailableError
 from engine.model.redact import redact
 from engine.model.result import ArtifactFacts
-from engine.model.task import Claim, ListedTask, LostTask, NewFile, NewTask, StoredTask
+from engine.model.task import Claim, ListedFile, ListedTask, LostTask, NewFile, NewTask, StoredTask
 from engine.store.columns import Columns
 from engine.store.migrate import migrate
 from engine.store.statements import Statement, load_statements
@@ -35,9 +35,10 @@ LISTED_TASK = Columns(ListedTask)
 STORED_TASK = Columns(StoredTask, without=("result", "callback", "queue_position", "estimated_wait_s"))
 LOST_TASK = Columns(LostTask)
 NEW_FILE = Columns(NewFile)
+LISTED_FILE = Columns(ListedFile)
 ARTIFACT = Columns(ArtifactFacts)
 CALLBACK = Columns(Callback)
-COLUMNS = (NEW_TASK, CLAIM, LISTED_TASK, STORED_TASK, LOST_TASK, NEW_FILE, ARTIFACT, CALLBACK)
+COLUMNS = (NEW_TASK, CLAIM, LISTED_TASK, STORED_TASK, LOST_TASK, NEW_FILE, LISTED_FILE, ARTIFACT, CALLBACK)
 
 UNREACHABLE = (
     OSError,

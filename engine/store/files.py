@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from engine.model.errors import StoreUnavailableError
+from engine.model.errors import QuotaError, StoreUnavailableError
+from engine.model.principal import Quotas
 from engine.model.result import ArtifactFacts
-from engine.model.task import NewFile
-from engine.store.database import ARTIFACT, NEW_FILE, Database
+from engine.model.task import ListedFile, NewFile
+from engine.store.admission import UNLIMITED
+from engine.store.database import ARTIFACT, LISTED_FILE, NEW_FILE, Database, bulk_of
 
 PART_BYTES = 1 << 20
 DELETED_AT_ONCE = 20
@@ -21,12 +24,52 @@ class Files:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def insert(self, file: NewFile, ttl_s: float) -> datetime:
-        """Keep an uploaded file for ``ttl_s`` seconds; returns when it expires."""
-        expires_at: datetime = await self._database.value(
-            "insert_file", **NEW_FILE.values(file), size_bytes=len(file.content), ttl_s=ttl_s
-        )
-        return expires_at
+    async def insert(self, file: NewFile, ttl_s: float, quotas: Quotas = UNLIMITED) -> datetime:
+        """Keep an uploaded file for ``ttl_s`` seconds; returns when it expires.
+
+        Raises:
+            QuotaError: its tenant may not store it just now.
+            StoreUnavailableError: PostgreSQL is unreachable.
+        """
+        insert = self._database.statement("insert_file")
+        values = {**NEW_FILE.values(file), "size_bytes": len(file.content), "ttl_s": ttl_s}
+        bulk = bulk_of("insert_file", values.values())
+        async with self._database.connection(bulk) as connection, connection.transaction():
+            refusal = await self._refusal(connection, file.tenant, quotas, len(file.content))
+            if refusal is None:
+                expires_at: datetime = await connection.fetchval(insert.sql, *insert.bind(values))
+                return expires_at
+        raise refusal
+
+    async def _refusal(self, connection: Any, tenant: str, quotas: Quotas, size_bytes: int) -> QuotaError | None:
+        """Why a file cannot be kept; otherwise no other one of this tenant is until the transaction ends."""
+        if quotas.files_per_minute is None and quotas.stored_mib is None:
+            return None
+        asked = {
+            "tenant": tenant,
+            "files_per_minute": quotas.files_per_minute,
+            "most_bytes": quotas.stored_bytes,
+            "more_files": 1,
+            "more_bytes": size_bytes,
+        }
+        admit = self._database.statement("admit_bytes")
+        row = await connection.fetchrow(admit.sql, *admit.bind(asked))
+        if row is None:
+            return None
+        return QuotaError(row["reason"], getattr(quotas, row["reason"]), max(0.0, row["retry_after_s"]))
+
+    async def stored_bytes(self, tenant: str) -> int:
+        """How many bytes a tenant has stored: files, artifacts, and tasks from 64 KiB on."""
+        stored: int = await self._database.value("get_stored_bytes", tenant=tenant)
+        return stored
+
+    async def find(self, tenant: str, limit: int) -> list[ListedFile]:
+        """A tenant's files, the newest first."""
+        return [LISTED_FILE.read(row) for row in await self._database.rows("list_files", tenant=tenant, limit=limit)]
+
+    async def delete(self, file_id: str, tenant: str) -> bool:
+        """Delete a file; ``False`` when the tenant has none such, or a task waits for it."""
+        return bool(await self._database.execute("delete_file", file_id=file_id, tenant=tenant))
 
     async def known(self, file_ids: Sequence[str], tenant: str) -> set[str]:
         """Those of the files that this tenant has."""

@@ -148,7 +148,7 @@ class Worker:
             events=self._events,
             announcer=announcer,
             retries=Retries(claims, self._failing, announcer, metrics, self._draining),
-            results=ResultWriter(claims, announcer, metrics, traces),
+            results=ResultWriter(claims, files, announcer, metrics, traces=traces),
             records=AttemptRecords(self.worker_id, metrics, traces, audit),
         )
 

@@ -36,8 +36,8 @@ POLICIES = ("custom_script",)
 NOBODY_LISTENS = "http://127.0.0.1:9/"
 THINGS_OF_A_TENANT = {
     "getTask": "named", "followTask": "named", "cancelTask": "named", "getArtifact": "named",
-    "redeliverCallback": "named",
-    "listTasks": "listed", "listCallbacks": "listed",
+    "redeliverCallback": "named", "deleteFile": "named",
+    "listTasks": "listed", "listCallbacks": "listed", "listFiles": "listed",
     "execute": "made", "executeBatch": "made", "uploadFile": "made",
 }  # fmt: skip
 """Operation → how it touches what is a tenant's own."""
@@ -90,7 +90,8 @@ def calls() -> dict[str, tuple[str, str]]:
     """Operation → method and path, with names in it that nobody has."""
     found: dict[str, tuple[str, str]] = {}
     for route in ROUTES:
-        path = re.sub(r"\{name:\w+\}", "nothing", next(iter(route.paths)).replace("{task_id:str}", str(uuid4())))
+        path = next(iter(route.paths)).replace("{task_id:str}", str(uuid4()))
+        path = re.sub(r"\{(?:name|file_id):\w+\}", "nothing", path)
         found[str(route.operation_id)] = (next(iter(route.http_methods)), path)
     return found
 
@@ -103,6 +104,8 @@ SCOPES: dict[str, Scope | str] = {
     "executeBatch": Scope.SUBMIT,
     "uploadFile": Scope.SUBMIT,
     "redeliverCallback": Scope.SUBMIT,
+    "deleteFile": Scope.SUBMIT,
+    "listFiles": Scope.READ,
     "listScripts": Scope.SUBMIT,
     "getTask": Scope.READ,
     "listTasks": Scope.READ,
@@ -207,7 +210,7 @@ def test_of_every_route_it_is_known_what_it_touches() -> None:
     """XT: a new route fails here until somebody says whose things it touches; with a task in its path, a tenant's."""
     assert CALLS.keys() == THINGS_OF_A_TENANT.keys() | THINGS_OF_ALL
     assert not THINGS_OF_A_TENANT.keys() & THINGS_OF_ALL
-    with_an_id = {name for name, (_, path) in CALLS.items() if path.startswith("/task/")}
+    with_an_id = {name for name, (_, path) in CALLS.items() if path.startswith(("/task/", "/files/"))}
     assert with_an_id == {name for name, how in THINGS_OF_A_TENANT.items() if how == "named"}
 
 
@@ -227,7 +230,9 @@ def test_things_of_another_tenant_are_not_there(held: Held, operation: str) -> N
     """404, as for what nobody has, on every route that names a task."""
     method, _ = CALLS[operation]
     (route,) = [route for route in ROUTES if route.operation_id == operation]
-    path = re.sub(r"\{name:\w+\}", "nothing", next(iter(route.paths)).replace("{task_id:str}", things(held)["task_id"]))
+    found = things(held)
+    path = next(iter(route.paths)).replace("{task_id:str}", found["task_id"]).replace("{file_id:str}", found["file_id"])
+    path = re.sub(r"\{name:\w+\}", "nothing", path)
     with held.as_(held.b) as client:
         assert 404 == client.request(method, path).status_code
     with held.as_(held.a) as client:

@@ -32,6 +32,7 @@ PROBLEMS = MappingProxyType(
         429: "The tenant's quota is used up, or it has too many open requests. Try again after `Retry-After` seconds.",
         503: "PostgreSQL is unreachable, or the service is at a limit. The request has no confirmed effect: try again "
         "after `Retry-After` seconds.",
+        507: "The service's storage is almost full. It accepts no tasks and no files until there is room.",
     }
 )
 """Status → what it means, whichever call is refused with it."""

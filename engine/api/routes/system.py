@@ -8,11 +8,13 @@ import tempfile
 from collections.abc import AsyncIterator
 from typing import IO, NamedTuple, cast
 
-from litestar import MediaType, Response, get, post
+import msgspec
+from litestar import MediaType, Response, delete, get, post
 from litestar.datastructures import UploadFile
 
 from engine.api.answers import (
     FileAnswer,
+    FilesAnswer,
     HealthAnswer,
     LibrariesAnswer,
     Liveness,
@@ -49,6 +51,7 @@ from engine.telemetry.metrics import expose
 SPOOL_BYTES = 1 << 20
 _BYTES = "application/octet-stream"
 _MAX_FILE_NAME = 255
+_MAX_FILES = 500
 FILE_NAME = in_query(
     "name",
     "A name for people, when the body is the file itself. The service never uses it as a path.",
@@ -66,7 +69,7 @@ FILE_NAME = in_query(
         parameters=(FILE_NAME,),
         body=file_body,
         answers={201: Answer("The service keeps the file. Tasks name it by `file_id`.", FileAnswer)},
-        problems=(400, 408, 413, 503),
+        problems=(400, 408, 413, 503, 507),
     ),
 )
 async def upload_file(request: ApiRequest) -> Response[bytes]:
@@ -79,6 +82,46 @@ async def upload_file(request: ApiRequest) -> Response[bytes]:
         content = await asyncio.to_thread(upload.file.read)
         kept = await state.service.keep_file(principal_of(request), upload.name, upload.media_type, content)
     return answer_json(file_answer(kept), status=201)
+
+
+@get(
+    "/files",
+    operation_id="listFiles",
+    opt=call(
+        Scope.READ,
+        answers={200: Answer("At most 500 files, the newest first.", FilesAnswer)},
+        problems=(503,),
+    ),
+)
+async def list_files(request: ApiRequest) -> Response[bytes]:
+    """List the tenant's uploaded files, and how much the tenant has stored."""
+    service: Service = request.app.state.parts.service
+    principal = principal_of(request)
+    found, stored_bytes = await service.list_files(principal, _MAX_FILES)
+    files = tuple(FileAnswer(**msgspec.structs.asdict(file)) for file in found)
+    limit = service.settings.quotas_of(principal.quotas).stored_mib
+    return answer_json(FilesAnswer(files=files, stored_bytes=stored_bytes, stored_mib=limit))
+
+
+@delete(
+    "/files/{file_id:str}",
+    operation_id="deleteFile",
+    status_code=204,
+    opt=call(
+        Scope.SUBMIT,
+        parameters=(in_path("file_id", "The file's id, as its upload answered it."),),
+        answers={204: Answer("The file is deleted.")},
+        problems=(404, 409, 503),
+    ),
+)
+async def delete_file(request: ApiRequest, file_id: str) -> None:
+    """Delete an uploaded file before its time is over."""
+    service: Service = request.app.state.parts.service
+    became = await service.delete_file(principal_of(request), file_id) if "\0" not in file_id else "missing"
+    if became == "missing":
+        raise RequestError(404, "There is no file with this id.")
+    if became == "waited for":
+        raise RequestError(409, "A task that has not ended names this file. Wait for its end, or cancel it.")
 
 
 @get(
@@ -229,6 +272,8 @@ ROUTES = (
     *TASK_ROUTES,
     *EVENT_ROUTES,
     upload_file,
+    list_files,
+    delete_file,
     list_scripts,
     list_libraries,
     list_policies,

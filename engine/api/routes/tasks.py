@@ -64,7 +64,7 @@ LOCATION = {"Location": {"description": "Path of the task.", "schema": {"type": 
             200: Answer("The final task: it ended within `wait`, or before, under the same Idempotency-Key.", Task),
             202: Answer("The service has stored the task and will run it.", Task, headers=LOCATION),
         },
-        problems=(400, 408, 409, 413, 415, 503),
+        problems=(400, 408, 409, 413, 415, 503, 507),
     ),
 )
 async def execute(request: ApiRequest) -> Response[bytes]:
@@ -92,7 +92,7 @@ async def execute(request: ApiRequest) -> Response[bytes]:
         Scope.SUBMIT,
         body=batch_body,
         answers={200: Answer("One answer for each task, in the order of the request.", BatchAnswer)},
-        problems=(400, 408, 413, 415, 503),
+        problems=(400, 408, 413, 415, 503, 507),
     ),
 )
 async def execute_batch(request: ApiRequest) -> Response[bytes]:

@@ -114,10 +114,10 @@ WITH done AS (
     SET status = :status, exit_reason = :exit_reason, outcome = :outcome, finished_at = now(), worker_id = NULL,
         lease_until = NULL
     WHERE task_id = :task_id AND attempts = :attempt AND worker_id = :worker_id AND status = 'running'
-    RETURNING task_id, started_at
+    RETURNING task_id, started_at, tenant
 ), kept AS (
-    INSERT INTO artifacts (task_id, name, sha256, content, size_bytes)
-    SELECT task_id, name, sha256, content, octet_length(content)
+    INSERT INTO artifacts (task_id, tenant, name, sha256, content, size_bytes)
+    SELECT task_id, tenant, name, sha256, content, octet_length(content)
     FROM done, unnest(:names::text[], :hashes::text[], :contents::bytea[]) AS artifact (name, sha256, content)
 )
 INSERT INTO attempts (task_id, attempt, worker_id, started_at, ended, exit_reason)
@@ -203,6 +203,31 @@ INSERT INTO files ({NewFile}, size_bytes, expires_at)
 VALUES ({:NewFile}, :size_bytes, now() + make_interval(secs => :ttl_s))
 RETURNING expires_at
 
+-- name: admit_bytes
+-- Whether a tenant may store more bytes, and another file. A row: it may not, with the reason and how long to wait.
+SELECT reason, retry_after_s FROM admit_bytes(:tenant, :files_per_minute, :most_bytes, :more_files, :more_bytes)
+
+-- name: get_stored_bytes
+-- How many bytes a tenant has stored.
+SELECT stored_bytes_of(:tenant)
+
+-- name: list_files
+-- A tenant's newest files.
+SELECT file_id, tenant, name, media_type, sha256, size_bytes, expires_at FROM files
+WHERE tenant = :tenant AND expires_at > now() ORDER BY created_at DESC LIMIT :limit
+
+-- name: delete_file
+-- Empty a file of a tenant for which no task waits. Its row stays for a minute, in which it counts as uploaded.
+UPDATE files SET expires_at = now(), content = '', size_bytes = 0
+WHERE file_id = :file_id AND tenant = :tenant AND expires_at > now()
+    AND NOT EXISTS (SELECT FROM tasks WHERE status IN ('queued', 'running') AND :file_id = ANY(file_ids))
+
+-- name: get_room
+-- How large the database is, and where its files lie (null where we may not know).
+SELECT pg_database_size(current_database()) AS size_bytes, CASE
+    WHEN pg_has_role(current_user, 'pg_read_all_settings', 'MEMBER') THEN current_setting('data_directory')
+END AS folder
+
 -- name: known_files
 -- Which of these files a tenant has.
 SELECT file_id FROM files WHERE file_id = ANY(:file_ids::text[]) AND tenant = :tenant AND expires_at > now()
@@ -214,7 +239,7 @@ SELECT file_id, content FROM files WHERE file_id = ANY(:file_ids::text[]) AND te
 -- name: delete_old_files
 -- Delete some of the files whose time is over and for which no task waits.
 DELETE FROM files WHERE file_id IN (
-    SELECT file_id FROM files WHERE expires_at < now()
+    SELECT file_id FROM files WHERE expires_at < now() AND (size_bytes > 0 OR created_at < now() - interval '60 s')
     AND NOT EXISTS (SELECT FROM tasks WHERE status IN ('queued', 'running') AND file_id = ANY(file_ids))
     LIMIT :limit FOR UPDATE OF files SKIP LOCKED
 )
@@ -222,13 +247,13 @@ DELETE FROM files WHERE file_id IN (
 -- name: get_artifact
 -- One artifact of a tenant's task, without its content.
 SELECT {artifacts.ArtifactFacts} FROM artifacts JOIN tasks USING (task_id)
-WHERE task_id = :task_id AND name = :name AND tenant = :tenant
+WHERE task_id = :task_id AND name = :name AND tasks.tenant = :tenant
 
 -- name: get_artifact_part
 -- Some bytes of an artifact of a tenant's task; byte 1 is the first. The content is stored uncompressed, so that
 -- PostgreSQL reads only this part.
 SELECT substring(content FROM :start FOR :length) FROM artifacts JOIN tasks USING (task_id)
-WHERE task_id = :task_id AND name = :name AND tenant = :tenant
+WHERE task_id = :task_id AND name = :name AND tasks.tenant = :tenant
 
 -- name: take_callbacks
 -- Callbacks that are due to URLs that begin with an origin, leased for some seconds: no other worker tries them

@@ -1,0 +1,143 @@
+"""Bytes are a quota: nobody fills PostgreSQL's disk, neither by files, nor by artifacts, nor by large tasks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from engine.config.keys import NewKey, add_key, make_key
+from engine.model.principal import Quotas, Scope
+from tests.support.held import Held
+from tests.support.stack import Stack, task, until
+
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A service with keys, and a tenant in each test that may store 3 MiB and four files a minute."""
+    folder = tmp_path_factory.mktemp("limited")
+    first = make_key("ops", tuple(Scope))
+    add_key(folder / "keys.toml", first)
+    found = Stack(folder, headers={"Authorization": f"Bearer {first.text}"}, API_KEYS_FILE=str(folder / "keys.toml"))
+    found.worker()
+    yield found
+    found.close()
+
+
+@contextlib.contextmanager
+def client_of(stack: Stack, tenant: str, **quotas: int) -> Iterator[httpx.Client]:
+    made: NewKey = make_key(tenant, tuple(Scope), quotas=Quotas(**quotas))
+    add_key(stack.folder / "keys.toml", made)
+    headers = {"Authorization": f"Bearer {made.text}"}
+    with httpx.Client(base_url=stack.client.base_url, timeout=60, headers=headers) as client:
+        until(lambda: client.get("/openapi.json").status_code == 200, "the key holds")
+        yield client
+
+
+def test_files_beyond_the_bytes_are_refused_until_one_is_deleted(limited: Stack) -> None:
+    """QUO-01: 429 names what is full; a deleted file makes room, and another tenant is as before."""
+    with client_of(limited, "a", stored_mib=3) as client, client_of(limited, "b", stored_mib=3) as other:
+        kept = client.post("/files", content=os.urandom(2 * MIB)).json()
+        refused = client.post("/files", content=os.urandom(2 * MIB))
+        assert 429 == refused.status_code
+        assert "stored_mib" in refused.json()["detail"]
+        assert 201 == other.post("/files", content=os.urandom(2 * MIB)).status_code
+        shown = client.get("/files").json()
+        assert ([kept], 2 * MIB, 3) == (shown["files"], shown["stored_bytes"], shown["stored_mib"])
+        assert 404 == other.delete(f"/files/{kept['file_id']}").status_code
+        assert 204 == client.delete(f"/files/{kept['file_id']}").status_code
+        assert 404 == client.delete(f"/files/{kept['file_id']}").status_code
+        assert 201 == client.post("/files", content=os.urandom(2 * MIB)).status_code
+
+
+def test_large_parameters_count_and_are_refused(limited: Stack) -> None:
+    """QUO-02: a task is a way to store bytes, too; a small one is accepted all the same."""
+    with client_of(limited, "c", stored_mib=1) as client:
+        big = task("result = 1")
+        big["parameters"]["args"] = "x" * (600 << 10)
+        assert 202 == client.post("/execute", json=big).status_code
+        for path, body in (("/execute", big), ("/execute/batch", [big])):
+            refused = client.post(path, json=body)
+            assert (429, True) == (refused.status_code, "stored_mib" in refused.text)
+        assert 202 == client.post("/execute", json=task("result = 1")).status_code
+
+
+def test_artifact_without_room_is_named_as_refused(limited: Stack) -> None:
+    """QUO-03: the task ends as it would otherwise, and what fits is kept."""
+    script = "import os\nfor n, mib in (('a', 1), ('b', 2), ('c', 1)):\n"
+    script += "    open('artifacts/' + n, 'wb').write(os.urandom(mib << 20))\nresult = 1"
+    with client_of(limited, "d", stored_mib=3) as client:
+        client.post("/files", content=os.urandom(MIB))
+        answer = client.post("/execute", json=task(script), params={"wait": 60}).json()
+        assert "succeeded" == answer["status"]
+        assert ["a", "c"] == [one["name"] for one in answer["artifacts"]]
+        [refused] = answer["artifacts_refused"]
+        assert ("b", True) == (refused["name"], "stored_mib" in refused["reason"])
+        assert 3 * MIB == client.get("/files").json()["stored_bytes"]
+
+
+def test_files_of_a_minute_count_also_when_they_were_deleted(limited: Stack) -> None:
+    """QUO-04: 429 with the name of the quota and Retry-After; deleting does not make a faster client."""
+    with client_of(limited, "e", files_per_minute=4) as client:
+        for _ in range(4):
+            kept = client.post("/files", content=b"x").json()
+            assert 204 == client.delete(f"/files/{kept['file_id']}").status_code
+        refused = client.post("/files", content=b"x")
+        assert (429, True) == (refused.status_code, "files_per_minute" in refused.json()["detail"])
+        assert 1 <= int(refused.headers["Retry-After"]) <= 60
+
+
+def test_file_that_a_task_waits_for_is_not_deleted(limited: Stack) -> None:
+    """409 while the task runs, 204 after its end."""
+    with client_of(limited, "f") as client:
+        kept = client.post("/files", content=b"x").json()
+        held = Held("hold()\nresult = open('inputs/a').read()")
+        body = task(held.script)
+        body["parameters"]["inputs"] = {"a": {"file_id": kept["file_id"]}}
+        task_id = client.post("/execute", json=body).json()["task_id"]
+        assert 409 == client.delete(f"/files/{kept['file_id']}").status_code
+        held.tell()
+        assert "x" == client.get(f"/task/{task_id}", params={"wait": 60}).json()["result"]
+        assert 204 == client.delete(f"/files/{kept['file_id']}").status_code
+
+
+@pytest.mark.parametrize(
+    ("environ", "named"),
+    [({"DATABASE_MAX_MIB": "16"}, "DATABASE_MAX_MIB"), ({"DATABASE_FREE_MIB": str(1 << 40)}, "DATABASE_FREE_MIB")],
+    ids=["size", "disk"],
+)
+def test_database_that_is_almost_full_is_refused_before_it_stops(
+    tmp_path: Path, environ: dict[str, str], named: str
+) -> None:
+    """QUO-05: 507 for tasks and files, health says why, and a task that was accepted before still ends."""
+    stack = Stack(tmp_path, DATABASE_FREE_MIB="0")
+    try:
+        worker = stack.worker()
+        held = Held("hold()\nresult = 1")
+        task_id = stack.submit(held.script)["task_id"]
+        if "DATABASE_MAX_MIB" in environ:
+            assert 201 == stack.client.post("/files", content=os.urandom(20 * MIB)).status_code
+        stack.api.stop()
+        stack.api = stack.start("api", **environ)
+
+        def is_full() -> bool:
+            try:
+                return stack.client.get("/health").status_code == 503
+            except httpx.TransportError:
+                return False
+
+        until(is_full, "it is seen")
+        until(lambda: any(named in one for one in stack.client.get("/health").json()["reasons"]), "it is said")
+        assert 507 == stack.client.post("/execute", json=task("1")).status_code
+        assert 507 == stack.client.post("/files", content=b"x").status_code
+        held.tell()
+        assert ("succeeded", 1) == (stack.get(task_id, wait_s=30)["status"], stack.get(task_id)["result"])
+        assert worker.process.poll() is None
+    finally:
+        stack.close()
