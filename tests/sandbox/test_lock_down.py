@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.inside import child
+from sandbox.isolation import mounts
 from sandbox.pool.template import environment
 from tests.support.synchronous import BUSY, Sandbox, status_of, value_of
 
@@ -20,7 +21,8 @@ WAIT = BUSY + "import time\ntime.sleep(0.4)\nresult = 1"
 
 def test_environment_is_the_allow_list_and_nothing_else(box: Sandbox) -> None:
     """Names and values, exactly."""
-    assert environment(places={"scripts": "/scripts"}) == value_of(box.run("import os; result = dict(os.environ)"))
+    expected = environment(zones=mounts.ZONES, places={"scripts": "/scripts"})
+    assert expected == value_of(box.run("import os; result = dict(os.environ)"))
 
 
 def test_descriptors_are_four(box: Sandbox) -> None:
@@ -117,4 +119,4 @@ def test_zygotes_have_no_secret_environment(box: Sandbox) -> None:
             assert os.geteuid() != 0
             continue
         names = {entry.partition("=")[0] for entry in text.split("\0") if entry}
-        assert names <= set(environment(places={"scripts": "/scripts"}))
+        assert names <= set(environment(zones=mounts.ZONES, places={"scripts": "/scripts"}))
