@@ -7,6 +7,7 @@ import hashlib
 import json
 import shutil
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from engine.config import install_libraries
 from engine.config.libraries import check_set, describe_sets, digest_of, find_sets, packages_folder
 from tests.support.command_line import engine
 from tests.support.libraries import FOLDER
-from tests.support.stack import task
+from tests.support.stack import ROOT, task
+from tests.unit.test_imports import imported
 
 ENGINES = ("litestar", "asyncpg", "arq", "redis", "uvicorn", "pytest", "mypy", "pip", "engine")
 WANTED = [
@@ -47,6 +49,23 @@ def run(client: httpx.Client, script: str, args: object = None) -> dict[str, Any
 def test_scripts_see_their_libraries_and_none_of_the_engines(client: httpx.Client) -> None:
     """All that the default set promises, and nothing that only the engine or its tests need."""
     assert WANTED == run(client, FIND, [*WANTED, *ENGINES])["result"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"), [("handlers", "handlers"), ("sandbox/inside", "handlers"), ("scripts", "scripts")]
+)
+def test_a_set_has_what_our_own_code_imports(folder: str, name: str) -> None:
+    """At any place of it: what only ``.venv`` has would be found by a user."""
+    packages = packages_folder(FOLDER / name)
+    ours = {"handlers", "sandbox", *sys.stdlib_module_names}
+    ours.add("pyarrow")  # handlers.pictures takes a further part of it where a script has loaded it
+    wanted = {
+        module.partition(".")[0]
+        for path in (ROOT / folder).rglob("*.py")
+        if path.name != "show_figures.py"  # a backend, which matplotlib loads where it is there
+        for module in imported(path.read_text(encoding="utf-8"), folder.replace("/", "."))
+    }
+    assert [] == [module for module in sorted(wanted - ours) if not any(packages.glob(f"{module}*"))]
 
 
 def test_sets_are_listed_with_what_is_in_them(client: httpx.Client) -> None:
