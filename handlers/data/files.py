@@ -15,7 +15,7 @@ from handlers import inputs
 from handlers.data.cells import iso_text
 from handlers.data.columns import MAX_FIELDS, Column, FieldKind, Table, table_of_lines, too_many_fields
 from handlers.data.csv_files import read_csv
-from handlers.documents.txt import _decode as decode_text
+from handlers.encodings import Decoded, decode
 from handlers.failures import Refusal
 from handlers.parameters.data import DataSource
 
@@ -63,12 +63,32 @@ def _put(content: bytes, folder: str) -> Iterator[str]:
 def _read_csv(source: DataSource, content: bytes, path: str, database: duckdb.DuckDBPyConnection, name: str) -> Table:
     if source.text is not None:
         return read_csv(source, source.text.removeprefix("\ufeff"), path, database, name)
-    try:
-        text, encoding = decode_text(content, source.encoding)
-    except Refusal as refusal:
-        raise Refusal("invalid_csv", f"The file cannot be read as csv: {refusal}") from None
-    table = read_csv(source, text.removeprefix("\ufeff"), path, database, name)
-    return dataclasses.replace(table, origin={"encoding": encoding, **(table.origin or {})})
+    decoded = _decode(content, source.encoding)
+    table = read_csv(source, decoded.text.removeprefix("\ufeff"), path, database, name)
+    origin = {
+        "encoding": decoded.encoding,
+        **(table.origin or {}),
+        "unreadable_characters_total": decoded.unreadable,
+    }
+    if decoded.confidence < 1:
+        origin["guessed"] = {"encoding": decoded.confidence, **origin.get("guessed", {})}
+    return dataclasses.replace(table, origin=origin)
+
+
+def _decode(content: bytes, encoding: str | None) -> Decoded:
+    if encoding is not None:
+        try:
+            return Decoded(content.decode(encoding), encoding, 1, 0)
+        except UnicodeDecodeError as error:
+            raise Refusal(
+                "invalid_csv",
+                f"The file cannot be read as csv: byte {error.start} is not {encoding}. Leave `encoding` out to have "
+                "it found.",
+            ) from None
+    decoded = decode(content)
+    if decoded is None:
+        raise Refusal("invalid_csv", "The file cannot be read as csv: it has zero bytes, so it is not text.")
+    return decoded
 
 
 def _read_parquet(path: str, database: duckdb.DuckDBPyConnection, name: str) -> Table:

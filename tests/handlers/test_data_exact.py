@@ -190,8 +190,21 @@ def test_encodings_that_say_what_they_are_need_no_option() -> None:
         )
         assert [{"name": "José"}] == answer["data"]
         assert {"delimiter": "\t", "short_rows_total": 0} == {
-            name: value for name, value in answer["files"]["data"].items() if name != "encoding"
+            name: value for name, value in answer["files"]["data"].items() if name in ("delimiter", "short_rows_total")
         }
+        assert "guessed" not in answer["files"]["data"]
+
+
+def test_an_encoding_that_is_guessed_is_reported_as_a_guess() -> None:
+    """With a confidence; the same bytes with their encoding said are read without one. What is no character counts."""
+    content = "name;city\nJosé;Köln\nZoë;Zürich\n".encode("cp1252")
+    guessed = process(operation="count", data=of_bytes(content))["files"]["data"]
+    assert 0 < guessed["guessed"]["encoding"] < 1
+    said = process(operation="count", data=of_bytes(content, encoding="windows-1252"))["files"]["data"]
+    assert ("windows-1252", False) == (said["encoding"], "guessed" in said)
+    broken = "name;city\n" + "Zoë;Zürich\n" * 50
+    one_bad = process(operation="count", data=of_bytes(broken.encode() + b"\xff;x\n"))["files"]["data"]
+    assert ("utf-8", 1) == (one_bad["encoding"], one_bad["unreadable_characters_total"])
 
 
 def test_short_rows_are_filled_and_counted_long_ones_refused() -> None:
