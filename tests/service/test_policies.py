@@ -68,7 +68,7 @@ def test_memory_beyond_the_operators_ceiling_is_refused_as_time_is(tmp_path: Pat
 
 
 def test_each_attempt_is_in_the_audit_log(stack: Stack, tmp_path: Path) -> None:
-    """Under which grant it ran and what it was denied; nothing of what went in or came out."""
+    """Once, after its worker's start: under which grant it ran and what it was denied; no input, no output."""
     path = tmp_path / "audit.log"
     worker = stack.worker(AUDIT_LOG=str(path), MAX_TASK_MEMORY_MIB="256")
     script = (
@@ -77,7 +77,9 @@ def test_each_attempt_is_in_the_audit_log(stack: Stack, tmp_path: Path) -> None:
     answer = stack.get(stack.submit(script)["task_id"], wait_s=60)
     assert "ok" == answer["exit_reason"], answer
     worker.stop()
-    (line,) = path.read_text(encoding="ascii").splitlines()
+    lines = path.read_text(encoding="ascii").splitlines()
+    assert ["worker started", "attempt ended"] == [json.loads(line)["event"] for line in lines]
+    line = lines[1]
     entry = json.loads(line)
     assert (answer["task_id"], 1, "ok", answer["policy_digest"]) == tuple(
         entry[name] for name in ("task_id", "attempt", "exit_reason", "policy_digest")

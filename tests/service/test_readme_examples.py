@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import contextlib
+import hashlib
 import inspect
 import json
 import os
@@ -21,6 +23,7 @@ import pytest
 
 import sandbox
 from engine.model.status import TASK_TYPES
+from engine.telemetry.audit import AuditLog
 from sandbox import Host, Template, load_policies
 from tests.support.readme import (
     ADDRESS,
@@ -203,6 +206,8 @@ def test_commands_run(block: Block, tmp_path: Path) -> None:
     """In a folder with links to what the project has, so that what they write is thrown away."""
     for path in ROOT.iterdir():
         (tmp_path / path.name).symlink_to(path)
+    if block.page == "SECURITY.md":
+        _write_audited_script(tmp_path)
     environ = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "ENVIRONMENT": "development"}
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", block.text],
@@ -213,3 +218,12 @@ def test_commands_run(block: Block, tmp_path: Path) -> None:
         text=True,
     )
     assert 0 == done.returncode, done.stderr
+
+
+def _write_audited_script(folder: Path) -> None:
+    """A script, and the audit log of a service that ran it and another one."""
+    source = b"result = 1"
+    (folder / "script.py").write_bytes(source)
+    with contextlib.closing(AuditLog(folder / "audit.log")) as log:
+        for one in (source, b"result = 2"):
+            log.note("attempt ended", {"task_id": "1", "source_sha256": hashlib.sha256(one).hexdigest()})
