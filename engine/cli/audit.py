@@ -5,18 +5,21 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.cli.shared import fail, sentences
+from engine.cli.shared import fail, load, sentences
 
-app = typer.Typer(help="Verify the audit log.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from engine.model.receipt import PublicKeys
+
+app = typer.Typer(help="Verify the audit log, and receipts of tasks.", no_args_is_help=True)
 
 
 @app.callback()
 def audit() -> None:
-    """Verify the audit log."""
+    """Verify the audit log, and receipts of tasks."""
 
 
 @app.command()
@@ -38,6 +41,39 @@ def verify(
             fail(found.faults)
         last = f"the last is {found.last.number}:{found.last.digest}" if found.last else "it is empty"
         print(f"{found.lines} lines, none changed and none missing; {last}")
+
+
+@app.command()
+def receipt(
+    file: Annotated[Path, typer.Argument(help="The answer of GET /task/{task_id}/receipt.")],
+    public_key: Annotated[
+        str | None,
+        typer.Option(
+            help="The service's public key, or a file with the answer of GET /.well-known/unityai-receipt-keys; "
+            "RECEIPT_KEY's own unless given."
+        ),
+    ] = None,
+) -> None:
+    """Hold a receipt against the service's public key, without the service. Exit code 1 when it does not hold."""
+    with sentences():
+        from engine.telemetry.receipts import verify_receipt
+
+        said = verify_receipt(file.read_bytes(), _public_keys(public_key))
+        print(
+            f"the receipt holds: task {said['task_id']} of {said['tenant']} ended {said['exit_reason']} "
+            f"at {said['finished_at']}"
+        )
+
+
+def _public_keys(given: str | None) -> PublicKeys:
+    from engine.telemetry.receipts import ReceiptError, ReceiptSigner, read_public_keys
+
+    if given is not None:
+        path = Path(given)
+        return read_public_keys(path.read_text(encoding="utf-8") if path.is_file() else given)
+    if not (secrets := load().receipt_keys):
+        raise ReceiptError("no public key: give --public-key, for RECEIPT_KEY is not set here")
+    return ReceiptSigner(secrets).public
 
 
 def _anchor(text: str | None) -> tuple[int, str] | None:

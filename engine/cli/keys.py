@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import secrets
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -114,6 +115,17 @@ def revoke(
 def secret() -> None:
     """Print a fresh CALLBACK_SECRET."""
     print(f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}")
+
+
+@app.command("receipt-key")
+def receipt_key() -> None:
+    """Print a fresh RECEIPT_KEY, and on stderr its public half, which `audit receipt --public-key` takes."""
+    from engine.config.settings import RECEIPT_KEY_PREFIX
+    from engine.telemetry.receipts import ReceiptSigner
+
+    made = f"{RECEIPT_KEY_PREFIX}{base64.b64encode(secrets.token_bytes(32)).decode()}"
+    print(made)
+    print(f"public key: {ReceiptSigner((made,)).public.keys[0].x}", file=sys.stderr)
 
 
 def _scopes(text: str) -> list[Scope]:

@@ -14,6 +14,8 @@ from engine.cli.shared import AsJson, TaskFile, load, print_either, print_json, 
 if TYPE_CHECKING:
     from engine.cli.once import HostCheck
 
+NO_RECEIPTS = "no receipts: RECEIPT_KEY is not set; `python -m engine keys receipt-key` makes one"
+
 
 def run(file: TaskFile) -> None:
     """Run one task in its sandbox without any server, and print it as `GET /task/{task_id}` would.
@@ -61,6 +63,8 @@ def _print_check(found: HostCheck) -> None:
     )
     if found.fault:
         print(f"error: {found.fault}", file=sys.stderr)
+    if not found.receipts:
+        print(NO_RECEIPTS)
     print_table(
         ["policy", "met", "missing layers"],
         [[policy.policy, yes_no[policy.met], ", ".join(policy.missing)] for policy in found.policies],

@@ -36,6 +36,8 @@ class HostCheck(msgspec.Struct, frozen=True, kw_only=True):
     policies: tuple[PolicyCheck, ...]
     fault: str | None = None
     """Find the faults besides the layers: unreadable policies, missing libraries or models."""
+    receipts: bool = False
+    """Whether RECEIPT_KEY is set, so that tasks have receipts."""
 
     @property
     def met(self) -> bool:
@@ -115,7 +117,12 @@ def check_host(settings: Settings) -> HostCheck:
         fault = None
     except HostError as error:
         fault = error.message
-    return HostCheck(host=host, policies=tuple(_check_policy(host, policy) for policy in policies), fault=fault)
+    return HostCheck(
+        host=host,
+        policies=tuple(_check_policy(host, policy) for policy in policies),
+        fault=fault,
+        receipts=bool(settings.receipt_keys),
+    )
 
 
 def _check_policy(host: Host, policy: Policy) -> PolicyCheck:

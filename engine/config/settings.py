@@ -26,6 +26,7 @@ PROJECT_DIR = Path(__file__).resolve().parents[2]
 DATABASE_SCHEMES = ("postgresql", "postgres")
 REDIS_SCHEMES = ("redis", "rediss", "unix")
 HTTP_SCHEMES = ("http", "https")
+RECEIPT_KEY_PREFIX = "uarec_"
 
 
 class SettingsError(EngineError):
@@ -78,6 +79,19 @@ def _parse_secrets(text: str) -> tuple[str, ...]:
             length = 0
         if not secret.startswith("whsec_") or not 24 <= length <= 64:
             raise ValueError("make one by `python -m engine keys secret`")
+    return secrets
+
+
+def _parse_receipt_keys(text: str) -> tuple[str, ...]:
+    """Secret keys of Ed25519. The error never shows what was given."""
+    secrets = tuple(secret.strip() for secret in text.split(","))
+    for secret in secrets:
+        try:
+            length = len(base64.b64decode(secret.removeprefix(RECEIPT_KEY_PREFIX), validate=True))
+        except ValueError:
+            length = 0
+        if not secret.startswith(RECEIPT_KEY_PREFIX) or length != 32:
+            raise ValueError("make one by `python -m engine keys receipt-key`")
     return secrets
 
 
@@ -237,6 +251,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             default="among the other log lines, as `logger: audit`",
         ),
     ] = None
+    receipt_keys: Annotated[
+        tuple[str, ...],
+        _about(
+            "RECEIPT_KEY",
+            "Secret key that signs receipts of tasks (Ed25519); `python -m engine keys receipt-key` makes one. To "
+            "replace it, give the new and the old one, separated by a comma: the first one signs.",
+            group=Group.TUNE,
+            unit="secret",
+            default="no receipts",
+            secret=True,
+            parse=_parse_receipt_keys,
+            allowed="uarec_ and the base64 of 32 random bytes",
+        ),
+    ] = ()
     max_task_timeout_s: Annotated[
         float,
         Meta(ge=0.1, le=86400),

@@ -79,6 +79,26 @@ class KeyTakenError(EngineError):
         super().__init__("Another request of yours used this Idempotency-Key. Send a new request with a new key.")
 
 
+class NoReceiptsError(EngineError):
+    """This service signs no receipts."""
+
+    status = 404
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This service signs no receipts: RECEIPT_KEY is not set (`python -m engine keys receipt-key` makes one)."
+        )
+
+
+class NotEndedError(EngineError):
+    """A task of which something is asked that only a final one has."""
+
+    status = 409
+
+    def __init__(self) -> None:
+        super().__init__("The task has not ended: there is a receipt once it has.")
+
+
 _QUOTAS = MappingProxyType(
     {
         "tasks_per_minute": ("tasks a minute", "Try again after Retry-After seconds"),

@@ -11,8 +11,8 @@ _SECRET_OPTION = re.compile(
     r"[^&\s,;'\"]+",
     re.IGNORECASE,
 )
-_TOKEN = re.compile(r"(?P<sort>\bbearer\s+|\bwhsec_|\buak_[0-9a-f]{12}_)[A-Za-z0-9+/=._~-]{8,}", re.IGNORECASE)
-_MARKS = ("=", ": ", "://", '":', "':", "earer", "EARER", "whsec_", "uak_")
+_TOKEN = re.compile(r"(?P<sort>\bbearer\s+|\bwhsec_|\buarec_|\buak_[0-9a-f]{12}_)[A-Za-z0-9+/=._~-]{8,}", re.IGNORECASE)
+_MARKS = ("=", ": ", "://", '":', "':", "earer", "EARER", "whsec_", "uarec_", "uak_")
 """A text without any of these has no secret that we would know: most have none, and looking costs a microsecond."""
 
 

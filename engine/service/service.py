@@ -22,6 +22,8 @@ from engine.model.callback import Callback
 from engine.model.errors import (
     InvalidRequestError,
     KeyTakenError,
+    NoReceiptsError,
+    NotEndedError,
     QueueUnavailableError,
     QuotaError,
     SchemaError,
@@ -29,6 +31,7 @@ from engine.model.errors import (
     StoreUnavailableError,
 )
 from engine.model.principal import Principal
+from engine.model.receipt import SignedReceipt, state_receipt
 from engine.model.request import SubmitRequest
 from engine.model.result import ArtifactFacts
 from engine.model.status import Status
@@ -53,6 +56,7 @@ from engine.service.waiting import Waiter, Waiters
 from engine.store.store import Store
 from engine.telemetry.logs import get_logger
 from engine.telemetry.metrics import ApiMetrics
+from engine.telemetry.receipts import ReceiptSigner
 from engine.telemetry.tracing import NO_TRACES, Traces
 from sandbox import ExitReason
 
@@ -82,6 +86,7 @@ class Service:
         self.traces = traces
         self.policies = policies
         self.waiters = Waiters()
+        self._signer = ReceiptSigner(settings.receipt_keys) if settings.receipt_keys else None
         self._full: str | None = None
         """What of PostgreSQL is almost full."""
         self._wait_estimator = WaitEstimator()
@@ -273,6 +278,36 @@ class Service:
                 if wait_s > 0:
                     return await self.wait(principal, waiter, wait_s)
             return await self._store.tasks.get(task_id, principal.tenant)
+
+    async def receipt(self, principal: Principal, task_id: UUID) -> SignedReceipt | None:
+        """The signed receipt of a final task; ``None`` when there is no such task.
+
+        Raises:
+            NoReceiptsError: this service has no key to sign with.
+            NotEndedError: the task is not final.
+            StoreUnavailableError: PostgreSQL is unreachable.
+        """
+        signer = self.receipt_signer
+        task = await self._store.tasks.get(task_id, principal.tenant)
+        submission = await self._store.tasks.submission(task_id, principal.tenant)
+        if task is None or submission is None:
+            return None
+        # beside the loop: a result of 8 MiB takes 20 ms
+        statement = await asyncio.to_thread(state_receipt, task, submission)
+        if statement is None:
+            raise NotEndedError
+        return signer.sign(statement)
+
+    @property
+    def receipt_signer(self) -> ReceiptSigner:
+        """It signs the receipts.
+
+        Raises:
+            NoReceiptsError: this service has no key to sign with.
+        """
+        if self._signer is None:
+            raise NoReceiptsError
+        return self._signer
 
     async def wait(self, principal: Principal, waiter: Waiter, wait_s: float) -> StoredTask | None:
         """A task as it ended within ``wait_s`` seconds, else as it stands then.

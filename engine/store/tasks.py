@@ -12,6 +12,7 @@ import msgspec
 
 from engine.model.callback import Callback
 from engine.model.principal import Quotas
+from engine.model.receipt import FileDigest, Submitted
 from engine.model.result import CANCELLED
 from engine.model.status import Status
 from engine.model.task import Cancellation, ListedTask, NewTask, StoredTask, TaskFilter
@@ -94,6 +95,21 @@ class Tasks:
         """One task, or ``None`` when this tenant has none with this id."""
         rows = await self._database.rows("get_task", task_id=task_id, tenant=tenant)
         return read_task(rows[0], _callback(rows[0])) if rows else None
+
+    async def submission(self, task_id: UUID, tenant: str) -> Submitted | None:
+        """Who submitted a task and what, or ``None`` when this tenant has none with this id."""
+        rows = await self._database.rows("get_submission", task_id=task_id, tenant=tenant)
+        if not rows:
+            return None
+        row = rows[0]
+        files = zip(row["file_ids"], row["file_hashes"], strict=True)
+        return Submitted(
+            key_id=row["key_id"],
+            request_id=row["request_id"],
+            source_sha256=row["source_sha256"],
+            parameters_sha256=row["parameters_sha256"],
+            files=tuple(FileDigest(file_id=file_id, sha256=sha256) for file_id, sha256 in files),
+        )
 
     async def cancel(self, task_id: UUID, tenant: str) -> Cancellation | None:
         """Cancel a task: at once while it is queued, else by its worker; ``None`` when it is final or missing."""

@@ -36,13 +36,15 @@ POLICIES = ("custom_script",)
 NOBODY_LISTENS = "http://127.0.0.1:9/"
 THINGS_OF_A_TENANT = {
     "getTask": "named", "followTask": "named", "cancelTask": "named", "getArtifact": "named",
+    "getReceipt": "named",
     "redeliverCallback": "named", "deleteFile": "named",
     "listTasks": "listed", "listCallbacks": "listed", "listFiles": "listed",
     "execute": "made", "executeBatch": "made", "uploadFile": "made",
 }  # fmt: skip
 """Operation → how it touches what is a tenant's own."""
 THINGS_OF_ALL = {
-    "listScripts", "listPolicies", "getPolicy", "getHealth", "getLiveness", "getReadiness", "getMetrics",
+    "listScripts", "listLibraries", "getReceiptKeys",
+    "listPolicies", "getPolicy", "getHealth", "getLiveness", "getReadiness", "getMetrics",
     "getMetricsTargets", "getOpenAPI", "getDocs",
 }  # fmt: skip
 """Operations that touch nothing of a tenant."""
@@ -59,6 +61,7 @@ class Held:
         self.stack = Stack(
             folder, headers=bearer(self.admin), twin="custom_script_twin", API_KEYS_FILE=str(self.path),
             CALLBACK_SECRET=f"whsec_{'0' * 40}", CALLBACK_ALLOW=NOBODY_LISTENS,
+            RECEIPT_KEY=f"uarec_{'0' * 43}=",
         )  # fmt: skip
         self.stack.worker()
 
@@ -107,10 +110,12 @@ SCOPES: dict[str, Scope | str] = {
     "deleteFile": Scope.SUBMIT,
     "listFiles": Scope.READ,
     "listScripts": Scope.SUBMIT,
+    "listLibraries": Scope.SUBMIT,
     "getTask": Scope.READ,
     "listTasks": Scope.READ,
     "followTask": Scope.READ,
     "getArtifact": Scope.READ,
+    "getReceipt": Scope.READ,
     "listCallbacks": Scope.READ,
     "cancelTask": Scope.CANCEL,
     "listPolicies": Scope.AUDIT,
@@ -122,6 +127,7 @@ SCOPES: dict[str, Scope | str] = {
     "getDocs": ANY_KEY,
     "getLiveness": PUBLIC,  # they say no more than yes or no, and a probe has no key
     "getReadiness": PUBLIC,
+    "getReceiptKeys": PUBLIC,  # whoever has a receipt may check it
 }
 """The scope of each call, written down a second time: a change on a route must be made here, too."""
 

@@ -45,6 +45,7 @@ from engine.api.routes.tasks import TASK_ROUTES
 from engine.config.libraries import describe_sets, find_sets
 from engine.config.scripts import describe_scripts
 from engine.model.principal import Scope
+from engine.model.receipt import PublicKeys
 from engine.service.service import Service
 from engine.telemetry.metrics import expose
 
@@ -225,6 +226,17 @@ async def get_ready(request: ApiRequest) -> Response[bytes]:
 
 
 @get(
+    "/.well-known/unityai-receipt-keys",
+    operation_id="getReceiptKeys",
+    opt=call(PUBLIC, answers={200: Answer("The keys, as a JSON Web Key Set.", PublicKeys)}, problems=(404,)),
+)
+async def get_receipt_keys(request: ApiRequest) -> Response[bytes]:
+    """Get the public keys that receipts are checked with. 404 where the service signs none."""
+    service: Service = request.app.state.parts.service
+    return answer_json(service.receipt_signer.public)
+
+
+@get(
     "/metrics",
     operation_id="getMetrics",
     opt=call(Scope.METRICS, answers={200: Answer("The metrics, in Prometheus' text format.", media_type="text/plain")}),
@@ -281,6 +293,7 @@ ROUTES = (
     get_health,
     get_live,
     get_ready,
+    get_receipt_keys,
     get_metrics,
     get_metrics_targets,
     get_openapi,

@@ -35,6 +35,7 @@ from engine.model.answers import Task
 from engine.model.callback import Callback
 from engine.model.errors import PolicyForbiddenError
 from engine.model.principal import Scope
+from engine.model.receipt import SignedReceipt
 from engine.model.request import SubmitRequest
 from engine.model.task import AcceptedTask, StoredTask
 from engine.service.service import Service
@@ -224,6 +225,27 @@ async def get_artifact(request: ApiRequest, task_id: str, name: str) -> Response
 
 
 @get(
+    "/task/{task_id:str}/receipt",
+    operation_id="getReceipt",
+    opt=call(
+        Scope.READ,
+        parameters=(TASK_ID,),
+        answers={200: Answer("The receipt.", SignedReceipt)},
+        problems=(404, 409, 503),
+    ),
+)
+async def get_receipt(request: ApiRequest, task_id: str) -> Response[bytes]:
+    """Get the signed receipt of a final task: who submitted what, under which grant it ran, and how it ended."""
+    service: Service = request.app.state.parts.service
+    key = task_id_of(task_id)
+    _note_task(request, key)
+    signed = await service.receipt(principal_of(request), key) if key else None
+    if signed is None:
+        raise RequestError(404, "There is no task with this id.")
+    return answer_json(signed)
+
+
+@get(
     "/callbacks",
     operation_id="listCallbacks",
     opt=call(
@@ -272,6 +294,7 @@ TASK_ROUTES = (
     get_task,
     cancel_task,
     get_artifact,
+    get_receipt,
     list_callbacks,
     redeliver_callback,
 )

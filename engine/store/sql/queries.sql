@@ -43,6 +43,14 @@ ORDER BY created_at DESC, task_id DESC LIMIT :limit
 SELECT {tasks.StoredTask}, tasks.outcome, tasks.callback_url, {CallbackState}
 FROM tasks LEFT JOIN callbacks USING (task_id) WHERE task_id = :task_id AND tenant = :tenant
 
+-- name: get_submission
+-- Who submitted a tenant's task, and the digests of what was submitted; null for a file that has been deleted since.
+SELECT key_id, request_id, source_sha256, parameters_sha256, file_ids, ARRAY(
+    SELECT files.sha256 FROM unnest(tasks.file_ids) WITH ORDINALITY AS named (file_id, place)
+    LEFT JOIN files ON files.file_id = named.file_id AND files.tenant = tasks.tenant ORDER BY place
+) AS file_hashes
+FROM tasks WHERE task_id = :task_id AND tenant = :tenant
+
 -- name: claim_task
 -- Take the lease of a queued task for a worker, for some seconds. No row: another worker has it, it is final, or its
 -- tenant has a limit of running tasks.
