@@ -26,6 +26,7 @@ import msgspec
 import tomli_w
 from msgspec import Meta
 
+from engine.config.file_modes import find_wide_mode
 from engine.model.errors import EngineError
 from engine.model.principal import Principal, Quotas, Scope
 from engine.model.redact import redact
@@ -171,9 +172,11 @@ def read_keys(path: Path) -> dict[str, Key]:
     """Key id → entry.
 
     Raises:
-        KeysError: the file cannot be read, or something in it cannot be.
+        KeysError: the file cannot be read, others can write to it, or something in it cannot be.
     """
     try:
+        if wide := find_wide_mode(path, secret=False):
+            raise KeysError(f"{path}: {wide}")
         return _parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise KeysError(f"{path}: cannot be read: {error.strerror}") from error

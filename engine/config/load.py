@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from engine.config.file_modes import find_wide_mode
 from engine.config.settings import (
     Group,
     Settings,
@@ -125,11 +126,14 @@ def _text(variable: Variable, environ: Mapping[str, str]) -> str:
     if text:
         raise ValueError(f"{variable.env} and {variable.file_env} are both set: only one of them may be")
     try:
+        wide = find_wide_mode(Path(path), secret=True)
         text = Path(path).read_text(encoding="utf-8").strip()
     except OSError as error:
         raise ValueError(f"{variable.file_env} {path!r}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ValueError(f"{variable.file_env} {path!r}: is not UTF-8") from None
+    if wide:
+        raise ValueError(f"{variable.file_env} {path!r}: {wide}")
     if not text:
         raise ValueError(f"{variable.file_env} {path!r}: is empty")
     return text
