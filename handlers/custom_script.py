@@ -28,12 +28,15 @@ from handlers.data.decoding import decode_any
 from handlers.failures import ScriptFailed, own_frames
 from handlers.parameters.decode import decode_json
 from handlers.parameters.files import InputFile
+from handlers.parameters.patterns import UPLOADS_FOLDER
 from handlers.parameters.registry import Request, decode
-from handlers.parameters.script import CustomScript
+from handlers.parameters.script import MAX_SCRIPT_CHARACTERS, CustomScript
 from handlers.progress import current
 from handlers.text import encode_json, type_name
 
 SCRIPTS_FOLDER = "/scripts"
+_CODE_FOLDER = os.path.dirname(os.path.dirname(__file__))
+"""In ``sys.path`` it stands between the standard library and the installed packages."""
 MAX_INPUT_BYTES = 256 << 20
 """Of one file; the workspace's own limits are met before."""
 _SCRIPT = b'{"task_type":"custom_script","parameters":{"script":"result = [args]","args":{"a":1}}}'
@@ -67,17 +70,20 @@ def run(request: Request) -> object:
     parameters: CustomScript = decode("custom_script", request.parameters)
     source = request.source if request.source is not None else parameters.script
     end = ending.current()
+    modules = put_inputs(parameters.inputs) if parameters.inputs else []
+    code = "\n".join([source, *map(_read_module, modules)]) if modules else source
     text = encode_json({"task_type": request.task_type, "parameters": request.parameters})
-    end.at_last(streams.give_stdin(text, source))
-    streams.show_devices(source, text)
+    end.at_last(streams.give_stdin(text, code))
+    streams.show_devices(code, text)
     del text
     pictures.begin(os.path.abspath(pictures.FOLDER))
-    if parameters.inputs:
-        put_inputs(parameters.inputs)
-    path = f"{SCRIPTS_FOLDER}/{request.source_name}" if request.source_name is not None else _place_script(source)
+    is_named = request.source_name is not None
+    path = f"{SCRIPTS_FOLDER}/{request.source_name}" if is_named else _place_script(source, code)
     namespace = make_main_module(path, _args(parameters))
-    end.begin(namespace, opens=streams.may_open(source), takes_apart=streams.may_hold_output(source))
-    filename = path if request.source_name is not None else INLINE_NAME
+    if modules:
+        make_importable(os.path.abspath(UPLOADS_FOLDER), is_named=is_named)
+    end.begin(namespace, opens=streams.may_open(code), takes_apart=streams.may_hold_output(code))
+    filename = path if is_named else INLINE_NAME
     try:
         returned = perform(source, filename, namespace, given=parameters.args is not msgspec.UNSET)
     finally:
@@ -161,30 +167,39 @@ def _args(parameters: CustomScript) -> object:
     return None if isinstance(parameters.args, msgspec.UnsetType) else decode_any(parameters.args)
 
 
-def _place_script(source: str) -> str:
-    """Make the working directory the place of an inline script, as it is of ``python script.py``; return its path."""
+def _place_script(source: str, code: str) -> str:
+    """Make the working directory the place of an inline script, as it is of ``python script.py``; return its path.
+
+    Args:
+        source: the script.
+        code: it and its modules, any of which may look for the script's file.
+    """
     folder = os.getcwd()
     sys.path.insert(0, folder)
     path = os.path.join(folder, INLINE_NAME)
-    streams.lay_down_source(source, path)
+    streams.lay_down_source(source, path, code)
     return path
 
 
-def put_inputs(files: dict[str, InputFile]) -> None:
+def put_inputs(files: dict[str, InputFile]) -> list[str]:
     """Put files where the script looks for them: ``inputs/NAME`` in its working directory.
 
+    Returns:
+        the paths of those that are modules of Python.
     Raises:
         Refusal: a file cannot be had.
         OSError: no room is left in the workspace.
     """
     from handlers import inputs  # noqa: PLC0415 few scripts need it
 
-    os.makedirs(inputs.UPLOADS_FOLDER, exist_ok=True)
+    os.makedirs(UPLOADS_FOLDER, exist_ok=True)
     still_wanted = Counter(file.file_id for file in files.values())
     for name, file in files.items():
-        target = os.path.join(inputs.UPLOADS_FOLDER, name)
+        target = os.path.join(UPLOADS_FOLDER, name)
+        if "/" in name:
+            os.makedirs(os.path.dirname(target), exist_ok=True)
         if file.file_id is not None:
-            uploaded = os.path.join(inputs.UPLOADS_FOLDER, file.file_id)
+            uploaded = os.path.join(UPLOADS_FOLDER, file.file_id)
             still_wanted[file.file_id] -= 1
             if name == file.file_id:
                 continue
@@ -195,6 +210,24 @@ def put_inputs(files: dict[str, InputFile]) -> None:
         else:
             with open(target, "wb") as opened:
                 opened.write(inputs.read(file, max_bytes=MAX_INPUT_BYTES))
+    return [os.path.join(UPLOADS_FOLDER, name) for name in files if name.endswith(".py")]
+
+
+def _read_module(path: str) -> str:
+    with open(path, "rb") as opened:
+        return opened.read(MAX_SCRIPT_CHARACTERS).decode(errors="replace")
+
+
+def make_importable(folder: str, *, is_named: bool) -> None:
+    """Let the script import what lies in a folder.
+
+    It comes after the standard library, which no input stands in for, and before the installed packages, as of
+    PYTHONPATH. For a named script it is the last place of all: what an operator's script imports is not the caller's.
+    """
+    if is_named or _CODE_FOLDER not in sys.path:
+        sys.path.append(folder)
+    else:
+        sys.path.insert(sys.path.index(_CODE_FOLDER), folder)
 
 
 def show_lines(source: str, *names: str) -> None:

@@ -14,10 +14,7 @@ import stat
 
 from handlers.failures import Refusal
 from handlers.parameters.files import InputFile
-from handlers.parameters.patterns import INPUTS_FOLDER
-
-UPLOADS_FOLDER = "inputs"
-"""Folder of the workspace, which is the working directory, where uploaded files are put before the request."""
+from handlers.parameters.patterns import INPUTS_FOLDER, UPLOADS_FOLDER
 
 _FOLDER_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: opening a FIFO must not wait for its other end; O_NOCTTY: no input becomes our terminal

@@ -136,9 +136,15 @@ class _DeviceOpen:
         return self._open_device(fd, *arguments[1:], **named)
 
 
-def lay_down_source(source: str, path: str) -> None:
-    """Write the script where it says that it lies, if it seems to look there. It counts as a file of the workspace."""
-    if IN_SANDBOX and _names(_NAMES_ITS_FILE, source):
+def lay_down_source(source: str, path: str, code: str) -> None:
+    """Write the script where it says that it lies, if it seems to look there. It counts as a file of the workspace.
+
+    Args:
+        source: the script.
+        path: where.
+        code: all that may look there: the script, and its modules.
+    """
+    if IN_SANDBOX and _names(_NAMES_ITS_FILE, code):
         try:
             with io.FileIO(path, "x") as file:
                 file.write(source.encode("utf-8", "surrogatepass"))

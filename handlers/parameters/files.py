@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
+from itertools import accumulate
 from typing import Annotated
 
 import msgspec
@@ -10,7 +11,7 @@ from msgspec import Meta
 
 from handlers.parameters.patterns import (
     FILE_ID,
-    INPUT_NAME,
+    INPUT_PATH,
     MAX_NAME_BYTES,
     MAX_PATH_CHARACTERS,
     PATH,
@@ -19,8 +20,8 @@ from handlers.parameters.patterns import (
 InputPath = Annotated[str, Meta(pattern=PATH, max_length=MAX_PATH_CHARACTERS)]
 """Path of a file below the operator's ``FILES_DIR``; ``/inputs/x`` is the same as ``x``."""
 
-InputName = Annotated[str, Meta(pattern=INPUT_NAME, max_length=MAX_NAME_BYTES)]
-"""Name of a file in the workspace; ``check_names`` bounds its bytes."""
+InputName = Annotated[str, Meta(pattern=INPUT_PATH, max_length=MAX_PATH_CHARACTERS)]
+"""Name of a file below ``inputs`` of the workspace, with its folders; ``check_names`` bounds the bytes of each part."""
 
 FileId = Annotated[str, Meta(pattern=FILE_ID)]
 
@@ -45,15 +46,23 @@ class InputFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             raise ValueError(f"A file has exactly one of `text`, `base64`, `file_id`, `path`; here it has {found}")
 
 
-def check_names(names: Iterable[str]) -> None:
-    """Check that a file system takes the names.
+def check_names(files: Mapping[str, InputFile]) -> None:
+    """Check that a file system takes the files, all together, by their names.
 
     Raises:
-        ValueError: one of them is too long in UTF-8.
+        ValueError: a part of a name is too long in UTF-8, or a file is where another one needs a folder.
     """
-    for name in names:
-        if (size := len(name.encode())) > MAX_NAME_BYTES:
-            raise ValueError(f"A file's name has at most {MAX_NAME_BYTES} bytes in UTF-8; `{name[:20]}…` has {size}")
+    uploaded = {file.file_id for file in files.values()}  # each lies in ``inputs`` by its id at first
+    for name in files:
+        *folders, _ = parts = name.split("/")
+        if (longest := max(parts, key=lambda part: len(part.encode()))) and len(longest.encode()) > MAX_NAME_BYTES:
+            raise ValueError(
+                f"Each part of a file's name has at most {MAX_NAME_BYTES} bytes in UTF-8; `{longest[:20]}…` has "
+                f"{len(longest.encode())}"
+            )
+        for folder in accumulate(folders, "{}/{}".format):
+            if folder in files or folder in uploaded:
+                raise ValueError(f"`{folder}` is a file, and `{name}` needs a folder of that name")
 
 
 def is_path(content: str) -> bool:

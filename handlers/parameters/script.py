@@ -52,9 +52,13 @@ class CustomScript(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         dict[InputName, InputFile],
         Meta(
             max_length=64,
-            description="Files that the script finds as `inputs/NAME` in its working directory. Files that it writes "
+            description="Files that the script finds as `inputs/NAME` in its working directory. A name may hold "
+            "folders, and the script can import what ends in `.py`: `pkg/mod.py` is `pkg.mod`. Files that it writes "
             "to `artifacts/` are kept with the task.",
-            examples=[{"table.csv": {"text": "x,y\n1,2\n"}}],
+            examples=[
+                {"table.csv": {"text": "x,y\n1,2\n"}},
+                {"pkg/__init__.py": {"text": ""}, "pkg/mod.py": {"text": "def double(x):\n    return 2 * x\n"}},
+            ],
         ),
     ] = {}
 

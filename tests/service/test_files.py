@@ -92,8 +92,10 @@ def test_an_input_name_of_too_many_bytes_is_refused(client: httpx.Client) -> Non
 
 @pytest.mark.parametrize(
     "name",
-    ["../x", "a/b", ".hidden", "-x", "a\u0000", "", "..", "a\\b", " a", "a\n", "a\nb", "a\x1b[31m", "a\x7f", "a\x85b",
-     "a\u202egpj.exe", "a\u2066b", "a\u200fb", "a\u200bb", "\ufeffa", "a\u2028b", "x" * 256],
+    ["../x", "a/../b", "a/..", "a/.", "./a", "/a", "a/", "a//b", "a/.b", "a/-b", "a/ b", "a/b\u202ec", "a/b\n",
+     "a\\b/c", "/".join("a" * 257), "a/" + "x" * 256, ".hidden", "-x", "a\u0000", "", "..", "a\\b", " a", "a\n",
+     "a\nb", "a\u001b[31m", "a\u007f", "a\u0085b", "a\u202egpj.exe", "a\u2066b", "a\u200fb", "a\u200bb", "\ufeffa",
+     "a\u2028b", "x" * 256],
 )  # fmt: skip
 def test_an_input_name_that_leaves_its_folder_is_refused(client: httpx.Client, name: str) -> None:
     """By its form, before anything opens it."""

@@ -71,6 +71,16 @@ NEAR = {
         "$.parameters.operation",
         "did you mean `average`?",
     ),
+    "a file in a file": (
+        script(inputs={"a": {"text": ""}, "a/b/c.py": {"text": ""}}),
+        "$.parameters",
+        "`a` is a file, and `a/b/c.py` needs a folder of that name",
+    ),
+    "a file in an upload": (
+        script(inputs={f"file_{0:032x}/c.py": {"text": ""}, "x": {"file_id": f"file_{0:032x}"}}),
+        "$.parameters",
+        "needs a folder of that name",
+    ),
     "a field like none": (script(zzz=1), "$.parameters.zzz", "there are: args, inputs, script"),
 }
 
