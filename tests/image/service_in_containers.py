@@ -97,7 +97,7 @@ def check_containers(containers: Containers, service: Service) -> list[str]:
     ).returncode:
         faults.append("the root can be written")
     shown = containers.podman("inspect", "--format", "{{.Config.Env}}", service.api, stdout=subprocess.PIPE, check=True)
-    if "whsec_" in shown.stdout or "postgres@" in shown.stdout:
+    if "whsec_" in shown.stdout or "postgresql://" in shown.stdout:
         faults.append("a secret is in the environment")
     for name in (service.worker, service.api):
         containers.podman("stop", "--time", "45", name, check=False, stdout=subprocess.DEVNULL)
@@ -133,7 +133,10 @@ def running(containers: Containers, profile: Profile) -> Iterator[Service]:
         folder = parse_qs(address.query)["host"][0]
         postgres = stack.enter_context(relay(f"{folder}/.s.PGSQL.5432"))
         valkey = stack.enter_context(relay(urlsplit(str(servers.urls.redis)).path))
-        make_secrets(containers, secrets, f"postgresql://postgres@127.0.0.1:{postgres}{address.path}", valkey)
+        user, _, _ = address.netloc.rpartition("@")
+        password = urlsplit(str(servers.urls.redis)).password
+        redis = f"redis://:{password}@127.0.0.1:{valkey}/0"
+        make_secrets(containers, secrets, f"postgresql://{user}@127.0.0.1:{postgres}{address.path}", redis)
         name, port = f"image-test-{uuid.uuid4().hex[:8]}", free_port()
         for part in ("api", "worker"):
             start(containers, profile, secrets, part=part, name=f"{name}-{part}", port=port)
@@ -146,14 +149,14 @@ def running(containers: Containers, profile: Profile) -> Iterator[Service]:
         yield Service(client=client, api=f"{name}-api", worker=f"{name}-worker")
 
 
-def make_secrets(containers: Containers, folder: Path, database: str, valkey_port: int) -> None:
+def make_secrets(containers: Containers, folder: Path, database: str, redis: str) -> None:
     """As compose.yaml makes them, by the program of the image; then the addresses of the servers that are here."""
     program = ROOT / ".github" / "deploy" / "make_secrets.py"
     mounts = ("--volume", f"{program}:/make_secrets.py:ro", "--volume", f"{folder}:/run/secrets:rw")
     options = (*mounts, "--user", "0:0", "--network", "none", "--env", "PYTHONPATH=/app")
     made = containers.run([containers.IMAGE, "/make_secrets.py"], *options, "--entrypoint", "python")
     assert made.returncode == 0, made.stderr
-    for name, address in (("database_url", database), ("redis_url", f"redis://127.0.0.1:{valkey_port}/0")):
+    for name, address in (("database_url", database), ("redis_url", redis)):
         (folder / "service" / name).unlink()
         (folder / "service" / name).write_text(address)
 
