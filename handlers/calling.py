@@ -44,8 +44,8 @@ class ScriptCode:
         """
         text = source.removeprefix("\ufeff")
         if "\0" in text:  # compile() raises a ValueError for it before Python 3.12, but a script file never does
-            line = text[: text.index("\0")].count("\n") + 1
-            raise SyntaxError("source code cannot contain null bytes", (filename, line, None, None))
+            before = text[: text.index("\0")].split("\n")
+            raise SyntaxError("source code cannot contain null bytes", (filename, len(before), None, before[-1]))
         self._counter: Callable[[], int] | None = None
         self._calls_it_surely = False
         self.code: CodeType

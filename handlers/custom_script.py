@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import inspect
+import itertools
 import linecache
 import os
 import shutil
@@ -18,6 +20,7 @@ import sys
 import traceback
 import types
 from collections import Counter
+from importlib.machinery import SourceFileLoader
 from typing import Any
 
 import msgspec
@@ -25,14 +28,14 @@ import msgspec
 from handlers import ending, jsonable, pictures, streams
 from handlers.calling import ABSENT, ScriptCode, call_main
 from handlers.data.decoding import decode_any
-from handlers.failures import ScriptFailed, own_frames
+from handlers.failures import ScriptFailed, own_frames, print_as_python
 from handlers.parameters.decode import decode_json
 from handlers.parameters.files import InputFile
 from handlers.parameters.patterns import UPLOADS_FOLDER
 from handlers.parameters.registry import Request, decode
 from handlers.parameters.script import MAX_SCRIPT_CHARACTERS, CustomScript
 from handlers.progress import current
-from handlers.text import encode_json, type_name
+from handlers.text import encode_json
 
 SCRIPTS_FOLDER = "/scripts"
 _CODE_FOLDER = os.path.dirname(os.path.dirname(__file__))
@@ -58,6 +61,7 @@ _set_trace = sys.settrace
 _set_profile = sys.setprofile
 _clear_frames = traceback.clear_frames
 _EXCEPTHOOK = sys.excepthook
+_walk_stack, _get_outer_frames = traceback.walk_stack, inspect.getouterframes
 
 
 def run(request: Request) -> object:
@@ -115,8 +119,10 @@ def perform(source: str, filename: str, namespace: dict[str, Any], *, given: boo
         _clear_frames(error.__traceback__)
         raise ScriptFailed(error, filename) from None
     except BaseException as error:
-        call_excepthook(error, filename)
-        raise ScriptFailed(error, filename) from None
+        failure = error
+    # not while it is being handled: what a hook raises has no context
+    call_excepthook(failure, filename)
+    raise ScriptFailed(failure, filename) from None
 
 
 def rehearse() -> None:
@@ -128,6 +134,7 @@ def rehearse() -> None:
         ending.use(end := ending.ScriptEnd(is_rehearsal=True))
         jsonable.encode(run(decode_json(script, Request)))
         end.finish()
+    linecache.clearcache()
     sys.path[:] = path
     if (models := sys.modules.get("handlers.ml_inference")) is not None:
         models.rehearse()
@@ -135,8 +142,8 @@ def rehearse() -> None:
 
 def execute(source: str, filename: str, namespace: dict[str, Any], *, given: bool) -> object:
     """Compile and run; then call ``main``, if there is no ``result`` and the script has not called it by itself."""
-    # by its path inspect finds the source of a class
-    show_lines(source, filename, *([namespace["__file__"]] if "inspect" in source else []))
+    show_lines(source, filename, namespace["__file__"])  # by its path inspect, pdb and rich look for it
+    hide_own_frames()
     script = ScriptCode(source, filename)
     exec(script.code, namespace)  # noqa: S102 this is what the sandbox is for
     main = namespace.get("main")
@@ -150,13 +157,21 @@ def execute(source: str, filename: str, namespace: dict[str, Any], *, given: boo
     return returned
 
 
+_BELOW = (execute.__code__, call_main.__code__)
+"""Of the frames below the script's first."""
+
+
 def make_main_module(path: str, args: object) -> dict[str, Any]:
     """Make the script's module as the interpreter would make ``__main__``, and return its globals."""
     module = types.ModuleType("__main__")
     namespace = vars(module)
+    namespace["__loader__"] = SourceFileLoader("__main__", path)
+    if sys.version_info < (3, 14):  # since then a module has none until it is asked for
+        namespace["__annotations__"] = {}
     namespace.update(__file__=path, __cached__=None, __builtins__=builtins, args=args, report_progress=current().report)
     sys.modules["__main__"] = module
     sys.argv = [path if path.startswith(SCRIPTS_FOLDER) else INLINE_NAME]
+    sys.orig_argv = [sys.executable, *sys.argv]
     # last, so that a named script cannot stand in for an installed package by its name
     if SCRIPTS_FOLDER not in sys.path and os.path.isdir(SCRIPTS_FOLDER):
         sys.path.append(SCRIPTS_FOLDER)
@@ -239,6 +254,23 @@ def show_lines(source: str, *names: str) -> None:
         linecache.cache[name] = (len(source), None, lines, name)
 
 
+def hide_own_frames() -> None:
+    """End at the script's first frame what ``traceback`` and ``inspect`` tell of the stack; ``logging`` asks them, too.
+
+    ``sys._getframe`` and ``faulthandler`` still see what is below.
+    """
+    traceback.walk_stack = lambda frame: itertools.takewhile(_is_above_ours, _walk_stack(frame))  # type: ignore[assignment]
+    inspect.getouterframes = _outer_frames
+
+
+def _outer_frames(frame: Any, context: int = 1) -> list[inspect.FrameInfo]:
+    return list(itertools.takewhile(lambda one: one.frame.f_code not in _BELOW, _get_outer_frames(frame, context)))
+
+
+def _is_above_ours(frame_and_line: tuple[types.FrameType, int]) -> bool:
+    return frame_and_line[0].f_code not in _BELOW
+
+
 def repair_interpreter() -> None:
     """Put back what a script may have changed and the answer's making needs."""
     _restore_builtins(_ORIGINAL_BUILTINS)
@@ -257,7 +289,8 @@ def call_excepthook(error: BaseException, filename: str) -> None:
     try:
         hook(type(error), error, error.__traceback__)
     except BaseException as fault:
-        _write_error(f"Error in sys.excepthook: {type_name(fault)}")
+        shown = [print_as_python(one, own_frames(one.__traceback__, filename)) for one in (fault, error)]
+        _write_error("Error in sys.excepthook:\n{}\nOriginal exception was:\n{}".format(*shown).rstrip("\n"))
 
 
 def exit_code(code: object) -> int:

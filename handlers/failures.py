@@ -120,16 +120,28 @@ def _help(error: BaseException) -> str:
 def _format_traceback(error: BaseException, first_file: str | None) -> str | None:
     try:
         _show_line(error)
-        summary = _TracebackException(type(error), error, own_frames(error.__traceback__, first_file), compact=True)
-        if not _PYTHON_HINTS:
-            _add_hints(summary, error)
-        text = "".join(summary.format())
+        text = print_as_python(error, own_frames(error.__traceback__, first_file))
         if len(text) > MAX_TRACEBACK_CHARACTERS:
             rest = len(text) - MAX_TRACEBACK_CHARACTERS
             text = f"{text[:_KEPT_HEAD]}\n… {rest} characters left out …\n{text[_KEPT_HEAD + rest :]}"
         return clean_text(text)
     except BaseException:
         return None
+
+
+def print_as_python(error: BaseException, frames: TracebackType | None) -> str:
+    """What the interpreter prints of an uncaught exception, with these frames."""
+    if isinstance(error, SyntaxError) and frames is None and error.__cause__ is None and error.__context__ is None:
+        # before Python 3.13 the traceback module draws some carets otherwise
+        return _capture_print(error.with_traceback(None))
+    most = getattr(sys, "tracebacklimit", None)
+    limit = -max(most, 0) if isinstance(most, int) else None  # the interpreter's is of the last frames
+    summary = _TracebackException(type(error), error, frames, compact=True, limit=limit)
+    if limit == 0:
+        summary.stack = None  # type: ignore[assignment]
+    if not _PYTHON_HINTS:
+        _add_hints(summary, error)
+    return "".join(summary.format())
 
 
 def _show_line(error: BaseException) -> None:
@@ -155,13 +167,17 @@ def _add_hints(summary: Any, error: BaseException) -> None:
 
 def _hint(error: BaseException) -> str:
     """``. Did you mean: 'NAME'?``, or nothing."""
+    hints = _HINT.findall(_capture_print(error))
+    return hints[-1] if hints else ""
+
+
+def _capture_print(error: BaseException) -> str:
     stderr, sys.stderr = sys.stderr, io.StringIO()
     try:
         _print_exception(type(error), error, error.__traceback__)
-        hints = _HINT.findall(sys.stderr.getvalue())
+        return sys.stderr.getvalue()
     finally:
         sys.stderr = stderr
-    return hints[-1] if hints else ""
 
 
 def own_frames(frames: TracebackType | None, first_file: str | None) -> TracebackType | None:

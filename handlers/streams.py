@@ -32,8 +32,17 @@ _NAMES_ITS_FILE = (
     "__excepthook__",
     "open('script.py",
     'open("script.py',
+    "import script",
+    "from script",
+    "hread",
+    "__del__",
+    "atexit",
+    "weakref",
+    "unraisable",
 )
+"""What reads the script's file, or prints a traceback as the interpreter itself does, which takes lines from there."""
 _OUTPUT_OF_ITS_OWN = ("TextIOWrapper", "BufferedWriter", "fdopen", "__del__", "open(1", "open(2", "open(sys.", "/dev/")
+_ENDS_OF_A_GENERATOR = ("finally", "except", "with ")
 
 
 def give_stdin(text: bytes, source: str) -> Callable[[], None]:
@@ -162,5 +171,8 @@ def may_open(source: str) -> bool:
 
 
 def may_hold_output(source: str) -> bool:
-    """Whether a script seems to make writers of its own for a standard stream, or finalizers: they need the end."""
-    return _names(_OUTPUT_OF_ITS_OWN, source)
+    """Whether a script seems to make writers of its own for a standard stream, or finalizers: they need the end.
+
+    A generator that has not come to its own end is closed then, and may have something to do.
+    """
+    return _names(_OUTPUT_OF_ITS_OWN, source) or ("yield" in source and _names(_ENDS_OF_A_GENERATOR, source))

@@ -17,6 +17,7 @@ from tests.differential.corpus import Aspect, Script
 from tests.differential.plain import UNTOLD, PlainRun
 
 _ADDRESS = re.compile(r"\b0x[0-9a-f]{6,16}\b")
+_THREAD = re.compile(r"\bstarted (?:daemon )?[0-9]{10,}\b")
 _SHOWN_CHARACTERS = 20_000
 _TEMPORARY = re.compile(r"\btmp[a-z0-9_]{8}\b")
 
@@ -92,7 +93,7 @@ def normalise_served(text: str) -> str:
 
 def _normalise(text: str) -> str:
     text = text.replace("/work/script.py", "script.py")
-    return _TEMPORARY.sub("tmp…", _ADDRESS.sub("0x…", text))
+    return _TEMPORARY.sub("tmp…", _ADDRESS.sub("0x…", _THREAD.sub("started …", text)))
 
 
 def what_is_wrong(served: ServedRun, right: dict[str, object]) -> list[str]:

@@ -336,9 +336,10 @@ result = {
     result = {"warm": warm, "cold": cold}[start].run(script)
     expected = {
         "names": ["args", "first", "gc", "linecache", "main", "mains", "os", "report_progress", "sys", "threading"],
-        "main is me": True, "mains": 1, "files": ["artifacts", "tmp"], "threads": 1, "arguments": ["script.py"],
-        "lines": ["script.py"], "source": "import gc, linecache, os, sys, threading\n", "last": [False] * 3,
-        "stdin": '{"task_type":"custom_script","', "doing": "(None, None, None)",
+        "main is me": True, "mains": 1, "files": ["artifacts", "script.py", "tmp"], "threads": 1,
+            "arguments": ["script.py"], "lines": ["script.py", "/work/script.py"],
+            "source": "import gc, linecache, os, sys, threading\n", "last": [False] * 3,
+            "stdin": '{"task_type":"custom_script","', "doing": "(None, None, None)",
     }  # fmt: skip
     assert expected == value_of(result)
     assert ("", "") == (result.logs.stdout, result.logs.stderr)
