@@ -636,25 +636,26 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 8
 
     stored_mib: Annotated[
-        Annotated[int, Meta(ge=1, le=1 << 40)] | None,
+        int,
+        Meta(ge=0, le=1 << 40),
         _about(
             "STORED_MIB",
-            "MiB that one tenant may store: files, artifacts and tasks of 64 KiB or more. A key can have its own.",
+            "MiB that one tenant may store: files, artifacts and tasks of 64 KiB or more; 0 for no limit. A key can "
+            "have its own.",
             group=Group.TUNE,
             unit="MiB",
-            default="no limit",
         ),
-    ] = None
+    ] = 10_240
     files_per_minute: Annotated[
-        Annotated[int, Meta(ge=1, le=1_000_000)] | None,
+        int,
+        Meta(ge=0, le=1_000_000),
         _about(
             "FILES_PER_MINUTE",
-            "Files that one tenant may upload within any 60 seconds. A key can have its own number.",
+            "Files that one tenant may upload within any 60 seconds; 0 for no limit. A key can have its own number.",
             group=Group.TUNE,
             unit="files",
-            default="no limit",
         ),
-    ] = None
+    ] = 1000
     database_max_mib: Annotated[
         Annotated[int, Meta(ge=16, le=1 << 40)] | None,
         _about(
@@ -682,8 +683,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """The quotas of a key, with the defaults of this service for those that it has not."""
         return msgspec.structs.replace(
             own,
-            stored_mib=own.stored_mib or self.stored_mib,
-            files_per_minute=own.files_per_minute or self.files_per_minute,
+            stored_mib=own.stored_mib or self.stored_mib or None,
+            files_per_minute=own.files_per_minute or self.files_per_minute or None,
         )
 
     @property

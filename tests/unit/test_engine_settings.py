@@ -8,6 +8,7 @@ import pytest
 
 from engine.config.load import load_settings, variables
 from engine.config.settings import Settings, SettingsError
+from engine.model.principal import Quotas
 
 URLS = {
     "DATABASE_URL": "postgresql://user:pw@db/app",
@@ -177,3 +178,13 @@ def test_what_a_file_of_a_secret_holds_is_not_shown(tmp_path: Path) -> None:
     (fault,) = faults({"DATABASE_URL_FILE": str(path)})
     assert fault.startswith("DATABASE_URL (value not shown): must be ")
     assert "hunter2" not in fault
+
+
+def test_every_tenant_has_quotas_of_bytes_unless_the_operator_says_none() -> None:
+    """A key's own counts; without one the default, and 0 is no limit."""
+    quotas = load_settings({}).quotas_of(Quotas(stored_mib=7))
+    assert (7, 1000) == (quotas.stored_mib, quotas.files_per_minute)
+    assert 10_240 << 20 == load_settings({}).quotas_of(Quotas()).stored_bytes
+    free = load_settings({"STORED_MIB": "0", "FILES_PER_MINUTE": "0"})
+    assert Quotas() == free.quotas_of(Quotas())
+    assert Quotas(stored_mib=7) == free.quotas_of(Quotas(stored_mib=7))
