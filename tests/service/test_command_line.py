@@ -23,6 +23,14 @@ def test_run_prints_how_a_task_ended() -> None:
     assert (0, "ok", 2) == (done.returncode, answer["exit_reason"], answer["result"])
 
 
+@pytest.mark.parametrize(("args", "expected"), [("", "world"), (',"args":null', None)], ids=["absent", "null"])
+def test_run_tells_absent_args_from_null(args: str, expected: str | None) -> None:
+    """As through HTTP: without ``args`` a default holds, and ``null`` is a value."""
+    script = "def main(name='world'): return [name]"
+    body = f'{{"task_type":"custom_script","parameters":{{"script":"{script}"{args}}}}}'
+    assert [expected] == json.loads(engine("run", "-", stdin=body.encode()).stdout)["result"]
+
+
 def test_run_of_a_failing_task_is_exit_code_1(tmp_path: Path) -> None:
     """``run FILE`` says by its exit code whether the task was ok."""
     path = tmp_path / "task.json"

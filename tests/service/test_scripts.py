@@ -14,6 +14,9 @@ import pytest
 from tests.support.stack import Stack
 
 VERSIONS = {f"result = {number!r}  # {'x' * 2000 * number}\n".encode(): number for number in range(4)}
+MAIN = "def main(name='world'): return [name]"
+ARGS = {"absent": ("", "world"), "null": (',"args":null', None), "a value": (',"args":"you"', "you")}
+"""What stands in the request → what ``main(name="world")`` gets."""
 SHA256 = {hashlib.sha256(source).hexdigest(): number for source, number in VERSIONS.items()}
 
 
@@ -65,3 +68,11 @@ def test_name_that_only_looks_alike_names_no_file(client: httpx.Client, name: st
     body = {"task_type": "custom_script", "parameters": {"script": name}}
     answer = client.post("/execute", json=body, params={"wait": 20}).json()
     assert ("error", None) == (answer["exit_reason"], answer["script"])
+
+
+@pytest.mark.parametrize(("args", "expected"), ARGS.values(), ids=ARGS)
+def test_absent_args_are_not_null(client: httpx.Client, args: str, expected: str | None) -> None:
+    """Without ``args`` a default holds; ``null`` is a value."""
+    body = f'{{"task_type":"custom_script","parameters":{{"script":"{MAIN}"{args}}}}}'
+    answer = client.post("/execute", content=body, params={"wait": 30}, headers={"content-type": "application/json"})
+    assert [expected] == answer.json()["result"]
