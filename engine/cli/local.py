@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from engine.cli.shared import AsJson, TaskFile, load, print_either, print_json, print_table, read_body, sentences
+from engine.cli.script_task import Args, Files, PolicyName, ScriptOptions, TimeoutS, script_body
+from engine.cli.shared import AsJson, TaskOrScript, load, print_either, print_json, print_table, read_body, sentences
 
 if TYPE_CHECKING:
     from engine.cli.once import HostCheck
@@ -17,21 +18,35 @@ if TYPE_CHECKING:
 NO_RECEIPTS = "no receipts: RECEIPT_KEY is not set; `python -m engine keys receipt-key` makes one"
 
 
-def run(file: TaskFile) -> None:
-    """Run one task in its sandbox without any server, and print it as `GET /task/{task_id}` would.
+def run(
+    file: TaskOrScript,
+    args: Args = None,
+    files: Files = None,
+    policy: PolicyName = None,
+    timeout_s: TimeoutS = None,
+) -> None:
+    """Run one task or script in its sandbox without any server, and print it as `GET /task/{task_id}` would.
 
     The task is accepted or refused as by the API. Exit code 0 if its exit_reason is ok, else 1.
     """
     with sentences():
+        options = ScriptOptions(args=args, files=tuple(files or ()), policy=policy, timeout_s=timeout_s)
+        body = _body(file, options)
         settings = load()
         from engine.cli.once import not_applied, run_once
 
-        body = read_body(file)
         task = asyncio.run(run_once(settings, body))
         for sentence in not_applied(body):
             print(f"note: {sentence}", file=sys.stderr)
         print_json(task)
         raise typer.Exit(0 if task.exit_reason == "ok" else 1)
+
+
+def _body(file: str, options: ScriptOptions) -> bytes:
+    if file.endswith(".py"):
+        return script_body(file, options)
+    options.refuse()
+    return read_body(file)
 
 
 def check(json: AsJson = False) -> None:

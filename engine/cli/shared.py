@@ -20,9 +20,9 @@ from engine.telemetry.logs import configure_logs, log_uncaught
 from sandbox import SandboxError
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-TaskFile = Annotated[
-    str, typer.Argument(help='A file with {"task_type": ..., "parameters": ...}; - reads it from stdin.')
-]
+_TASK_HELP = 'A file with {"task_type": ..., "parameters": ...}; - reads it from stdin.'
+TaskFile = Annotated[str | None, typer.Argument(help=_TASK_HELP)]
+TaskOrScript = Annotated[str, typer.Argument(help=f"A script, NAME.py. Or: {_TASK_HELP}")]
 
 
 def load(overrides: dict[str, str] | None = None) -> Settings:

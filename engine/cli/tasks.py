@@ -12,6 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from engine.cli.script_task import (
+    Args,
+    Files,
+    Labels,
+    PolicyName,
+    ScriptFileError,
+    ScriptOptions,
+    TimeoutS,
+    script_body,
+)
 from engine.cli.shared import AsJson, TaskFile, print_json, read_body, sentences
 
 if TYPE_CHECKING:
@@ -79,21 +89,39 @@ def cancel(task_id: TaskId, url: Url = DEFAULT_URL, json: AsJson = False) -> Non
 
 
 @app.command()
-def submit(
-    file: TaskFile,
+def submit(  # noqa: PLR0917  each is an option
+    file: TaskFile = None,
+    script: Annotated[str | None, typer.Option(help="A script file to run, instead of a task in JSON.")] = None,
+    args: Args = None,
+    files: Files = None,
+    policy: PolicyName = None,
+    timeout_s: TimeoutS = None,
+    label: Labels = None,
     wait: Annotated[bool, typer.Option("--follow", help="Follow it to its end.")] = False,
     url: Url = DEFAULT_URL,
     json: AsJson = False,
 ) -> None:
-    """Submit a task and print its id."""
+    """Submit a task or a script, and print the task's id."""
     with sentences(), _client(url) as client:
-        task = client.post("/execute", read_body(file))
+        options = ScriptOptions(
+            args=args, files=tuple(files or ()), policy=policy, timeout_s=timeout_s, labels=tuple(label or ())
+        )
+        task = client.post("/execute", _body(file, script, options))
         if json and not wait:
             print_json(task)
         elif not json:
             print(task["task_id"])
         if wait:
             raise typer.Exit(_follow(client, task["task_id"], print_json if json else None))
+
+
+def _body(file: str | None, script: str | None, options: ScriptOptions) -> bytes:
+    if (file is None) is (script is None):
+        raise ScriptFileError("name either a file with a task, or a script by --script")
+    if script is not None:
+        return script_body(script, options)
+    options.refuse()
+    return read_body(str(file))
 
 
 def top(

@@ -82,10 +82,14 @@ def test_what_is_no_module_changes_no_path(client: httpx.Client) -> None:
 def test_no_input_stands_in_for_what_a_named_script_imports(client: httpx.Client) -> None:
     """An operator's script imports the operator's packages, whatever its caller sends."""
     files = {f"{name}.py": {"text": "raise SystemExit(3)"} for name in ("pandas", "numpy", "json", "data_analysis")}
-    named = {"script": "data_analysis.py", "args": {"data": [{"x": 1}, {"x": 3}], "operation": "describe"}}
+    named = {
+        "script": "data_analysis.py",
+        "args": {"data": [{"x": 1, "y": 2}, {"x": 3, "y": 4}], "operation": "correlation"},
+    }
     plain = client.post("/execute?wait=30", json={"task_type": "custom_script", "parameters": named}).json()
     body = {"task_type": "custom_script", "parameters": named | {"inputs": files}}
     answer = client.post("/execute?wait=30", json=body).json()
+    assert "ok" == plain["exit_reason"], plain
     assert (plain["exit_reason"], plain["result"]) == (answer["exit_reason"], answer["result"])
 
 
