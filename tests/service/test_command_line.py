@@ -62,7 +62,8 @@ def test_check_lists_layers_and_policies() -> None:
     done = engine("check", "--json")
     found = json.loads(done.stdout)
     assert 0 == done.returncode
-    assert {"namespaces", "landlock", "seccomp", "rlimits"} == {layer["name"] for layer in found["host"]["layers"]}
+    layers = {"namespaces", "landlock", "seccomp", "rlimits", "cgroup"}
+    assert layers == {layer["name"] for layer in found["host"]["layers"]}
     delivered = {path.stem for path in (ROOT / "policies").glob("*.toml")}
     assert dict.fromkeys(delivered, True) == {policy["policy"]: policy["met"] for policy in found["policies"]}
 
