@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 
 class CacheFinder:
@@ -35,6 +35,31 @@ def put_into_cache(library: str, name: str, path: str) -> None:
     folder = os.path.expanduser(f"~/.cache/{library}")
     os.makedirs(folder, 0o700, exist_ok=True)
     os.symlink(path, f"{folder}/{name}")
+
+
+@contextlib.contextmanager
+def lend_matplotlib(caches: Sequence[Sequence[str]], preload: Sequence[str]) -> Iterator[None]:
+    """Let matplotlib be imported in a zygote, which has no home: it reads its list of fonts where that was installed.
+
+    matplotlib imports only where it finds a folder that it may write, and remembers that folder. Here it takes the
+    installed one for such a folder, and forgets it again, so that a run has its own home's.
+    """
+    folders = [os.path.dirname(path) for library, _, path in caches if library == "matplotlib"]
+    if not folders or not any(name.partition(".")[0] == "matplotlib" for name in preload):
+        yield
+        return
+    access, folder = os.access, os.path.realpath(folders[0])
+    os.environ["MPLCONFIGDIR"] = folder
+    os.access = lambda path, *more, **named: path == folder or access(path, *more, **named)
+    try:
+        yield
+    finally:
+        os.access = access
+        del os.environ["MPLCONFIGDIR"]
+        matplotlib = sys.modules["matplotlib"]
+        for name in ("get_configdir", "get_cachedir"):
+            found = getattr(matplotlib, name)
+            setattr(matplotlib, name, matplotlib._logged_cached(f"{name}=%s", found.__wrapped__))  # noqa: SLF001
 
 
 def listen(caches: Sequence[Sequence[str]]) -> None:

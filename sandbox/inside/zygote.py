@@ -176,8 +176,9 @@ def prepare(plan: Plan, proc_fd: int) -> child.Inheritance:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # every signal as a new process has it
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
-    for name in plan.preload:
-        importlib.import_module(name)
+    with caches.lend_matplotlib(plan.caches, plan.preload):
+        for name in plan.preload:
+            importlib.import_module(name)
     caches.listen(plan.caches)
     module, _, function = plan.entry.partition(":")
     entry = getattr(importlib.import_module(module), function)

@@ -107,7 +107,7 @@ def test_quota_of_queued_tasks_is_exact_through_two_apis(empty: Shared) -> None:
 
 
 def test_no_tenant_and_no_priority_waits_for_a_flood(empty: Shared) -> None:
-    """API-11: behind 1,000 high tasks of another tenant come one's own normal ones, and that tenant's low ones, in turn.
+    """API-11: behind 1,000 high tasks of another tenant come one's own normal ones, and its low ones, in turn.
 
     Then Redis loses everything, with most of the flood still waiting, and nothing is lost.
     """
