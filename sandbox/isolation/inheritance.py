@@ -11,6 +11,7 @@ capabilities(7) on securebits, PR_SET_TIMERSLACK(2const), PR_SET_THP_DISABLE(2co
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import resource
 import signal
@@ -19,6 +20,8 @@ from sandbox.isolation import libc
 
 _IOPRIO_WHO_PROCESS = 1
 _DEFAULT_TIMER_SLACK_NS = 50_000
+_OF_THE_C_LIBRARY = (32, 33)
+"""Signals that glibc keeps for itself, nptl(7): it lets nobody set them, but a starter may have them ignored."""
 _SET_BY_CHILD = (
     resource.RLIMIT_CPU,
     resource.RLIMIT_DATA,
@@ -57,6 +60,9 @@ def reset_signals() -> None:
     """Have no signal ignored, handled or blocked. An ignored one would stay so over exec, as after `nohup`."""
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)
+    default = ctypes.create_string_buffer(32)  # struct sigaction of the kernel: SIG_DFL, no flags, no mask
+    for number in _OF_THE_C_LIBRARY:
+        libc.syscall("rt_sigaction", libc.SYS_RT_SIGACTION, number, ctypes.byref(default), None, 8)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 

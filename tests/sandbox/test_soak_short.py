@@ -34,7 +34,7 @@ def try_to(act):
         return None
 
 # what the other may have left behind
-note("files", sorted(set(os.listdir("/work")) - {"artifacts", "tmp"}))
+note("files", sorted(set(os.listdir("/work")) - {"artifacts", "tmp", "script.py"}))  # its own source
 note("files in artifacts", os.listdir("/work/artifacts"))
 note("files in tmp", os.listdir("/tmp"))
 note("files in /dev/shm", os.listdir("/dev/shm"))
