@@ -136,7 +136,12 @@ def is_log(event: Event) -> bool:
 
 def is_line(least: int) -> Callable[[Event], bool]:
     """Whether it tells of this line of ``ON_AND_ON``, or of a later one."""
-    return lambda event: is_log(event) and int(event.data["text"].split()[-1]) >= least
+
+    def is_it(event: Event) -> bool:
+        words = event.data["text"].split() if is_log(event) else []
+        return bool(words) and words[-1].isdigit() and int(words[-1]) >= least  # a text may end within a line
+
+    return is_it
 
 
 def lines(count: int) -> str:

@@ -49,6 +49,7 @@ NOT_RUN_HERE = MappingProxyType(
         "pg_dump": "test_backup.py runs them on a real database",
         "psql": "test_backup.py runs them on a real database",
         "python -m pytest": "these are the tests",
+        "curl -s localhost:8001/.well-known/unityai-receipt-keys": "test_receipts.py keeps and checks receipts",
         "python -m engine up": "test_command_line.py starts it",
     }
 )
