@@ -61,8 +61,8 @@ def reset_signals() -> None:
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)
     default = ctypes.create_string_buffer(32)  # struct sigaction of the kernel: SIG_DFL, no flags, no mask
-    for number in _OF_THE_C_LIBRARY:
-        libc.syscall("rt_sigaction", libc.SYS_RT_SIGACTION, number, ctypes.byref(default), None, 8)
+    for own in _OF_THE_C_LIBRARY:
+        libc.syscall("rt_sigaction", libc.SYS_RT_SIGACTION, own, ctypes.byref(default), None, 8)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 

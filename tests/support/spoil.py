@@ -26,8 +26,8 @@ def spoil() -> None:
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_IGN)
     ignored = (ctypes.c_ulong * 4)(1)  # struct sigaction of the kernel, with SIG_IGN
-    for number in (32, 33):  # which the C library keeps for itself
-        LIBC.syscall(RT_SIGACTION, number, ignored, None, 8)
+    for own in (32, 33):  # which the C library keeps for itself
+        LIBC.syscall(RT_SIGACTION, own, ignored, None, 8)
     signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
     LIBC.syscall(PERSONALITY, ADDR_NO_RANDOMIZE)
     if LIBC.syscall(IOPRIO_SET, 1, 0, IO_REALTIME) != 0:
