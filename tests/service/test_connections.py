@@ -425,7 +425,8 @@ def test_client_that_takes_nothing_ends_the_connection(connect: Connect, serve: 
 
 def test_client_that_takes_slowly_gets_all(connect: Connect, serve: Serve) -> None:
     """As long as it takes something: here in twice the time in which it may take nothing."""
-    raw = connect(serve(take_s=2.0, send_bytes=4096).port, buffer_bytes=4096)
+    # a window of a few KiB would be updated by TCP's persist timer now and then, which waits for seconds by itself
+    raw = connect(serve(take_s=2.0, send_bytes=4096).port, buffer_bytes=64 * 1024)
     raw.send(get("/long"))
     assert 200 == raw.read_head()[0]
     body_bytes = 0
