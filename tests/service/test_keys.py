@@ -406,8 +406,15 @@ def test_log_says_which_key_asked(held: Held) -> None:
     key = _without(held, Scope.CANCEL)
     with held.as_(key) as client:
         request_id = client.delete(f"/task/{uuid4()}").headers["x-request-id"]
-    lines = [json.loads(line) for line in held.stack.api.log.read_text().splitlines()]
-    (line,) = [line for line in lines if line.get("request_id") == request_id and line["event"] == "request"]
+
+    def logged() -> list[dict[str, Any]]:
+        lines = [
+            json.loads(line) for line in held.stack.api.log.read_text().splitlines(keepends=True) if line.endswith("\n")
+        ]
+        return [line for line in lines if line.get("request_id") == request_id and line["event"] == "request"]
+
+    until(logged, "the line of the request, which comes after its answer")
+    (line,) = logged()
     assert (403, key.key_id) == (line["status"], line["key_id"])
 
 
