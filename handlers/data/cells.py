@@ -7,7 +7,7 @@ unchanged in value, so a code such as ``007``, ``0x1F``, ``+49``, ``F`` or ``1_0
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import duckdb
@@ -79,15 +79,11 @@ def find_types(
     Raises:
         Refusal: a column of numbers has one that no number of JSON can be.
     """
-    tests = _tests(notation)
-    left: dict[int, tuple[str, ...]] = dict.fromkeys(names, tuple(tests))
-    glance = f"(SELECT * FROM {table} LIMIT {_GLANCE_ROWS})"  # noqa: S608 names of ours
-    for source in (glance, table):  # some rows rule out much, all rows decide
-        left = _rule_out(database, source, tests, left)
+    kinds = _first_kinds(database, table, names, _tests(notation))
     filled = _ask(database, table, {place: ["count(*)", f"count(c{place})"] for place in names})
     return {
-        place: _type(database, table, Field(f"c{place}", names[place], *filled[place]), kinds, notation)
-        for place, kinds in left.items()
+        place: _type(database, table, Field(f"c{place}", name, *filled[place]), kinds.get(place), notation)
+        for place, name in names.items()
     }
 
 
@@ -101,7 +97,7 @@ class Field(NamedTuple):
 
 
 def _tests(notation: Notation) -> dict[str, str]:
-    """Kind → SQL that is true where the text ``{0}`` may be of it."""
+    """Kind → SQL that is true where the text ``{0}`` is of it. What is of one kind is of the next numbers, too."""
     # cheap, and as strict as the pattern: the text of the number is the text, without zeros in front, plus or spaces
     short = {"short integer": "CAST(TRY_CAST({0} AS BIGINT) AS VARCHAR) = {0}"} if notation == Notation() else {}
     patterns = {"integer": notation.integer, "number": notation.number}
@@ -117,19 +113,19 @@ def _escaped(text: str) -> str:
     return text.replace("{", "{{").replace("}", "}}")
 
 
-def _rule_out(
-    database: duckdb.DuckDBPyConnection, source: str, tests: Mapping[str, str], left: Mapping[int, tuple[str, ...]]
-) -> dict[int, tuple[str, ...]]:
-    """The kinds of each column that all texts of a source leave possible."""
-    asked = {
-        place: [f"count(c{place})", *(f"count_if({tests[kind].format(f'c{place}')})" for kind in kinds)]
-        for place, kinds in left.items()
-    }
-    found = _ask(database, source, asked)
-    return {
-        place: tuple(kind for kind, count in zip(kinds, found[place][1:], strict=True) if count == found[place][0])
-        for place, kinds in left.items()
-    }
+def _first_kinds(
+    database: duckdb.DuckDBPyConnection, table: str, places: Iterable[int], tests: Mapping[str, str]
+) -> dict[int, str]:
+    """The first kind of each column that all of its texts are of; none for a column of other texts."""
+    glance = f"(SELECT * FROM {table} LIMIT {_GLANCE_ROWS})"  # noqa: S608 names of ours
+    found: dict[int, str] = {}
+    for kind, test in tests.items():
+        left = [place for place in places if place not in found]
+        for source in (glance, table):  # some rows rule out much, all rows decide
+            asked = {place: [f"count(c{place})", f"count_if({test.format(f'c{place}')})"] for place in left}
+            left = [place for place, (filled, fits) in _ask(database, source, asked).items() if filled == fits]
+        found.update(dict.fromkeys(left, kind))
+    return found
 
 
 def _ask(
@@ -144,18 +140,18 @@ def _ask(
 
 
 def _type(
-    database: duckdb.DuckDBPyConnection, table: str, field: Field, kinds: tuple[str, ...], notation: Notation
+    database: duckdb.DuckDBPyConnection, table: str, field: Field, kind: str | None, notation: Notation
 ) -> ColumnType:
     has_nulls = field.filled < field.rows
     if not field.filled:
         return ColumnType("empty", "VARCHAR", "NULL", has_nulls)
-    if "boolean" in kinds:
+    if kind == "boolean":
         return ColumnType("boolean", "BOOLEAN", f"CAST({field.column} AS BOOLEAN)", has_nulls)
     sql_type = None
-    if "short integer" in kinds:
+    if kind == "short integer":
         sql_type = "BIGINT"
-    elif "number" in kinds:
-        sql_type = _number_type(database, table, field, notation, is_integer="integer" in kinds)
+    elif kind is not None:
+        sql_type = _number_type(database, table, field, notation, is_integer=kind == "integer")
     if sql_type is None:  # also where no type of ours holds such numbers: they stay as they are written
         return ColumnType("text", "VARCHAR", field.column, has_nulls)
     return ColumnType("number", sql_type, f"CAST({notation.plain(field.column)} AS {sql_type})", has_nulls)
