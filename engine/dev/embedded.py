@@ -28,7 +28,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Self, cast
+from typing import IO, Any, Self, cast
 from urllib.parse import quote
 
 import msgspec
@@ -70,6 +70,12 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
         existing = [folder for folder in (path, *path.parents) if folder.exists()]
         return all(_may_enter(folder.stat(), self.uid, self.gid) for folder in existing if folder.is_dir())
 
+    @property
+    def start_arguments(self) -> dict[str, Any]:
+        """The arguments of ``subprocess`` that start a program of the wheels as this user."""
+        groups: list[int] | None = [] if self.uid is not None else None
+        return {"env": _ENVIRON, "cwd": "/", "user": self.uid, "group": self.gid, "extra_groups": groups}
+
 
 class Server:
     """One embedded server: a child process that dies with us."""
@@ -109,12 +115,8 @@ class Server:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                env=_ENVIRON,
-                cwd="/",
-                user=self._account.uid,
-                group=self._account.gid,
-                extra_groups=[] if self._account.uid is not None else None,
                 start_new_session=True,
+                **self._account.start_arguments,
                 preexec_fn=die_with(os.getpid(), self._stop_signal),  # noqa: PLW1509  two system calls, no lock
             )
         stdin = cast(IO[bytes], self._process.stdin)
@@ -322,11 +324,7 @@ class Embedded:
             check=False,
             capture_output=True,
             text=True,
-            cwd="/",
-            env=_ENVIRON,
-            user=self._account.uid,
-            group=self._account.gid,
-            extra_groups=[] if self._account.uid is not None else None,
+            **self._account.start_arguments,
         )
         if done.returncode != 0:
             raise EmbeddedError(f"{data}: PostgreSQL could not make its data folder: {done.stderr.strip()[-500:]}")
@@ -343,12 +341,8 @@ class Embedded:
                 check=False,
                 capture_output=True,
                 text=True,
-                cwd="/",
-                env=_ENVIRON,
-                user=self._account.uid,
-                group=self._account.gid,
-                extra_groups=[] if self._account.uid is not None else None,
                 timeout=START_TIMEOUT_S,
+                **self._account.start_arguments,
             )
         except subprocess.TimeoutExpired:
             raise EmbeddedError(f"{data}: PostgreSQL did not take a password within {START_TIMEOUT_S:g} s") from None
