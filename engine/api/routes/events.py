@@ -19,7 +19,7 @@ from litestar.response import ServerSentEventMessage
 
 from engine.api.call import Answer, call, in_header
 from engine.api.problems import RequestError, make_problem
-from engine.api.routes.requests import TASK_ID, ApiRequest, State, principal_of, task_id_of
+from engine.api.routes.requests import TASK_ID, ApiRequest, State, found_task, principal_of, task_id_of
 from engine.model.answers import task_answer
 from engine.model.principal import Scope
 from engine.queue.events import EventId, Log, parse_event_id
@@ -75,9 +75,7 @@ async def follow_task(request: ApiRequest, task_id: str) -> Response[Any]:
     state: State = request.app.state.parts
     principal, key = principal_of(request), task_id_of(task_id)
     request.scope["task_id"] = str(key) if key else None  # type: ignore[typeddict-unknown-key]  # for the log line
-    task = await state.service.get(principal, key) if key else None
-    if task is None:
-        raise RequestError(404, "There is no task with this id.")
+    task = found_task(await state.service.get(principal, key) if key else None)
     given = request.headers.get("last-event-id", "")
     if given == LAST and task.status.final:
         return Response(None, status_code=204)  # the one answer after which a browser does not come again

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 from weakref import WeakValueDictionary
 
@@ -33,6 +33,7 @@ WAIT = in_query(
 ) | {"example": 10}
 
 ApiRequest = Request[Any, Any, Any]
+Found = TypeVar("Found")
 Answer = msgspec.Struct | tuple[msgspec.Struct, ...]
 
 
@@ -78,6 +79,17 @@ def answer_task(task: StoredTask, *, status: int = 200, headers: dict[str, str] 
 
 def answer_json(answer: Answer, *, status: int = 200, headers: dict[str, str] | None = None) -> Response[bytes]:
     return Response(msgspec.json.encode(answer), status_code=status, media_type=MediaType.JSON, headers=headers)
+
+
+def found_task(task: Found | None) -> Found:
+    """What was found of a task.
+
+    Raises:
+        RequestError: nothing was: there is no such task, or it belongs to another tenant.
+    """
+    if task is None:
+        raise RequestError(404, "There is no task with this id.")
+    return task
 
 
 def task_id_of(text: str) -> UUID | None:

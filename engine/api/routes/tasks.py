@@ -25,6 +25,7 @@ from engine.api.routes.requests import (
     answer_json,
     answer_task,
     check_content_type,
+    found_task,
     principal_of,
     read_body,
     room_for,
@@ -156,9 +157,7 @@ async def get_task(request: ApiRequest, task_id: str) -> Response[bytes]:
     wait_s = wait_s_of(request)
     key = task_id_of(task_id)
     _note_task(request, key)
-    task = await state.service.get(principal_of(request), key, wait_s=wait_s) if key else None
-    if task is None:
-        raise RequestError(404, "There is no task with this id.")
+    task = found_task(await state.service.get(principal_of(request), key, wait_s=wait_s) if key else None)
     return answer_task(task)
 
 
@@ -185,9 +184,7 @@ async def cancel_task(request: ApiRequest, task_id: str) -> Response[bytes]:
     wait_s = wait_s_of(request)
     key = task_id_of(task_id)
     _note_task(request, key)
-    task = await state.service.cancel(principal_of(request), key, wait_s=wait_s) if key else None
-    if task is None:
-        raise RequestError(404, "There is no task with this id.")
+    task = found_task(await state.service.cancel(principal_of(request), key, wait_s=wait_s) if key else None)
     return answer_task(task, status=200 if task.status.final else 202)
 
 
@@ -239,9 +236,7 @@ async def get_receipt(request: ApiRequest, task_id: str) -> Response[bytes]:
     service: Service = request.app.state.parts.service
     key = task_id_of(task_id)
     _note_task(request, key)
-    signed = await service.receipt(principal_of(request), key) if key else None
-    if signed is None:
-        raise RequestError(404, "There is no task with this id.")
+    signed = found_task(await service.receipt(principal_of(request), key) if key else None)
     return answer_json(signed)
 
 
