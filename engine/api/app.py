@@ -150,6 +150,8 @@ class Shell:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], *marks]
+                # before the answer goes out: whoever has it finds its line in the audit log
+                self._note_refusal(scope, status)
             await send(message)
 
         try:
@@ -163,7 +165,6 @@ class Shell:
             duration_s = time.perf_counter() - started
             self._metrics.answered(scope.get("path_template"), scope["method"], status, duration_s)
             self._log_request(scope, status, duration_s)
-            self._note_refusal(scope, status)
         return status
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -29,11 +29,12 @@ class Told:
     def __init__(self) -> None:
         self.output: list[tuple[str, bytes]] = []
         self.progress: list[Progress] = []
-        self.first_print = asyncio.Event()
+        self.first_line = asyncio.Event()
 
     def on_output(self, stream: str, chunk: bytes) -> None:
         self.output.append((stream, chunk))
-        self.first_print.set()
+        if b"\n" in chunk:  # a line may come in parts
+            self.first_line.set()
 
     def text(self, stream: str) -> bytes:
         return b"".join(chunk for name, chunk in self.output if name == stream)
@@ -59,7 +60,7 @@ def test_prints_are_told_while_the_run_goes_on(box: Sandbox) -> None:
     async def cancel_at_first_print() -> Result:
         script = "import time\nprint('begun')\ntime.sleep(60)"
         running = asyncio.ensure_future(box.pool.run(request(script), cancel=cancel, on_output=told.on_output))
-        await told.first_print.wait()
+        await told.first_line.wait()
         assert not running.done()
         cancel.set()
         return await running
