@@ -26,6 +26,20 @@ def pytest_configure() -> None:
     hypothesis.settings.load_profile("any-speed")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Take the file in which ``tests.programs.suite`` wants to find the tests that failed."""
+    parser.addoption("--failed-to", help="file that gets the id of each test that fails, a line each")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Write down the tests that failed, where somebody asked for them."""
+    file = terminalreporter.config.getoption("--failed-to")
+    if file is not None:
+        reports = [*terminalreporter.getreports("failed"), *terminalreporter.getreports("error")]
+        ids = dict.fromkeys(report.nodeid for report in reports)
+        Path(file).write_text("".join(f"{one}\n" for one in ids), encoding="utf-8")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A mark that needs a reason has one."""
     for item in items:

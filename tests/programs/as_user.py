@@ -3,6 +3,7 @@
 ``python -m tests.programs.as_user [--all] [pytest options]``
 
 Which these are is said by their mark ``privilege``, with the reason (tests/README.md); ``--all`` runs the others, too.
+Ids of tests among the options run those alone.
 Started as root it gives root up first. In a mount namespace of its own it makes reachable what that user needs (the
 interpreter may lie in a closed home folder), then drops groups, ids and with them every capability. Started as an
 ordinary user it only says so and goes on. Nothing of the host is changed.
@@ -45,7 +46,8 @@ def main(options: list[str]) -> int:
     )
     chosen = [] if "--all" in options else ["-m", "privilege"]
     options = [option for option in options if option != "--all"]
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *chosen, *TESTS, *options]
+    places = () if any("::" in option for option in options) else TESTS
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *chosen, *places, *options]
     try:
         return subprocess.call(command)
     finally:
