@@ -5,7 +5,7 @@ Each key has one rule. A key without a rule cannot be compared, which a test fin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -99,6 +99,12 @@ def _more_grants(key: str, old: Collection[str], new: Collection[str]) -> list[C
     return _by_item(key, old, new, added="looser", removed="tighter")
 
 
+def _more_grants_in_groups(key: str, old: Collection[Sequence[str]], new: Collection[Sequence[str]]) -> list[Change]:
+    """As of a list without groups; what only moved from group to group decides about speed."""
+    before, after = ([name for group in groups for name in group] for groups in (old, new))
+    return _more_grants(key, before, after) or _no_weight(key, old, new)
+
+
 def _more_is_asked(key: str, old: Collection[str], new: Collection[str]) -> list[Change]:
     return _by_item(key, old, new, added="tighter", removed="looser")
 
@@ -143,7 +149,7 @@ RULES: MappingProxyType[str, Rule] = MappingProxyType(
         "max_attempts": _more_is_looser,
         "start": _ordered("cold", "warm"),
         "preload": _more_grants,  # it runs in the zygote, before anything is locked down
-        "preload_if_named": _more_grants,
+        "preload_if_named": _more_grants_in_groups,
         "libraries": _always_looser,
         "require": _more_is_asked,
         "limits.wall_s": _more_is_looser,

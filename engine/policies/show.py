@@ -103,10 +103,16 @@ def _head(policy: Policy) -> list[str]:
         _row("digest", policy.digest),
         _row("start", STARTS[policy.start]),
         *_wrapped(", ".join(policy.preload) or "nothing", f"  {'loaded before':<{_KEY}}"),
-        *[_row("", f"{name}, if the request's text names it") for name in policy.preload_if_named],
+        *_loaded_if_named(policy),
         _row("libraries", f"the set {policy.libraries} (GET /libraries, `libraries list`), and no other package"),
         _row("needs", ", ".join(policy.require) + "; a worker on a host without one of them does not start"),
     ]
+
+
+def _loaded_if_named(policy: Policy) -> list[str]:
+    groups = [", ".join(group) for group in policy.preload_if_named]
+    rows = [f"{group}{' and all above' if number else ''}" for number, group in enumerate(groups)]
+    return [_row("", f"{row}, if the request's text names one") for row in rows]
 
 
 def _limits(policy: Policy) -> list[str]:

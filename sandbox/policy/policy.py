@@ -113,8 +113,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ``task_type`` it is for the caller: nothing in this package reads it, or starts a run by itself."""
     start: Literal["warm", "cold"]
     preload: tuple[str, ...]
-    preload_if_named: tuple[str, ...]
-    """Also loaded beforehand, but only for requests whose text holds the first part of one of these names."""
+    preload_if_named: tuple[tuple[str, ...], ...]
+    """Groups, also loaded beforehand, but only for requests whose text holds the first part of one of a group's names:
+    that group, and all groups before it."""
     libraries: Annotated[str, Meta(pattern="^[a-z][a-z0-9_-]*$")] = ""
     """Name of the set of packages that runs may import. Where the file does not say, ``default_libraries``."""
     require: tuple[Literal["namespaces", "landlock", "seccomp", "rlimits", "cgroup"], ...]
@@ -128,7 +129,12 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     @property
     def fully_loaded(self) -> Policy:
         """The same grant, with everything loaded for every request."""
-        return msgspec.structs.replace(self, preload=(*self.preload, *self.preload_if_named), preload_if_named=())
+        return self.loaded_with(len(self.preload_if_named))
+
+    def loaded_with(self, groups: int) -> Policy:
+        """The same grant, with the first ``groups`` of ``preload_if_named`` loaded for every request."""
+        named = [name for group in self.preload_if_named[:groups] for name in group]
+        return msgspec.structs.replace(self, preload=(*self.preload, *named), preload_if_named=())
 
 
 def default_libraries(task_type: str) -> str:
@@ -353,7 +359,7 @@ def _call_fault(name: str) -> str:
 
 def _repeated(policy: Policy) -> list[str]:
     lists = {
-        "preload and preload_if_named": (*policy.preload, *policy.preload_if_named),
+        "preload and preload_if_named": policy.fully_loaded.preload,
         "require": policy.require,
         "filesystem.read": policy.filesystem.read,
         "network.allow": policy.network.allow,
@@ -399,6 +405,7 @@ def _contradictions(policy: Policy, exceptions: tuple[IPNetwork, ...]) -> list[s
     if (policy.syscalls.profile == "processes") != (limits.processes > 0):
         faults.append('syscalls.profile: "processes" and limits.processes > 0 go together, or neither')
     faults += [f"syscalls.allow: {name}: {fault}" for name, fault in _call_faults(policy.syscalls.allow)]
-    modules = (*policy.preload, *policy.preload_if_named)
-    odd = [name for name in modules if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", name)]
+    if () in policy.preload_if_named:
+        faults.append("preload_if_named: an empty group, which no request can name")
+    odd = [name for name in policy.fully_loaded.preload if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", name)]
     return faults + [f"preload: {name!r} is not a module name" for name in odd]

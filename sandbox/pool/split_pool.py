@@ -1,26 +1,31 @@
-"""Two pools of one policy: one whose children have little loaded, and one whose children have everything loaded.
+"""Several pools of one policy: one whose children have little loaded, and one for each group of ``preload_if_named``.
 
 A fork copies the page tables of its zygote and its end gives them back: a zygote with pandas in it costs each child
-some four milliseconds of processor time, whether or not the script ever imports pandas. So a request in whose text one
-of the policy's ``preload_if_named`` occurs gets a child of the larger zygote; every other one a child of the smaller.
-The text decides about speed only: both have the same grant, and what is not loaded can be imported all the same.
+some four milliseconds of processor time, whether or not the script ever imports pandas. What the zygote has loaded
+counts towards the run's memory, too. So a request in whose text a name of a group occurs gets a child of a zygote that
+has this group and those before it loaded; every other one a child of the smallest. The text decides about speed only:
+all have the same grant, and what is not loaded can be imported all the same.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from sandbox.policy.policy import Limits, Policy
-from sandbox.pool.pool import Pool, PoolStats
+from sandbox.pool.pool import Pool, PoolStats, require_host
 from sandbox.pool.template import Template
 from sandbox.probe import Host
 from sandbox.result import Isolation, OnOutput, OnProgress, Result
 
+_STANDING = 2
+"""The smallest pool and that of the first group start with the worker; each other one with its first request, for few
+requests need it, and its zygote is the largest."""
+
 
 class SplitPool:
-    """Two pools that are used like one ``Pool``."""
+    """Several pools, each with more loaded than the one before, that are used like one ``Pool``."""
 
     def __init__(self, policy: Policy, host: Host, template: Template, *, ready: int, **options: Any) -> None:
         """
@@ -28,39 +33,44 @@ class SplitPool:
             policy: one with ``preload_if_named``.
             host: what ``probe_host`` found.
             template: what zygotes are made of.
-            ready: children that each of the two keeps at hand.
+            ready: children that each pool keeps at hand. Where it is 0, no pool starts before its first request.
             options: as of ``Pool``.
         """
-        self._names = tuple({name.partition(".")[0].encode() for name in policy.preload_if_named})
-        self._small = Pool(policy, host, template, ready=ready, **options)
-        self._large = Pool(policy.fully_loaded, host, template, ready=ready, **options)
-        self._both = (self._small, self._large)
+        self._policy = policy
+        self._host = host
+        self._names = tuple(_first_parts(group) for group in policy.preload_if_named)
+        self._pools = tuple(
+            Pool(policy.loaded_with(groups), host, template, ready=ready, **options)
+            for groups in range(len(policy.preload_if_named) + 1)
+        )
+        self._started = list(self._pools[:_STANDING] if ready else ())
 
     @property
     def isolation(self) -> Isolation:
         """The layers that hold every run."""
-        return self._small.isolation
+        return self._pools[0].isolation
 
     async def start(self) -> None:
-        """Start both.
+        """Start the pools that stand from the beginning.
 
         Raises:
             HostError: the policy requires a layer that the host lacks.
             SandboxError: a zygote did not come up.
         """
+        require_host(self._policy, self._host)
         try:
-            await asyncio.gather(*(pool.start() for pool in self._both))
+            await asyncio.gather(*(pool.start() for pool in self._started))
         except BaseException:
             await self.close()
             raise
 
     async def __aenter__(self) -> Self:
-        """Start both pools, as ``start`` does."""
+        """Start, as ``start`` does."""
         await self.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close both pools, as ``close`` does."""
+        """Close all pools, as ``close`` does."""
         await self.close()
 
     async def run(
@@ -78,30 +88,40 @@ class SplitPool:
         Raises:
             SandboxError: our own failure; the request may be tried again.
         """
-        pool = self._large if any(name in request for name in self._names) else self._small
+        pool = self._choose(request)
         return await pool.run(
             request, inputs=inputs, limits=limits, cancel=cancel, on_output=on_output, on_progress=on_progress
         )
 
     async def close(self) -> None:
-        """Kill every child and both zygotes, and wait until they are gone."""
-        await asyncio.gather(*(pool.close() for pool in self._both))
+        """Kill every child and every zygote, and wait until they are gone."""
+        await asyncio.gather(*(pool.close() for pool in self._pools))
 
     def stats(self) -> PoolStats:
-        """Counts of both together."""
-        small, large = (pool.stats() for pool in self._both)
-        return PoolStats(**{name: getattr(small, name) + getattr(large, name) for name in PoolStats.__struct_fields__})
+        """Counts of all pools that have started."""
+        all_of_them = [pool.stats() for pool in self._started]
+        return PoolStats(
+            **{name: sum(getattr(one, name) for one in all_of_them) for name in PoolStats.__struct_fields__}
+        )
 
     def ready_pids(self) -> list[int]:
         """Process ids of the children that wait for a request."""
-        return [pid for pool in self._both for pid in pool.ready_pids()]
+        return [pid for pool in self._pools for pid in pool.ready_pids()]
+
+    def _choose(self, request: bytes) -> Pool:
+        """The smallest pool with all groups that a request names. Its first run starts its zygote."""
+        groups = [number for number, names in enumerate(self._names, 1) if any(name in request for name in names)]
+        pool = self._pools[max(groups, default=0)]
+        if pool not in self._started:
+            self._started.append(pool)
+        return pool
+
+
+def _first_parts(group: Sequence[str]) -> tuple[bytes, ...]:
+    return tuple({name.partition(".")[0].encode() for name in group})
 
 
 def make_pool(policy: Policy, host: Host, template: Template, *, ready: int, **options: Any) -> Pool | SplitPool:
-    """The pool that a policy asks for: split where it has ``preload_if_named``.
-
-    Where no child is kept ready, each zygote is a cost without a gain: one with everything loaded serves all.
-    """
-    if policy.preload_if_named and ready:
-        return SplitPool(policy, host, template, ready=ready, **options)
-    return Pool(policy.fully_loaded, host, template, ready=ready, **options)
+    """The pool that a policy asks for: split where it has ``preload_if_named``."""
+    kind = SplitPool if policy.preload_if_named else Pool
+    return kind(policy, host, template, ready=ready, **options)

@@ -242,7 +242,7 @@ attempt("kept", lambda: len(kept))
             severity="H",
             program=_HOLD_UNMAPPED + hold,
             args=lambda _field: 150,
-            limits={"memory_mib": 128},  # beyond what its zygote has loaded, 83 MiB
+            limits={"memory_mib": 64},
             reasons=(ExitReason.MEMORY_LIMIT,),
             check=_stayed_below,
             control=Control(program=_HOLD_UNMAPPED + hold + _SHMEM_GREW, outcomes=DONE),
