@@ -117,11 +117,12 @@ def _table(rows: list[Any], names: list[str], get: Getter) -> Table:
 def distinct_names(names: Iterable[str]) -> list[str]:
     """Names of fields; one that comes again gets a number: ``x``, ``x_2``."""
     taken: dict[str, None] = {}
+    numbers: dict[str, int] = {}  # name → the next number to try, so that a name that stands often costs no more
     for name in names:
-        again, number = name, 2
+        again, number = name, numbers.get(name, 2)
         while again in taken:
             again, number = f"{name}_{number}", number + 1
-        taken[again] = None
+        taken[again], numbers[name] = None, number
     return list(taken)
 
 
