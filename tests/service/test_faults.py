@@ -278,7 +278,7 @@ def test_api_that_stops_answers_those_who_wait(stack: Stack) -> None:
     """SIGTERM: a client that waits gets its task as it stands, not a broken connection."""
 
     async def ask_and_stop() -> httpx.Response:
-        async with httpx.AsyncClient(base_url=stack.client.base_url, timeout=30) as client:
+        async with httpx.AsyncClient(base_url=stack.client.base_url, timeout=90) as client:
             waiting = asyncio.create_task(client.post("/execute", params={"wait": 30}, json=task("result = 1")))
             stored = lambda: ask(stack.environ["DATABASE_URL"], "SELECT 1 FROM tasks")  # noqa: E731  a condition
             await asyncio.to_thread(until, stored, "the task is stored")
@@ -325,7 +325,7 @@ def test_killed_service_leaves_nothing_running() -> None:
         family = psutil.Process(process.pid).children(recursive=True)
         assert len(family) > 4
         process.kill()
-        _, left = psutil.wait_procs(family, timeout=20)
+        _, left = psutil.wait_procs(family, timeout=120)
         assert [] == [part for part in left if part.status() != psutil.STATUS_ZOMBIE]
 
 

@@ -46,7 +46,7 @@ def run(project: Path, shell: str) -> subprocess.CompletedProcess[str]:
     environ = {name: value for name, value in os.environ.items() if name not in FOREIGN}
     environ["PATH"] = f"{Path(sys.executable).parent}:{environ['PATH']}"
     command = ["bash", "-euo", "pipefail", "-c", shell]
-    return subprocess.run(command, cwd=project, env=environ, capture_output=True, text=True, timeout=100, check=False)
+    return subprocess.run(command, cwd=project, env=environ, capture_output=True, text=True, timeout=250, check=False)
 
 
 def follow(project: Path, block: Block, printed: str) -> str:

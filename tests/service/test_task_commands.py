@@ -24,7 +24,7 @@ def engine(*command: str, stdin: str = "", **environ: str) -> subprocess.Complet
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=250,
         check=False,
     )
 

@@ -44,7 +44,7 @@ def test_one_trace_from_request_to_attempt(traced: Stack, collector: Collector) 
     script = "marked_source = 'only-in-the-script'\nprint('only-in-the-output')\nresult = 'only-in-the-result'"
     answer = traced.client.post("/execute", params={"wait": 30}, json=task(script), headers=headers).json()
     assert "succeeded" == answer["status"]
-    until(lambda: SPANS <= collector.trace(TRACE_ID).keys(), f"all spans: {collector.spans}", timeout_s=15)
+    until(lambda: SPANS <= collector.trace(TRACE_ID).keys(), f"all spans: {collector.spans}")
     spans = collector.trace(TRACE_ID)
     parents = {name: next((at for at in spans if spans[at].span_id == spans[name].parent_id), None) for name in SPANS}
     request = "POST /execute"
@@ -78,7 +78,7 @@ def test_attributes_say_which_task_and_nothing_of_its_content(traced: Stack, col
         trace = {span.trace_id for span in collector.spans if span.attributes.get("unityai.task_id") == task_id}
         return {span.name: span.attributes for span in collector.spans if span.trace_id in trace}
 
-    until(lambda: SPANS <= named().keys(), "all spans", timeout_s=15)
+    until(lambda: SPANS <= named().keys(), "all spans")
     found = named()
     assert ("custom_script", "custom_script", 1) == tuple(
         found["attempt"][f"unityai.{name}"] for name in ("task_type", "policy", "attempt")
@@ -107,7 +107,7 @@ def test_malformed_trace_header_begins_a_new_trace(traced: Stack, collector: Col
     before = len(collector.spans)
     response = traced.client.get("/scripts", headers={"traceparent": traceparent})
     assert 200 == response.status_code
-    until(lambda: len(collector.spans) > before, "the span of the request", timeout_s=15)
+    until(lambda: len(collector.spans) > before, "the span of the request")
     [span] = collector.spans[before:]
     assert ("GET /scripts", "") == (span.name, span.parent_id)
     assert span.trace_id not in (TRACE_ID, "0" * 32)
@@ -130,7 +130,7 @@ def test_collector_that_is_away_costs_no_task(stack: Stack) -> None:
     worker = stack.worker(OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9", OTEL_BSP_SCHEDULE_DELAY="100")
     answer = stack.client.post("/execute", params={"wait": 30}, json=task("result = 1")).json()
     assert "succeeded" == answer["status"]
-    assert 0 == worker.stop(timeout_s=20)
+    assert 0 == worker.stop()
 
 
 def test_nothing_of_it_is_loaded_unless_asked_for() -> None:

@@ -18,6 +18,6 @@ def engine(*command: str, stdin: bytes = b"", **environ: str) -> subprocess.Comp
         env=inherited | environ,
         input=stdin,
         capture_output=True,
-        timeout=100,
+        timeout=250,
         check=False,
     )

@@ -271,7 +271,7 @@ class Worker:
         folder = tempfile.mkdtemp()
         ended = subprocess.run(
             [sys.executable, "-c", _OUTSIDE], input=json.dumps({"script": script, "args": aims}).encode(),
-            capture_output=True, cwd=folder, timeout=30, check=False,
+            capture_output=True, cwd=folder, timeout=120, check=False,
         )  # fmt: skip
         shutil.rmtree(folder)
         assert ended.returncode == 0, ended.stderr

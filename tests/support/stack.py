@@ -47,7 +47,7 @@ class Part:
     def pid(self) -> int:
         return self.process.pid
 
-    def stop(self, signum: signal.Signals = signal.SIGTERM, timeout_s: float = 40) -> int:
+    def stop(self, signum: signal.Signals = signal.SIGTERM, timeout_s: float = 120) -> int:
         """Send a signal and return the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signum)
@@ -179,7 +179,7 @@ def task(script: str, **more: Any) -> dict[str, Any]:
     return {"task_type": "custom_script", "parameters": {"script": script}, **more}
 
 
-def until(what: Callable[[], Any], about: str, timeout_s: float = 40) -> None:
+def until(what: Callable[[], Any], about: str, timeout_s: float = 120) -> None:
     """Wait until something is true."""
     deadline = time.monotonic() + timeout_s
     while not what():
