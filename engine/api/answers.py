@@ -120,6 +120,11 @@ class WorkerHealth(msgspec.Struct, frozen=True, kw_only=True):
     lag_ms: Annotated[float, Meta(description="How late its event loop was then; a slow worker has a high one.")]
     slots: Annotated[int, Meta(description="Tasks that it can run at the same time.")]
     running: int
+    memory_mib: Annotated[int, Meta(description="Memory that all its running tasks may have together.")] = 0
+    memory_taken_mib: Annotated[int, Meta(description="The sum of the memory limits of the tasks that run.")] = 0
+    waits_for_memory: Annotated[
+        bool, Meta(description="Tasks wait for which it has a free slot, and not enough memory.")
+    ] = False
     ready: Annotated[dict[str, int], Meta(description="Policy → sandboxes that stand ready.")]
     redis: Annotated[Literal["ok", "away"], Meta(description="Whether it reaches Redis; else it takes no tasks.")]
     failing: Annotated[
@@ -255,6 +260,9 @@ def _worker(worker: WorkerFound) -> WorkerHealth:
         lag_ms=round(at.lag_s * 1000, 2),
         slots=at.slots,
         running=at.running,
+        memory_mib=at.memory_mib,
+        memory_taken_mib=at.memory_taken_mib,
+        waits_for_memory=at.waits_for_memory,
         ready=at.ready,
         redis=at.redis,
         failing=at.failing,

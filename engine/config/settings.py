@@ -285,6 +285,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             default="what each policy says",
         ),
     ] = None
+    worker_memory_mib: Annotated[
+        Annotated[int, Meta(ge=64, le=1 << 30)] | None,
+        _about(
+            "WORKER_MEMORY_MIB",
+            "Memory that all running tasks of one worker may have together, by their limits. A task that does not fit "
+            "waits in the queue. The API refuses a task whose own limit is higher, so give APIs and workers the same "
+            "value.",
+            group=Group.TUNE,
+            unit="MiB",
+            default="the container's or machine's memory without 1536 MiB (half of it at most), and at least the "
+            "highest limit of a policy; `up` shares it among its workers",
+        ),
+    ] = None
     max_concurrent_tasks: Annotated[
         int,
         Meta(ge=1, le=1000),

@@ -15,9 +15,11 @@ import time
 from collections.abc import Callable, Mapping
 
 from engine.config.listening import listen
+from engine.config.machine import tasks_memory_mib
 from engine.config.settings import PROJECT_DIR, Settings
 from engine.dev.embedded import Embedded, default_data_dir, die_with
 from engine.model.errors import EngineError
+from engine.policies.policies import Policies, largest_memory_mib
 from engine.telemetry.logs import get_logger
 from engine.worker.pools import probe
 
@@ -100,7 +102,7 @@ async def run_stack(settings: Settings, *, workers: int, ready: Callable[[str], 
     with Embedded(data_dir, database=wanted[0], redis=wanted[1]) as embedded:
         if any(wanted):
             get_logger().info("embedded servers started", data=str(data_dir) if data_dir else None)
-        environ = _environ(settings, embedded)
+        environ = _environ(settings, embedded) | {"WORKER_MEMORY_MIB": str(_worker_memory_mib(settings, workers))}
         stop_s = settings.drain_s + WORKER_STOP_GRACE_S
         parts = [
             Part("worker", environ | {"WORKER_METRICS_PORT": metrics_port(settings, number)}, stop_s=stop_s)
@@ -202,6 +204,12 @@ def _environ(settings: Settings, embedded: Embedded) -> dict[str, str]:
     if embedded.urls.redis:
         environ["REDIS_URL"] = embedded.urls.redis
     return environ
+
+
+def _worker_memory_mib(settings: Settings, workers: int) -> int:
+    """What the tasks of each worker may have together: the workers share this machine."""
+    largest_mib = largest_memory_mib(Policies.load(settings), settings)
+    return tasks_memory_mib(settings.worker_memory_mib, largest_mib, workers=workers)
 
 
 def metrics_port(settings: Settings, number: int) -> str:

@@ -43,6 +43,8 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True):
     """Where that request came from, as the API saw it: behind a proxy, the proxy's."""
     stored_bytes_limit: int | None = None
     """How many bytes its tenant may store: artifacts beyond that are refused."""
+    memory_limit_mib: int | None = None
+    """The most memory that it may have, MiB; ``None`` for a task of an older version."""
 
 
 class AcceptedTask(NamedTuple):
@@ -79,6 +81,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """Where that request came from, as the API saw it: behind a proxy, the proxy's."""
     stored_bytes_limit: int | None = None
     """How many bytes its tenant may store: artifacts beyond that are refused."""
+    memory_limit_mib: int | None = None
+    """The most memory that it may have, as it was accepted, MiB; ``None`` for a task of an older version."""
 
 
 class ClaimRefused(NamedTuple):
@@ -96,6 +100,7 @@ class LostTask(msgspec.Struct, frozen=True, kw_only=True):
     task_type: str
     policy: str
     status: Status
+    memory_limit_mib: int | None = None
 
 
 class Cancellation(NamedTuple):
@@ -156,6 +161,8 @@ class QueueItem(NamedTuple):
     priority: Priority
     had_turn: bool = False
     """It has come up before and could not run, by no fault of its own: it goes to the front."""
+    memory_mib: int | None = None
+    """The most memory that it may have: a worker takes it when so much is free. ``None``: not known."""
 
 
 OLDEST = (datetime(1970, 1, 1, tzinfo=UTC), UUID(int=0))

@@ -25,6 +25,12 @@ class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
     slots: int
     """Tasks that it can run at the same time."""
     running: int
+    memory_mib: int = 0
+    """What all tasks that run at the same time may have together; 0 from a worker of a version that has no such sum."""
+    memory_taken_mib: int = 0
+    """The sum of the limits of those that run."""
+    waits_for_memory: bool = False
+    """Whether tasks wait for which it has a slot, and not enough memory."""
     ready: dict[str, int]
     """Policy → sandboxes that are ready for a request."""
     redis: Literal["ok", "away"] = "ok"

@@ -96,6 +96,11 @@ def effective_limits(
     return narrowed.narrowed(timeout_s=timeout_s, memory_mib=memory_mib)
 
 
+def largest_memory_mib(policies: Policies, settings: Settings) -> int:
+    """The most memory that one task may have, under any policy, MiB."""
+    return max(effective_limits(policy, settings).memory_mib for policy in policies.all)
+
+
 def allowed_attempts(policy: Policy, settings: Settings) -> int:
     """How often a task may be started: the policy's number, lowered by the operator's ceiling (``MAX_ATTEMPTS``)."""
     return min(policy.max_attempts, settings.max_attempts or policy.max_attempts)

@@ -25,7 +25,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, NamedTuple, cast
 from uuid import UUID
 
 import msgspec
@@ -46,12 +46,18 @@ from engine.model.errors import EngineError, QueueUnavailableError
 from engine.model.status import Priority
 from engine.model.task import QueueItem
 from engine.queue.channels import UNREACHABLE, hear
+from engine.queue.memory import MemoryBudget, MemoryShare
 from engine.telemetry.logs import get_logger
 
 Channel = Literal["finished", "cancel"]
 FUNCTION = "run_task"
 PUT = Path(__file__).resolve().parent / "put.lua"
+TAKE = Path(__file__).resolve().parent / "take.lua"
 PUT_PAGE = 250
+LOOK_AT, MOST_PASSES, PASSES_TTL_MS = 64, 16, 3_600_000
+"""While memory is short: how many tasks a worker looks at, and how many may pass the first one of the queue by."""
+SHORT_PAUSE_S = 0.05
+"""While memory is short and nothing fits: how long until a worker looks for new tasks."""
 COSTS = MappingProxyType({Priority.HIGH: 0.5, Priority.NORMAL: 1.0, Priority.LOW: 4.0})
 """How far a task moves its flow's clock: of one tenant's tasks, eight high ones are taken while one low one is. The
 same as ``flow_step`` in PostgreSQL, which orders the held tasks."""
@@ -77,7 +83,7 @@ class QueueEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     f: Literal["run_task"]
     a: tuple[Annotated[str, Meta(pattern=r"\A[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")]]
-    k: Annotated[dict[str, None], Meta(max_length=0)]
+    k: Annotated[dict[Literal["memory_mib"], Annotated[int, Meta(ge=1, le=1 << 20)]], Meta(max_length=1)]
     t: int | None
     et: int
 
@@ -137,7 +143,8 @@ class Queue:
             arguments: list[str | bytes | int | float] = [ENTRY_TTL_S * 1000]
             for task in page:
                 task_id = str(task.task_id)
-                entry = serialize_job(FUNCTION, (task_id,), {}, None, now_ms, serializer=encode_entry)
+                hint = {"memory_mib": task.memory_mib} if task.memory_mib else {}
+                entry = serialize_job(FUNCTION, (task_id,), hint, None, now_ms, serializer=encode_entry)
                 keys.append(job_key_prefix + task_id)
                 cost = 0.0 if task.had_turn else COSTS[task.priority]
                 arguments += [task_id, f"{task.priority} {task.tenant}", cost, entry or b""]
@@ -229,25 +236,41 @@ class Queue:
             raise QueueUnavailableError("Redis was unreachable a moment ago")
 
 
+RunTask = Callable[[UUID, MemoryShare], Awaitable[None]]
+
+
+class Taken(NamedTuple):
+    """An entry that was taken out of the queue, and the memory that was taken for its task."""
+
+    name: bytes
+    score: int
+    share: MemoryShare
+
+
 class QueueWorker(ArqWorker):
     """arq's worker with our own loop: it takes an entry when it has a slot for it, and survives an outage of Redis."""
 
-    def __init__(self, url: str, name: str, run_task: Callable[[UUID], Awaitable[None]], *, slots: int) -> None:
+    def __init__(self, url: str, name: str, run_task: RunTask, *, slots: int, memory: MemoryBudget) -> None:
         """
         Args:
             url: Redis' URL.
             name: prefix of our keys.
-            run_task: runs one task. It handles every way in which a task can end, and so raises nothing.
+            run_task: runs one task, and gives back the memory that it takes more than it needs. It handles every way in
+                which a task can end, and so raises nothing.
             slots: tasks that run at the same time.
+            memory: what they may have together.
         """
+        self._memory = memory
         self._run_task = run_task
         self._free = asyncio.Semaphore(slots)
         self._running: set[asyncio.Task[None]] = set()
         self._log = get_logger()
+        redis = _client(url, POP_TIMEOUT_S + POP_GRACE_S, connections=2 * slots + 2)
+        self._take_what_fits = redis.register_script(TAKE.read_text(encoding="utf-8"))
         super().__init__(
             functions=[arq_function(cast(WorkerCoroutine, self._run), name=FUNCTION)],
             queue_name=name,
-            redis_pool=_client(url, POP_TIMEOUT_S + POP_GRACE_S, connections=2 * slots + 2),
+            redis_pool=redis,
             handle_signals=False,
             max_jobs=slots,
             job_timeout=10 * 86400,  # the sandbox keeps the deadline, not arq
@@ -263,7 +286,7 @@ class QueueWorker(ArqWorker):
         pause = BACKOFF_S[0]
         while True:
             await self._free.acquire()
-            taken: tuple[bytes, float] | None = None
+            taken: Taken | None = None
             try:
                 taken = await self._take()
                 pause = BACKOFF_S[0]
@@ -275,7 +298,7 @@ class QueueWorker(ArqWorker):
                 if taken is None:
                     self._free.release()
             if taken is not None:
-                self._start(*taken)
+                self._start(taken)
 
     async def wait_until_idle(self) -> None:
         """Wait until no task runs here."""
@@ -286,8 +309,8 @@ class QueueWorker(ArqWorker):
         """Close every connection."""
         await _close(self.pool)
 
-    async def run_job(self, job_id: str, score: int) -> None:
-        """Fetch an entry and run what it names.
+    async def run_job(self, job_id: str, score: int, share: MemoryShare | None = None) -> None:
+        """Fetch an entry and run what it names, with the memory that was taken for it.
 
         Raises:
             QueueEntryError: the entry is missing or invalid; the sweeper queues the task again if it still waits.
@@ -306,14 +329,47 @@ class QueueWorker(ArqWorker):
         if arguments != (job_id,):
             raise QueueEntryError("the entry names another task")
         function = self.functions[name]
-        await function.coroutine({**self.ctx, "job_id": job_id, "score": score}, *arguments)
+        await function.coroutine({**self.ctx, "job_id": job_id, "score": score, "share": share}, *arguments)
 
-    async def _take(self) -> tuple[bytes, float] | None:
+    async def _take(self) -> Taken | None:
+        """The next task, as soon as there is one; ``None`` when there is none, or none that fits into the memory.
+
+        As long as enough is free for any task, its size does not matter here: most is taken for it, and what is too
+        much is given back when the task is known.
+        """
+        memory = self._memory
+        if memory.free_mib < memory.largest_mib:
+            return await self._take_fitting()
+        self._note_short(False)
         popped = await self.pool.bzpopmin(self.queue_name, timeout=POP_TIMEOUT_S)
-        return (popped[1], popped[2]) if popped else None
+        if not popped:
+            return None
+        # Meanwhile only a share that grew may have taken some. Then this one takes nothing yet, and waits to grow.
+        share = memory.take(memory.largest_mib) or memory.take(0)
+        return Taken(popped[1], int(popped[2]), cast(MemoryShare, share))
 
-    def _start(self, name: bytes, score: float) -> None:
-        task = asyncio.create_task(self._run_entry(name, int(score)))
+    async def _take_fitting(self) -> Taken | None:
+        """The first task for which there is memory; after a pause ``None`` when there is none."""
+        memory = self._memory
+        limits = [memory.free_mib, memory.whole_mib, memory.largest_mib]
+        found = await self._take_what_fits(
+            keys=[self.queue_name], args=[job_key_prefix, *limits, LOOK_AT, MOST_PASSES, PASSES_TTL_MS]
+        )
+        self._note_short(found == 1)
+        if isinstance(found, list):
+            name, score, mib = found
+            share = memory.take(mib if mib <= memory.whole_mib else 0)  # only this loop takes: so much is still free
+            return Taken(name, int(float(score)), cast(MemoryShare, share))
+        await memory.change(SHORT_PAUSE_S)
+        return None
+
+    def _note_short(self, is_short: bool) -> None:
+        if is_short and not self._memory.is_short:
+            self._log.info("tasks wait for memory", free_mib=self._memory.free_mib, whole_mib=self._memory.whole_mib)
+        self._memory.is_short = is_short
+
+    def _start(self, taken: Taken) -> None:
+        task = asyncio.create_task(self._run_entry(taken))
         self._running.add(task)
         task.add_done_callback(self._ended)
 
@@ -323,17 +379,20 @@ class QueueWorker(ArqWorker):
         if not task.cancelled() and (error := task.exception()):
             self._log.error("queue entry failed", exc_info=error)
 
-    async def _run_entry(self, name: bytes, score: int) -> None:
+    async def _run_entry(self, taken: Taken) -> None:
+        name = taken.name
         try:
-            await self.run_job(_job_id(name), score)
+            await self.run_job(_job_id(name), taken.score, taken.share)
         except QueueEntryError as error:
             self._log.error("queue entry dropped", entry=repr(name[:80]), reason=str(error))
         except UNREACHABLE as error:  # before the task ran: the sweeper queues it again
             reason = str(error) or type(error).__name__
             self._log.warning("Redis is unreachable", reason=reason, entry=repr(name[:80]))
+        finally:
+            taken.share.release()
 
-    async def _run(self, _: dict[Any, Any], task_id: str) -> None:
-        await self._run_task(UUID(task_id))
+    async def _run(self, context: dict[Any, Any], task_id: str) -> None:
+        await self._run_task(UUID(task_id), context["share"])
 
 
 def _pages(tasks: Iterable[QueueItem], size: int) -> Iterator[list[QueueItem]]:

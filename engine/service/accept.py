@@ -17,7 +17,7 @@ from engine.model.errors import InvalidRequestError, PolicyForbiddenError
 from engine.model.principal import Principal
 from engine.model.request import SubmitRequest
 from engine.model.task import NewTask
-from engine.policies.policies import Policies, allowed_attempts
+from engine.policies.policies import Policies, allowed_attempts, effective_limits
 from handlers.parameters.faults import Fault, nearest
 from sandbox import Policy
 
@@ -63,6 +63,7 @@ def accept(
         request_id=principal.request_id,
         client_address=principal.client_address,
         stored_bytes_limit=settings.quotas_of(principal.quotas).stored_bytes,
+        memory_limit_mib=effective_limits(policy, settings, memory_mib=request.memory_mib).memory_mib,
     )
 
 
@@ -94,6 +95,8 @@ def _faults(
         yield Fault(path="$.timeout_s", message=f"must be at most {most_s:g} s (MAX_TASK_TIMEOUT)")
     if request.memory_mib is not None and most_mib is not None and request.memory_mib > most_mib:
         yield Fault(path="$.memory_mib", message=f"must be at most {most_mib} MiB (MAX_TASK_MEMORY_MIB)")
+    elif policy is not None:
+        yield from _worker_memory_faults(settings, policy, request)
     if request.script_name is not None and request.script_name not in (known := list_scripts(settings.scripts_dir)):
         yield Fault(
             path="$.parameters.script",
@@ -105,6 +108,18 @@ def _faults(
         yield Fault(path="$.parameters", message=said)
     if request.callback_url is not None:
         yield from _callback_faults(settings, request.callback_url)
+
+
+def _worker_memory_faults(settings: Settings, policy: Policy, request: SubmitRequest) -> Iterator[Fault]:
+    """A task that no worker could ever run is refused here, for it would wait for ever."""
+    whole, wanted = settings.worker_memory_mib, effective_limits(policy, settings, memory_mib=request.memory_mib)
+    if whole is not None and wanted.memory_mib > whole:
+        said = f"must be given, and at most {whole}" if request.memory_mib is None else f"must be at most {whole}"
+        yield Fault(
+            path="$.memory_mib",
+            message=f"{said}: this task may have {wanted.memory_mib} MiB, and all tasks of a worker together may have "
+            f"{whole} MiB (WORKER_MEMORY_MIB)",
+        )
 
 
 def _dialled_url(settings: Settings, url: str | None) -> str | None:

@@ -52,7 +52,8 @@ class WorkerFound(msgspec.Struct, frozen=True, kw_only=True):
     def free_slots(self) -> int:
         """Tasks that it could take at once."""
         at = self.heartbeat.state
-        return max(0, at.slots - at.running) if self.state == "working" and at.works else 0
+        takes = self.state == "working" and at.works and not at.waits_for_memory
+        return max(0, at.slots - at.running) if takes else 0
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):

@@ -387,7 +387,10 @@ class Service:
 
     async def _enqueue(self, tasks: list[NewTask]) -> None:
         try:
-            await self._queue.put(QueueItem(task.task_id, task.tenant, task.request.priority) for task in tasks)
+            await self._queue.put(
+                QueueItem(task.task_id, task.tenant, task.request.priority, memory_mib=task.memory_limit_mib)
+                for task in tasks
+            )
         except QueueUnavailableError as error:
             first = str(tasks[0].task_id) if tasks else None
             self._log.warning("accepted but not queued yet", task_id=first, tasks=len(tasks), reason=str(error))

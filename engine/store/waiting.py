@@ -55,4 +55,6 @@ class WaitingTasks:
 
 
 def _item(row: Mapping[str, Any], *, had_turn: bool = False) -> QueueItem:
-    return QueueItem(plain_uuid(row["task_id"]), row["tenant"], Priority(row["priority"]), had_turn)
+    return QueueItem(
+        plain_uuid(row["task_id"]), row["tenant"], Priority(row["priority"]), had_turn, row["memory_limit_mib"]
+    )

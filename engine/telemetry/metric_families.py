@@ -143,6 +143,21 @@ LEASES_LOST = Family(
 )
 SLOTS = Family(name="unityai_worker_slots", kind="gauge", about="Tasks that this worker runs at the same time.")
 RUNNING = Family(name="unityai_worker_running_tasks", kind="gauge", about="Tasks that this worker runs now.")
+TASK_MEMORY = Family(
+    name="unityai_worker_task_memory_bytes",
+    kind="gauge",
+    about="Memory that all running tasks of this worker may have together (WORKER_MEMORY_MIB).",
+)
+TASK_MEMORY_TAKEN = Family(
+    name="unityai_worker_task_memory_taken_bytes",
+    kind="gauge",
+    about="The sum of the memory limits of the tasks that this worker runs now.",
+)
+WAITS_FOR_MEMORY = Family(
+    name="unityai_worker_waits_for_memory",
+    kind="gauge",
+    about="1 while tasks wait for which this worker has a free slot and not enough memory, else 0.",
+)
 LOOP_LAG = Family(
     name="unityai_worker_loop_lag_seconds",
     kind="gauge",
@@ -211,7 +226,8 @@ POOL_FAMILIES: tuple[tuple[Family, str], ...] = (
 )
 WORKER_FAMILIES = (
     BUILD, FINISHED, QUEUE_SECONDS, SANDBOX_SECONDS, END_TO_END_SECONDS, ATTEMPTS_FAILED, LEASES_LOST, SLOTS, RUNNING,
-    LOOP_LAG, *(family for family, _ in POOL_FAMILIES), VIOLATIONS, EGRESS_CONNECTIONS, EGRESS_BYTES, CALLBACKS,
+    TASK_MEMORY, TASK_MEMORY_TAKEN, WAITS_FOR_MEMORY, LOOP_LAG, *(family for family, _ in POOL_FAMILIES), VIOLATIONS,
+    EGRESS_CONNECTIONS, EGRESS_BYTES, CALLBACKS,
 )  # fmt: skip
 
 

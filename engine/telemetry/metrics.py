@@ -52,7 +52,10 @@ from engine.telemetry.metric_families import (
     RUNNING,
     SANDBOX_SECONDS,
     SLOTS,
+    TASK_MEMORY,
+    TASK_MEMORY_TAKEN,
     VIOLATIONS,
+    WAITS_FOR_MEMORY,
     WORKERS,
 )
 from sandbox import (
@@ -60,6 +63,7 @@ from sandbox import (
     PoolStats,
 )
 
+MIB = 1 << 20
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 OTHER = "other"
 NO_ROUTE = "none"
@@ -213,6 +217,18 @@ class WorkerMetrics:
     def count_running(self, count: Callable[[], int]) -> None:
         """Ask this how many tasks run, whenever somebody wants to know. Called from another thread."""
         self._running.set_function(count)
+
+    def watch_memory(self, whole_mib: int, taken_mib: Callable[[], int], is_short: Callable[[], bool]) -> None:
+        """Tell of the memory of this worker's tasks from now on. The functions are called from another thread.
+
+        Args:
+            whole_mib: what they may have together, MiB.
+            taken_mib: how much of it is taken.
+            is_short: whether tasks wait for some.
+        """
+        TASK_MEMORY.gauge(self.registry).set(whole_mib * MIB)
+        TASK_MEMORY_TAKEN.gauge(self.registry).set_function(lambda: taken_mib() * MIB)
+        WAITS_FOR_MEMORY.gauge(self.registry).set_function(lambda: float(is_short()))
 
     def claimed(self, task_type: str, queue_s: float) -> None:
         """A task was claimed after it had waited for ``queue_s`` seconds."""

@@ -58,7 +58,7 @@ class Announcer:
 
     async def queue_again(self, claim: Claim, *, had_turn: bool) -> None:
         """A task was given back: queue it, in front if it had its turn, and have its followers look."""
-        item = QueueItem(claim.task_id, claim.tenant, claim.request.priority, had_turn)
+        item = QueueItem(claim.task_id, claim.tenant, claim.request.priority, had_turn, claim.memory_limit_mib)
         with contextlib.suppress(QueueUnavailableError):  # then the sweeper does it
             await self._queue.put([item])
         await self._events.announce_change(claim.task_id)

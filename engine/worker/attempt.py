@@ -11,6 +11,7 @@ from engine.model.errors import StoreUnavailableError
 from engine.model.result import TaskResult
 from engine.model.task import Claim, ClaimRefused
 from engine.queue.events import EventWriter
+from engine.queue.memory import MemoryShare
 from engine.store.claims import Claims
 from engine.telemetry.logs import get_logger
 from engine.worker.announce import Announcer
@@ -27,7 +28,13 @@ class Execute(Protocol):
     """``engine.worker.execute.execute`` with the policies and sandboxes of this worker."""
 
     async def __call__(
-        self, claim: Claim, *, cancel: asyncio.Event, on_output: OnOutput, on_progress: OnProgress
+        self,
+        claim: Claim,
+        *,
+        memory: MemoryShare,
+        cancel: asyncio.Event,
+        on_output: OnOutput,
+        on_progress: OnProgress,
     ) -> TaskResult:
         """How the attempt ended; raises ``SandboxError`` for our own failure."""
 
@@ -74,8 +81,8 @@ class Attempts:
         self._records = records
         self._log = get_logger(worker_id=str(worker_id))
 
-    async def run_task(self, task_id: UUID) -> None:
-        """Make one attempt at a task, if it can be claimed."""
+    async def run_task(self, task_id: UUID, memory: MemoryShare) -> None:
+        """Make one attempt at a task, if it can be claimed, with so much memory until its limit is known."""
         claimed_at_ns = time.time_ns()
         claim = await self._claim(task_id)
         if claim is None:
@@ -83,7 +90,7 @@ class Attempts:
         with (
             self._records.attempt(claim, claimed_at_ns),
             self._events.attempt(claim) as events,
-            self._running.add(claim, events) as attempt,
+            self._running.add(claim, events, memory) as attempt,
         ):
             result = await self._run(attempt)
             is_final = result is not None and await self._results.store(attempt, result)
@@ -139,7 +146,11 @@ class Attempts:
         """
         events = attempt.events
         result = await self._execute_claim(
-            attempt.claim, cancel=attempt.stop, on_output=events.on_output, on_progress=events.on_progress
+            attempt.claim,
+            memory=attempt.memory,
+            cancel=attempt.stop,
+            on_output=events.on_output,
+            on_progress=events.on_progress,
         )
         if isinstance(result.run, Result):
             await events.end()

@@ -11,9 +11,16 @@ from engine.model.result import TaskResult
 from engine.model.task import Claim
 from engine.policies.denials import with_denials
 from engine.policies.policies import Policies, effective_limits
+from engine.queue.memory import MemoryShare
 from engine.store.files import Files
 from engine.telemetry.tracing import NO_TRACES, Traces
-from engine.worker.inputs import UnknownFileError, read_named_script, read_uploaded_files, result_without_inputs
+from engine.worker.inputs import (
+    UnknownFileError,
+    read_named_script,
+    read_uploaded_files,
+    result_without_inputs,
+    result_without_memory,
+)
 from engine.worker.request import build_request
 from sandbox import OnOutput, OnProgress, Pool, SandboxError, SplitPool
 
@@ -25,6 +32,7 @@ async def execute(
     claim: Claim,
     *,
     files: Files | None = None,
+    memory: MemoryShare | None = None,
     cancel: asyncio.Event | None = None,
     on_output: OnOutput | None = None,
     on_progress: OnProgress | None = None,
@@ -38,6 +46,7 @@ async def execute(
         pools: policy → its sandboxes.
         claim: the attempt.
         files: the uploaded files; ``None`` where there is no service.
+        memory: what was taken of the worker's memory, which becomes the limit in force; ``None`` outside a worker.
         cancel: set to have the run killed.
         on_output: called with what the run prints, as it prints it.
         on_progress: called with what the run reports of its progress.
@@ -55,6 +64,8 @@ async def execute(
     except (ScriptError, UnknownFileError) as error:
         return result_without_inputs(claim, error)
     limits = effective_limits(policy, settings, claim.request.timeout_s, claim.request.memory_mib)
+    if memory is not None and not await memory.become(limits.memory_mib):
+        return result_without_memory(claim, limits.memory_mib, memory.whole_mib)
     request = build_request(claim, script)
     with traces.span("sandbox run") as span:
         run = await pools[policy.name].run(

@@ -1,4 +1,4 @@
-"""Reads what a task names: the named script and the uploaded files."""
+"""Reads what a task names: the named script and the uploaded files. Says how a task ends that cannot start."""
 
 from __future__ import annotations
 
@@ -56,4 +56,17 @@ def result_without_inputs(claim: Claim, error: ScriptError | UnknownFileError) -
         message = text = f"Uploaded files that the task names are gone: {error}"
         code = "unknown_file"
     fault = RunError(type=type(error).__name__, message=text, code=code)
+    return TaskResult(run=NoRun(exit_reason=ExitReason.ERROR, message=message, error=fault), queue_s=claim.queue_s)
+
+
+def result_without_memory(claim: Claim, wanted_mib: int, whole_mib: int) -> TaskResult:
+    """How a task ends whose limit is higher than what all tasks of its worker may have together.
+
+    An API with the same settings would have refused it.
+    """
+    message = (
+        f"The task did not start: it may have {wanted_mib} MiB, and all tasks of this worker together may have "
+        f"{whole_mib} MiB (WORKER_MEMORY_MIB). Submit it with a memory_mib of at most {whole_mib}."
+    )
+    fault = RunError(type="WorkerTooSmall", message=message, code="worker_too_small")
     return TaskResult(run=NoRun(exit_reason=ExitReason.ERROR, message=message, error=fault), queue_s=claim.queue_s)

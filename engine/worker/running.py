@@ -12,6 +12,7 @@ import msgspec
 
 from engine.model.task import Claim
 from engine.queue.events import AttemptEvents
+from engine.queue.memory import MemoryShare
 
 REMEMBER_CANCEL_S = 10.0
 
@@ -23,6 +24,8 @@ class Attempt(msgspec.Struct, kw_only=True):
     events: AttemptEvents
     stop: asyncio.Event
     """Set to have the run killed: it was cancelled, its lease was lost, or this worker stops."""
+    memory: MemoryShare
+    """What was taken for it of its worker's memory."""
     claimed_at_s: float
     """On the event loop's clock, seconds."""
     cancelled: bool = False
@@ -61,10 +64,10 @@ class RunningAttempts:
         return self._attempts.get(task_id)
 
     @contextlib.contextmanager
-    def add(self, claim: Claim, events: AttemptEvents) -> Iterator[Attempt]:
+    def add(self, claim: Claim, events: AttemptEvents, memory: MemoryShare) -> Iterator[Attempt]:
         """An attempt, which is in the registry while this context is open."""
         now_s = asyncio.get_running_loop().time()
-        attempt = Attempt(claim=claim, events=events, stop=asyncio.Event(), claimed_at_s=now_s)
+        attempt = Attempt(claim=claim, events=events, stop=asyncio.Event(), memory=memory, claimed_at_s=now_s)
         # The same worker may be given a task's next attempt while it still runs the one before, whose lease ran out
         # while the process slept. The older one can store nothing any more: stop it, and let it leave the registry to
         # the newer one, below.

@@ -115,4 +115,4 @@ class Sweeper:
 
 
 def _item(task: LostTask) -> QueueItem:
-    return QueueItem(task.task_id, task.tenant, task.priority, had_turn=True)
+    return QueueItem(task.task_id, task.tenant, task.priority, had_turn=True, memory_mib=task.memory_limit_mib)

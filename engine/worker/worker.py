@@ -19,12 +19,14 @@ from uuid import uuid4
 
 from prometheus_client import CollectorRegistry
 
+from engine.config.machine import tasks_memory_mib
 from engine.config.settings import Settings
 from engine.model.errors import QueueUnavailableError, StoreUnavailableError
 from engine.model.versions import engine_version, versions
 from engine.model.worker_state import WorkerState
-from engine.policies.policies import Policies
+from engine.policies.policies import Policies, largest_memory_mib
 from engine.queue.events import EventWriter
+from engine.queue.memory import MemoryBudget
 from engine.queue.queue import Queue, QueueWorker
 from engine.store.store import Store
 from engine.telemetry.audit import AuditLog
@@ -121,6 +123,7 @@ class Worker:
         self._queue = Queue(redis_url, settings.queue_name)
         self._events = EventWriter(redis_url, settings.queue_name)
         self._callbacks = CallbackSender(settings, self._store, metrics.called_back)
+        self._memory = _memory_budget(settings, policies)
         held, outage = HeldTasks(self._store, self._queue), DatabaseOutage()
         self._leases = Leases(
             self.worker_id, settings, self._store, self._running, outage, metrics=metrics, state=self._state
@@ -130,9 +133,14 @@ class Worker:
         )
         attempts = self._make_attempts(held, metrics, traces, audit)
         self._entries = QueueWorker(
-            redis_url, settings.queue_name, attempts.run_task, slots=settings.max_concurrent_tasks
+            redis_url,
+            settings.queue_name,
+            attempts.run_task,
+            slots=settings.max_concurrent_tasks,
+            memory=self._memory,
         )
         metrics.count_running(lambda: len(self._running))
+        metrics.watch_memory(self._memory.whole_mib, lambda: self._memory.taken_mib, lambda: self._memory.is_short)
         self._log = get_logger(worker_id=str(self.worker_id))
 
     def _make_attempts(self, held: HeldTasks, metrics: WorkerMetrics, traces: Traces, audit: AuditLog) -> Attempts:
@@ -220,6 +228,9 @@ class Worker:
             pid=os.getpid(),
             slots=self._settings.max_concurrent_tasks,
             running=len(self._running),
+            memory_mib=self._memory.whole_mib,
+            memory_taken_mib=self._memory.taken_mib,
+            waits_for_memory=self._memory.is_short,
             ready={name: pool.stats().ready for name, pool in self._pools.items()},
             redis=await self._reach_redis(),
             failing=self._failing.names,
@@ -249,6 +260,12 @@ class Worker:
             layers=isolation.layers,
             policies=sorted(self._pools),
             slots=self._settings.max_concurrent_tasks,
+            memory_mib=self._memory.whole_mib,
             metrics=self._metrics_address,
             egress_allow_private=[str(network) for network in self._settings.egress_allow_private],
         )
+
+
+def _memory_budget(settings: Settings, policies: Policies) -> MemoryBudget:
+    largest_mib = largest_memory_mib(policies, settings)
+    return MemoryBudget(tasks_memory_mib(settings.worker_memory_mib, largest_mib), largest_mib)

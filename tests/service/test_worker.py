@@ -62,7 +62,7 @@ class BrokenPool:
         )
 
 
-def attempt(servers: Embedded, failures: list[Exception], script_name: str | None = None) -> StoredTask:
+def attempt(servers: Embedded, failures: list[Exception], script_name: str | None = None, **environ: str) -> StoredTask:
     """How a task ends on a worker whose sandbox fails so."""
     settings = load_settings(
         {
@@ -71,6 +71,7 @@ def attempt(servers: Embedded, failures: list[Exception], script_name: str | Non
             "QUEUE_NAME": f"test:{uuid4().hex}",
             "MAX_ATTEMPTS": "2",
         }
+        | environ
     )
 
     async def run() -> StoredTask:
@@ -118,3 +119,12 @@ def test_named_script_that_has_gone_is_said_so(servers: Embedded) -> None:
     task = attempt(servers, [], script_name="gone_meanwhile.py")
     result: Any = task.result
     assert (Status.FAILED, "script_unavailable") == (task.status, result.run.error.code)
+
+
+def test_task_that_is_too_large_for_its_worker_is_told_so(servers: Embedded) -> None:
+    """An API that knows another number has accepted it: it ends at once and says what would run."""
+    task = attempt(servers, [], WORKER_MEMORY_MIB="256")
+    result: Any = task.result
+    assert (Status.FAILED, "worker_too_small", 1) == (task.status, result.run.error.code, task.attempts)
+    assert "may have 512 MiB" in result.run.message
+    assert "256 MiB (WORKER_MEMORY_MIB)" in result.run.message

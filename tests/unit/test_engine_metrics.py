@@ -60,6 +60,7 @@ def names(metrics: ApiMetrics | WorkerMetrics) -> set[str]:
 def test_what_is_exposed_is_what_is_listed(api: ApiMetrics, worker: WorkerMetrics) -> None:
     """Each family of the list is there, none beside them but those of the process."""
     api.note_state(ServiceState(1, 1, 0.5, {"working": 1}, 9, {"database": True}))
+    worker.watch_memory(4096, lambda: 512, lambda: True)
     worker.watch_pools({"custom_script": lambda: PoolStats(**dict.fromkeys(PoolStats.__struct_fields__, 0))})
     assert {family.name for family in API_FAMILIES} | set(PROCESS_METRICS) == names(api)
     assert {family.name for family in WORKER_FAMILIES} | set(PROCESS_METRICS) == names(worker)

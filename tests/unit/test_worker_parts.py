@@ -11,10 +11,12 @@ import msgspec
 from engine.model.request import SubmitRequest
 from engine.model.task import Claim
 from engine.queue.events import AttemptEvents
+from engine.queue.memory import MemoryShare
 from engine.worker.failing import FailingPolicies
 from engine.worker.running import RunningAttempts
 
 NO_EVENTS = cast(AttemptEvents, None)
+NO_MEMORY = cast(MemoryShare, None)
 
 
 def claim(task_id: UUID | None = None, **changes: Any) -> Claim:
@@ -36,9 +38,9 @@ def test_later_attempt_at_a_task_stops_the_one_before_and_outlives_it() -> None:
 
     async def do() -> tuple[bool, bool, bool, int]:
         running, first = RunningAttempts(), claim()
-        older = running.add(first, NO_EVENTS)
+        older = running.add(first, NO_EVENTS, NO_MEMORY)
         with older as before:
-            newer = running.add(claim(first.task_id, attempt=2), NO_EVENTS)
+            newer = running.add(claim(first.task_id, attempt=2), NO_EVENTS, NO_MEMORY)
             after = newer.__enter__()
         is_known = running.get(first.task_id) is after
         newer.__exit__(None, None, None)
@@ -53,7 +55,7 @@ def test_cancel_that_comes_before_the_claim_is_kept_for_it() -> None:
     async def do() -> tuple[bool, bool]:
         running, cancelled, other = RunningAttempts(), claim(), claim()
         running.cancel(cancelled.task_id)
-        with running.add(cancelled, NO_EVENTS) as one, running.add(other, NO_EVENTS) as two:
+        with running.add(cancelled, NO_EVENTS, NO_MEMORY) as one, running.add(other, NO_EVENTS, NO_MEMORY) as two:
             return one.cancelled, two.cancelled
 
     assert (True, False) == asyncio.run(do())
@@ -64,7 +66,7 @@ def test_attempt_that_has_ended_is_not_cancelled() -> None:
 
     async def do() -> tuple[bool, bool]:
         running, one = RunningAttempts(), claim()
-        with running.add(one, NO_EVENTS) as attempt:
+        with running.add(one, NO_EVENTS, NO_MEMORY) as attempt:
             attempt.ended = True
             running.cancel(one.task_id)
             return attempt.cancelled, attempt.stop.is_set()
@@ -77,7 +79,7 @@ def test_only_a_run_that_this_worker_stops_is_given_back() -> None:
 
     async def do() -> tuple[bool, bool]:
         running, one, two = RunningAttempts(), claim(), claim()
-        with running.add(one, NO_EVENTS) as cancelled, running.add(two, NO_EVENTS) as stopped:
+        with running.add(one, NO_EVENTS, NO_MEMORY) as cancelled, running.add(two, NO_EVENTS, NO_MEMORY) as stopped:
             running.cancel(one.task_id)
             running.stop_all()
             return cancelled.stopped_by_us, stopped.stopped_by_us

@@ -72,7 +72,7 @@ SELECT {ClaimedTask} FROM tasks WHERE task_id = :task_id AND worker_id = :worker
 
 -- name: release_held
 -- Queue held tasks again: of each tenant (of one tenant only, if it is given) as many as may now run.
-SELECT task_id, tenant, priority FROM let_go(:tenant)
+SELECT task_id, freed.tenant, freed.priority, memory_limit_mib FROM let_go(:tenant) AS freed JOIN tasks USING (task_id)
 
 -- name: count_replayed
 -- How many of these idempotency keys a tenant has used before.
@@ -192,7 +192,7 @@ RETURNING {tasks.LostTask}
 
 -- name: overdue_tasks
 -- The oldest tasks after a time and id that have been waiting for longer than some seconds: Redis may have lost them.
-SELECT task_id, tenant, priority, due_at FROM tasks
+SELECT task_id, tenant, priority, due_at, memory_limit_mib FROM tasks
 WHERE status = 'queued' AND held_at IS NULL AND due_at < now() - make_interval(secs => :older_than_s)
     AND (due_at, task_id) > (:after_time, :after_id)
 ORDER BY due_at, task_id LIMIT :limit
