@@ -59,10 +59,11 @@ class ScriptCode:
         try:
             tree: Any = compile(text, filename, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
             defined = [one for one in _module_level(tree.body) if _defines_main(one)]
-            names = [one for one in ast.walk(tree) if isinstance(one, ast.Name) and one.id == "main"]
+            nodes = list(ast.walk(tree))
+            names = [one for one in nodes if isinstance(one, ast.Name) and one.id == "main"]
             # what is no `def` cannot count; then naming it is taken for calling it
             named = not defined and any(isinstance(one.ctx, ast.Load) for one in names)
-            self._calls_it_surely = named or (bool(names) and any(map(_hands_main_on, ast.walk(tree))))
+            self._calls_it_surely = named or (bool(names) and any(map(_hands_main_on, nodes)))
             for function in defined:
                 _count_in(function)
             code: CodeType = compile(tree, filename, "exec", dont_inherit=True)
