@@ -184,12 +184,6 @@ class MetricsTargets(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str]
 
 
-class Liveness(msgspec.Struct, frozen=True, kw_only=True):
-    """The process answers."""
-
-    status: Literal["ok"] = "ok"
-
-
 def policy_answer(file: PolicyFile, settings: Settings, sets: Mapping[str, LibrarySet]) -> PolicyAnswer:
     """A policy as auditors see it."""
     policy = file.policy

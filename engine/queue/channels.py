@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from redis.exceptions import RedisError
+from engine.model.unreachable import ignore_unreachable, is_unreachable
 
-UNREACHABLE = (RedisError, OSError, TimeoutError)
-"""The exceptions that show that Redis is unreachable."""
 BACKOFF_S = (0.05, 2.0)
 
 # redis-py's clients are generic in its stubs only; arq's is one of them
@@ -43,16 +41,18 @@ async def hear(
                         await listening(True)
                     elif message["type"] == "message":
                         heard(message["data"].decode("ascii", "replace"))
-        except UNREACHABLE:
+        except Exception as error:
+            if not is_unreachable(error):
+                raise
             pause = min(pause * 2, BACKOFF_S[1])
         finally:
             await listening(False)
             await close(client)
-        await asyncio.sleep(pause)
+        await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  so that not all come back at once
 
 
 async def close(client: Client) -> None:
     """Close every connection of a client, whether or not Redis is reachable."""
-    with contextlib.suppress(*UNREACHABLE):
+    with ignore_unreachable():
         await client.aclose()
         await client.connection_pool.disconnect()

@@ -22,7 +22,7 @@ import contextlib
 import re
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, NamedTuple
 from uuid import UUID
@@ -33,7 +33,8 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import ResponseError
 
 from engine.model.task import Claim
-from engine.queue.channels import UNREACHABLE, close, hear
+from engine.model.unreachable import ignore_unreachable, is_unreachable
+from engine.queue.channels import close, hear
 from engine.telemetry.logs import get_logger
 from sandbox import Progress, Stream
 
@@ -210,7 +211,7 @@ class AttemptEvents:
             self._writing.cancel()
 
     async def _write_while_followed(self) -> None:
-        with contextlib.suppress(*UNREACHABLE):  # the status has changed to running: followers look at it
+        with ignore_unreachable():  # the status has changed to running: followers look at it
             await self._streams.redis.publish(self._streams.live, self._task_id)
         while self._is_followed():
             await self._news.wait()
@@ -220,7 +221,9 @@ class AttemptEvents:
             ended = self._ended.is_set()
             try:
                 await self._write()
-            except UNREACHABLE:
+            except Exception as error:
+                if not is_unreachable(error):
+                    raise
                 self._news.set()
                 await asyncio.sleep(OUTAGE_PAUSE_S)
                 continue
@@ -313,7 +316,7 @@ class EventWriter:
     async def announce_change(self, task_id: UUID) -> None:
         """Have the followers of a task look at its status."""
         if self._is_followed(str(task_id)):
-            with contextlib.suppress(*UNREACHABLE):
+            with ignore_unreachable():
                 await self._streams.redis.publish(self._streams.live, str(task_id))
 
     async def close(self) -> None:
@@ -368,16 +371,13 @@ class EventReader:
         self.questions = 0
         """How often workers have asked which tasks are followed."""
 
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Listens for announcements of new events while this context is open."""
-        listening = asyncio.create_task(self._streams.hear(self._streams.live, self._hear, self._note_listening))
-        try:
-            yield
-        finally:
-            listening.cancel()
-            await asyncio.gather(listening, return_exceptions=True)
-            await self._streams.close()
+    async def listen(self) -> None:
+        """Listen for announcements of new events, until cancelled."""
+        await self._streams.hear(self._streams.live, self._hear, self._note_listening)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._streams.close()
 
     async def announce_follower(self, task_id: str, *, is_new: bool) -> None:
         """Have the worker that runs a task write its events. To be repeated before ``FOLLOWED_S`` is over.
@@ -413,7 +413,9 @@ class EventReader:
             return None
         try:
             return await command(*arguments)
-        except UNREACHABLE:
+        except Exception as error:
+            if not is_unreachable(error):
+                raise
             self._unreachable_until_s = time.monotonic() + OUTAGE_PAUSE_S
             return None
 

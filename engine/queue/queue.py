@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
@@ -45,7 +46,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from engine.model.errors import EngineError, QueueUnavailableError
 from engine.model.status import Priority
 from engine.model.task import QueueItem
-from engine.queue.channels import UNREACHABLE, hear
+from engine.model.unreachable import ignore_unreachable, is_unreachable, reason_of
+from engine.queue.channels import hear
 from engine.queue.memory import MemoryBudget, MemoryShare
 from engine.telemetry.logs import get_logger
 
@@ -227,9 +229,11 @@ class Queue:
             async with asyncio.timeout(ANSWER_S), self._turns:
                 self._refuse_during_outage()  # another call may have found the outage while this one waited
                 yield
-        except UNREACHABLE as error:
+        except Exception as error:
+            if not is_unreachable(error):
+                raise
             self._unreachable_until_s = time.monotonic() + OUTAGE_PAUSE_S
-            raise QueueUnavailableError(f"Redis is unreachable: {str(error) or type(error).__name__}") from error
+            raise QueueUnavailableError(f"Redis is unreachable: {reason_of(error)}") from error
 
     def _refuse_during_outage(self) -> None:
         if time.monotonic() < self._unreachable_until_s:
@@ -290,9 +294,11 @@ class QueueWorker(ArqWorker):
             try:
                 taken = await self._take()
                 pause = BACKOFF_S[0]
-            except UNREACHABLE as error:
-                self._log.warning("Redis is unreachable", reason=str(error) or type(error).__name__, retry_s=pause)
-                await asyncio.sleep(pause)
+            except Exception as error:
+                if not is_unreachable(error):
+                    raise
+                self._log.warning("Redis is unreachable", reason=reason_of(error), retry_s=pause)
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  so that not all come back at once
                 pause = min(pause * 2, BACKOFF_S[1])
             finally:
                 if taken is None:
@@ -385,9 +391,11 @@ class QueueWorker(ArqWorker):
             await self.run_job(_job_id(name), taken.score, taken.share)
         except QueueEntryError as error:
             self._log.error("queue entry dropped", entry=repr(name[:80]), reason=str(error))
-        except UNREACHABLE as error:  # before the task ran: the sweeper queues it again
-            reason = str(error) or type(error).__name__
-            self._log.warning("Redis is unreachable", reason=reason, entry=repr(name[:80]))
+        except Exception as error:
+            if not is_unreachable(error):
+                raise
+            # before the task ran: the sweeper queues it again
+            self._log.warning("Redis is unreachable", reason=reason_of(error), entry=repr(name[:80]))
         finally:
             taken.share.release()
 
@@ -410,6 +418,8 @@ class _Connections(ConnectionPool):
     """
 
     async def ensure_connection(self, connection: AbstractConnection) -> None:
+        if connection._writer is not None and connection._writer.transport.is_closing():  # noqa: SLF001
+            await connection.disconnect(nowait=True)  # uvloop would refuse to write on it
         await connection.connect()  # type: ignore[no-untyped-call]
 
 
@@ -437,6 +447,6 @@ def _client(url: str, timeout_s: float | None, *, connections: int) -> ArqRedis:
 
 
 async def _close(client: ArqRedis) -> None:
-    with contextlib.suppress(*UNREACHABLE):
+    with ignore_unreachable():
         await client.aclose()
         await client.connection_pool.disconnect()

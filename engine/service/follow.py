@@ -92,9 +92,14 @@ class Followers:
         self._taken: Counter[str] = Counter()
         self._reader = EventReader(settings.servers[1], settings.queue_name, self._news.wake, self._news.wake_all)
 
-    def running(self) -> contextlib.AbstractAsyncContextManager[None]:
-        """Listens for news of tasks."""
-        return self._reader.running()
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Listens for news of tasks while this context is open."""
+        try:
+            async with self._service.loops.running({"events": self._reader.listen}):
+                yield
+        finally:
+            await self._reader.close()
 
     @contextlib.contextmanager
     def place(self, tenant: str) -> Iterator[None]:

@@ -12,6 +12,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Literal
 from uuid import UUID, uuid4
 
@@ -55,6 +56,7 @@ from engine.service.wait_estimate import WaitEstimator
 from engine.service.waiting import Waiter, Waiters
 from engine.store.store import Store
 from engine.telemetry.logs import get_logger
+from engine.telemetry.loops import Loop, Loops
 from engine.telemetry.metrics import ApiMetrics
 from engine.telemetry.receipts import ReceiptSigner
 from engine.telemetry.tracing import NO_TRACES, Traces
@@ -86,6 +88,7 @@ class Service:
         self.traces = traces
         self.policies = policies
         self.waiters = Waiters()
+        self.loops = Loops(metrics.loop_failed)
         self._signer = ReceiptSigner(settings.receipt_keys) if settings.receipt_keys else None
         self._full: str | None = None
         """What of PostgreSQL is almost full."""
@@ -97,18 +100,17 @@ class Service:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Keeps connecting to PostgreSQL until it answers, and listens for tasks that end."""
-        background = [
-            asyncio.create_task(self._open_store()),
-            asyncio.create_task(self._watch_room()),
-            asyncio.create_task(self._queue.listen("finished", self.waiters.wake, self.waiters.wake_all)),
-        ]
+        loops: dict[str, Loop] = {
+            "database": self._watch_store,
+            "finished": partial(self._queue.listen, "finished", self.waiters.wake, self.waiters.wake_all),
+        }
         try:
-            yield
+            async with self.loops.running(loops):
+                try:
+                    yield
+                finally:
+                    self.waiters.close()
         finally:
-            self.waiters.close()
-            for task in background:
-                task.cancel()
-            await asyncio.gather(*background, return_exceptions=True)
             await self._queue.close()
             await self._store.close()
 
@@ -414,9 +416,9 @@ class Service:
         if await self._store.files.stored_bytes(principal.tenant) + large > quotas.stored_bytes:
             raise QuotaError("stored_mib", quotas.stored_mib, 60.0)
 
-    async def _watch_room(self) -> None:
-        """Look for room in PostgreSQL every few seconds, until cancelled."""
-        await self._store.opened.wait()
+    async def _watch_store(self) -> None:
+        """Open the store as soon as PostgreSQL answers, then look for room there every few seconds, until cancelled."""
+        await self._open_store()
         while True:
             with contextlib.suppress(StoreUnavailableError):
                 full = await find_fullness(self.settings, self._store.database)

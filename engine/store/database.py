@@ -18,6 +18,7 @@ from engine.model.errors import StoreUnavailableError
 from engine.model.redact import redact
 from engine.model.result import ArtifactFacts
 from engine.model.task import Claim, ListedFile, ListedTask, LostTask, NewFile, NewTask, StoredTask
+from engine.model.unreachable import ignore_unreachable, is_gone, is_unreachable, reason_of
 from engine.store.columns import Columns
 from engine.store.migrate import migrate
 from engine.store.statements import Statement, load_statements
@@ -28,6 +29,8 @@ ANSWER_S = 5.0
 BULK_TIMEOUT_S = 60.0
 OPEN_TIMEOUT_S = 300.0
 BULK_BYTES = 1 << 20
+FATAL = ("FATAL", "PANIC")
+"""Severities of errors after which the server ends the connection."""
 
 NEW_TASK = Columns(NewTask)
 CLAIM = Columns(Claim, without=("attempt", "queue_s", "age_s"))
@@ -39,22 +42,6 @@ LISTED_FILE = Columns(ListedFile)
 ARTIFACT = Columns(ArtifactFacts)
 CALLBACK = Columns(Callback)
 COLUMNS = (NEW_TASK, CLAIM, LISTED_TASK, STORED_TASK, LOST_TASK, NEW_FILE, LISTED_FILE, ARTIFACT, CALLBACK)
-
-UNREACHABLE = (
-    OSError,
-    TimeoutError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # the server has said goodbye on an idle connection, whose end has yet to arrive
-    asyncpg.PostgresConnectionError,
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.PostgresSystemError,  # its own disk fails
-    asyncpg.TransactionRollbackError,  # another statement had the same rows first, and one of the two had to give way
-    asyncpg.ReadOnlySQLTransactionError,
-)
-"""The exceptions that show that the database is unreachable or too busy, rather than that our statement is wrong."""
 
 
 class Bulk(enum.Enum):
@@ -125,7 +112,7 @@ class Database:
         """Close every connection."""
         self.opened.clear()
         while self._idle:
-            with contextlib.suppress(*UNREACHABLE):
+            with ignore_unreachable():
                 await self._idle.pop().close(timeout=CONNECT_TIMEOUT_S)
 
     async def ping(self) -> None:
@@ -185,13 +172,21 @@ class Database:
                     if bulk is not Bulk.NO:
                         await self._allow_bulk(connection, deadline, bulk)
                     yield connection
-                except asyncpg.PostgresError:
-                    self._idle.append(connection)  # the server has answered, with an error: nothing is under way
-                    raise
-                except BaseException:
-                    connection.terminate()  # the server may still be at work on it: its answer would be the next one's
+                except BaseException as error:
+                    self._give_up_or_keep(connection, error)
                     raise
                 self._idle.append(connection)
+
+    def _give_up_or_keep(self, connection: Any, error: BaseException) -> None:
+        """Keep a connection over which the server has answered with an error: nothing is under way on it."""
+        is_fatal = getattr(error, "severity_en", None) in FATAL
+        if isinstance(error, asyncpg.PostgresError) and not is_fatal and not connection.is_closed():
+            self._idle.append(connection)
+            return
+        connection.terminate()  # the server may still be at work on it: its answer would be the next one's
+        if is_fatal or isinstance(error, asyncpg.InternalClientError | asyncpg.InterfaceError) or is_gone(error):
+            while self._idle:  # a server that has ended one has most likely ended all: no other call shall find out
+                self._idle.pop().terminate()
 
     async def _allow_bulk(self, connection: Any, deadline: asyncio.Timeout, bulk: Bulk) -> None:
         """Give megabytes the time that they take on a healthy database too, once it has shown that it is healthy."""
@@ -224,6 +219,7 @@ def unreachable_is_unavailable() -> Iterator[None]:
     """Turn what shows that the database is unreachable into ``StoreUnavailableError``."""
     try:
         yield
-    except UNREACHABLE as error:
-        reason = redact(str(error)).strip() or type(error).__name__
-        raise StoreUnavailableError(f"PostgreSQL is unreachable: {reason}") from error
+    except Exception as error:
+        if not is_unreachable(error):
+            raise
+        raise StoreUnavailableError(f"PostgreSQL is unreachable: {redact(reason_of(error))}") from error

@@ -205,6 +205,12 @@ EGRESS_BYTES = Family(
     labels=("direction",),
     about="Bytes through the egress proxy: in from hosts, out to them.",
 )
+LOOP_FAILURES = Family(
+    name="unityai_loop_failures_total",
+    kind="counter",
+    labels=("loop",),
+    about="Failures of the loops that run beside the requests or tasks of a process. Each loop goes on afterwards.",
+)
 CALLBACKS = Family(
     name="unityai_callbacks_total",
     kind="counter",
@@ -214,7 +220,7 @@ CALLBACKS = Family(
 
 API_FAMILIES = (
     BUILD, ACCEPTED, FINISHED, HTTP_REQUESTS, HTTP_SECONDS, QUEUE_TASKS, OLDEST_WAIT, WORKERS, FREE_SLOTS,
-    DEPENDENCY_UP,
+    DEPENDENCY_UP, LOOP_FAILURES,
 )  # fmt: skip
 POOL_FAMILIES: tuple[tuple[Family, str], ...] = (
     (POOL_READY, "ready"),
@@ -227,7 +233,7 @@ POOL_FAMILIES: tuple[tuple[Family, str], ...] = (
 WORKER_FAMILIES = (
     BUILD, FINISHED, QUEUE_SECONDS, SANDBOX_SECONDS, END_TO_END_SECONDS, ATTEMPTS_FAILED, LEASES_LOST, SLOTS, RUNNING,
     TASK_MEMORY, TASK_MEMORY_TAKEN, WAITS_FOR_MEMORY, LOOP_LAG, *(family for family, _ in POOL_FAMILIES), VIOLATIONS,
-    EGRESS_CONNECTIONS, EGRESS_BYTES, CALLBACKS,
+    EGRESS_CONNECTIONS, EGRESS_BYTES, CALLBACKS, LOOP_FAILURES,
 )  # fmt: skip
 
 

@@ -13,9 +13,11 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 from wsgiref.simple_server import WSGIServer
 
+import msgspec
+from msgspec import Meta
 from prometheus_client import (
     CollectorRegistry,
     Metric,
@@ -44,6 +46,7 @@ from engine.telemetry.metric_families import (
     HTTP_REQUESTS,
     HTTP_SECONDS,
     LEASES_LOST,
+    LOOP_FAILURES,
     LOOP_LAG,
     OLDEST_WAIT,
     POOL_FAMILIES,
@@ -64,6 +67,7 @@ from sandbox import (
 )
 
 MIB = 1 << 20
+LIVE_PATH = "/health/live"
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 OTHER = "other"
 NO_ROUTE = "none"
@@ -94,6 +98,8 @@ EGRESS_DECISIONS = (
 )  # fmt: skip
 """The words of the egress proxy; any other would be counted as ``other``."""
 CALLBACK_OUTCOMES = ("delivered", "retried", "dead")
+API_LOOPS = ("database", "finished", "events")
+WORKER_LOOPS = ("queue", "leases", "sweep", "clean-up", "callbacks", "cancellations", "events")
 
 
 class ServiceState(NamedTuple):
@@ -124,6 +130,9 @@ class ApiMetrics:
         self._finished = FINISHED.counter(registry)
         self._requests = HTTP_REQUESTS.counter(registry)
         self._seconds = HTTP_SECONDS.histogram(registry)
+        self._loop_failures = LOOP_FAILURES.counter(registry)
+        for loop in API_LOOPS:
+            self._loop_failures.labels(loop)
         self._state: ServiceState | None = None
         registry.register(_Sampled(self._sample))
 
@@ -147,6 +156,10 @@ class ApiMetrics:
         route, method = route or NO_ROUTE, method if method in METHODS else OTHER
         self._requests.labels(route, method, f"{status // 100}xx" if status else "none").inc()
         self._seconds.labels(route, method).observe(duration_s)
+
+    def loop_failed(self, loop: str) -> None:
+        """A loop of this process failed, and goes on."""
+        self._loop_failures.labels(loop).inc()
 
     def note_state(self, state: ServiceState) -> None:
         """The values that the gauges show until the next call."""
@@ -187,9 +200,13 @@ class WorkerMetrics:
         self._running = RUNNING.gauge(registry)
         self._loop_lag = LOOP_LAG.gauge(registry)
         self._violations = VIOLATIONS.counter(registry)
+        self._dead_loops: Callable[[], tuple[str, ...]] = tuple
         self._connections = EGRESS_CONNECTIONS.counter(registry)
         self._bytes = EGRESS_BYTES.counter(registry)
         self._callbacks = CALLBACKS.counter(registry)
+        self._loop_failures = LOOP_FAILURES.counter(registry)
+        for loop in WORKER_LOOPS:
+            self._loop_failures.labels(loop)
         SLOTS.gauge(registry).set(slots)
         for policy, task_type in policies.items():
             self._attempts_failed.labels(policy)
@@ -229,6 +246,14 @@ class WorkerMetrics:
         TASK_MEMORY.gauge(self.registry).set(whole_mib * MIB)
         TASK_MEMORY_TAKEN.gauge(self.registry).set_function(lambda: taken_mib() * MIB)
         WAITS_FOR_MEMORY.gauge(self.registry).set_function(lambda: float(is_short()))
+
+    def watch_loops(self, dead: Callable[[], tuple[str, ...]]) -> None:
+        """Ask this what of the process does not go on, whenever a probe wants to know. Called from another thread."""
+        self._dead_loops = dead
+
+    def dead_loops(self) -> tuple[str, ...]:
+        """List what of this process does not go on."""
+        return self._dead_loops()
 
     def claimed(self, task_type: str, queue_s: float) -> None:
         """A task was claimed after it had waited for ``queue_s`` seconds."""
@@ -270,6 +295,10 @@ class WorkerMetrics:
         """The event loop was late by so many seconds."""
         self._loop_lag.set(lag_s)
 
+    def loop_failed(self, loop: str) -> None:
+        """A loop of this process failed, and goes on."""
+        self._loop_failures.labels(loop).inc()
+
     def called_back(self, outcome: str) -> None:
         """An attempt to deliver a callback is over."""
         self._callbacks.labels(outcome if outcome in CALLBACK_OUTCOMES else OTHER).inc()
@@ -288,15 +317,34 @@ def expose(registry: CollectorRegistry, accept: str) -> Exposition:
     return Exposition(media_type, encode(registry))
 
 
-class MetricsListener:
-    """Serves the metrics of a worker over HTTP, in a thread of its own, so that a slow reader holds up no task."""
+class Liveness(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the process goes on with all that it should do."""
 
-    def __init__(self, registry: CollectorRegistry, host: str, port: int) -> None:
+    status: Literal["ok", "failing"] = "ok"
+    dead: Annotated[
+        tuple[str, ...], Meta(description="The loops of the process that do not go on; it is better started anew.")
+    ] = ()
+
+
+class MetricsListener:
+    """Serves the metrics of a worker over HTTP, in a thread of its own, so that a slow reader holds up no task.
+
+    ``/health/live`` answers whether the worker's loops go on: 200, or 503 and which do not.
+    """
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        host: str,
+        port: int,
+        dead_loops: Callable[[], tuple[str, ...]] = tuple,
+    ) -> None:
         """
         Args:
             registry: what is served.
             host: address to listen on.
             port: 0 is any that is free.
+            dead_loops: what of the worker does not go on; called in the listener's threads.
 
         Raises:
             ListenError: the address is taken, or not ours.
@@ -310,12 +358,24 @@ class MetricsListener:
             settings = "see WORKER_METRICS_HOST and WORKER_METRICS_PORT"
             raise ListenError(f"cannot listen on {host} port {port}: {reason} ({settings})") from error
         self.port = self._server.server_port
+        self._tell_metrics = self._server.get_app()
+        self._dead_loops = dead_loops
+        self._server.set_app(self._answer)
 
     def close(self) -> None:
         """Listen no longer."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+    def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Answer one request (PEP 3333)."""
+        if environ["PATH_INFO"] != LIVE_PATH:
+            answer: Iterable[bytes] = self._tell_metrics(environ, start_response)  # type: ignore[misc]
+            return answer
+        dead = self._dead_loops()
+        start_response("503 Service Unavailable" if dead else "200 OK", [("Content-Type", "application/json")])
+        return [msgspec.json.encode(Liveness(status="failing" if dead else "ok", dead=dead))]
 
 
 class _Sampled(Collector):
@@ -353,6 +413,7 @@ def serve_metrics(settings: Settings, metrics: WorkerMetrics) -> Iterator[str | 
         yield None
         return
     host = settings.worker_metrics_host
-    with contextlib.closing(MetricsListener(metrics.registry, host, settings.worker_metrics_port)) as listener:
+    listening = MetricsListener(metrics.registry, host, settings.worker_metrics_port, metrics.dead_loops)
+    with contextlib.closing(listening) as listener:
         reached_as = socket.gethostname() if host in EVERYWHERE else host
         yield f"[{reached_as}]:{listener.port}" if ":" in reached_as else f"{reached_as}:{listener.port}"

@@ -28,6 +28,7 @@ from engine.config.settings import Settings
 from engine.model.answers import Task, task_answer
 from engine.model.errors import StoreUnavailableError
 from engine.model.task import OwedCallback
+from engine.model.unreachable import is_unreachable, reason_of
 from engine.store.store import Store
 from engine.telemetry.logs import get_logger
 
@@ -160,9 +161,11 @@ class CallbackSender:
                 client.stream("POST", url, content=body, headers=self._signed(callback, body)) as response,
             ):
                 return _delivery(response)
-        except (httpx.HTTPError, TimeoutError, OSError) as error:
-            reason = f"no answer within {ATTEMPT_S:g} s" if isinstance(error, TimeoutError) else str(error)
-            return Delivery(delivered=False, status=None, error=reason or type(error).__name__)
+        except Exception as error:
+            if not (isinstance(error, httpx.HTTPError) or is_unreachable(error)):
+                raise
+            reason = f"no answer within {ATTEMPT_S:g} s" if isinstance(error, TimeoutError) else reason_of(error)
+            return Delivery(delivered=False, status=None, error=reason)
 
     def _signed(self, callback: OwedCallback, body: bytes) -> dict[str, str]:
         message_id, now = f"msg_{callback.task.task_id.hex}", datetime.now(UTC)

@@ -20,7 +20,8 @@ from uuid import UUID
 
 import msgspec
 
-from engine.model.errors import EngineError, StoreUnavailableError
+from engine.model.errors import EngineError, SchemaError, StoreUnavailableError
+from engine.model.redact import redact
 from engine.model.worker_state import BEAT_S
 from engine.store.store import Store
 
@@ -29,6 +30,7 @@ SPEAK_S = 0.5
 UNSAID_S = 5.0
 """A task that was claimed so shortly before the worker's last word may be missing in it."""
 OUTAGE_PAUSE_S = 1.0
+FAILURE_CHARACTERS = 1000
 LINE_BYTES = 1 << 22
 """More than the longest line: a word with a thousand attempts."""
 UNREAD_BYTES = 1 << 16
@@ -61,6 +63,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     fault: str = ""
     """Why PostgreSQL is unreachable; empty when it has answered."""
+    failure: str = ""
+    """What the keeper failed at by its own fault."""
     kept: tuple[UUID, ...] = ()
     cancel: tuple[UUID, ...] = ()
     """Tasks whose client asks for their end."""
@@ -107,6 +111,12 @@ class Keeper:
                     await self._beat(word, silent_s)
                 except StoreUnavailableError as error:
                     self._say(Report(fault=str(error)))
+                    await asyncio.sleep(OUTAGE_PAUSE_S)
+                    continue
+                except SchemaError:
+                    raise
+                except Exception as error:  # whatever it is, the leases must not run out because of it
+                    self._say(Report(failure=f"{type(error).__name__}: {redact(str(error))}"[:FAILURE_CHARACTERS]))
                     await asyncio.sleep(OUTAGE_PAUSE_S)
                     continue
             await asyncio.sleep(min(self._start.lease_s / 4, BEAT_S) if word else SPEAK_S / 10)

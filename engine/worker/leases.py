@@ -65,7 +65,6 @@ class Leases:
 
     async def keep(self) -> None:
         """Have the leases renewed and heartbeats sent. Runs until cancelled; a keeper that ends is started again."""
-        await self._open_store()
         while True:
             await self._keep_by_one()
             self._log.error("the process that keeps the leases ended", restart_s=RESTART_PAUSE_S)
@@ -78,7 +77,12 @@ class Leases:
             cast(asyncio.StreamWriter, process.stdin).close()
             await process.wait()
 
-    async def _open_store(self) -> None:
+    async def open_store(self) -> None:
+        """Open the store, as soon as PostgreSQL answers.
+
+        Raises:
+            SchemaError: its schema is newer than this engine, or was changed by hand.
+        """
         while not self._store.opened.is_set():
             try:
                 await self._store.open()
@@ -102,6 +106,7 @@ class Leases:
         finally:
             speaking.cancel()
             await asyncio.gather(speaking, return_exceptions=True)
+            words.close()  # the keeper ends, should it still be there
 
     async def _speak(self, words: asyncio.StreamWriter) -> None:
         """Say which attempts are under way, until cancelled."""
@@ -126,6 +131,9 @@ class Leases:
         """Act on what the keeper found; the tasks whose leases it has renewed."""
         if report.fault:
             self._note_outage(report.fault)
+        if report.failure:
+            self._log.error("the process that keeps the leases failed", reason=report.failure)
+            self._metrics.loop_failed("leases")
         for task_id in report.cancel:
             self._running.cancel(task_id)
         for task_id, number in report.lost:

@@ -12,9 +12,9 @@ import ctypes
 import os
 import signal
 import socket
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 from uuid import uuid4
 
 from prometheus_client import CollectorRegistry
@@ -31,6 +31,7 @@ from engine.queue.queue import Queue, QueueWorker
 from engine.store.store import Store
 from engine.telemetry.audit import AuditLog
 from engine.telemetry.logs import get_logger
+from engine.telemetry.loops import Loop, Loops
 from engine.telemetry.metrics import WorkerMetrics, serve_metrics
 from engine.telemetry.tracing import NO_TRACES, Traces, open_traces
 from engine.worker.announce import Announcer, HeldTasks
@@ -117,6 +118,7 @@ class Worker:
         self._metrics_address = metrics_address
         self._versions = versions()
         self._draining = asyncio.Event()
+        self._loops = Loops(metrics.loop_failed)
         self._running = RunningAttempts()
         self._failing = FailingPolicies(pools)
         self._store = Store(database_url, connections=settings.database_connections)
@@ -141,6 +143,7 @@ class Worker:
         )
         metrics.count_running(lambda: len(self._running))
         metrics.watch_memory(self._memory.whole_mib, lambda: self._memory.taken_mib, lambda: self._memory.is_short)
+        metrics.watch_loops(lambda: self._loops.dead(stall_s=settings.worker_stall_s))
         self._log = get_logger(worker_id=str(self.worker_id))
 
     def _make_attempts(self, held: HeldTasks, metrics: WorkerMetrics, traces: Traces, audit: AuditLog) -> Attempts:
@@ -162,41 +165,44 @@ class Worker:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop``, then drain and leave nothing behind."""
-        taking = asyncio.create_task(self._take())
-        loops = [taking, *map(asyncio.create_task, self._background())]
         self._log_start()
         stopped = asyncio.create_task(stop.wait())
+        opening = asyncio.create_task(self._leases.open_store())
         try:
-            done, _ = await asyncio.wait([stopped, *loops], return_when=asyncio.FIRST_COMPLETED)
-            for loop in done - {stopped}:
-                loop.result()  # a loop never ends by itself: raise what ended it
-            await self._drain(taking)
+            async with self._loops.running(self._list_loops()):
+                done, _ = await asyncio.wait([stopped, opening], return_when=asyncio.FIRST_COMPLETED)
+                if opening in done:
+                    opening.result()  # a schema that is not ours ends the worker
+                    await stopped
+                await self._drain()
         finally:
-            for task in (stopped, *loops):
+            for task in (stopped, opening):
                 task.cancel()
-            await asyncio.gather(stopped, *loops, return_exceptions=True)
+            await asyncio.gather(stopped, opening, return_exceptions=True)
             await self._leave()
 
-    def _background(self) -> tuple[Coroutine[Any, Any, None], ...]:
-        """List the loops that run beside the tasks; none of them ends by itself."""
-        return (
-            self._leases.keep(),
-            self._sweeper.sweep(),
-            self._sweeper.clean_up(),
-            self._callbacks.run(),
-            self._queue.listen("cancel", self._leases.hear_cancel, lambda: None),
-            self._events.listen(),
-        )
+    def _list_loops(self) -> dict[str, Loop]:
+        """List what runs beside the tasks; none of it ends by itself."""
+        loops: dict[str, Loop] = {
+            "queue": self._entries.main,
+            "leases": self._leases.keep,
+            "sweep": self._sweeper.sweep,
+            "clean-up": self._sweeper.clean_up,
+            "callbacks": self._callbacks.run,
+            "cancellations": partial(self._queue.listen, "cancel", self._leases.hear_cancel, lambda: None),
+            "events": self._events.listen,
+        }
+        return {name: partial(self._once_open, loop) for name, loop in loops.items()}
 
-    async def _take(self) -> None:
-        """Take tasks from the queue, once PostgreSQL can say what they are."""
+    async def _once_open(self, loop: Loop) -> None:
+        """Begin a loop once PostgreSQL can say what the tasks are."""
         await self._store.opened.wait()
-        await self._entries.main()
+        await loop()
 
-    async def _drain(self, taking: asyncio.Task[None]) -> None:
+    async def _drain(self) -> None:
         """Take nothing more; let what runs go on for ``DRAIN_S``; then kill it and give it back."""
         self._draining.set()
-        taking.cancel()
+        await self._loops.stop("queue")
         self._log.info("draining", running=len(self._running), drain_s=self._settings.drain_s)
         if not await self._idle_within(self._settings.drain_s):
             self._running.stop_all()

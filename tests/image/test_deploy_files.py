@@ -18,6 +18,7 @@ from engine.config.keys import Keys
 from engine.config.load import load_settings, variables
 from engine.config.settings import Settings
 from engine.model.principal import Scope
+from engine.telemetry.metrics import LIVE_PATH
 from sandbox import load_policies
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -342,14 +343,14 @@ def test_manifests_mount_the_secrets_that_the_settings_name() -> None:
 
 @pytest.mark.parametrize("part", PARTS)
 def test_probes_ask_paths_and_ports_that_there_are(part: str) -> None:
-    """Of the API those that need no key; of a worker its metrics."""
+    """Those that need no key; of a worker the listener of its metrics."""
     ports = {one["name"]: one["containerPort"] for one in container(part)["ports"]}
     assert [Settings().port if part == "api" else int(SETTINGS["WORKER_METRICS_PORT"])] == list(ports.values())
     probes = [probe["httpGet"] for name, probe in container(part).items() if name.endswith("Probe")]
     assert len(probes) >= 2
     for probe in probes:
         assert probe["port"] in ports
-        assert probe["path"] in ({"/health/live"} & paths() if part == "api" else {"/metrics"})
+        assert probe["path"] in ({"/health/live"} & paths() if part == "api" else {"/metrics", LIVE_PATH})
 
 
 @pytest.mark.parametrize("part", PARTS)

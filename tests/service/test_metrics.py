@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import uuid
 
@@ -146,3 +147,15 @@ def test_taken_port_is_a_sentence(worker: WorkerMetrics) -> None:
         taken.listen()
         with pytest.raises(ListenError, match="WORKER_METRICS_PORT"):
             MetricsListener(worker.registry, "127.0.0.1", taken.getsockname()[1])
+
+
+def test_liveness_of_a_worker_names_its_dead_loops(worker: WorkerMetrics) -> None:
+    """200 while all go on, 503 when one does not."""
+    dead: list[str] = []
+    with contextlib.closing(MetricsListener(worker.registry, "127.0.0.1", 0, lambda: tuple(dead))) as listener:
+        url = f"http://127.0.0.1:{listener.port}/health/live"
+        well = httpx.get(url)
+        dead.append("sweep")
+        ill = httpx.get(url)
+    assert (200, {"status": "ok", "dead": []}) == (well.status_code, well.json())
+    assert (503, {"status": "failing", "dead": ["sweep"]}) == (ill.status_code, ill.json())

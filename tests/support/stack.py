@@ -64,8 +64,18 @@ class Stack:
         max_attempts: int = 3,
         headers: dict[str, str] | None = None,
         twin: str = "",
+        rewire: Callable[[dict[str, str]], dict[str, str]] = dict,
         **environ: str,
     ) -> None:
+        """
+        Args:
+            folder: of logs and policies.
+            max_attempts: of the policies.
+            headers: of each request.
+            twin: name of a second policy, which grants the same.
+            rewire: given the environment with the servers' URLs, returns what the parts get instead.
+            environ: settings.
+        """
         self.folder = folder
         self._cleanup = contextlib.ExitStack()
         policies = light_policies(folder, "custom_script", *filter(None, [twin]), max_attempts=max_attempts)
@@ -78,6 +88,7 @@ class Stack:
             "POLICIES_DIR": str(policies),
             **environ,
         }
+        self.environ = rewire(self.environ)
         client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60, headers=headers)
         self.client = self._cleanup.enter_context(client)
         self.api = self.start("api")

@@ -17,7 +17,6 @@ from engine.api.answers import (
     FilesAnswer,
     HealthAnswer,
     LibrariesAnswer,
-    Liveness,
     MetricsTargets,
     PoliciesAnswer,
     PolicyAnswer,
@@ -47,7 +46,7 @@ from engine.config.scripts import describe_scripts
 from engine.model.principal import Scope
 from engine.model.receipt import PublicKeys
 from engine.service.service import Service
-from engine.telemetry.metrics import expose
+from engine.telemetry.metrics import Liveness, expose
 
 SPOOL_BYTES = 1 << 20
 _BYTES = "application/octet-stream"
@@ -201,11 +200,18 @@ async def get_health(request: ApiRequest) -> Response[bytes]:
 @get(
     "/health/live",
     operation_id="getLiveness",
-    opt=call(PUBLIC, answers={200: Answer("The process answers.", Liveness)}),
+    opt=call(
+        PUBLIC,
+        answers={
+            200: Answer("The process answers, and goes on with all that it should do.", Liveness),
+            503: Answer("A loop of the process is dead: it is better started anew.", Liveness),
+        },
+    ),
 )
-async def get_live() -> Response[bytes]:
-    """Say that this process answers. For the probes of containers."""
-    return answer_json(Liveness())
+async def get_live(request: ApiRequest) -> Response[bytes]:
+    """Say whether this process goes on. For the probes of containers. What is unreachable does not matter here."""
+    dead = request.app.state.parts.service.loops.dead()
+    return answer_json(Liveness(status="failing" if dead else "ok", dead=dead), status=503 if dead else 200)
 
 
 @get(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID, uuid4
@@ -34,7 +35,7 @@ from engine.api.routes.requests import (
 )
 from engine.model.answers import Task
 from engine.model.callback import Callback
-from engine.model.errors import PolicyForbiddenError
+from engine.model.errors import PolicyForbiddenError, StoreUnavailableError
 from engine.model.principal import Scope
 from engine.model.receipt import SignedReceipt
 from engine.model.request import SubmitRequest
@@ -308,13 +309,15 @@ async def _accept(request: ApiRequest, state: State, task_id: UUID) -> AcceptedT
 async def _awaited(
     request: ApiRequest, state: State, waiter: Waiter, accepted: AcceptedTask, wait_s: float
 ) -> StoredTask:
-    """The task as it ended in time, or stands then."""
+    """The task as it ended in time, or stands then; as it was accepted, if PostgreSQL is unreachable meanwhile."""
     task, principal = accepted.task, principal_of(request)
     if wait_s <= 0 or task.status.final:
         return task
-    if accepted.is_replay:
-        return await state.service.get(principal, task.task_id, wait_s=wait_s) or task
-    return await state.service.wait(principal, waiter, wait_s) or task
+    with contextlib.suppress(StoreUnavailableError):  # the promise of 202 holds all the same
+        if accepted.is_replay:
+            return await state.service.get(principal, task.task_id, wait_s=wait_s) or task
+        return await state.service.wait(principal, waiter, wait_s) or task
+    return task
 
 
 def _attachment(name: str) -> str:
