@@ -1,153 +1,93 @@
-"""A client of a running service, for the commands of this package."""
+"""The client of a running service, as the commands of this package use it: what goes wrong becomes a sentence."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
-import httpx
-
+from engine.client import Client, ClientError, RequestRefusedError, TaskEvent
 from engine.model.errors import EngineError
 
-KEY_ENV, URL_ENV = "ENGINE_KEY", "ENGINE_URL"
-DEFAULT_URL = "http://127.0.0.1:8001"
-TIMEOUT_S = 30.0
-SILENCE_S = 60.0
-"""Of a followed task: the service sends a sign of life well within it."""
+KEY_ENV = "ENGINE_KEY"
 
 
-class ClientError(EngineError):
+class ServiceError(EngineError):
     """A request that was not answered, or refused; the message is for people."""
 
 
-class Event(NamedTuple):
-    """One server-sent event."""
-
-    name: str
-    data: Any
-    event_id: str | None
-
-
-class Client:
-    """Asks a service, and turns what goes wrong into sentences."""
+class ServiceClient:
+    """Asks a service once, without trying again: a person sees at once what is wrong."""
 
     def __init__(self, url: str, key: str | None) -> None:
         """
         Args:
             url: of the service.
             key: an API key; ``None`` where there are none.
+
+        Raises:
+            ServiceError: the URL or the key is none.
         """
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._url = url
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_S)
+        with _sentences():
+            self.client = Client(url, key, patience_s=0)
 
     def close(self) -> None:
         """Close every connection."""
-        self._http.close()
+        self.client.close()
 
     def get(self, path: str, params: Any = None) -> Any:
         """The answer to a GET.
 
         Raises:
-            ClientError: none, or a refusal.
+            ServiceError: none, or a refusal.
         """
-        return self._ask("GET", path, params=params)
+        with _sentences():
+            return self.client.ask("GET", path, query=params)
 
     def post(self, path: str, content: bytes, params: Any = None) -> Any:
         """The answer to a POST of JSON.
 
         Raises:
-            ClientError: none, or a refusal.
+            ServiceError: none, or a refusal.
         """
-        headers = {"content-type": "application/json"}
-        return self._ask("POST", path, content=content, params=params, headers=headers)
+        with _sentences():
+            return self.client.ask("POST", path, query=params, content=content)
 
     def delete(self, path: str, params: Any = None) -> Any:
         """The answer to a DELETE.
 
         Raises:
-            ClientError: none, or a refusal.
+            ServiceError: none, or a refusal.
         """
-        return self._ask("DELETE", path, params=params)
+        with _sentences():
+            return self.client.ask("DELETE", path, query=params)
 
     def health(self) -> Any:
         """The health of the service, also when it is ill.
 
         Raises:
-            ClientError: no answer, or a refusal.
+            ServiceError: no answer, or a refusal.
         """
-        return self._ask("GET", "/health", also=(503,))
+        with _sentences():
+            return self.client.ask("GET", "/health", also=(503,))
 
-    def follow(self, task_id: str) -> Iterator[Event]:
+    def follow(self, task_id: str) -> Iterator[TaskEvent]:
         """Iterate over a task's events to its end. It connects again where the stream breaks off.
 
         Raises:
-            ClientError: no answer, a refusal, or the service says that there will be no more.
+            ServiceError: no answer, a refusal, or the service says that there will be no more.
         """
-        last: str | None = None
-        while True:
-            for event in self._stream(task_id, last):
-                last = event.event_id or last
-                if event.name == "error" and not event.data.get("retry"):
-                    raise ClientError(str(event.data.get("detail", "the service broke the stream off")))
-                if event.name != "error":
-                    yield event
-                if event.name == "result":
-                    return
-
-    def _stream(self, task_id: str, last: str | None) -> Iterator[Event]:
-        headers = {"Last-Event-ID": last} if last else {}
-        timeout = httpx.Timeout(TIMEOUT_S, read=SILENCE_S)
-        with (
-            self._sentences(),
-            self._http.stream("GET", f"/task/{task_id}/events", headers=headers, timeout=timeout) as answer,
-        ):
-            if answer.status_code != 200:
-                answer.read()
-                raise _refusal(answer)
-            yield from _events(answer.iter_lines())
-
-    def _ask(self, method: str, path: str, *, also: tuple[int, ...] = (), **more: Any) -> Any:
-        with self._sentences():
-            answer = self._http.request(method, path, **more)
-        if not answer.is_success and answer.status_code not in also:
-            raise _refusal(answer)
-        return answer.json()
-
-    @contextlib.contextmanager
-    def _sentences(self) -> Iterator[None]:
-        try:
-            yield
-        except httpx.HTTPError as error:
-            raise ClientError(f"{self._url} does not answer: {error}. Is the service up, and --url right?") from error
-        except json.JSONDecodeError:
-            raise ClientError(f"{self._url} does not answer as this service would. Is --url right?") from None
+        with _sentences():
+            yield from self.client.follow(task_id)
 
 
-def _events(lines: Iterator[str]) -> Iterator[Event]:
-    """Events of a stream, as the HTML standard reads them (section 9.2.6), as far as this service writes them."""
-    name, data, event_id = "message", [], None
-    for line in lines:
-        field, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        if field == "event":
-            name = value
-        elif field == "data":
-            data.append(value)
-        elif field == "id":
-            event_id = value
-        elif not line and data:
-            yield Event(name, json.loads("\n".join(data)), event_id)
-            name, data, event_id = "message", [], None
-
-
-def _refusal(answer: httpx.Response) -> ClientError:
+@contextlib.contextmanager
+def _sentences() -> Iterator[None]:
     try:
-        detail = answer.json()["detail"]
-    except (ValueError, KeyError, TypeError):
-        detail = answer.reason_phrase
-    after = answer.headers.get("retry-after")
-    hints = {401: f" Set {KEY_ENV}.", 429: f" Try again in {after} s." if after else ""}
-    return ClientError(f"{detail}{hints.get(answer.status_code, '')}")
+        yield
+    except RequestRefusedError as error:
+        after = f" Try again in {error.retry_after_s:g} s." if error.retry_after_s else ""
+        hints = {401: f" Set {KEY_ENV}.", 429: after}
+        raise ServiceError(f"{error.detail}{hints.get(error.status, '')}") from error
+    except ClientError as error:
+        raise ServiceError(str(error)) from error

@@ -25,7 +25,7 @@ from engine.cli.script_task import (
 from engine.cli.shared import AsJson, TaskFile, print_json, read_body, sentences
 
 if TYPE_CHECKING:
-    from engine.cli.client import Client
+    from engine.cli.client import ServiceClient
 
 PrintJson = Callable[[Any], None]
 Url = Annotated[
@@ -144,7 +144,7 @@ def top(
             _watch(client, every_s)
 
 
-def _watch(client: Client, every_s: float) -> None:
+def _watch(client: ServiceClient, every_s: float) -> None:
     """Show one picture after another until Ctrl-C."""
     from rich.live import Live
 
@@ -157,17 +157,17 @@ def _watch(client: Client, every_s: float) -> None:
 
 
 @contextlib.contextmanager
-def _client(url: str) -> Iterator[Client]:
-    from engine.cli.client import KEY_ENV, Client
+def _client(url: str) -> Iterator[ServiceClient]:
+    from engine.cli.client import KEY_ENV, ServiceClient
 
-    client = Client(url, os.environ.get(KEY_ENV))
+    client = ServiceClient(url, os.environ.get(KEY_ENV))
     try:
         yield client
     finally:
         client.close()
 
 
-def _pages(client: Client, wanted: dict[str, Any], limit: int) -> list[dict[str, Any]]:
+def _pages(client: ServiceClient, wanted: dict[str, Any], limit: int) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     cursor: str | None = None
     while len(found) < limit:
@@ -179,7 +179,7 @@ def _pages(client: Client, wanted: dict[str, Any], limit: int) -> list[dict[str,
     return found
 
 
-def _follow(client: Client, task_id: str, print_json: PrintJson | None) -> int:
+def _follow(client: ServiceClient, task_id: str, print_json: PrintJson | None) -> int:
     """Print events; the exit code that the task's end comes to."""
     status, printed = "failed", False
     for event in client.follow(task_id):

@@ -14,17 +14,17 @@ from rich.text import Text
 from engine.telemetry.logs import escape_controls
 
 if TYPE_CHECKING:
-    from engine.cli.client import Client
+    from engine.cli.client import ServiceClient
 
 RECENT = 15
 COLOURS = {"queued": "yellow", "running": "cyan", "succeeded": "green", "failed": "red", "cancelled": "magenta"}
 
 
-def look(client: Client) -> dict[str, Any]:
+def look(client: ServiceClient) -> dict[str, Any]:
     """The values that ``top`` shows.
 
     Raises:
-        ClientError: the service does not answer, or refuses.
+        ServiceError: the service does not answer, or refuses.
     """
     running = client.get("/tasks", {"status": "running", "limit": RECENT})["tasks"]
     recent = client.get("/tasks", {"limit": RECENT})["tasks"]

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from tests.support.held import Held
 from tests.support.stack import FOREIGN, ROOT, free_port, task
 
-SLOW = "import time\nprint('first', flush=True)\nreport_progress(0.5, 'half')\ntime.sleep(4)\nprint('last')\nresult = 7"
+SLOW = "print('first', flush=True)\nhold()\nreport_progress(0.5, 'half')\nprint('last')\nresult = 7"
 
 
 def engine(*command: str, stdin: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
@@ -29,6 +30,12 @@ def engine(*command: str, stdin: str = "", **environ: str) -> subprocess.Complet
     )
 
 
+def following(task_id: str, url: str) -> subprocess.Popen[str]:
+    """``tasks follow``, which goes on."""
+    command = [sys.executable, "-m", "engine", "tasks", "follow", task_id, "--url", url]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
 def submitted(url: str, script: str, **more: Any) -> str:
     done = engine("tasks", "submit", "-", "--url", url, stdin=json.dumps(task(script, **more)))
     assert 0 == done.returncode, done.stderr
@@ -37,11 +44,17 @@ def submitted(url: str, script: str, **more: Any) -> str:
 
 def test_submit_follow_and_show_tell_of_one_task(url: str) -> None:
     """The task's output comes on stdout as it is, all else on stderr; exit code 0 for a task that succeeds."""
-    task_id = submitted(url, SLOW)
-    done = engine("tasks", "follow", task_id, ENGINE_URL=url)
-    assert (0, "first\nlast\n") == (done.returncode, done.stdout)
+    held = Held(SLOW)
+    task_id = submitted(url, held.script)
+    with following(task_id, url) as process:
+        assert process.stdout
+        assert process.stderr
+        assert "first\n" == process.stdout.readline()
+        held.tell()
+        out, err = process.stdout.read(), process.stderr.read()
+        assert (0, "last\n") == (process.wait(60), out)
     for word in ("50% half", "succeeded: ok"):
-        assert word in done.stderr
+        assert word in err
     shown = engine("tasks", "show", task_id, "--url", url).stdout
     for word in ("succeeded", "wall_s", "--- stdout", "--- result\n7"):
         assert word in shown

@@ -11,6 +11,7 @@ import pytest
 import engine
 from engine.api.body.checker import CheckerBusyError, CheckerEndedError
 from engine.api.problems import RequestError, problem_of
+from engine.client import ClientError
 from engine.config.settings import SettingsError
 from engine.model.errors import (
     EngineError,
@@ -73,7 +74,7 @@ def test_dead_checker_is_not_told_as_an_unreachable_database() -> None:
 
 
 def test_each_public_exception_of_the_engine_has_the_one_root() -> None:
-    """So that one ``except`` finds whatever the engine raises on purpose."""
+    """So that one ``except`` finds whatever it raises on purpose: the engine, and its client, which stands alone."""
     found = {}
     for module in pkgutil.walk_packages(engine.__path__, "engine."):
         if module.name == "engine.__main__":
@@ -82,4 +83,5 @@ def test_each_public_exception_of_the_engine_has_the_one_root() -> None:
             if issubclass(kind, Exception) and kind.__module__ == module.name and not name.startswith("_"):
                 found[f"{module.name}.{name}"] = kind
     assert len(found) > 15
-    assert [] == [name for name, kind in found.items() if not issubclass(kind, EngineError)]
+    roots = {name: ClientError if name.startswith("engine.client.") else EngineError for name in found}
+    assert [] == [name for name, kind in found.items() if not issubclass(kind, roots[name])]
