@@ -43,6 +43,13 @@ class NoRun(msgspec.Struct, frozen=True, kw_only=True):
     error: RunError | None = None
 
 
+def status_after(reason: ExitReason) -> Status:
+    """The final status of a task whose last attempt ended for this reason."""
+    if reason is ExitReason.OK:
+        return Status.SUCCEEDED
+    return Status.CANCELLED if reason is ExitReason.CANCELLED else Status.FAILED
+
+
 class TaskResult(msgspec.Struct, frozen=True, kw_only=True):
     """How the attempt that ended a task ended: the sandbox's own answer, and what the engine adds to it."""
 
@@ -70,9 +77,7 @@ class TaskResult(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def status(self) -> Status:
         """The final status that follows from ``exit_reason``."""
-        if self.exit_reason is ExitReason.OK:
-            return Status.SUCCEEDED
-        return Status.CANCELLED if self.exit_reason is ExitReason.CANCELLED else Status.FAILED
+        return status_after(self.exit_reason)
 
     @property
     def files(self) -> tuple[Artifact, ...]:

@@ -13,15 +13,18 @@ import msgspec
 from engine.model.callback import Callback
 from engine.model.principal import Quotas
 from engine.model.receipt import FileDigest, Submitted
-from engine.model.result import CANCELLED
-from engine.model.status import Status
+from engine.model.result import CANCELLED, status_after
+from engine.model.status import TASK_TYPES, Status
 from engine.model.task import Cancellation, ListedTask, NewTask, StoredTask, TaskFilter
 from engine.store.admission import UNLIMITED, Admission
 from engine.store.columns import plain_uuid
 from engine.store.database import LISTED_TASK, NEW_TASK, STORED_TASK, Database, bulk_of
 from engine.store.results import decode_result, encode_result
+from sandbox import ExitReason
 
 DELETED_AT_ONCE = 500
+NEWEST = 2000
+"""So many tasks are looked through for labels before the index of labels is asked."""
 
 
 class Tasks:
@@ -76,20 +79,27 @@ class Tasks:
     async def find(self, tenant: str, wanted: TaskFilter) -> list[ListedTask]:
         """A tenant's tasks, the newest first."""
         before_time, before_id = wanted.before or (None, None)
-        rows = await self._database.rows(
-            "list_tasks",
-            tenant=tenant,
-            statuses=list(wanted.statuses) or None,
-            task_type=wanted.task_type,
-            exit_reasons=list(wanted.exit_reasons) or None,
-            labels=msgspec.json.encode(wanted.labels).decode(),
-            created_after=wanted.created_after,
-            created_before=wanted.created_before,
-            before_time=before_time,
-            before_id=before_id,
-            limit=wanted.limit,
-        )
-        return [LISTED_TASK.read(row) for row in rows]
+        page = {
+            "tenant": tenant,
+            "created_after": wanted.created_after,
+            "created_before": wanted.created_before,
+            "before_time": before_time,
+            "before_id": before_id,
+            "limit": wanted.limit,
+        }
+        return [LISTED_TASK.read(row) for row in await self._find(wanted, page)]
+
+    async def _find(self, wanted: TaskFilter, page: dict[str, Any]) -> list[Any]:
+        """Send the statement whose plan fits what is asked for."""
+        chosen = _chosen(wanted)
+        if wanted.labels:
+            labelled = page | chosen | {"labels": msgspec.json.encode(wanted.labels).decode()}
+            rows = await self._database.rows("list_labelled_tasks", newest=NEWEST, **labelled)
+            is_full = len(rows) == wanted.limit
+            return rows if is_full else await self._database.rows("list_rarely_labelled_tasks", **labelled)
+        if wanted.statuses or wanted.exit_reasons or wanted.task_type:
+            return await self._database.rows("list_chosen_tasks", **page, **chosen)
+        return await self._database.rows("list_newest_tasks", **page)
 
     async def get(self, task_id: UUID, tenant: str) -> StoredTask | None:
         """One task, or ``None`` when this tenant has none with this id."""
@@ -123,6 +133,20 @@ class Tasks:
         while count := await self._database.execute("delete_old_tasks", ttl_s=ttl_s, limit=DELETED_AT_ONCE):
             deleted += count
         return deleted
+
+
+def _chosen(wanted: TaskFilter) -> dict[str, list[str]]:
+    """The types, and the unfinished states and reasons of an end, that both filters of a list let through.
+
+    A task has a reason exactly when it is final, and its reason says which final status it has.
+    """
+    statuses = wanted.statuses or tuple(Status)
+    reasons = wanted.exit_reasons or tuple(ExitReason)
+    return {
+        "task_types": [wanted.task_type] if wanted.task_type else list(TASK_TYPES),
+        "unfinished": [] if wanted.exit_reasons else [status.value for status in statuses if not status.final],
+        "exit_reasons": [reason.value for reason in reasons if status_after(reason) in statuses],
+    }
 
 
 def read_task(row: Mapping[str, Any], callback: Callback | None) -> StoredTask:

@@ -4,6 +4,11 @@
 -- {Name}    the columns of a Struct, or the text of a fragment; {table.Name}: the same columns of one table
 -- {:Name}   the columns of a Struct as parameters
 
+--
+-- A statement about one task says `(status = …) IS TRUE`: that keeps PostgreSQL from the partial indexes of a status. While
+-- its statistics are old, it believes that nearly no task has the status, and would rather read all that have than look
+-- one up by its id (tests/service/test_plans.py).
+
 -- fragment: CallbackState
 -- The outbox's row of a task; all null while its task is not final.
 callbacks.state AS callback_state, callbacks.attempts AS callback_attempts, callbacks.due_at AS callback_due_at,
@@ -15,6 +20,19 @@ callbacks.state AS callback_state, callbacks.attempts AS callback_attempts, call
     greatest(0, extract(epoch FROM now() - greatest(tasks.created_at, tasks.due_at)))::float8 AS queue_s,
     greatest(0, extract(epoch FROM now() - tasks.created_at))::float8 AS age_s
 
+-- fragment: OnPage
+-- What a page of a list may hold: tasks that were made between two times, and before the last one of the page before.
+-- An argument that is null leaves none out.
+created_at >= coalesce(:created_after::timestamptz, '-infinity') AND created_at < coalesce(:created_before, 'infinity'::timestamptz)
+    AND (created_at, task_id) < (
+        coalesce(:before_time, 'infinity'::timestamptz), coalesce(:before_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
+    )
+
+-- fragment: InState
+-- Of one of these types, and in one of these unfinished states or ended for one of these reasons.
+task_type = ANY(:task_types::text[])
+    AND (status = ANY(:unfinished::text[]::task_status[]) OR exit_reason = ANY(:exit_reasons::text[]::exit_reason[]))
+
 -- name: insert_task
 -- Store a new task before anybody learns of it. No row: its tenant has another task under its idempotency key.
 INSERT INTO tasks ({NewTask}) VALUES ({:NewTask})
@@ -25,18 +43,49 @@ RETURNING task_id, created_at
 -- The task that a tenant has under an idempotency key, and the hash of the request that made it.
 SELECT task_id, request_sha256 FROM tasks WHERE tenant = :tenant AND idempotency_key = :idempotency_key
 
--- name: list_tasks
--- A tenant's newest tasks that were made before a time and id, if these are given, and that the other arguments select
--- (null selects all).
-SELECT {tasks.ListedTask} FROM tasks
-WHERE tenant = :tenant AND (:statuses::text[] IS NULL OR status = ANY(:statuses::text[]::task_status[]))
-    AND (:task_type::text IS NULL OR task_type = :task_type)
-    AND (:exit_reasons::text[] IS NULL OR exit_reason = ANY(:exit_reasons::text[]::exit_reason[]))
-    AND labels @> :labels::jsonb
-    AND (:created_after::timestamptz IS NULL OR created_at >= :created_after)
-    AND (:created_before::timestamptz IS NULL OR created_at < :created_before)
-    AND (:before_time::timestamptz IS NULL OR (created_at, task_id) < (:before_time, :before_id))
+-- name: list_newest_tasks
+-- A tenant's newest tasks.
+SELECT {tasks.ListedTask} FROM tasks WHERE tenant = :tenant AND {OnPage}
 ORDER BY created_at DESC, task_id DESC LIMIT :limit
+
+-- name: list_chosen_tasks
+-- A tenant's newest tasks of these types that are in one of these unfinished states, or that ended for one of these
+-- reasons. Each combination of type and state is a walk along an index that stops when a page is full. A
+-- condition on all of them at once would read every task that the page does not show.
+WITH chosen AS (
+    SELECT found.created_at, found.task_id FROM unnest(:task_types::text[]) AS type, unnest(:unfinished::text[]) AS state, LATERAL (
+        SELECT created_at, task_id FROM tasks
+        WHERE tenant = :tenant AND task_type = type AND status = state::task_status
+            AND status IN ('queued', 'running') AND {OnPage}
+        ORDER BY created_at DESC, task_id DESC LIMIT :limit
+    ) AS found
+    UNION ALL
+    SELECT found.created_at, found.task_id FROM unnest(:task_types::text[]) AS type, unnest(:exit_reasons::text[]) AS reason, LATERAL (
+        SELECT created_at, task_id FROM tasks
+        WHERE tenant = :tenant AND task_type = type AND exit_reason = reason::exit_reason AND {OnPage}
+        ORDER BY created_at DESC, task_id DESC LIMIT :limit
+    ) AS found
+), page AS (
+    SELECT task_id FROM chosen ORDER BY created_at DESC, task_id DESC LIMIT :limit
+)
+SELECT {tasks.ListedTask} FROM page JOIN tasks USING (task_id) ORDER BY created_at DESC, task_id DESC
+
+-- name: list_labelled_tasks
+-- The same of those with these labels, as far as they are among the newest tasks that a page may hold. Where labels are
+-- frequent, that fills a page.
+SELECT {tasks.ListedTask} FROM (
+    SELECT * FROM tasks WHERE tenant = :tenant AND {OnPage} ORDER BY created_at DESC, task_id DESC LIMIT :newest
+) AS tasks
+WHERE labels @> :labels::jsonb AND {InState} ORDER BY created_at DESC, task_id DESC LIMIT :limit
+
+-- name: list_rarely_labelled_tasks
+-- The same by the index of labels, which finds all tasks that have them, whose ever they are: for labels that the newest
+-- tasks hardly have.
+WITH labelled AS MATERIALIZED (
+    SELECT {tasks.ListedTask}, tenant FROM tasks WHERE labels @> :labels::jsonb
+)
+SELECT {ListedTask} FROM labelled AS tasks
+WHERE tenant = :tenant AND {OnPage} AND {InState} ORDER BY created_at DESC, task_id DESC LIMIT :limit
 
 -- name: get_task
 -- One task as its clients see it, without its parameters.
@@ -57,7 +106,7 @@ FROM tasks WHERE task_id = :task_id AND tenant = :tenant
 UPDATE tasks
 SET status = 'running', attempts = attempts + 1, worker_id = :worker_id, started_at = now(),
     lease_until = now() + make_interval(secs => :lease_s)
-WHERE task_id = :task_id AND status = 'queued' AND concurrent_limit IS NULL
+WHERE task_id = :task_id AND (status = 'queued') IS TRUE AND concurrent_limit IS NULL
 RETURNING {ClaimedTask}
 
 -- name: claim_limited_task
@@ -68,7 +117,7 @@ SELECT claim_limited(:task_id, :worker_id, :lease_s) AS claimed,
 
 -- name: get_claim
 -- What a worker has just claimed.
-SELECT {ClaimedTask} FROM tasks WHERE task_id = :task_id AND worker_id = :worker_id AND status = 'running'
+SELECT {ClaimedTask} FROM tasks WHERE task_id = :task_id AND worker_id = :worker_id AND (status = 'running') IS TRUE
 
 -- name: release_held
 -- Queue held tasks again: of each tenant (of one tenant only, if it is given) as many as may now run.
@@ -111,7 +160,7 @@ SET cancel_asked_at = coalesce(cancel_asked_at, now()), held_at = NULL,
     exit_reason = CASE WHEN status = 'queued' THEN 'cancelled' ELSE exit_reason END,
     finished_at = CASE WHEN status = 'queued' THEN now() ELSE finished_at END,
     outcome = CASE WHEN status = 'queued' THEN :outcome::bytea ELSE outcome END
-WHERE task_id = :task_id AND tenant = :tenant AND status IN ('queued', 'running')
+WHERE task_id = :task_id AND tenant = :tenant AND (status IN ('queued', 'running')) IS TRUE
 RETURNING status, task_type, policy
 
 -- name: finish_task
@@ -121,7 +170,7 @@ WITH done AS (
     UPDATE tasks
     SET status = :status, exit_reason = :exit_reason, outcome = :outcome, finished_at = now(), worker_id = NULL,
         lease_until = NULL
-    WHERE task_id = :task_id AND attempts = :attempt AND worker_id = :worker_id AND status = 'running'
+    WHERE task_id = :task_id AND attempts = :attempt AND worker_id = :worker_id AND (status = 'running') IS TRUE
     RETURNING task_id, started_at, tenant
 ), kept AS (
     INSERT INTO artifacts (task_id, tenant, name, sha256, content, size_bytes)
@@ -143,7 +192,7 @@ WITH given AS (
         exit_reason = (CASE WHEN cancel_asked_at IS NOT NULL THEN 'cancelled' END)::exit_reason,
         finished_at = CASE WHEN cancel_asked_at IS NOT NULL THEN now() END,
         outcome = CASE WHEN cancel_asked_at IS NOT NULL THEN :cancelled::bytea END
-    WHERE task_id = :task_id AND attempts = :attempt AND worker_id = :worker_id AND status = 'running'
+    WHERE task_id = :task_id AND attempts = :attempt AND worker_id = :worker_id AND (status = 'running') IS TRUE
         AND (attempts < max_attempts + :more_attempts OR cancel_asked_at IS NOT NULL)
     RETURNING task_id, started_at, status
 ), noted AS (
