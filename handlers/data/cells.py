@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import duckdb
+import numpy as np
 
-from handlers.data.columns import MAX_DIGITS, FieldKind
+from handlers.data.columns import MAX_DIGITS, Column, FieldKind
 from handlers.failures import Refusal
 
 BOOLEANS = ("true", "false", "True", "False", "TRUE", "FALSE")
@@ -243,6 +244,32 @@ def give_type(database: duckdb.DuckDBPyConnection, given: GivenType, notation: N
         return ColumnType("text", "VARCHAR", iso_text(value, TYPES[wanted]), filled < rows)
     kind: FieldKind = "text" if wanted == "text" else "boolean" if wanted == "boolean" else "number"
     return ColumnType(kind, TYPES[wanted], value, filled < rows)
+
+
+def give_column(
+    database: duckdb.DuckDBPyConnection, field: str, texts: np.ndarray[Any, Any], wanted: str, notation: Notation
+) -> Column:
+    """A column of texts outside of the database, with the type that the caller gives it.
+
+    Raises:
+        Refusal: a value is not of that type; says which and where.
+    """
+    database.register("given_texts", {"c0": texts})
+    database.execute("CREATE OR REPLACE TEMP TABLE typed_texts AS SELECT CAST(c0 AS VARCHAR) AS c0 FROM given_texts")
+    found = give_type(database, GivenType("typed_texts", "c0", field, wanted), notation)
+    if found.kind == "empty":
+        return Column(field, "empty", None, found.has_nulls)
+    # integers of this size have no type in NumPy
+    shown = f"CAST({found.sql} AS VARCHAR)" if found.sql_type == "HUGEINT" else found.sql
+    values = _unmasked(database.execute(f"SELECT {shown} AS c0 FROM typed_texts ORDER BY rowid").fetchnumpy()["c0"])  # noqa: S608 ours
+    return Column(field, found.kind, values, found.has_nulls, found.sql_type if found.kind == "number" else "")
+
+
+def _unmasked(values: Any) -> np.ndarray[Any, Any]:
+    """Nulls as a ``Column`` has them: None among objects, NaN among doubles, the mask of booleans as it is."""
+    if not isinstance(values, np.ma.MaskedArray) or values.dtype.kind == "b":
+        return np.asanyarray(values)
+    return values.filled(None if values.dtype.kind == "O" else np.nan)
 
 
 def _is_wrong(text: str, value: str, wanted: str) -> str:

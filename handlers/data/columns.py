@@ -100,7 +100,7 @@ def table_of(data: list[Any] | DataSource) -> Table:
         if len(columns) > MAX_FIELDS:
             raise too_many_fields(len(columns))
         rows = len(next(iter(columns.values()), []))
-        made = tuple(_column(name, values) for name, values in columns.items())
+        made = tuple(column_of(name, values) for name, values in columns.items())
         return Table(rows, made, is_of_objects=True)
     if not data or not isinstance(data[0], dict):
         return Table(len(data), (_numbers(data),), is_of_objects=False)
@@ -110,7 +110,7 @@ def table_of(data: list[Any] | DataSource) -> Table:
 def _table(rows: list[Any], names: list[str], get: Getter) -> Table:
     if len(names) > MAX_FIELDS:
         raise too_many_fields(len(names))
-    columns = tuple(_column(name, get(rows, position, name)) for position, name in enumerate(names))
+    columns = tuple(column_of(name, get(rows, position, name)) for position, name in enumerate(names))
     return Table(len(rows), columns, is_of_objects=True)
 
 
@@ -232,13 +232,14 @@ def _fields_of_head(data: msgspec.Raw) -> list[str] | None:
     return list(names) or None
 
 
-def _column(name: str, values: list[Any]) -> Column:
+def column_of(name: str, values: list[Any]) -> Column:
+    """A field by all its values: JSON's, and decimals that no double holds."""
     kinds = set(map(type, values))
     has_nulls = _NONE in kinds
     kinds.discard(_NONE)
     if not kinds:
         return Column(name, "empty", None, has_nulls)
-    if kinds <= {int, float}:
+    if kinds <= {int, float, decimal.Decimal}:
         numbers = _number_array(values, kinds, has_nulls)
         if numbers is not None:
             return Column(name, "number", numbers[0], has_nulls, numbers[1])
@@ -280,6 +281,8 @@ def _number_array(values: list[Any], kinds: set[type], has_nulls: bool) -> tuple
             return _integer_array(values, has_nulls), "BIGINT"
         except OverflowError:
             return _exact_array(values)
+    if decimal.Decimal in kinds:
+        return _exact_array(values)
     try:
         doubles = np.array(values, dtype=np.float64)  # None becomes NaN
     except OverflowError:
@@ -300,8 +303,10 @@ def _exact_array(values: list[Any]) -> tuple[np.ndarray[Any, Any], str] | None:
     return _object_array(texts), f"DECIMAL({MAX_DIGITS}, {scale})" if scale else "HUGEINT"
 
 
-def _plain_number(value: float) -> str:
+def _plain_number(value: float | decimal.Decimal) -> str:
     """A number without an exponent; a double by its shortest decimals."""
+    if isinstance(value, decimal.Decimal):
+        return f"{value:f}"
     if isinstance(value, int):
         return str(value) if -_TEN_TO_DIGITS < value < _TEN_TO_DIGITS else "9" * (MAX_DIGITS + 1)
     text = f"{decimal.Decimal(repr(value)):f}"

@@ -24,6 +24,7 @@ import msgspec
 from handlers.data import rows
 from handlers.data.columns import Column, Table, count_distinct, read, table_of
 from handlers.data.files import read_file
+from handlers.data.table_files import exact
 from handlers.data.tables import register_columns
 from handlers.failures import Refusal
 from handlers.parameters.data import (
@@ -336,7 +337,7 @@ class _Query:
 
 def _plain_number(value: Any) -> Any:
     if isinstance(value, decimal.Decimal):
-        return rows.exact(value)
+        return exact(value)
     return None if isinstance(value, float) and math.isnan(value) else value
 
 

@@ -1,4 +1,4 @@
-"""Reads files of rows (CSV, JSON lines, Parquet) into tables. DuckDB may open nothing else."""
+"""Reads files of rows (CSV, JSON lines, Parquet, spreadsheets) into tables. DuckDB may open nothing else."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from handlers import inputs
 from handlers.data.cells import iso_text
 from handlers.data.columns import MAX_FIELDS, Column, FieldKind, Table, table_of_lines, too_many_fields
 from handlers.data.csv_files import read_csv
+from handlers.data.sheets import read_sheet
 from handlers.encodings import Decoded, decode
 from handlers.failures import Refusal
 from handlers.parameters.data import DataSource
@@ -43,6 +44,8 @@ def read_file(source: DataSource, database: duckdb.DuckDBPyConnection, folder: s
     content = inputs.read(source.file, max_bytes=MAX_BYTES)
     if source.format == "jsonl":
         return table_of_lines(content.removeprefix(codecs.BOM_UTF8))
+    if source.format in ("xlsx", "ods"):
+        return read_sheet(source, content, database)
     with _put(content if source.format == "parquet" else b"", folder) as path:
         if source.format == "csv":
             return _read_csv(source, content, path, database, name)

@@ -1,4 +1,4 @@
-"""Selections, groups, joins, pivots, histograms and SQL over tables. They give rows, as JSON or as a CSV file.
+"""Selections, groups, joins, pivots, histograms and SQL over tables. They give rows, as JSON or as a file.
 
 Nothing that a caller names becomes SQL: fields are looked up and appear as ``c0`` ``c1`` …, values are bound. Only the
 text of ``query`` is the caller's own SQL: one SELECT that reads nothing but the tables.
@@ -6,12 +6,10 @@ text of ``query`` is the caller's own SQL: one SELECT that reads nothing but the
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import datetime as dt
 import decimal
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -22,6 +20,7 @@ import msgspec
 from handlers.data.cells import iso_text
 from handlers.data.columns import Column, Table, distinct_names
 from handlers.data.mixed import mixed_condition, mixed_order
+from handlers.data.table_files import TABLE_FILES, exact
 from handlers.data.tables import forget, register_columns
 from handlers.failures import Refusal
 from handlers.parameters.data import (
@@ -37,8 +36,6 @@ from handlers.parameters.data import (
 from handlers.parameters.data_options import Aggregate, Condition, SortKey
 
 MAX_PIVOT_FIELDS = 1000
-ARTIFACT = "artifacts/result.csv"
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _COMPARISONS = {"eq": "=", "ne": "<>", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 _FUNCTIONS = {
     "count": "count({})", "sum": "sum({})", "mean": "avg({})", "median": "median({})", "min": "min({})",
@@ -116,11 +113,12 @@ class OperationContext(NamedTuple):
         names = distinct_names([field.name for field in shown])
         rows = found.fetchmany(limit + 1)
         more = len(rows) > limit
-        convert = [_from_json if field.is_json else _plain for field in shown]
+        plain_value = _plain if asked.output == "rows" else _plain_but_decimal
+        convert = [_from_json if field.is_json else plain_value for field in shown]
         plain = ([function(value) for function, value in zip(convert, row, strict=True)] for row in rows[:limit])
         answer = {"fields": names, "rows_returned": min(len(rows), limit), "more": more}
-        if asked.output == "csv":
-            return answer | {"artifact": _write_csv(names, plain)}
+        if asked.output != "rows":
+            return answer | TABLE_FILES[asked.output](names, plain)
         return answer | {"data": [dict(zip(names, row, strict=True)) for row in plain]}
 
 
@@ -384,6 +382,10 @@ def _from_json(value: Any) -> Any:
     return None if value is None else msgspec.json.decode(value)
 
 
+def _plain_but_decimal(value: Any) -> Any:
+    return value if isinstance(value, decimal.Decimal) else _plain(value)
+
+
 def _plain(value: Any) -> Any:
     """Convert a value of DuckDB to one that JSON can hold."""
     if isinstance(value, str | int | bool | None):
@@ -399,23 +401,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
         raise Refusal("invalid_sql", "An answer has bytes, which JSON cannot hold; use hex() or base64().")
     return value.isoformat() if isinstance(value, dt.date | dt.time) else str(value)
-
-
-def exact(value: decimal.Decimal) -> float | str:
-    """A decimal as a number where a double holds it, else as text: a reader of JSON must not get another value."""
-    number = float(value)
-    return number if decimal.Decimal(repr(number)) == value else f"{value:f}"
-
-
-def _write_csv(names: list[str], rows: Any) -> str:
-    """Write the artifact; texts that a spreadsheet would take for formulas get an apostrophe in front."""
-    os.makedirs(os.path.dirname(ARTIFACT), exist_ok=True)
-    with open(ARTIFACT, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(map(_harmless, names))
-        writer.writerows([_harmless(value) for value in row] for row in rows)
-    return os.path.basename(ARTIFACT)
-
-
-def _harmless(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

@@ -15,8 +15,9 @@ from docx.opc.constants import RELATIONSHIP_TYPE
 from docx.oxml import parse_xml
 from docx.oxml.ns import qn
 
+from handlers.archives import is_xml
 from handlers.documents import docx_archive, docx_text
-from handlers.documents.docx_archive import broken_is_refused, is_xml
+from handlers.documents.docx_archive import broken_is_refused
 from handlers.documents.docx_text import UNREADABLE, Block
 from handlers.documents.reading import Allowance, DocumentText, clean
 from handlers.failures import Refusal

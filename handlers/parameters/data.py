@@ -15,9 +15,13 @@ from handlers.parameters.patterns import TABLE_NAME
 
 Character = Annotated[str, Meta(min_length=1, max_length=1, pattern=r"^[^\r\n\0]$")]
 FieldType = Literal["text", "integer", "number", "boolean", "date", "datetime"]
-_CSV_OPTIONS = (
-    "encoding", "delimiter", "quote", "decimal", "thousands", "nulls", "header", "skip_lines", "types",
-)  # fmt: skip
+_SHEETS = ("xlsx", "ods")
+_OPTIONS = {
+    **dict.fromkeys(("encoding", "delimiter", "quote", "decimal", "thousands"), ("csv",)),
+    **dict.fromkeys(("nulls", "header", "skip_lines", "types"), ("csv", *_SHEETS)),
+    "sheet": _SHEETS,
+}
+"""Option → the formats that it goes with."""
 
 DEFAULT_LIMIT = 10_000
 """Rows of an answer unless the request gives a ``limit``."""
@@ -31,10 +35,18 @@ class DataSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         Meta(description="Field → its values, all of one length.", examples=[{"x": [1, 2, 3], "y": [2, 4, 7]}]),
     ] = None
     format: Annotated[
-        Literal["csv", "jsonl", "parquet"] | None,
+        Literal["csv", "jsonl", "parquet", "xlsx", "ods"] | None,
         Meta(
-            description="Format of the file: CSV, one JSON object a line, or Parquet.",
+            description="Format of the file: CSV, one JSON object a line, Parquet, or a spreadsheet of Excel or "
+            "OpenDocument. Macros are not run, and formulas have the values that the file has for them.",
             examples=["csv"],
+        ),
+    ] = None
+    sheet: Annotated[
+        Annotated[int, Meta(ge=1, le=10_000)] | Annotated[str, Meta(min_length=1, max_length=255)] | None,
+        Meta(
+            description="Sheet of a spreadsheet, by its name or its number from 1; the first visible one unless given.",
+            examples=["Sales", 2],
         ),
     ] = None
     encoding: Annotated[
@@ -54,24 +66,27 @@ class DataSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     ] = None
     nulls: Annotated[
         Annotated[list[Annotated[str, Meta(max_length=100)]], Meta(max_length=100)] | None,
-        Meta(description="Texts of a CSV that mean null, beside the empty one.", examples=[["NA", "-"]]),
+        Meta(
+            description="Texts of a CSV or a spreadsheet that mean null, beside the empty one.", examples=[["NA", "-"]]
+        ),
     ] = None
     header: Annotated[
         bool | None,
         Meta(
-            description="Whether a CSV's first line names the fields, which it does unless given. Otherwise they are "
-            "`column_1`, `column_2` and so on.",
+            description="Whether the first line of a CSV, or the first row with values of a spreadsheet, names the "
+            "fields, which it does unless given. Otherwise they are `column_1`, `column_2` and so on.",
             examples=[False],
         ),
     ] = None
     skip_lines: Annotated[
         Annotated[int, Meta(ge=0, le=10_000)] | None,
-        Meta(description="Lines of a CSV before its header.", examples=[2]),
+        Meta(description="Lines of a CSV, or rows of a spreadsheet, before its header.", examples=[2]),
     ] = None
     types: Annotated[
         dict[FieldName, FieldType] | None,
         Meta(
-            description="Field of a CSV → the type of its values; found out from all values unless given.",
+            description="Field of a CSV or a spreadsheet → the type of its values; found out from all values unless "
+            "given.",
             examples=[{"zip": "text"}],
         ),
     ] = None
@@ -92,9 +107,12 @@ class DataSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             raise ValueError("The columns differ in length; fill up the shorter ones with null")
 
     def _check_options(self) -> None:
-        options = [name for name in _CSV_OPTIONS if getattr(self, name) is not None]
-        if options and self.format != "csv":
-            raise ValueError(f"`{options[0]}` goes with the format `csv` only")
+        options = [name for name in _OPTIONS if getattr(self, name) is not None and self.format not in _OPTIONS[name]]
+        if options:
+            known = " and ".join(f"`{form}`" for form in _OPTIONS[options[0]])
+            raise ValueError(f"`{options[0]}` goes with the format {known} only")
+        if self.format in _SHEETS and self.text is not None:
+            raise ValueError("A spreadsheet is bytes: send it as `base64`, `file_id` or `path`")
         if self.encoding is not None and self.text is not None:
             raise ValueError("`encoding` goes with bytes (`base64`, `file_id`, `path`); `text` has none")
         marks = {
@@ -136,7 +154,7 @@ class DataOperation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         Meta(
             description="An array of numbers (null for a missing one), or an array of objects whose fields are text, "
             "numbers, booleans or null; not both in one array. A field that an object lacks counts as null. Or an "
-            "object: `columns`, or a file as CSV, JSON lines or Parquet.",
+            "object: `columns`, or a file as CSV, JSON lines, Parquet or a spreadsheet.",
             examples=[
                 [
                     {"category": "A", "month": "May", "value": 10, "visits": 3},
@@ -192,10 +210,11 @@ class RowsOperation(DataOperation, frozen=True, kw_only=True, forbid_unknown_fie
     ] = DEFAULT_LIMIT
     offset: Annotated[Annotated[int, Meta(ge=0)], Meta(description="Rows to skip.", examples=[100])] = 0
     output: Annotated[
-        Literal["rows", "csv"],
+        Literal["rows", "csv", "xlsx"],
         Meta(
             description="`rows`: in the answer. `csv`: as the artifact `result.csv`, where a text that a spreadsheet "
-            "would take for a formula gets an apostrophe in front.",
+            "would take for a formula gets an apostrophe in front. `xlsx`: as the artifact `result.xlsx`, where it is "
+            "a cell of text.",
             examples=["csv"],
         ),
     ] = "rows"
