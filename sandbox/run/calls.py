@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections import Counter
 
 from sandbox.isolation import seccomp
@@ -87,6 +88,8 @@ class CallListener:
         if call.arguments[0] & _LOW_32 == self._own_pid == _INIT and is_fatal(call.pid, number):
             self._ending.end_by_own_signal(number)
             return
+        if number == signal.SIGKILL and self._own_pid != _INIT:
+            self._ending.note_own_kill()
         seccomp.let_through(self._fd, call)
         self._slow_down()
 

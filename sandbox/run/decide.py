@@ -15,6 +15,12 @@ _REFUSED_BY_KERNEL = {
     "process_limit": ExitReason.PROCESS_LIMIT,
 }
 """``code`` of an error that a handler gives when what it met is the kernel's refusal → the limit behind it."""
+_CPU_MARGIN_S = 0.1
+"""RLIMIT_CPU counts whole seconds and rounds down what was used: getrlimit(2)."""
+KILLED_BY_ANOTHER = (
+    "the run was killed (SIGKILL) by neither this worker nor itself: by the host's out-of-memory killer, most likely, "
+    "or by an operator"
+)
 WITH_ERROR = (ExitReason.ERROR, ExitReason.INVALID_RESULT, *_REFUSED_BY_KERNEL.values())
 """The reasons beside which a result shows the error that the handler gave."""
 
@@ -73,6 +79,17 @@ def decide(
     return _decide_answered(exit_code, answer, limits, workspace_full=workspace_full)
 
 
+def was_killed_by_another(
+    exit_code: int, ended_by: ExitReason | None, cpu_s: float, limits: Limits, *, by_itself: bool
+) -> bool:
+    """Whether a run was killed by neither itself nor us, nor by the kernel for a limit. Arguments as of ``decide``.
+
+    A run that kills itself is seen to do so: the filter holds every call that sends a signal.
+    """
+    is_ours = ended_by is not None or by_itself
+    return exit_code == -signal.SIGKILL and not is_ours and cpu_s < limits.cpu_s - _CPU_MARGIN_S
+
+
 def _decide_answered(
     exit_code: int, answer: response.Response, limits: Limits, *, workspace_full: bool
 ) -> tuple[ExitReason, str]:
@@ -99,13 +116,11 @@ def _decide_silent(exit_code: int) -> tuple[ExitReason, str]:
 def _decide_killed(number: int, ended_by: ExitReason | None, cpu_s: float, limits: Limits) -> tuple[ExitReason, str]:
     if number == signal.SIGKILL and ended_by is not None:
         return ended_by, _limit_message(ended_by, limits)
-    # RLIMIT_CPU counts whole seconds and rounds down what was used: getrlimit(2)
-    if number in (signal.SIGKILL, signal.SIGXCPU) and cpu_s >= limits.cpu_s - 0.1:
+    if number in (signal.SIGKILL, signal.SIGXCPU) and cpu_s >= limits.cpu_s - _CPU_MARGIN_S:
         return ExitReason.CPU_LIMIT, _limit_message(ExitReason.CPU_LIMIT, limits)
     hints: dict[int, str] = {
         signal.SIGSEGV: " (a crash in native code, or a stack overflow)",
         signal.SIGSYS: " (a system call in another architecture's convention)",
-        signal.SIGKILL: " (not by us: most likely the host ran out of memory)",
     }
     return ExitReason.SIGNALED, f"ended by {signal_name(number)}{hints.get(number, '')}"
 

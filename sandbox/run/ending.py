@@ -44,6 +44,11 @@ class Ending:
             self.own_signal = number
         self._child.kill()
 
+    def note_own_kill(self) -> None:
+        """The run kills itself, and is no pid 1, so that the kernel will do it."""
+        if self.reason is None and self.own_signal is None:
+            self.own_signal = signal.SIGKILL
+
     def exit_code(self, status: int) -> int:
         """Exit code of the run by its wait status, negative for the signal that ended it."""
         exit_code = exit_code_of(status)

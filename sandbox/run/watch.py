@@ -25,7 +25,7 @@ from sandbox.result import ExitReason, OnOutput, OnProgress, RunFacts, Usage
 from sandbox.run import remarks, response
 from sandbox.run.calls import CallListener
 from sandbox.run.child_handle import ChildHandle, ExitFacts
-from sandbox.run.decide import WITH_ERROR, decide, signal_name
+from sandbox.run.decide import KILLED_BY_ANOTHER, WITH_ERROR, decide, signal_name, was_killed_by_another
 from sandbox.run.ending import Ending
 from sandbox.run.events import Events
 from sandbox.run.harvest import Harvest, find_strays, harvest, is_empty
@@ -92,6 +92,8 @@ class Watch:
             answer = await self._response.parse()
             found, strays = await self._harvest()
             return self._conclude(facts, wall_s, answer, found, strays)
+        except SandboxError:
+            raise
         except (OSError, MemoryError) as error:  # we are short of descriptors or memory
             raise SandboxError("conclude", f"{type(error).__name__}: {error}") from error
         except Exception as error:
@@ -105,8 +107,15 @@ class Watch:
         self._response.listen()
         self._calls.listen()
         self._request.send(message)
-        self._events.after("deadline", self._limits.wall_s, self._ending.end, ExitReason.WALL_LIMIT)
+        self._events.after("deadline", self._limits.wall_s, self._meet_deadline)
         self._watchdog.keep_watch()
+
+    def _meet_deadline(self) -> None:
+        """End the run, unless this process was away meanwhile: then read first what has come, and give it that time."""
+        if (left_s := self._watchdog.left_s()) > 0:
+            self._events.after("deadline", left_s, self._meet_deadline)
+        else:
+            self._ending.end(ExitReason.WALL_LIMIT)
 
     async def _harvest(self) -> tuple[Harvest, tuple[str, ...]]:
         """The artifacts, and the folders that were taken for theirs."""
@@ -139,6 +148,9 @@ class Watch:
         full = self._child.workspace.is_full()
         cpu_total_s = self._watchdog.cpu_total_s(facts.cpu_s)
         ended_by = self._watchdog.look_back() if self._ending.reason is None else self._ending.reason
+        by_itself = self._ending.own_signal is not None
+        if was_killed_by_another(exit_code, ended_by, cpu_total_s, self._limits, by_itself=by_itself):
+            raise SandboxError("killed", KILLED_BY_ANOTHER)
         reason, message = decide(
             exit_code,
             ended_by,
@@ -146,7 +158,7 @@ class Watch:
             cpu_total_s,
             self._limits,
             workspace_full=full,
-            by_itself=self._ending.own_signal is not None,
+            by_itself=by_itself,
         )
         return RunFacts(
             exit_reason=reason,

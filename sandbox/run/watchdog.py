@@ -7,6 +7,7 @@ memory only; the watchdog sees the sum.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -21,6 +22,8 @@ _MIB = 1 << 20
 _FASTEST_GROWTH_BYTES_S = 2 << 30
 """Memory that a run can touch in a second here; sets how long the watchdog may look away."""
 _TICK_S = (0.005, 0.05)
+_AWAY_S = 1.0
+"""A tick that comes so much too late means that this process was away: stopped, frozen, or without a processor."""
 
 
 class Watchdog:
@@ -42,6 +45,10 @@ class Watchdog:
         self._memory_bytes = self._shared_taken_bytes = 0
         self.threads_peak = child.at_rest.threads
         self._began_s = self._cpu_before_s = self._cpu_peak_s = 0.0
+        self._due_s = math.inf
+        """When the next tick is due."""
+        self._away_s = 0.0
+        """For how long nobody watched, because this process was away."""
 
     def begin(self) -> None:
         """Note what the child has used before it gets its request: that is not the run's. Lower its group's limit."""
@@ -54,6 +61,16 @@ class Watchdog:
     def wall_s(self) -> float:
         """Seconds since the beginning."""
         return time.monotonic() - self._began_s
+
+    def left_s(self) -> float:
+        """Seconds that the run may still take.
+
+        The time in which nobody watched is not held against the run, for it may have been stopped as we were (a frozen
+        container), and its answer may be unread. It is given once more, at most as much as the limit: then somebody
+        has watched for as long as the limit is.
+        """
+        self._note_absence()
+        return self._limits.wall_s + min(self._away_s, self._limits.wall_s) - self.wall_s()
 
     def cpu_s(self, at_end_s: float) -> float:
         """Processor seconds of the run alone.
@@ -78,7 +95,18 @@ class Watchdog:
 
     def keep_watch(self) -> None:
         """Look for the first time soon, and then again and again."""
-        self._events.after("watchdog", _TICK_S[0], self._look_and_compare)
+        self._look_after(_TICK_S[0])
+
+    def _look_after(self, pause_s: float) -> None:
+        self._due_s = time.monotonic() + pause_s
+        self._events.after("watchdog", pause_s, self._look_and_compare)
+
+    def _note_absence(self) -> None:
+        """Add the time since the tick that is due, if that is long; count no moment twice."""
+        now_s = time.monotonic()
+        if now_s - self._due_s > _AWAY_S:
+            self._away_s += now_s - self._due_s
+            self._due_s = now_s
 
     def look(self) -> Measurement | None:
         """Measure the run and keep the peaks; ``None`` when it is gone."""
@@ -106,6 +134,7 @@ class Watchdog:
 
     def _look_and_compare(self) -> None:
         """Compare what the run takes with its limits, then look away for as long as the rest could not be filled."""
+        self._note_absence()
         measured = self.look()
         if measured is None:
             return  # dead; its end will be reported
@@ -114,7 +143,7 @@ class Watchdog:
             return
         left_bytes = self._limits.memory_mib * _MIB - self._memory_bytes
         pause_s = min(max(left_bytes / _FASTEST_GROWTH_BYTES_S / 4, _TICK_S[0]), _TICK_S[1])
-        self._events.after("watchdog", pause_s, self._look_and_compare)
+        self._look_after(pause_s)
 
     def _limit_met(self, measured: Measurement) -> ExitReason | None:
         """The first limit that the run has passed. Threads and workspace the kernel itself holds with namespaces."""

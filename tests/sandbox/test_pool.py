@@ -9,6 +9,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from tests.support.synchronous import (
     descendants,
     eventually,
     inventory,
+    request,
     status_of,
     value_of,
 )
@@ -124,11 +126,51 @@ def test_a_child_whose_death_is_not_reported_yet_serves_no_request(make_box: Mak
     assert [1, 1, 1] == [value_of(box.run("result = 1")) for _ in range(3)]
 
 
-def test_a_child_killed_by_another_while_it_runs(make_box: MakeBox) -> None:
-    """SIGKILL that we did not send is told as such, not as a limit."""
+def test_a_child_killed_by_another_while_it_runs_is_our_failure(make_box: MakeBox) -> None:
+    """SIGKILL that neither we nor the run sent says nothing of the run, which may be tried again."""
     box = make_box()
-    _, result = box.while_running(SLEEP, lambda pid: os.kill(pid, signal.SIGKILL), 30)
+    _, ended = box.while_running(SLEEP, lambda pid: os.kill(pid, signal.SIGKILL), 30)
+    assert isinstance(ended, SandboxError)
+    assert ("killed", True) == (ended.stage, "neither this worker nor itself" in ended.message)
+
+
+KILLS_ITSELF = {
+    "kill": "import os\nos.kill(os.getpid(), 9)",
+    "raise": "import signal\nsignal.raise_signal(9)",
+    "from a thread": "import os, threading, time\n"
+    "threading.Thread(target=os.kill, args=(os.getpid(), 9)).start()\ntime.sleep(30)",
+    "pthread_kill": "import signal, threading\nsignal.pthread_kill(threading.get_ident(), 9)",
+}
+
+
+@pytest.mark.parametrize("script", KILLS_ITSELF.values(), ids=KILLS_ITSELF)
+def test_a_run_that_kills_itself_is_signaled(box: Sandbox, script: str) -> None:
+    """The positive control: by whatever call it does so, it is no failure of ours, and costs no second attempt."""
+    result = box.run(script)
     assert (ExitReason.SIGNALED, "SIGKILL") == (result.exit_reason, result.signal)
+
+
+@pytest.mark.parametrize(
+    ("rest", "expected"),
+    [("result = 1", ExitReason.OK), ("import time\ntime.sleep(60)", ExitReason.WALL_LIMIT)],
+    ids=["it has answered", "it goes on"],
+)
+def test_worker_that_was_away_beyond_the_deadline_blames_nobody_for_it(
+    make_box: MakeBox, rest: str, expected: ExitReason
+) -> None:
+    """The answer that came meanwhile is the answer. A run without one is given the time once more, and not for ever."""
+    box = make_box()
+    away: list[bytes] = []
+
+    def stand_still(_: object, chunk: bytes) -> None:
+        if not away:
+            time.sleep(3.5)  # as if stopped: the event loop does nothing meanwhile
+        away.append(chunk)
+
+    limits = msgspec.structs.replace(box.policy.limits, wall_s=2)
+    run = box.pool.run(request(f"import os\nos.write(1, b'1')\n{rest}", None), limits=limits, on_output=stand_still)
+    result = box.do(run)
+    assert (expected, [b"1"]) == (result.exit_reason, away)
 
 
 @pytest.mark.parametrize("stage", [0, 1], ids=["launcher", "inner"])

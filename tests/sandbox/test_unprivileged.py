@@ -509,6 +509,8 @@ result = len(threads)
         ("1 / 0", {}, "error"),
         ("import ctypes; ctypes.string_at(0)", {}, "signaled"),
         ("import os; os.abort()", {}, "signaled"),
+        ("import os; os.kill(os.getpid(), 9)", {}, "signaled"),
+        ("import signal, threading; signal.pthread_kill(threading.get_ident(), 9)", {}, "signaled"),
     ],
     ids=lambda value: value if isinstance(value, str) and value.isidentifier() else "",
 )

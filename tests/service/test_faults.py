@@ -15,6 +15,7 @@ from uuid import UUID
 
 import httpx
 import psutil
+import pytest
 import redis
 
 from engine.model.errors import QueueUnavailableError
@@ -201,6 +202,33 @@ def test_tasks_outlive_postgres_that_hangs_beyond_their_lease(stack: Stack) -> N
     held.tell()
     answers = [stack.get(task_id, wait_s=30) for task_id in task_ids]
     assert [("succeeded", 1)] * 4 == [(answer["status"], answer["attempts"]) for answer in answers]
+
+
+def test_run_that_the_host_kills_runs_again(stack: Stack) -> None:
+    """A child that is killed from outside is our failure, which the log names; the next attempt answers."""
+    worker = stack.worker()
+    held = Held("hold()\nresult = 1")
+    task_id = stack.submit(held.script)["task_id"]
+    held.kill()
+    until_attempt(stack, task_id, 2)
+    held.tell()
+    answer = stack.get(task_id, wait_s=30)
+    assert ("succeeded", 1, 2) == (answer["status"], answer["result"], answer["attempts"])
+    assert '"stage":"killed"' in worker.log.read_text()
+
+
+@pytest.mark.slow("the worker is stopped until the deadline of the run has passed")
+def test_worker_that_was_stopped_past_a_deadline_reads_the_answer(stack: Stack) -> None:
+    """The run ended in time, while nobody could read that: it has not run for too long."""
+    worker = stack.worker(LEASE_S="60")
+    held = Held("hold()\nresult = 'in time'")
+    task_id = stack.submit(held.script, timeout_s=6)["task_id"]
+    held.wait()
+    with frozen(worker.pid, whole_family=False):
+        held.tell()
+        time.sleep(7.5)
+    answer = stack.get(task_id, wait_s=30)
+    assert ("succeeded", "in time", 1) == (answer["status"], answer["result"], answer["attempts"])
 
 
 def test_worker_that_was_frozen_past_its_lease_writes_nothing(stack: Stack) -> None:

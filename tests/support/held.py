@@ -45,6 +45,11 @@ class Held:
         """Until so many are under way."""
         until(lambda: self.count() >= count, f"{count} of the script are under way")
 
+    def kill(self) -> None:
+        """Kill one that is under way, as the host's out-of-memory killer would."""
+        self.wait()
+        os.kill(self._pids()[0], signal.SIGKILL)
+
     def tell(self) -> None:
         """Let it end."""
         self.wait()
