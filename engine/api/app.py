@@ -68,9 +68,8 @@ def create_app(service: Service, keys: Keys | None, audit: AuditLog, *, version:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
-        async with service.running(), parts.followers.running():
+        async with service.running(), parts.followers.running(), parts.checker.running():
             yield
-        await parts.checker.close()
 
     app = Litestar(
         route_handlers=list(ROUTES),

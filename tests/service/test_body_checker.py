@@ -41,6 +41,19 @@ async def open_checker(**options: Any) -> AsyncIterator[Checker]:
         await checker.close()
 
 
+def test_first_large_body_finds_a_process_that_is_ready() -> None:
+    """It is the one that was started beforehand, and no other is started."""
+
+    async def run() -> None:
+        async with open_checker() as checker:
+            await checker.warm_up()
+            [pid] = checker.pids
+            await checker.check(LARGE)
+            assert (pid,) == checker.pids
+
+    asyncio.run(run())
+
+
 def test_process_hands_over_the_same_request() -> None:
     """A body means the same whether it is checked at once or in the process, byte for byte."""
 

@@ -29,6 +29,8 @@ READ_BYTES = 1 << 20
 PROCESSES = 2
 CPU_S = 5.0
 """Processor time that one body may take. 64 MiB of ordinary JSON take one second."""
+NO_BODY = b"{}"
+"""Is refused for what it lacks, which takes no time."""
 WAIT_S = 60.0
 """How long a body may wait for its turn and its answer, all in all."""
 
@@ -59,7 +61,7 @@ class CheckerBusyError(EngineError):
 
 
 class Process:
-    """One checking process. It is started for its first body and kept."""
+    """One checking process. It is started for its first body, or before, and kept."""
 
     def __init__(self, cpu_s: float) -> None:
         """
@@ -211,6 +213,23 @@ class Checker:
                 yield process
             finally:
                 self._idle.append(process)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Starts one process now, for its imports take longer than most large bodies; ends all at the end."""
+        warming = asyncio.create_task(self.warm_up())
+        try:
+            yield
+        finally:
+            warming.cancel()
+            await asyncio.gather(warming, return_exceptions=True)
+            await self.close()
+
+    async def warm_up(self) -> None:
+        """Start the process that the next large body takes. Where that fails, the body starts it and hears why."""
+        with contextlib.suppress(EngineError):
+            async with self._process_for("") as process:
+                await process.ask(HEAD.pack(False, False, len(NO_BODY)), NO_BODY)
 
     async def close(self) -> None:
         """End the checking processes."""
