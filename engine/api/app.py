@@ -82,7 +82,7 @@ def create_app(service: Service, keys: Keys | None, audit: AuditLog, *, version:
         openapi_config=None,
         logging_config=None,
     )
-    return Shell(app, service.metrics, service.traces, refusals=Refusals(audit), only_loopback_names=keys is None)
+    return Shell(app, service.metrics, service.traces, audit=audit, only_loopback_names=keys is None)
 
 
 class Shell:
@@ -94,7 +94,7 @@ class Shell:
         metrics: ApiMetrics,
         traces: Traces,
         *,
-        refusals: Refusals,
+        audit: AuditLog,
         only_loopback_names: bool,
     ) -> None:
         """
@@ -102,14 +102,15 @@ class Shell:
             app: answers what is not refused here.
             metrics: counts the requests.
             traces: records them.
-            refusals: has the audit log name those that are refused.
+            audit: names the requests that are refused, and those that delete.
             only_loopback_names: refuse a Host header that is not this machine's own: a page of a foreign site that
                 rebinds its name to 127.0.0.1 would otherwise reach a service that listens there without a key.
         """
         self._app: Any = app
         self._metrics = metrics
         self._traces = traces
-        self._refusals = refusals
+        self._audit = audit
+        self._refusals = Refusals(audit)
         self._only_loopback_names = only_loopback_names
         self._has_cors = app.cors_config is not None
         self._log = get_logger()
@@ -151,6 +152,7 @@ class Shell:
                 message["headers"] = [*message["headers"], *marks]
                 # before the answer goes out: whoever has it finds its line in the audit log
                 self._note_refusal(scope, status)
+                self._note_deleted(scope)
             await send(message)
 
         try:
@@ -187,17 +189,19 @@ class Shell:
         refused_tasks = scope.get("refused_tasks", 0)
         if status not in REFUSALS and not refused_tasks:
             return
-        client = scope.get("client")
         facts = {
             "status": 403 if refused_tasks else status,
             "method": scope["method"],
             "call": scope.get("path_template"),
-            "tenant": scope["principal"].tenant if scope["principal"].key_id else None,
-            "key_id": scope["principal"].key_id,
-            "request_id": scope["request_id"],
-            "client": client[0] if client else None,
+            **_who(scope),
         }
         self._refusals.note(facts | ({"tasks": refused_tasks} if refused_tasks else {}))
+
+    def _note_deleted(self, scope: Scope) -> None:
+        """Have the audit log name who deleted what: its call has put that into the scope."""
+        if what := scope.get("deleted"):
+            task = {"task_id": scope["task_id"]} if scope.get("task_id") else {}
+            self._audit.note("stored bytes deleted", task | what | _who(scope))
 
     def _log_request(self, scope: Scope, status: int, duration_s: float) -> None:
         say = self._log.debug if scope["path"].startswith(SAYS_NOTHING) else self._log.info
@@ -210,6 +214,17 @@ class Shell:
             task_id=scope.get("task_id"),
             key_id=scope["principal"].key_id,
         )
+
+
+def _who(scope: Scope) -> dict[str, Any]:
+    """Who sent a request, as the audit log names them."""
+    principal, client = scope["principal"], scope.get("client")
+    return {
+        "tenant": principal.tenant if principal.key_id else None,
+        "key_id": principal.key_id,
+        "request_id": scope["request_id"],
+        "client": client[0] if client else None,
+    }
 
 
 def _sent_once(scope: Scope, name: bytes) -> str | None:

@@ -106,7 +106,7 @@ _QUOTAS = MappingProxyType(
         "files_per_minute": ("files a minute", "Try again after Retry-After seconds"),
         "stored_mib": (
             "MiB of files, artifacts and large tasks",
-            "It is full: delete files (DELETE /files/{file_id}), or wait until some expire",
+            "It is full: delete files or artifacts (DELETE /files/…, /task/…/artifacts), or wait until some expire",
         ),
     }
 )

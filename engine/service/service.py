@@ -214,6 +214,26 @@ class Service:
         """
         return await self._store.files.artifact(task_id, name, principal.tenant)
 
+    async def artifact_was_deleted(self, principal: Principal, task_id: UUID, name: str) -> bool:
+        """Whether a task left a file of this name, which is not there: its tenant has deleted it.
+
+        Raises:
+            StoreUnavailableError: PostgreSQL is unreachable.
+        """
+        task = await self._store.tasks.get(task_id, principal.tenant)
+        result = task.result if task else None
+        return result is not None and any(artifact.name == name for artifact in result.artifacts)
+
+    async def delete_artifacts(self, principal: Principal, task_id: UUID, name: str | None = None) -> int | None:
+        """Delete one artifact of a task, or all: how many there were; ``None`` when the tenant has no such task.
+
+        Raises:
+            StoreUnavailableError: PostgreSQL is unreachable.
+        """
+        if await self._store.tasks.get(task_id, principal.tenant) is None:
+            return None
+        return await self._store.files.delete_artifacts(task_id, principal.tenant, name)
+
     async def callbacks(self, principal: Principal, state: str, most: int) -> list[tuple[UUID, Callback]]:
         """The newest callbacks of a tenant in a state.
 

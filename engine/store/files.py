@@ -93,6 +93,10 @@ class Files:
         rows = await self._database.rows("get_artifact", task_id=task_id, name=name, tenant=tenant)
         return ARTIFACT.read(rows[0]) if rows else None
 
+    async def delete_artifacts(self, task_id: UUID, tenant: str, name: str | None = None) -> int:
+        """Delete an artifact of a tenant's task, or all of them; returns how many there were."""
+        return await self._database.execute("delete_artifacts", task_id=task_id, tenant=tenant, name=name)
+
     async def artifact_parts(self, task_id: UUID, name: str, tenant: str, size_bytes: int) -> AsyncIterator[bytes]:
         """The content of an artifact, a MiB at a time.
 

@@ -82,6 +82,47 @@ def test_artifact_without_room_is_named_as_refused(limited: Stack) -> None:
         assert 3 * MIB == client.get("/files").json()["stored_bytes"]
 
 
+def test_deleted_artifact_makes_room_and_stays_on_record(limited: Stack) -> None:
+    """QUO-06: its tenant alone can delete it; then it is 410, and the task's answer still names it."""
+    script = "import os\nos.mkdir('artifacts/x')\n"
+    script += "for n in ('a', 'x/b'):\n    open('artifacts/' + n, 'wb').write(b'0' * (1 << 20))\nresult = 1"
+    with client_of(limited, "g", stored_mib=3) as client, client_of(limited, "h") as other:
+        ended = client.post("/execute", json=task(script), params={"wait": 60}).json()
+        path = f"/task/{ended['task_id']}/artifacts"
+        for url in (f"{path}/a", path):
+            assert 404 == other.delete(url).status_code
+        assert [404, 204, 410, 410, 200] == [
+            client.delete(f"{path}/none").status_code,
+            client.delete(f"{path}/a").status_code,
+            client.delete(f"{path}/a").status_code,
+            client.get(f"{path}/a").status_code,
+            client.get(f"{path}/x/b").status_code,
+        ]
+        assert MIB == client.get("/files").json()["stored_bytes"]
+        assert [204, 204, 410] == [
+            client.delete(path).status_code, client.delete(path).status_code, client.get(f"{path}/x/b").status_code
+        ]  # fmt: skip
+        assert 0 == client.get("/files").json()["stored_bytes"]
+        assert ended == client.get(f"/task/{ended['task_id']}").json()
+
+
+def test_key_that_only_reads_deletes_nothing(limited: Stack) -> None:
+    """QUO-07: deleting needs the scope that made the task; who deleted what stands in the audit log."""
+    made = make_key("i", (Scope.READ,))
+    add_key(limited.folder / "keys.toml", made)
+    with client_of(limited, "i") as client:
+        script = "open('artifacts/a', 'w').write('a')\nresult = 1"
+        task_id = client.post("/execute", json=task(script), params={"wait": 60}).json()["task_id"]
+        path, reader = f"/task/{task_id}/artifacts", {"Authorization": f"Bearer {made.text}"}
+        until(lambda: client.get(f"{path}/a", headers=reader).status_code == 200, "the key holds")
+        assert [403, 403] == [client.delete(url, headers=reader).status_code for url in (path, f"{path}/a")]
+        request_id = f"deleting-{task_id}"
+        assert 204 == client.delete(f"{path}/a", headers={"X-Request-ID": request_id}).status_code
+    log = (limited.folder / "api.log").read_text()
+    [entry] = [line for line in log.splitlines() if '"stored bytes deleted"' in line and request_id in line]
+    assert {task_id, '"name": "a"'} <= {part for part in (task_id, '"name": "a"') if part in entry}
+
+
 def test_files_of_a_minute_count_also_when_they_were_deleted(limited: Stack) -> None:
     """QUO-04: 429 with the name of the quota and Retry-After; deleting does not make a faster client."""
     with client_of(limited, "e", files_per_minute=4) as client:

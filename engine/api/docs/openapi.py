@@ -27,6 +27,7 @@ PROBLEMS = MappingProxyType(
         405: "This path does not take this method.",
         408: "The body took too long to arrive.",
         409: "Another request used this idempotency key.",
+        410: "The artifact has been deleted.",
         413: "The body is longer than MAX_BODY_MIB.",
         415: "The body is not JSON in UTF-8.",
         429: "The tenant's quota is used up, or it has too many open requests. Try again after `Retry-After` seconds.",

@@ -122,6 +122,7 @@ async def delete_file(request: ApiRequest, file_id: str) -> None:
         raise RequestError(404, "There is no file with this id.")
     if became == "waited for":
         raise RequestError(409, "A task that has not ended names this file. Wait for its end, or cancel it.")
+    request.scope["deleted"] = {"file_id": file_id}  # type: ignore[typeddict-unknown-key]  # for the audit log
 
 
 @get(

@@ -36,7 +36,7 @@ from engine.api.routes.requests import (
 from engine.model.answers import Task
 from engine.model.callback import Callback
 from engine.model.errors import PolicyForbiddenError, StoreUnavailableError
-from engine.model.principal import Scope
+from engine.model.principal import Principal, Scope
 from engine.model.receipt import SignedReceipt
 from engine.model.request import SubmitRequest
 from engine.model.task import AcceptedTask, StoredTask
@@ -199,7 +199,7 @@ async def cancel_task(request: ApiRequest, task_id: str) -> Response[bytes]:
             200: Answer("The bytes of the file.", media_type="application/octet-stream"),
             304: Answer("`If-None-Match` names the file that the task has."),
         },
-        problems=(400, 404, 503),
+        problems=(400, 404, 410, 503),
     ),
 )
 async def get_artifact(request: ApiRequest, task_id: str, name: str) -> Response[Any]:
@@ -208,7 +208,7 @@ async def get_artifact(request: ApiRequest, task_id: str, name: str) -> Response
     key, principal, name = task_id_of(task_id), principal_of(request), name.removeprefix("/")
     artifact = await service.artifact(principal, key, name) if key and "\0" not in name else None
     if key is None or artifact is None:
-        raise RequestError(404, "There is no such artifact: the task's answer lists those that there are.")
+        raise await _no_artifact(service, principal, key, name)
     etag = f'"{artifact.sha256}"'
     if etag in (given.strip() for given in request.headers.get("if-none-match", "").split(",")):
         return Response(None, status_code=304, headers={"ETag": etag})
@@ -220,6 +220,53 @@ async def get_artifact(request: ApiRequest, task_id: str, name: str) -> Response
     }
     parts = service.artifact_parts(principal, key, artifact)
     return Stream(parts, media_type="application/octet-stream", headers=headers)
+
+
+@delete(
+    "/task/{task_id:str}/artifacts/{name:path}",
+    operation_id="deleteArtifact",
+    status_code=204,
+    opt=call(
+        Scope.SUBMIT,
+        parameters=(TASK_ID, ARTIFACT_NAME),
+        answers={204: Answer("The artifact is deleted.")},
+        problems=(400, 404, 410, 503),
+    ),
+)
+async def delete_artifact(request: ApiRequest, task_id: str, name: str) -> None:
+    """Delete a file that a task wrote to `artifacts/`, before the task's time is over.
+
+    The task's answer goes on naming it, with its size and hash: that is the record of what the run left.
+    """
+    service: Service = request.app.state.parts.service
+    key, principal, name = task_id_of(task_id), principal_of(request), name.removeprefix("/")
+    _note_task(request, key)
+    deleted = await service.delete_artifacts(principal, key, name) if key and "\0" not in name else None
+    if not deleted:
+        raise await _no_artifact(service, principal, key, name)
+    _note_deleted(request, artifacts=deleted, name=name)
+
+
+@delete(
+    "/task/{task_id:str}/artifacts",
+    operation_id="deleteArtifacts",
+    status_code=204,
+    opt=call(
+        Scope.SUBMIT,
+        parameters=(TASK_ID,),
+        answers={204: Answer("The task has no artifacts any more.")},
+        problems=(404, 503),
+    ),
+)
+async def delete_artifacts(request: ApiRequest, task_id: str) -> None:
+    """Delete all files that a task wrote to `artifacts/`, before the task's time is over."""
+    service: Service = request.app.state.parts.service
+    key = task_id_of(task_id)
+    _note_task(request, key)
+    deleted = await service.delete_artifacts(principal_of(request), key) if key else None
+    if deleted is None:
+        raise RequestError(404, "There is no task with this id.")
+    _note_deleted(request, artifacts=deleted)
 
 
 @get(
@@ -290,6 +337,8 @@ TASK_ROUTES = (
     get_task,
     cancel_task,
     get_artifact,
+    delete_artifact,
+    delete_artifacts,
     get_receipt,
     list_callbacks,
     redeliver_callback,
@@ -340,3 +389,14 @@ def _idempotency_key(request: ApiRequest) -> str | None:
 def _note_task(request: ApiRequest, task_id: UUID | None) -> None:
     """Keep the id for the log line of this request."""
     request.scope["task_id"] = str(task_id) if task_id else None  # type: ignore[typeddict-unknown-key]
+
+
+def _note_deleted(request: ApiRequest, **what: int | str) -> None:
+    """Keep what was deleted for the audit log."""
+    request.scope["deleted"] = what  # type: ignore[typeddict-unknown-key]
+
+
+async def _no_artifact(service: Service, principal: Principal, key: UUID | None, name: str) -> RequestError:
+    if key is not None and "\0" not in name and await service.artifact_was_deleted(principal, key, name):
+        return RequestError(410, "This artifact has been deleted.")
+    return RequestError(404, "There is no such artifact: the task's answer lists those that there are.")

@@ -312,6 +312,11 @@ WHERE task_id = :task_id AND name = :name AND tasks.tenant = :tenant
 SELECT substring(content FROM :start FOR :length) FROM artifacts JOIN tasks USING (task_id)
 WHERE task_id = :task_id AND name = :name AND tasks.tenant = :tenant
 
+-- name: delete_artifacts
+-- Delete one artifact of a tenant's task, or all of them (without a name).
+DELETE FROM artifacts USING tasks WHERE artifacts.task_id = tasks.task_id AND tasks.task_id = :task_id
+    AND tasks.tenant = :tenant AND (:name::text IS NULL OR artifacts.name = :name)
+
 -- name: take_callbacks
 -- Callbacks that are due to URLs that begin with an origin, leased for some seconds: no other worker tries them
 -- meanwhile.
