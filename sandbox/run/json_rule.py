@@ -13,10 +13,13 @@ twice.
 
 from __future__ import annotations
 
+import array
+import functools
 import itertools
 import math
 import operator
 import re
+import sys
 
 import msgspec
 
@@ -35,34 +38,44 @@ _LONE_SURROGATE = re.compile(
 )
 _PAIR_BYTES = 12
 _NUMBER_CHARACTERS = b"0123456789+-.eE"
-# both begin at the first digit, behind the sign: what is compared is the size
-_LONG_NUMBER = re.compile(rb"[0-9][0-9.eE+-]{15,}")
-_LARGE_EXPONENT = re.compile(rb"[0-9][0-9.]*[eE]\+?[0-9]{3,}")
-_SHAPES = bytes(
-    ord("0" if chr(byte) in "0123456789" else "e" if chr(byte) in "eE" else chr(byte) if chr(byte) in "+-." else " ")
-    for byte in range(256)
+_LITTLE_E = bytes.maketrans(b"E", b"e")
+_NUMBERS = bytes(byte if byte in _NUMBER_CHARACTERS else ord(" ") for byte in range(256)).translate(_LITTLE_E)
+"""What is no part of a number → a blank."""
+_SHAPES = _NUMBERS.translate(bytes.maketrans(b"123456789", b"000000000"))
+"""Digits → 0 as well, so that many numbers have few shapes."""
+_SHAPE = re.compile(rb"-?(0+)(\.0+)?(?:e(?:\+?(0+)|-0+))?")
+_AS_LONG_AS_THE_LARGEST = frozenset({b"0" * len(_LARGEST), b"-" + b"0" * len(_LARGEST)})
+_DIGITS_OF_A_DOUBLE = 308
+"""A number with no more digits before its point, its exponent included, is held by a double."""
+_THREE_DIGITS, _SOME = 100, 1000
+
+
+def _beyond(largest: str) -> str:
+    """A pattern of all numbers of as many digits that are larger."""
+    first, rest = largest[0], largest[1:]
+    larger = [f"[{int(first) + 1}-9][0-9]{{{len(rest)}}}"] if first < "9" else []
+    return "|".join([*larger, f"{first}(?:{_beyond(rest)})"] if rest else larger or ["(?!)"])
+
+
+_INTEGER_BEYOND = re.compile(
+    f"(?:{_beyond(_LARGEST.decode())})(?![0-9.eE])(?<![0-9.+][0-9]{{16}})(?<![eE][0-9]{{16}})(?<![eE]-[0-9]{{16}})".encode()
 )
-"""Digits → 0, so that one search finds a number of a shape; what is no part of a number → a blank."""
-_LONG_INTEGERS = (b" " + b"0" * 16, b" -" + b"0" * 16)
-_LARGE_EXPONENTS = (b"e000", b"e+000")
 
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _UP_OR_DOWN = bytes.maketrans(b"[{]}", b"1100")
 
 
-def _rise(bits: int) -> int:
-    """Brackets that open less those that close, of eight."""
-    return 2 * bits.bit_count() - 8
-
-
-def _height(bits: int) -> int:
-    """The most that eight brackets rise above where they begin."""
-    steps = (1 if bits >> place & 1 else -1 for place in range(7, -1, -1))
-    return max(0, *itertools.accumulate(steps))
-
-
-_RISES = tuple(map(_rise, range(256)))
-_HEIGHTS = tuple(map(_height, range(256)))
+@functools.cache
+def _climbs() -> tuple[list[int], list[int]]:
+    """Of each sixteen brackets, as bits: how many more open (1) than close, and how high they rise at most."""
+    rises = [2 * bits.bit_count() - 8 for bits in range(256)]
+    steps = ([1 if bits >> place & 1 else -1 for place in range(7, -1, -1)] for bits in range(256))
+    heights = [max(0, *itertools.accumulate(of_one)) for of_one in steps]
+    pairs = [*itertools.product(range(256), repeat=2)]
+    return (
+        [rises[first] + rises[second] for first, second in pairs],
+        [max(heights[first], rises[first] + heights[second]) for first, second in pairs],
+    )
 
 
 @meets_untrusted
@@ -82,6 +95,7 @@ def json_fault(payload: bytes) -> str | None:
 
 
 _TOO_DEEP = f"the result is nested more than {MAX_DEPTH} levels deep"
+_TOO_LARGE = f"the result has an integer beyond ±{MAX_SAFE_INTEGER}; make a string of it"
 _TOO_LONG = f"the result has a number of more than {MAX_NUMBER_CHARACTERS} characters"
 
 
@@ -91,7 +105,7 @@ def _rule_fault(payload: bytes) -> str | None:
     if b"\\u" in text and _has_lone_surrogate(text):
         return "the result has a lone surrogate, which no text can hold"
     text = text.replace(b'\\"', b"__")  # and every quote begins or ends a string
-    level, inside, number = 0, False, b""
+    level, inside, number, numbers = 0, False, b"", _NumberRule()
     for start in range(0, len(text), _SLICE_BYTES):
         parts = text[start : start + _SLICE_BYTES].split(b'"')
         outside = number + b'"' * inside + b'"'.join(parts[inside::2])
@@ -104,9 +118,9 @@ def _rule_fault(payload: bytes) -> str | None:
         level, highest = _climb(whole, level)
         if highest > MAX_DEPTH:
             return _TOO_DEEP
-        if (fault := _number_fault(whole)) is not None:
+        if (fault := numbers.fault(whole)) is not None:
             return fault
-    return _number_fault(number)
+    return numbers.fault(number)
 
 
 def _has_lone_surrogate(text: bytes) -> bool:
@@ -121,30 +135,79 @@ def _has_lone_surrogate(text: bytes) -> bool:
 def _climb(outside: bytes, level: int) -> tuple[int, int]:
     """The level behind a text without strings, and the highest in it, given the level before it.
 
-    Eight brackets are looked up at once: as bits of a byte, of which tables know the rise and the height.
+    Sixteen brackets are looked up at once: as bits, of which tables know the rise and the height.
     """
     brackets = outside.translate(_UP_OR_DOWN, _NOT_BRACKETS)
     if not brackets:
         return level, level
-    spare = -len(brackets) % 8
+    spare = -len(brackets) % 16
     # brackets that close below the end change no height, and are taken off the level again
     bits = int(brackets + b"0" * spare, 2).to_bytes((len(brackets) + spare) // 8, "big")
-    levels = list(itertools.accumulate(map(_RISES.__getitem__, bits), initial=level))
-    highest = max(map(operator.add, levels, map(_HEIGHTS.__getitem__, bits)))
+    sixteens = array.array("H", bits)
+    if sys.byteorder == "little":
+        sixteens.byteswap()
+    rises, heights = _climbs()
+    levels = list(itertools.accumulate(map(rises.__getitem__, sixteens), initial=level))
+    highest = max(map(operator.add, levels, map(heights.__getitem__, sixteens)))
     return levels[-1] + spare, highest
 
 
-def _number_fault(outside: bytes) -> str | None:
-    """What is wrong with the numbers of a text without strings. Only those of a doubtful shape are looked at."""
-    shapes = b" " + outside.translate(_SHAPES)
-    long = _LONG_NUMBER.findall(outside) if any(shape in shapes for shape in _LONG_INTEGERS) else []
-    large = _LARGE_EXPONENT.findall(outside) if any(shape in shapes for shape in _LARGE_EXPONENTS) else []
-    if max(map(len, itertools.chain(long, large)), default=0) > MAX_NUMBER_CHARACTERS:
-        return _TOO_LONG
-    # all have as many digits or more, and texts of one length compare as their numbers do
-    integers = set(filter(bytes.isdigit, long))
-    if max(map(len, integers), default=0) > len(_LARGEST) or max(integers, default=b"") > _LARGEST:
-        return f"the result has an integer beyond ±{MAX_SAFE_INTEGER}; make a string of it"
-    if not math.isfinite(max(map(float, {*long, *large}), default=0.0)):
+class _NumberRule:
+    """What is wrong with the numbers of texts without strings. A value is looked at only if its shape is doubtful."""
+
+    def __init__(self) -> None:
+        self._known: set[bytes] = set()
+        self._large: dict[bytes, int] = {}
+        """Shape of numbers that a double may not hold → the largest exponent with which it holds all of them."""
+
+    def fault(self, outside: bytes) -> str | None:
+        """The first fault in a text; every call is about the same payload."""
+        shapes = set(outside.translate(_SHAPES).split())
+        new = shapes - self._known
+        self._known |= new
+        for shape in new:
+            if (fault := self._learn(shape)) is not None:
+                return fault
+        if not shapes.isdisjoint(_AS_LONG_AS_THE_LARGEST) and _INTEGER_BEYOND.search(outside):
+            return _TOO_LARGE
+        large = [self._large[shape] for shape in shapes & self._large.keys()]
+        return _fault_of_doubles(outside, min(large)) if large else None
+
+    def _learn(self, shape: bytes) -> str | None:
+        """What is wrong with every number of a shape."""
+        found = _SHAPE.fullmatch(shape)
+        if found is None:  # the e of true and false
+            return None
+        if len(shape) - shape.startswith(b"-") > MAX_NUMBER_CHARACTERS:
+            return _TOO_LONG
+        digits, exponent = found[1], found[3] or b""
+        if len(shape) == found.end(1):  # an integer
+            return _TOO_LARGE if len(digits) > len(_LARGEST) else None
+        if len(digits) + 10 ** min(len(exponent), 3) - 1 > _DIGITS_OF_A_DOUBLE:
+            self._large[shape] = _DIGITS_OF_A_DOUBLE - len(digits)
+        return None
+
+
+@functools.lru_cache(16)
+def _larger_exponent(most: int) -> re.Pattern[bytes]:
+    """Exponents above ``most``, which has three digits."""
+    return re.compile(rf"[eE]\+?0*(?:{_beyond(str(most))}|[1-9][0-9]{{3,}})".encode())
+
+
+def _fault_of_doubles(outside: bytes, most: int) -> str | None:
+    """Whether a number of a text without strings is larger than a double holds.
+
+    Args:
+        outside: the text.
+        most: an exponent up to which none of its numbers is.
+    """
+    # the e of true and false stands alone; a slice may begin or end in the middle of the word
+    numbers = (b" " + outside.translate(_NUMBERS) + b" ").replace(b" e ", b" ").split()
+    few = numbers[:_SOME]
+    repeated = len(set(few)) < len(few) // 2
+    if not repeated and most >= _THREE_DIGITS and not _larger_exponent(most).search(outside):
+        return None
+    doubles = [*map(float, set(numbers) if repeated else numbers)]
+    if math.inf in doubles or -math.inf in doubles:
         return "the result has a number that is larger than a double can hold; make a string of it"
     return None
