@@ -5,7 +5,7 @@ PY     := $(VENV)/bin/python
 SETS   := .libraries
 
 .DEFAULT_GOAL := help
-.PHONY: help install models demo check test busy-test cgroup-test lint ablation soak chaos cpython-test monitoring-test image-test coverage audit bench lock clean
+.PHONY: help install models demo check test busy-test cgroup-test lint ablation soak neighbours chaos cpython-test monitoring-test image-test coverage audit bench lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -65,6 +65,9 @@ ablation: install  ## Take one layer away at a time and show which attacks then 
 
 soak: install  ## 10,000 runs through one pool; afterwards nothing may be more than before
 	@$(PY) -m tests.programs.soak
+
+neighbours: install  ## What an innocent tenant feels of each known attack: latency without and with it, in turns
+	@$(PY) -m tests.programs.neighbours
 
 monitoring-test: install  ## Have promtool try alert rules, dashboard and metrics (apt-get install prometheus)
 	@$(PY) -m tests.programs.monitoring

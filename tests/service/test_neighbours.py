@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -18,6 +19,7 @@ from engine.model.status import Status
 from engine.model.task import Claim, ClaimRefused
 from engine.store.store import Store
 from sandbox import ExitReason
+from tests.programs.neighbours import ATTACKS, Hostile, Two, upload
 from tests.service.test_store import expire, with_store
 from tests.support.held import Held
 from tests.support.new_task import new_task
@@ -163,3 +165,31 @@ def test_worker_runs_one_suspect_at_a_time(dsn: str) -> None:
         return sum(isinstance(claim, Claim) for claim in claims)
 
     assert 1 == with_store(dsn, do)
+
+
+INNOCENT = {"task_type": "custom_script", "parameters": {"script": "result = 1"}}
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
+    """An innocent and a hostile tenant of one worker."""
+    found = Two(tmp_path_factory.mktemp("two"), STORED_MIB="256")
+    yield found
+    found.stack.close()
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: str(attack.name.split()[0]))
+def test_innocent_task_ends_well_beside_an_attack(two: Two, attack: Hostile) -> None:
+    """NEI-01: while each attack goes on another tenant's tasks end at their first attempt; nobody loses a lease."""
+    if attack.name.startswith("6"):
+        attack = attack._replace(send=upload(4))  # the disk of a test machine is no victim
+    with two.under(attack._replace(at_once=1)) as answered, two.client("innocent") as client:
+        ended = []
+        for _ in range(2):
+            answered.acquire()
+            ended.append(client.post("/execute?wait=60", json=INNOCENT).json())
+            assert 200 == client.get("/health/live").status_code
+    assert [("ok", 1)] * 2 == [(one["exit_reason"], one["attempts"]) for one in ended]
+    [worker] = two.stack.client.get("/health").json()["workers"]
+    assert ([], "working") == (worker["failing"], worker["state"])
+    assert "worker lost" not in (two.stack.folder / "worker.log").read_text()
