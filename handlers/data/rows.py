@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import duckdb
 import msgspec
 
+from handlers.data import charts
 from handlers.data.cells import iso_text
 from handlers.data.columns import Column, Table, distinct_names
 from handlers.data.mixed import mixed_condition, mixed_order
@@ -138,7 +139,25 @@ def group(context: OperationContext, asked: DataGroup) -> dict[str, Any]:
     keys = [_as_is(data, field, "group_by") for field in asked.group_by]
     shown = [*keys, *(_aggregate(data, aggregate) for aggregate in asked.aggregates)]
     by = ", ".join(key.sql for key in keys)
-    return context.rows(asked, shown, f"FROM data GROUP BY {by} ORDER BY {by}" if keys else "FROM data")
+    rest = f"FROM data GROUP BY {by} ORDER BY {by}" if keys else "FROM data"
+    chart = {"chart": _draw_groups(context, asked, shown, rest)} if asked.chart else {}
+    return context.rows(asked, shown, rest) | chart
+
+
+def _draw_groups(context: OperationContext, asked: DataGroup, shown: list[OutputField], rest: str) -> dict[str, Any]:
+    """A chart of the first groups, whatever part of them the answer lists."""
+    fields = ", ".join(f"{field.sql} AS s{place}" for place, field in enumerate(shown))
+    total = context.database.execute(f"SELECT count(*) FROM (SELECT 1 {rest.partition(' ORDER ')[0]})").fetchall()[0][0]  # noqa: S608 ours
+    rows = context.database.execute(f"SELECT {fields} {rest} LIMIT {charts.MAX_BARS}").fetchall()
+    keys, names = len(asked.group_by), distinct_names([field.name for field in shown])
+    labels = [" · ".join(map(_label, row[:keys])) or "all rows" for row in rows]
+    series = [charts.Series(name, [row[place] for row in rows]) for place, name in enumerate(names) if place >= keys]
+    title = f"{', '.join(one.name for one in series)} by {', '.join(asked.group_by)}" if keys else "All rows"
+    return charts.draw_groups(charts.ChartData(title, labels, series, ", ".join(asked.group_by)), int(total))
+
+
+def _label(value: Any) -> str:
+    return "(null)" if value is None else str(value).lower() if isinstance(value, bool) else str(_plain(value))
 
 
 def join(context: OperationContext, asked: DataJoin) -> dict[str, Any]:
@@ -203,7 +222,8 @@ def histogram(context: OperationContext, asked: DataHistogram) -> dict[str, Any]
         {"from": edges[number], "to": edges[number + 1], "count": found.get(number, 0)}
         for number in range(bins if width > 0 else 1)
     ]
-    return {"field": asked.field, "count": count, "nulls": nulls, "bins": ranges}
+    answer = {"field": asked.field, "count": count, "nulls": nulls, "bins": ranges}
+    return answer | {"chart": charts.draw_histogram(asked.field, ranges, nulls)} if asked.chart else answer
 
 
 def query(context: OperationContext, asked: DataQuery) -> dict[str, Any]:

@@ -131,6 +131,7 @@ class DataSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         return InputFile(text=self.text, base64=self.base64, file_id=self.file_id, path=self.path)
 
 
+_CHART = Meta(description="Whether to draw a chart, as the artifact `chart.png`.", examples=[True])
 Data = list[int | float | dict[str, Scalar] | None] | DataSource
 TableName = Annotated[str, Meta(pattern=TABLE_NAME)]
 Fields = Annotated[list[FieldName], Meta(min_length=1, max_length=1000)]
@@ -264,6 +265,7 @@ class DataGroup(RowsOperation, frozen=True, kw_only=True, forbid_unknown_fields=
         Annotated[list[Aggregate], Meta(min_length=1, max_length=100)],
         Meta(description="The values to compute for each group.", examples=[[{"function": "mean", "field": "value"}]]),
     ]
+    chart: Annotated[bool, _CHART] = False
 
 
 class DataJoin(RowsOperation, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="join"):
@@ -305,6 +307,7 @@ class DataHistogram(DataOperation, frozen=True, kw_only=True, forbid_unknown_fie
 
     field: Annotated[FieldName, Meta(description="The number field to count.", examples=["value"])]
     bins: Annotated[Annotated[int, Meta(ge=1, le=1000)], Meta(description="Number of ranges.", examples=[20])] = 10
+    chart: Annotated[bool, _CHART] = False
 
 
 class DataQuery(RowsOperation, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="query"):
