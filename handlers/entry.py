@@ -81,6 +81,12 @@ def _flush(streams: tuple[object, ...]) -> None:
             stream.flush()  # type: ignore[attr-defined]
 
 
+def prepare(task_type: str) -> None:
+    """Open what each task of this type needs, and a locked child can open no more. Leaves no thread behind."""
+    if task_type in HANDLERS:
+        getattr(importlib.import_module(HANDLERS[task_type]), "prepare", lambda: None)()
+
+
 def rehearse(task_type: str) -> None:
     """Do a small task of our own, so that the first real one finds everything loaded. Leaves no thread behind."""
     if task_type in HANDLERS:

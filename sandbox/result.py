@@ -88,7 +88,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     output_kib: float = 0.0
     """stdout + stderr as printed, cut or not."""
     workspace_mib: float = 0.0
-    """The content of the workspace at the end."""
+    """The content of the workspace at the end, or when it was full, with files that are open and have no name."""
     workspace_files: int = 0
     processes_peak: int = 0
     """Highest seen number of threads and processes, the main thread included."""

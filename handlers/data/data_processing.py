@@ -91,6 +91,11 @@ def _load(database: duckdb.DuckDBPyConnection, name: str, data: Any) -> Table:
     return table_of(data)
 
 
+def prepare() -> None:
+    """Open the database: DuckDB reads ``/proc/self/cgroup`` meanwhile, which a locked child may not."""
+    _open_database(_temp_folder())
+
+
 def rehearse() -> None:
     """Open the database and use it once, before there is a task. Starts no thread, so that a fork may follow."""
     query = _Query(table_of([{"a": 1, "b": 2.5, "c": "x"}, {"a": 2, "b": 3.5}]), _open_database(_temp_folder()))

@@ -67,8 +67,10 @@ class Inheritance:
 
     plan: Plan
     entry: EntryPoint
+    prepare: Callable[[], None]
+    """Opens what a task needs and a locked child can open no more, see ``sandbox.inside.zygote.find_hook``."""
     rehearse: Callable[[], None]
-    """Runs the handler once on a request of our own, see ``sandbox.inside.zygote.find_rehearsal``."""
+    """Runs the handler once on a request of our own, see ``sandbox.inside.zygote.find_hook``."""
     baseline: Baseline
     proc_fd: int
     rules: list[tuple[int, int]]
@@ -101,9 +103,11 @@ def lock_down(inheritance: Inheritance, *, rehearse: bool) -> list[tuple[str, Ca
     """The steps from a copy of the zygote to a locked child. Their order is the security argument.
 
     Namespaces first, while the process still has what it takes to enter them; then everything that needs a privilege
-    inside them. The rehearsal is our own code on our own data: it touches the memory that a request will touch, so that
-    no request waits for pages to be copied. Then the privileges go; then Landlock, which needs open files; then the
-    open files go; the system call filter comes last, because it denies all of the above.
+    inside them. What the handler opens for every task comes before the lock, in each child: nothing may rest on the
+    rehearsal, which is left out where a request waits. The rehearsal is our own code on our own data: it touches
+    the memory that a request will touch, so that no request waits for pages to be copied. Then the privileges go;
+    then Landlock, which needs open files; then the open files go; the system call filter comes last, because it
+    denies all of the above.
     """
     plan = inheritance.plan
     apart: list[tuple[str, Callable[[], None]]] = [
@@ -121,6 +125,7 @@ def lock_down(inheritance: Inheritance, *, rehearse: bool) -> list[tuple[str, Ca
         ("reset_process", reset_process),
         *apart,
         ("limit_resources", lambda: limit_resources(inheritance)),
+        ("prepare", inheritance.prepare),
         ("rehearse", inheritance.rehearse if rehearse else lambda: None),
         ("renew_randomness", renew_randomness),
         ("be_single_threaded", lambda: be_single_threaded(inheritance.proc_fd)),

@@ -182,7 +182,8 @@ def prepare(plan: Plan, proc_fd: int) -> child.Inheritance:
     caches.listen(plan.caches)
     module, _, function = plan.entry.partition(":")
     entry = getattr(importlib.import_module(module), function)
-    rehearse = find_rehearsal(plan)
+    prepare, rehearse = find_hook(plan, "prepare"), find_hook(plan, "rehearse")
+    prepare()
     rehearse()
     child.renew_randomness()  # the first time is slow: here, not in every child
     # Invariant: one thread from here to every fork. A fork copies the calling thread alone: a lock that another thread
@@ -195,6 +196,7 @@ def prepare(plan: Plan, proc_fd: int) -> child.Inheritance:
     return child.Inheritance(
         plan=plan,
         entry=entry,
+        prepare=prepare,
         rehearse=rehearse,
         baseline=measure(proc_fd),
         proc_fd=proc_fd,
@@ -220,16 +222,17 @@ def use_huge_pages(proc_fd: int) -> None:
                 libc.collapse(start, end)
 
 
-def find_rehearsal(plan: Plan) -> Callable[[], None]:
-    """The function ``rehearse(task_type)`` beside the entry, if there is one.
+def find_hook(plan: Plan, name: str) -> Callable[[], None]:
+    """The function of this name beside the entry, for the plan's task type; nothing to do if there is none.
 
-    Called in the zygote it loads what is loaded on first use; called in the child it touches, and so copies, the pages
-    that a request will write to.
+    ``prepare(task_type)`` is called in the zygote and in every child, and opens what a locked child can open no more.
+    ``rehearse(task_type)`` is an optimisation: called in the zygote it loads what is loaded on first use; called in
+    some children it touches, and so copies, the pages that a request will write to.
     """
-    rehearse = getattr(importlib.import_module(plan.entry.partition(":")[0]), "rehearse", None)
-    if rehearse is None:
+    hook = getattr(importlib.import_module(plan.entry.partition(":")[0]), name, None)
+    if hook is None:
         return lambda: None
-    return lambda: rehearse(plan.task_type)
+    return lambda: hook(plan.task_type)
 
 
 def places(plan: Plan) -> list[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sandbox.run.cgroup import RunGroup
-from sandbox.run.workspace import Workspace
+from sandbox.run.workspace import LastFacts, Workspace
 
 
 class ExitFacts(NamedTuple):
@@ -74,6 +74,7 @@ class ChildHandle:
         self.group = group
         self.stdin, self.stdout, self.stderr, self.response = pipes
         self.workspace, self.listener, self.proxy = workspace, listener, proxy
+        self.last_facts = LastFacts(workspace)
         self.death: asyncio.Future[ExitFacts] = asyncio.get_running_loop().create_future()
         self._open = {pidfd, *pipes, listener} | ({proxy} if proxy is not None else set())
         self._freed = False

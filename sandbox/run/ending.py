@@ -35,6 +35,7 @@ class Ending:
         """Kill the run."""
         if self.reason is None:
             self.reason = reason
+            self._child.last_facts.take()
             self.left_open = self._child.files_open_for_writing()
         self._child.kill()
 
@@ -42,6 +43,7 @@ class Ending:
         """Do what a signal that the run sent to itself does to any process but pid 1: end it."""
         if self.reason is None and self.own_signal is None:
             self.own_signal = number
+            self._child.last_facts.take()
         self._child.kill()
 
     def note_own_kill(self) -> None:

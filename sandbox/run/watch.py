@@ -31,6 +31,7 @@ from sandbox.run.events import Events
 from sandbox.run.harvest import Harvest, find_strays, harvest, is_empty
 from sandbox.run.pipes import PrintPipes, RequestPipe, ResponsePipe
 from sandbox.run.watchdog import Watchdog
+from sandbox.run.workspace import WorkspaceFacts
 
 _MIB = 1 << 20
 
@@ -145,7 +146,7 @@ class Watch:
         strays: tuple[str, ...],
     ) -> RunFacts:
         exit_code = self._ending.exit_code(facts.status)
-        full = self._child.workspace.is_full()
+        workspace = self._child.last_facts.at_end()
         cpu_total_s = self._watchdog.cpu_total_s(facts.cpu_s)
         ended_by = self._watchdog.look_back() if self._ending.reason is None else self._ending.reason
         by_itself = self._ending.own_signal is not None
@@ -157,7 +158,7 @@ class Watch:
             answer,
             cpu_total_s,
             self._limits,
-            workspace_full=full,
+            workspace_full=workspace.is_full,
             by_itself=by_itself,
         )
         return RunFacts(
@@ -167,7 +168,7 @@ class Watch:
             error=answer.error if answer and reason in WITH_ERROR else None,
             exit_code=exit_code if exit_code >= 0 else None,
             signal=signal_name(-exit_code) if exit_code < 0 else None,
-            usage=self._usage(facts, wall_s),
+            usage=self._usage(facts, wall_s, workspace),
             logs=self._prints.logs(),
             violations=self._calls.violations(),
             artifacts=found.artifacts,
@@ -194,14 +195,13 @@ class Watch:
             return remarks.of_last_words(self._prints.logs().stderr)
         return remarks.of_strays(strays)
 
-    def _usage(self, facts: ExitFacts, wall_s: float) -> Usage:
-        workspace_bytes, workspace_files = self._child.workspace.usage()
+    def _usage(self, facts: ExitFacts, wall_s: float, workspace: WorkspaceFacts) -> Usage:
         return Usage(
             wall_s=round(wall_s, 6),
             cpu_s=round(self._watchdog.cpu_s(facts.cpu_s) + self._response.check_cpu_s, 6),
             memory_peak_mib=round(self._watchdog.memory_peak_bytes / _MIB, 3),
             output_kib=round(self._prints.printed_kib, 3),
-            workspace_mib=round(workspace_bytes / _MIB, 3),
-            workspace_files=workspace_files,
+            workspace_mib=round(workspace.size_bytes / _MIB, 3),
+            workspace_files=workspace.files,
             processes_peak=self._watchdog.threads_peak,
         )

@@ -113,6 +113,7 @@ class Watchdog:
         measured = self._measure()
         if measured is None:
             return None
+        self._child.last_facts.take()
         # of shared memory and of the workspace what is mapped is a part: never less, and not counted twice
         held_bytes = self._shared_taken_bytes + self._child.workspace.in_memory_bytes()
         self._memory_bytes = measured.anonymous_bytes + max(measured.shared_bytes, held_bytes)

@@ -11,7 +11,7 @@ import os
 import stat
 import time
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 OWN_FOLDERS = 2
@@ -21,6 +21,42 @@ MAX_DEPTH = 32
 _ADD_UP_EVERY_S = 0.1
 
 
+class WorkspaceFacts(NamedTuple):
+    """How full a workspace is."""
+
+    size_bytes: int
+    files: int
+    """Inodes, the folders that it starts with not counted."""
+    is_full: bool
+
+
+class LastFacts:
+    """The last facts of a workspace that were taken while its run could still hold files without a name.
+
+    The kernel frees those when it closes the descriptors of a dead process: before the death is known on Linux before
+    6.11, after a kill, and where the process had a second thread. So facts that are asked for after the end come too
+    late.
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._seen = WorkspaceFacts(0, 0, False)
+        self._when_full: WorkspaceFacts | None = None
+
+    def take(self) -> None:
+        """Note how full it is now."""
+        self._seen = self._workspace.facts()
+        if self._seen.is_full:
+            self._when_full = self._seen
+
+    def at_end(self) -> WorkspaceFacts:
+        """The facts of a run that is over: what was seen when it was full, else last, or what is there now if more."""
+        seen = self._when_full or self._seen
+        is_full = self._workspace.is_full() or seen.is_full
+        size_bytes, files = self._workspace.usage()
+        return WorkspaceFacts(max(size_bytes, seen.size_bytes), max(files, seen.files), is_full)
+
+
 class Workspace(Protocol):
     """The interface of both kinds of workspace."""
 
@@ -28,6 +64,9 @@ class Workspace(Protocol):
 
     def usage(self) -> tuple[int, int]:
         """Bytes and inodes in use, the folders that it starts with not counted."""
+
+    def facts(self) -> WorkspaceFacts:
+        """How full it is, as far as that is known without much work."""
 
     def is_full(self) -> bool:
         """Whether one of its limits is met."""
@@ -47,15 +86,20 @@ class TmpfsWorkspace:
 
     def usage(self) -> tuple[int, int]:
         """Blocks and inodes of the file system, without those that it starts with: statvfs(3)."""
+        size_bytes, files, _ = self.facts()
+        return size_bytes, files
+
+    def facts(self) -> WorkspaceFacts:
+        """The same, and whether the kernel would refuse the next byte or file."""
         found = os.fstatvfs(self.fd)
         # the root of the tmpfs has an inode too
         files = found.f_files - found.f_ffree - OWN_FOLDERS - 1
-        return (found.f_blocks - found.f_bfree) * found.f_frsize, max(files, 0)
+        size_bytes = (found.f_blocks - found.f_bfree) * found.f_frsize
+        return WorkspaceFacts(size_bytes, max(files, 0), found.f_bfree == 0 or found.f_ffree == 0)
 
     def is_full(self) -> bool:
         """Whether the kernel would refuse the next byte or file."""
-        found = os.fstatvfs(self.fd)
-        return found.f_bfree == 0 or found.f_ffree == 0
+        return self.facts().is_full
 
     def in_memory_bytes(self) -> int:
         """All of it: a tmpfs is memory."""
@@ -84,6 +128,11 @@ class FolderWorkspace:
             self._usage = self._add_up()
             self._added_up_s = time.monotonic()
         return self._usage
+
+    def facts(self) -> WorkspaceFacts:
+        """How full it is by the last adding up."""
+        size_bytes, files = self.usage()
+        return WorkspaceFacts(size_bytes, files, size_bytes >= self._max_bytes or files >= self._max_files)
 
     def _add_up(self) -> tuple[int, int]:
         size, files = self._add_up_folder(self.fd, 0)
@@ -118,8 +167,7 @@ class FolderWorkspace:
     def is_full(self) -> bool:
         """Whether it holds as much as it may, added up anew."""
         self._added_up_s = 0.0
-        size, files = self.usage()
-        return size >= self._max_bytes or files >= self._max_files
+        return self.facts().is_full
 
     def in_memory_bytes(self) -> int:
         """Nothing: it lies on disk."""

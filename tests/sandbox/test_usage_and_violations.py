@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from sandbox import ExitReason, Violation
@@ -149,3 +151,27 @@ def test_a_flood_of_denials_holds_up_nobody(box: Sandbox) -> None:
     )
     assert ("served", ExitReason.CANCELLED) == (beside, flood.exit_reason)
     assert flood.violations[0].count >= 1
+
+
+NAMELESS = "import tempfile, threading, time\nf = tempfile.TemporaryFile()\n"
+A_THREAD = "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
+FORTY_MIB = "f.write(bytes(40 << 20)); f.flush()\n"
+UNTIL_FULL = "while True:\n    f.write(bytes(1 << 20)); f.flush()\n"
+HELD_AT_THE_END = {
+    "it is killed": (A_THREAD + "time.sleep(60)", "wall_limit", {"wall_s": 2.0}),
+    "it kills itself": ("import os; os.abort()", "signaled", {}),
+}
+
+
+@pytest.mark.parametrize(("rest", "reason", "limits"), HELD_AT_THE_END.values(), ids=HELD_AT_THE_END)
+def test_files_without_a_name_count_until_the_end(box: Sandbox, rest: str, reason: str, limits: Any) -> None:
+    """The kernel frees them with the last descriptor, which may be closed before anybody knows of the end."""
+    result = box.run(NAMELESS + FORTY_MIB + rest, **limits)
+    assert (reason, 40) == (result.exit_reason.value, int(result.usage.workspace_mib))
+
+
+@pytest.mark.parametrize("thread", ["", A_THREAD], ids=["alone", "beside a thread"])
+def test_workspace_that_a_file_without_a_name_fills_is_the_limit(box: Sandbox, thread: str) -> None:
+    """Not an error of the script, though the file is gone when the script has ended."""
+    result = box.run(NAMELESS + thread + UNTIL_FULL)
+    assert ("workspace_limit", 64.0) == (result.exit_reason.value, result.usage.workspace_mib)
