@@ -12,11 +12,13 @@ from typing import Literal
 
 import msgspec
 
+from sandbox import refusals
 from sandbox.isolation import landlock, seccomp
 from sandbox.policy.policy import Policy
 from sandbox.run.cgroup import CONTROLLERS, CgroupUnavailableError, Groups, find_subtree
 
 _PROBE_UID = 60999
+_TRY_S = 60.0
 _NAMESPACES = "user, mount, pid, net, ipc, uts"
 
 
@@ -65,7 +67,7 @@ def probe_host(
         isolation: the profile to use; ``auto`` is the strongest that this host can give.
         landlock_abi_max: use no later Landlock ABI than this, to test what an older kernel would do.
     """
-    abi = landlock.abi_version()
+    abi = min(landlock.abi_version(), landlock.KNOWN_ABI)
     if landlock_abi_max is not None:
         abi = min(abi, landlock_abi_max)
     cgroup, subtree = _cgroup()
@@ -137,7 +139,7 @@ try:
     step = "mount"
     libc.mount(b"tmpfs", b"/tmp", b"tmpfs", 0)
 except OSError as error:
-    print(f"{step}: {os.strerror(error.errno)}")
+    print(f"{step}: {error.errno}")
 else:
     print("ok")
 """
@@ -145,60 +147,86 @@ else:
 
 def _namespaces(uid: int, gid: int) -> Layer:
     """Enter namespaces and mount something: some hosts grant the namespaces without the capabilities in them."""
+    step, _, number = _try(_TRY_NAMESPACES, str(uid), str(gid)).partition(": ")
+    if step == "ok":
+        return Layer(name="namespaces", available=True, version=_NAMESPACES, detail="unprivileged, with capabilities")
+    if not number.isdecimal():
+        return Layer(name="namespaces", available=False, version="", detail=f"{step} {number}", fix=refusals.UNKNOWN)
+    fix = refusals.namespaces_fix(step, int(number), refusals.read_surroundings())
+    detail = f"refused at {step}: {os.strerror(int(number))}"
+    return Layer(name="namespaces", available=False, version="", detail=detail, fix=fix)
+
+
+_TRY_LANDLOCK = """
+import os, sys
+sys.path.append(sys.argv[1])
+from sandbox.isolation import landlock, privileges
+privileges.forbid_new_privileges()
+folder = os.open("/", os.O_PATH)
+landlock.restrict(int(sys.argv[2]), [(folder, landlock.READ)])
+try:
+    os.mkdir("/tmp/unityai-landlock-probe")
+except OSError:
+    print("ok")
+else:
+    os.rmdir("/tmp/unityai-landlock-probe")
+    print("it restricts nothing")
+"""
+_TRY_SECCOMP = """
+import os, sys
+sys.path.append(sys.argv[1])
+from sandbox.isolation import privileges, seccomp
+program = sys.stdin.buffer.read()
+privileges.forbid_new_privileges()
+try:
+    seccomp.install(program)
+except OSError as error:
+    os.write(1, f"install: {error.errno}".encode())
+else:
+    os.write(1, b"ok")
+os._exit(0)
+"""
+
+
+def _try(program: str, *arguments: str, given: bytes = b"") -> str:
+    """Run a text of ours in an interpreter of its own, and return its answer, or the last line of its error."""
     here = str(Path(__file__).resolve().parent.parent)
     tried = subprocess.run(  # noqa: S603 our own interpreter with a text of ours
-        [sys.executable, "-I", "-S", "-c", _TRY_NAMESPACES, here, str(uid), str(gid)],
-        env={}, capture_output=True, text=True, timeout=30, check=False,
+        [sys.executable, "-I", "-S", "-c", program, here, *arguments],
+        env={}, input=given, capture_output=True, timeout=_TRY_S, check=False,
     )  # fmt: skip
-    answer = tried.stdout.strip() or (tried.stderr.strip().splitlines() or ["no answer"])[-1]
-    if answer == "ok":
-        return Layer(name="namespaces", available=True, version=_NAMESPACES, detail="unprivileged, with capabilities")
-    return Layer(name="namespaces", available=False, version="", detail=f"refused at {answer}", fix=_namespaces_fix())
-
-
-def _namespaces_fix() -> str:
-    def setting(name: str) -> str:
-        try:
-            return Path("/proc/sys", name).read_text(encoding="ascii").strip()
-        except OSError:
-            return ""
-
-    if setting("kernel/apparmor_restrict_unprivileged_userns") == "1":
-        return (
-            "AppArmor takes the capabilities away (Ubuntu 23.10 and later): set "
-            "`sysctl kernel.apparmor_restrict_unprivileged_userns=0`, or give the interpreter an AppArmor profile "
-            "with the `userns` permission."
-        )
-    if setting("kernel/unprivileged_userns_clone") == "0":
-        return "Set `sysctl kernel.unprivileged_userns_clone=1`."
-    if setting("user/max_user_namespaces") == "0":
-        return "Set `sysctl user.max_user_namespaces` to 10000 or more."
-    return (
-        "In a container, its seccomp profile or its runtime refuses `unshare` or `mount`: start it with a profile that "
-        "allows them."
-    )
+    answer, error = tried.stdout.decode(errors="replace").strip(), tried.stderr.decode(errors="replace").strip()
+    return answer or (error.splitlines() or ["no answer"])[-1]
 
 
 def _landlock(abi: int) -> Layer:
-    if abi >= landlock.FLOOR_ABI:
-        return Layer(name="landlock", available=True, version=f"ABI {abi}", detail="files, tcp, signals, sockets")
+    """Restrict a process, and have it try what is denied: some kernels name an ABI and refuse its rules."""
+    answer = f"the kernel offers ABI {abi}, ABI {landlock.FLOOR_ABI} is needed"
+    if abi >= landlock.FLOOR_ABI and (answer := _try(_TRY_LANDLOCK, str(abi))) == "ok":
+        return Layer(name="landlock", available=True, version=f"ABI {abi}", detail=refusals.describe_landlock(abi))
     return Layer(
-        name="landlock", available=False, version=f"ABI {abi}" if abi else "",
-        detail=f"the kernel offers ABI {abi}, ABI {landlock.FLOOR_ABI} is needed",
-        fix="Use Linux 5.13 or later, built with CONFIG_SECURITY_LANDLOCK and `landlock` in the `lsm=` boot list.",
+        name="landlock", available=False, version=f"ABI {abi}" if abi else "", detail=answer,
+        fix="Use Linux 5.14 or later, built with CONFIG_SECURITY_LANDLOCK and `landlock` in the `lsm=` boot list.",
     )  # fmt: skip
 
 
 def _seccomp() -> Layer:
+    """Compile the filter, and install it in a process that does nothing else."""
     try:
-        seccomp.compile_filter()
+        program = seccomp.compile_filter(extra=("write", "exit_group"))
         version = f"libseccomp {seccomp.library_version()}"
     except (ImportError, RuntimeError, OSError) as error:
         return Layer(
             name="seccomp", available=False, version="", detail=str(error),
             fix="Install libseccomp 2.5 or later (package libseccomp2 on Debian and Ubuntu).",
         )  # fmt: skip
-    return Layer(name="seccomp", available=True, version=version, detail="default deny, denials reported by name")
+    step, _, number = _try(_TRY_SECCOMP, given=program).partition(": ")
+    if step == "ok":
+        return Layer(name="seccomp", available=True, version=version, detail="default deny, denials reported by name")
+    if not number.isdecimal():
+        return Layer(name="seccomp", available=False, version=version, detail=f"{step} {number}", fix=refusals.UNKNOWN)
+    detail, fix = f"refused at {step}: {os.strerror(int(number))}", refusals.seccomp_fix(int(number))
+    return Layer(name="seccomp", available=False, version=version, detail=detail, fix=fix)
 
 
 def _rlimits(uid: int) -> Layer:

@@ -76,6 +76,10 @@ def _print_check(found: HostCheck) -> None:
         ["layer", "available", "version", "detail", "fix"],
         [[at.name, yes_no[at.available], at.version, at.detail, at.fix] for at in found.host.layers],
     )
+    print_table(
+        ["profile", "a run works", "detail"],
+        [[trial.profile, yes_no[trial.works], trial.detail] for trial in found.trials],
+    )
     if found.fault:
         print(f"error: {found.fault}", file=sys.stderr)
     if not found.receipts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
@@ -18,7 +19,7 @@ from engine.policies.policies import Policies
 from engine.service.accept import accept
 from engine.worker.execute import execute
 from engine.worker.pools import open_pools, probe
-from sandbox import Host, HostError, Policy, PolicyError
+from sandbox import ExitReason, Host, HostError, Policy, PolicyError, SandboxError
 
 
 class PolicyCheck(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,11 +30,21 @@ class PolicyCheck(msgspec.Struct, frozen=True, kw_only=True):
     missing: tuple[str, ...]
 
 
+class Trial(msgspec.Struct, frozen=True, kw_only=True):
+    """How a real run went: a zygote, a child, and ``result = 1``."""
+
+    profile: str
+    works: bool
+    detail: str
+
+
 class HostCheck(msgspec.Struct, frozen=True, kw_only=True):
     """Show which layers this host offers, and which policies they satisfy."""
 
     host: Host
     policies: tuple[PolicyCheck, ...]
+    trials: tuple[Trial, ...] = ()
+    """A run in each profile whose layers this host has."""
     fault: str | None = None
     """Find the faults besides the layers: unreadable policies, missing libraries or models."""
     receipts: bool = False
@@ -42,7 +53,8 @@ class HostCheck(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def met(self) -> bool:
         """Whether a worker would start here."""
-        return self.fault is None and all(policy.met for policy in self.policies)
+        works = all(trial.works for trial in self.trials if trial.profile == self.host.profile)
+        return self.fault is None and works and all(policy.met for policy in self.policies)
 
 
 async def run_once(settings: Settings, body: bytes) -> Task:
@@ -120,9 +132,38 @@ def check_host(settings: Settings) -> HostCheck:
     return HostCheck(
         host=host,
         policies=tuple(_check_policy(host, policy) for policy in policies),
+        trials=() if fault else asyncio.run(_try_profiles(settings, host, policies)),
         fault=fault,
         receipts=bool(settings.receipt_keys),
     )
+
+
+async def _try_profiles(settings: Settings, host: Host, policies: tuple[Policy, ...]) -> tuple[Trial, ...]:
+    """Run ``result = 1`` in each profile whose layers are there, under the first policy of scripts."""
+    found = next((policy for policy in policies if policy.task_type == "custom_script"), None)
+    if found is None:
+        return ()
+    layers = {layer.name for layer in host.layers if layer.available}
+    light = msgspec.structs.replace(found, preload=("handlers.custom_script",), preload_if_named=())
+    needed = {"full": {"namespaces", "landlock", "seccomp"}, "unprivileged": {"landlock", "seccomp"}}
+    return tuple(
+        [
+            await _try_profile(settings, msgspec.structs.replace(host, profile=profile), light)
+            for profile, names in needed.items()
+            if names <= layers
+        ]
+    )
+
+
+async def _try_profile(settings: Settings, host: Host, policy: Policy) -> Trial:
+    request = msgspec.json.encode({"task_type": "custom_script", "parameters": {"script": "result = 1"}})
+    try:
+        async with open_pools(settings, host, (policy,), ready=0) as pools:
+            result = await pools[policy.name].run(request)
+    except SandboxError as error:
+        detail = f"{error}: what it said is on stderr; SANDBOX_UID must be able to read interpreter and project"
+        return Trial(profile=host.profile, works=False, detail=detail)
+    return Trial(profile=host.profile, works=result.exit_reason is ExitReason.OK, detail=result.message)
 
 
 def _check_policy(host: Host, policy: Policy) -> PolicyCheck:

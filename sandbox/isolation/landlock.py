@@ -15,7 +15,9 @@ from sandbox.isolation import libc
 FLOOR_ABI = 1
 """Linux 5.13. What older ABIs leave open is closed by read-only mounts and namespaces, or else by seccomp: truncation
 (mediated from ABI 3), TCP (4), ioctls on devices (5), signals and abstract sockets (6)."""
-TRUNCATE_ABI, SCOPE_ABI = 3, 6
+REFER_ABI, TRUNCATE_ABI, SCOPE_ABI = 2, 3, 6
+KNOWN_ABI = 7
+"""The latest whose rules are written here; of a later one no more is used."""
 
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR, REMOVE_DIR, REMOVE_FILE = (1 << bit for bit in range(6))
 MAKE_CHAR, MAKE_DIR, MAKE_REG, MAKE_SOCK, MAKE_FIFO, MAKE_BLOCK, MAKE_SYM = (1 << bit for bit in range(6, 13))

@@ -62,6 +62,7 @@ def test_check_lists_layers_and_policies() -> None:
     done = engine("check", "--json")
     found = json.loads(done.stdout)
     assert 0 == done.returncode
+    assert {"profile": "full", "works": True, "detail": "done"} in found["trials"]
     layers = {"namespaces", "landlock", "seccomp", "rlimits", "cgroup"}
     assert layers == {layer["name"] for layer in found["host"]["layers"]}
     delivered = {path.stem for path in (ROOT / "policies").glob("*.toml")}
