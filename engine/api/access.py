@@ -12,6 +12,7 @@ from litestar.handlers import BaseRouteHandler
 
 from engine.api.call import PUBLIC, call_of
 from engine.api.problems import RETRY_AFTER_S, RequestError
+from engine.api.session import TOKEN_HEADER, BrowserSession, check_token
 from engine.config.keys import ExpiredKeyError, Keys
 from engine.model.principal import ANYONE, Principal, Scope
 from handlers.parameters.faults import nearest
@@ -47,6 +48,11 @@ class Access:
         self._most_of_one = most_of_one
         self._open: Counter[str] = Counter()
 
+    @property
+    def keys(self) -> Keys | None:
+        """Those that there are; ``None`` where anyone may do anything."""
+        return self._keys
+
     def guard(self, connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
         """Litestar's guard of every call: who asks, and whether it may.
 
@@ -81,17 +87,32 @@ class Access:
             del self._open[tenant]
 
     def _principal(self, connection: ASGIConnection[Any, Any, Any, Any], keys: Keys) -> Principal:
+        session: BrowserSession | None = cast(MutableMapping[str, Any], connection.scope).get("session")
+        try:
+            found = (
+                self._of_header(connection, keys) if session is None else self._of_session(connection, session, keys)
+            )
+        except ExpiredKeyError as error:
+            raise RequestError(401, f"The key {error.key_id} has expired.", headers=_ASK) from None
+        if found is None:
+            detail = "Missing or invalid API key. Send `Authorization: Bearer uak_…` or `X-API-Key: uak_…`."
+            raise RequestError(401, detail, headers=_ASK)
+        return found
+
+    @staticmethod
+    def _of_session(
+        connection: ASGIConnection[Any, Any, Any, Any], session: BrowserSession, keys: Keys
+    ) -> Principal | None:
+        """What its key opens now: a key that was revoked, or lost a scope, takes that from its sessions, too."""
+        check_token(session, str(connection.scope.get("method")), connection.headers.get(TOKEN_HEADER))
+        return keys.find_by_hash(*session.key)
+
+    @staticmethod
+    def _of_header(connection: ASGIConnection[Any, Any, Any, Any], keys: Keys) -> Principal | None:
         given = connection.headers.getall("authorization", []) + connection.headers.getall("x-api-key", [])
         text = given[0] if len(given) == 1 else ""
         scheme, _, rest = text.partition(" ")
-        try:
-            principal = keys.find(rest.strip() if scheme.lower() == "bearer" else text)
-        except ExpiredKeyError as error:
-            raise RequestError(401, f"The key {error.key_id} has expired.", headers=_ASK) from None
-        if principal is None:
-            detail = "Missing or invalid API key. Send `Authorization: Bearer uak_…` or `X-API-Key: uak_…`."
-            raise RequestError(401, detail, headers=_ASK)
-        return principal
+        return keys.find(rest.strip() if scheme.lower() == "bearer" else text)
 
 
 def leave(scope: MutableMapping[str, Any]) -> None:

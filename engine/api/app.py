@@ -18,16 +18,19 @@ from litestar.handlers import HTTPRouteHandler
 
 from engine.api.access import Access, leave, refuse_unknown_parameters
 from engine.api.body.checker import Checker
+from engine.api.console.files import CONSOLE_POLICY, Console
 from engine.api.docs.openapi import build_openapi
 from engine.api.docs.page import build_docs, content_security_policy
 from engine.api.heads import answer_head
 from engine.api.problems import MEDIA_TYPE, Problem, answer_exception, make_problem, problem_of
 from engine.api.routes.requests import BigBodies, State
 from engine.api.routes.system import ROUTES
+from engine.api.session import find_session
 from engine.config.keys import Keys
 from engine.model.principal import ANYONE
 from engine.service.follow import Followers
 from engine.service.service import Service
+from engine.store.sessions import Sessions
 from engine.telemetry.audit import AuditLog, Refusals
 from engine.telemetry.logs import get_logger, lines_with
 from engine.telemetry.metrics import ApiMetrics
@@ -57,6 +60,7 @@ def create_app(service: Service, keys: Keys | None, audit: AuditLog, *, version:
         connections: how many clients may be connected; a tenant's may have half as many requests open.
     """
     document = build_openapi(ROUTES, service.policies.task_types, version)
+    access = Access(keys, (connections + 1) // 2)
     parts = State(
         service=service,
         checker=Checker(),
@@ -64,6 +68,7 @@ def create_app(service: Service, keys: Keys | None, audit: AuditLog, *, version:
         big_bodies=BigBodies(),
         openapi=msgspec.json.encode(document),
         docs=build_docs(document).encode(),
+        access=access,
     )
 
     @contextlib.asynccontextmanager
@@ -73,7 +78,7 @@ def create_app(service: Service, keys: Keys | None, audit: AuditLog, *, version:
 
     app = Litestar(
         route_handlers=list(ROUTES),
-        guards=[Access(keys, (connections + 1) // 2).guard, refuse_unknown_parameters],
+        guards=[access.guard, refuse_unknown_parameters],
         state=AppState({"parts": parts}),
         lifespan=[lifespan],
         exception_handlers={Exception: answer_exception},
@@ -82,7 +87,13 @@ def create_app(service: Service, keys: Keys | None, audit: AuditLog, *, version:
         openapi_config=None,
         logging_config=None,
     )
-    return Shell(app, service.metrics, service.traces, audit=audit, only_loopback_names=keys is None)
+    return Shell(
+        app,
+        service.metrics,
+        service.traces,
+        audit=audit,
+        sessions=service.sessions if keys is not None else None,
+    )
 
 
 class Shell:
@@ -95,7 +106,7 @@ class Shell:
         traces: Traces,
         *,
         audit: AuditLog,
-        only_loopback_names: bool,
+        sessions: Sessions | None,
     ) -> None:
         """
         Args:
@@ -103,20 +114,23 @@ class Shell:
             metrics: counts the requests.
             traces: records them.
             audit: names the requests that are refused, and those that delete.
-            only_loopback_names: refuse a Host header that is not this machine's own: a page of a foreign site that
-                rebinds its name to 127.0.0.1 would otherwise reach a service that listens there without a key.
+            sessions: of browsers. ``None`` where there are no keys, and then a Host header that is not this machine's
+                own is refused: a page of a foreign site that rebinds its name to 127.0.0.1 would otherwise reach a
+                service that listens there without a key.
         """
         self._app: Any = app
         self._metrics = metrics
         self._traces = traces
         self._audit = audit
         self._refusals = Refusals(audit)
-        self._only_loopback_names = only_loopback_names
+        self._sessions = sessions
+        self._console = Console()
         self._has_cors = app.cors_config is not None
         self._log = get_logger()
         strict = "default-src 'none'; frame-ancestors 'none'"
         self._headers = _security_headers(strict)
         self._docs_headers = _security_headers(f"{content_security_policy()}; frame-ancestors 'none'")
+        self._console_headers = _security_headers(CONSOLE_POLICY)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection."""
@@ -142,8 +156,7 @@ class Shell:
         """Answer with what every answer has; returns the status, 0 when there was none."""
         scope["principal"] = ANYONE
         started, status = time.perf_counter(), 0
-        extra = self._docs_headers if scope["path"] == "/docs" else self._headers
-        marks = [*extra, (b"x-request-id", request_id.encode())]
+        marks = [*self._headers_of(scope["path"]), (b"x-request-id", request_id.encode())]
 
         async def send_marked(message: Message) -> None:
             nonlocal status
@@ -168,13 +181,23 @@ class Shell:
             self._log_request(scope, status, duration_s)
         return status
 
+    def _headers_of(self, path: str) -> list[tuple[bytes, bytes]]:
+        if Console.has(path):
+            return self._console_headers
+        return self._docs_headers if path == "/docs" else self._headers
+
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not self._is_allowed(scope):
             await _refuse_method(scope, send)
-        elif self._only_loopback_names and not _names_loopback(scope):
+        elif self._sessions is None and not _names_loopback(scope):
             detail = "This service listens on this machine only and answers to its names only (see HOST)."
             await _send_problem(make_problem(421, detail), send)
+        elif Console.has(scope["path"]):
+            scope["path_template"] = "/console"
+            await self._console.answer(scope, send)
         else:
+            if self._sessions is not None:
+                scope["session"] = await find_session(scope, self._sessions)
             answer = answer_head if scope["method"] == "HEAD" else _answer_whole
             await answer(self._app, scope, receive, send)
 
@@ -275,6 +298,8 @@ def _refuse_method(scope: Scope, send: Send) -> Awaitable[None]:
 
 def _methods_at(path: str) -> list[str]:
     """The methods of a path, one list for whoever asks (RFC 9110, section 10.2.1); HEAD is wherever GET is."""
+    if Console.has(path):
+        return ["GET", "HEAD"]
     known = {method for pattern, methods in _PATHS if pattern.fullmatch(path) for method in methods}
     return sorted(known | ({"HEAD"} if "GET" in known else set()))
 

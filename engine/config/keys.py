@@ -130,11 +130,22 @@ class Keys:
         is_it = hmac.compare_digest(_sha256(secret), key.sha256 if key else _NOBODYS)
         if key is None or not is_it:
             return None
-        if key.expires_at is not None and key.expires_at <= datetime.now(UTC):
-            raise ExpiredKeyError(key_id)
-        allowed = None if key.policies is None else frozenset(key.policies)
-        scopes = frozenset(key.scopes)
-        return Principal(tenant=key.tenant, scopes=scopes, policies=allowed, quotas=key.quotas, key_id=key_id)
+        return _principal(key_id, key)
+
+    def sha256_of(self, key_id: str | None) -> str | None:
+        """What is kept of a key: the SHA-256 of its secret, in hex; ``None`` if there is no such key."""
+        key = self._keys.get(key_id or "")
+        return None if key is None else key.sha256
+
+    def find_by_hash(self, key_id: str, sha256: str) -> Principal | None:
+        """Find the principal of a key that somebody showed before; ``None`` if it is not in force any more.
+
+        Raises:
+            ExpiredKeyError: its time is over.
+        """
+        self._look_again()
+        key = self._keys.get(key_id)
+        return _principal(key_id, key) if key is not None and hmac.compare_digest(key.sha256, sha256) else None
 
     def _look_again(self) -> None:
         """Take up what has changed, a second later at most. A file that is broken changes nothing, and is told of."""
@@ -157,6 +168,19 @@ class Keys:
             if unknown := sorted(set(key.policies or ()) - self._policies):
                 raise KeysError(f"{self._path}: keys.{key_id}.policies: there is no policy {', '.join(unknown)}")
         return keys
+
+
+def _principal(key_id: str, key: Key) -> Principal:
+    """The principal of a key.
+
+    Raises:
+        ExpiredKeyError: its time is over.
+    """
+    if key.expires_at is not None and key.expires_at <= datetime.now(UTC):
+        raise ExpiredKeyError(key_id)
+    allowed = None if key.policies is None else frozenset(key.policies)
+    scopes = frozenset(key.scopes)
+    return Principal(tenant=key.tenant, scopes=scopes, policies=allowed, quotas=key.quotas, key_id=key_id)
 
 
 def _changes(old: dict[str, Key], new: dict[str, Key]) -> KeysChange:

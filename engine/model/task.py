@@ -150,6 +150,8 @@ class TaskFilter(msgspec.Struct, frozen=True, kw_only=True):
     created_before: datetime | None = None
     before: tuple[datetime, UUID] | None = None
     """Go on after the task that was made then and has this id."""
+    ids: tuple[UUID, UUID] | None = None
+    """Only tasks whose id lies between these two, both included."""
     limit: int = 50
 
 

@@ -54,6 +54,7 @@ from engine.service.health import Health, ask_health
 from engine.service.room import LOOK_S, find_fullness
 from engine.service.wait_estimate import WaitEstimator
 from engine.service.waiting import Waiter, Waiters
+from engine.store.sessions import Sessions
 from engine.store.store import Store
 from engine.telemetry.logs import get_logger
 from engine.telemetry.loops import Loop, Loops
@@ -319,6 +320,11 @@ class Service:
         if statement is None:
             raise NotEndedError
         return signer.sign(statement)
+
+    @property
+    def sessions(self) -> Sessions:
+        """Those of browsers."""
+        return self._store.sessions
 
     @property
     def receipt_signer(self) -> ReceiptSigner:

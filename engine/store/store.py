@@ -11,6 +11,7 @@ from engine.store.callbacks import Outbox
 from engine.store.claims import Claims
 from engine.store.database import ANSWER_S, Database
 from engine.store.files import Files
+from engine.store.sessions import Sessions
 from engine.store.tasks import Tasks
 from engine.store.waiting import WaitingTasks
 from engine.store.workers import Workers
@@ -33,6 +34,7 @@ class Store:
         self.files = Files(self.database)
         self.callbacks = Outbox(self.database)
         self.workers = Workers(self.database)
+        self.sessions = Sessions(self.database)
 
     @property
     def opened(self) -> asyncio.Event:

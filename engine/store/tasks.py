@@ -92,8 +92,11 @@ class Tasks:
     async def _find(self, wanted: TaskFilter, page: dict[str, Any]) -> list[Any]:
         """Send the statement whose plan fits what is asked for."""
         chosen = _chosen(wanted)
+        labelled = page | chosen | {"labels": msgspec.json.encode(wanted.labels).decode()}
+        if wanted.ids:
+            lowest_id, highest_id = wanted.ids
+            return await self._database.rows("list_tasks_by_id", lowest_id=lowest_id, highest_id=highest_id, **labelled)
         if wanted.labels:
-            labelled = page | chosen | {"labels": msgspec.json.encode(wanted.labels).decode()}
             rows = await self._database.rows("list_labelled_tasks", newest=NEWEST, **labelled)
             is_full = len(rows) == wanted.limit
             return rows if is_full else await self._database.rows("list_rarely_labelled_tasks", **labelled)

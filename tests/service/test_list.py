@@ -56,6 +56,17 @@ def test_filters_leave_out_what_they_say(client: httpx.Client, mark: str) -> Non
     assert [] == found(client, mark, status="queued")
 
 
+def test_the_beginning_of_an_id_finds_its_task(client: httpx.Client, mark: str) -> None:
+    """With any number of its characters, in either case; what is no beginning of one is refused."""
+    task_id = found(client, mark)[0]["task_id"]
+    for length in (4, 8, 9, 17, 36):
+        listed = found(client, mark, task_id=task_id[:length].upper())
+        assert task_id in [item["task_id"] for item in listed]
+        assert all(item["task_id"].startswith(task_id[:length]) for item in listed)
+    for wrong in ("", "x", task_id[:3], "6b69-", task_id + "0", "6b690294 "):
+        assert 400 == client.get("/tasks", params={"task_id": wrong}).status_code, wrong
+
+
 def test_times_bound_the_list(client: httpx.Client, mark: str) -> None:
     """From a time on, inclusive; before a time, exclusive; with an offset."""
     middle = found(client, mark)[5]["created_at"]

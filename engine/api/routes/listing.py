@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -80,6 +81,15 @@ def _limit(text: str) -> int:
     return int(text)
 
 
+def _ids(text: str) -> tuple[UUID, UUID]:
+    """The lowest and the highest id that begin so."""
+    digits = text.replace("-", "").lower()
+    whole = str(UUID(digits.ljust(32, "0"))) if re.fullmatch("[0-9a-f]{4,32}", digits) else ""
+    if not whole.startswith(text.lower()) or not text:
+        raise ValueError("must be the beginning of a task's id, four characters or more, such as 6b690294")
+    return UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f"))
+
+
 def _label(text: str) -> dict[str, str]:
     name, colon, value = text.partition(":")
     if not colon or not name or "\0" in text:
@@ -148,6 +158,9 @@ _PARAMETERS: dict[str, ListParameter] = {
     ),
     "created_before": ListParameter(
         "created_before", _time, _texts("created_before", "Only tasks accepted before this time.", format="date-time")
+    ),
+    "task_id": ListParameter(
+        "ids", _ids, _texts("task_id", "Only tasks whose id begins so.", pattern="^[0-9a-fA-F]{4}[0-9a-fA-F-]{0,32}$")
     ),
     "limit": ListParameter(
         "limit",

@@ -14,6 +14,7 @@ import msgspec
 from litestar import MediaType, Request, Response
 from litestar.exceptions import InternalServerException
 
+from engine.api.access import Access
 from engine.api.body.checker import INLINE_BYTES, Checker
 from engine.api.call import in_path, in_query
 from engine.api.problems import RequestError
@@ -66,6 +67,7 @@ class State(msgspec.Struct, frozen=True):
     big_bodies: BigBodies
     openapi: bytes
     docs: bytes
+    access: Access
 
 
 def principal_of(request: ApiRequest) -> Principal:

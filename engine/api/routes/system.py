@@ -40,6 +40,7 @@ from engine.api.routes.requests import (
     principal_of,
     room_for,
 )
+from engine.api.routes.session import SESSION_ROUTES
 from engine.api.routes.tasks import TASK_ROUTES
 from engine.config.libraries import describe_sets, find_sets
 from engine.config.scripts import describe_scripts
@@ -290,6 +291,7 @@ async def get_docs(request: ApiRequest) -> Response[bytes]:
 ROUTES = (
     *TASK_ROUTES,
     *EVENT_ROUTES,
+    *SESSION_ROUTES,
     upload_file,
     list_files,
     delete_file,

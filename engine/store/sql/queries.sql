@@ -87,6 +87,15 @@ WITH labelled AS MATERIALIZED (
 SELECT {ListedTask} FROM labelled AS tasks
 WHERE tenant = :tenant AND {OnPage} AND {InState} ORDER BY created_at DESC, task_id DESC LIMIT :limit
 
+-- name: list_tasks_by_id
+-- The same of those whose ids lie between two. The index of ids finds them, so that only ids that begin alike are read.
+WITH alike AS MATERIALIZED (
+    SELECT {tasks.ListedTask}, tenant FROM tasks WHERE task_id BETWEEN :lowest_id AND :highest_id
+)
+SELECT {ListedTask} FROM alike AS tasks
+WHERE tenant = :tenant AND labels @> :labels::jsonb AND {OnPage} AND {InState}
+ORDER BY created_at DESC, task_id DESC LIMIT :limit
+
 -- name: get_task
 -- One task as its clients see it, without its parameters.
 SELECT {tasks.StoredTask}, tasks.outcome, tasks.callback_url, {CallbackState}
@@ -383,3 +392,17 @@ SELECT (SELECT count(*) FROM tasks WHERE status = 'queued') AS queued, greatest(
         SELECT extract(epoch FROM now() - min(due_at)) FROM tasks WHERE status = 'queued' AND held_at IS NULL
     ))::float8 AS oldest_wait_s,
     (SELECT count(*) FROM tasks WHERE status = 'running') AS running
+
+-- name: insert_session
+-- Keep a browser's session for some seconds, and delete those whose time is over.
+WITH over AS (DELETE FROM sessions WHERE expires_at < now())
+INSERT INTO sessions (session_sha256, key_id, key_sha256, expires_at)
+VALUES (:session_sha256, :key_id, :key_sha256, now() + make_interval(secs => :lasts_s))
+
+-- name: get_session
+-- The key that a session was made from.
+SELECT key_id, key_sha256 FROM sessions WHERE session_sha256 = :session_sha256 AND expires_at > now()
+
+-- name: delete_session
+-- End a session.
+DELETE FROM sessions WHERE session_sha256 = :session_sha256
