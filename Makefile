@@ -5,7 +5,7 @@ PY     := $(VENV)/bin/python
 SETS   := .libraries
 
 .DEFAULT_GOAL := help
-.PHONY: help install models demo check test busy-test cgroup-test lint ablation soak neighbours chaos cpython-test monitoring-test image-test coverage audit bench lock clean
+.PHONY: help install models demo check test busy-test cgroup-test lint ablation soak neighbours chaos cpython-test monitoring-test image-test console-test coverage audit bench lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -75,6 +75,10 @@ monitoring-test: install  ## Have promtool try alert rules, dashboard and metric
 image-test: install models  ## Build the container image and try it under three seccomp profiles (root; apt-get install podman …)
 	@$(PY) -m tests.image
 
+console-test: install  ## Go through the console in headless Chromium, with axe-core; keeps screenshots (apt-get install chromium)
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-console.lock
+	@$(PY) -m tests.programs.console
+
 cpython-test: install models  ## CPython's own tests in the service and by plain python: all that differs is in a table
 	@$(PY) -m tests.programs.cpython_tests
 
@@ -97,6 +101,7 @@ lock:  ## Work the locks out from pyproject.toml, in the same versions: developm
 	$(call COMPILE,pyproject.toml --extra dev --extra embedded --group handlers $(if $(UPGRADE),--upgrade),requirements.lock)
 	$(call COMPILE,pyproject.toml --constraint requirements.lock,requirements-runtime.lock)
 	$(call COMPILE,--group handlers --constraint requirements.lock,requirements-handlers.lock)
+	$(call COMPILE,--group console --constraint requirements.lock,requirements-console.lock)
 	$(call COMPILE,--group scripts --constraint requirements.lock $(if $(UPGRADE),--upgrade),requirements-scripts.lock)
 
 clean:  ## Remove .venv, .libraries and everything that tools have left
