@@ -59,7 +59,7 @@ function readJson(text, what) {
 
 export function editor(label, text, lines) {
   const numbers = h("pre", { class: "numbers", "aria-hidden": "true" });
-  const area = h("textarea", { rows: lines, spellcheck: "false", autocomplete: "off", autocapitalize: "off", wrap: "off", "aria-label": label });
+  const area = h("textarea", { rows: lines, spellcheck: "false", autocomplete: "off", autocapitalize: "off", wrap: "off", id: `editor-${label.replace(/\W/g, "")}` });
   area.value = text;
   const count = () => { numbers.textContent = Array.from({ length: Math.max(area.value.split("\n").length, 1) }, (_, at) => at + 1).join("\n"); area.rows = Math.min(30, Math.max(lines, area.value.split("\n").length + 1)); };
   area.addEventListener("input", count);
@@ -72,7 +72,7 @@ export function editor(label, text, lines) {
     escaped = false;
   });
   count();
-  return { area, node: h("div", {}, h("label", {}, label), h("div", { class: "editor" }, numbers, area), h("p", { class: "hint" }, "Ctrl+Enter runs it. Esc, then Tab leaves the field.")), count };
+  return { area, node: h("div", {}, h("label", { for: area.id }, label), h("div", { class: "editor" }, numbers, area), h("p", { class: "hint" }, "Ctrl+Enter runs it. Esc, then Tab leaves the field.")), count };
 }
 
 function scriptForm(scripts) {

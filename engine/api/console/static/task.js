@@ -31,7 +31,7 @@ export async function taskView(main, id, leaving) {
 
 // Shows a task in a place, and follows it to its end.
 export function live(place, task, leaving) {
-  const top = h("div"), out = h("pre", { "aria-label": "Output", tabindex: 0 }, ""), bar = h("div"), rest = h("div");
+  const top = h("div"), out = h("pre", { role: "log", "aria-label": "Output", tabindex: 0 }, ""), bar = h("div"), rest = h("div");
   const logs = h("section", {}, h("h2", {}, "Output"), out);
   fill(place, top, bar, rest, logs);
   let printed = 0;

@@ -9,7 +9,7 @@ const isTable = (value) => Array.isArray(value) && value.length > 0 && value.eve
 const shown = (value) => (typeof value === "string" ? value : value instanceof Exact ? value.text : JSON.stringify(value));
 
 export function value(found) {
-  if (typeof found === "string") return h("pre", {}, found);
+  if (typeof found === "string") return h("pre", { tabindex: 0 }, found);
   if (isPlain(found)) return h("pre", {}, shown(found));
   if (isTable(found)) return table(found);
   const inner = Array.isArray(found) ? [] : Object.entries(found).filter(([, one]) => isTable(one));
@@ -89,7 +89,7 @@ export function traceback(text) {
   const isFile = (line) => /^\s*File "/.test(line);
   const isOwn = (line) => /^\s*File "(?!\/|<frozen)[^"]*"/.test(line) || /^\s*File "[^"]*\/inputs\/[^"]*"/.test(line);
   let own = false;
-  const node = h("pre", { class: "traceback" });
+  const node = h("pre", { class: "traceback", tabindex: 0 });
   for (const line of lines) {
     own = isFile(line) ? isOwn(line) : own && /^ {4}/.test(line);
     node.append(h(own ? "mark" : "span", { class: "line" }, line || " "));
