@@ -37,7 +37,7 @@ NOBODY_LISTENS = "http://127.0.0.1:9/"
 THINGS_OF_A_TENANT = {
     "getTask": "named", "followTask": "named", "cancelTask": "named", "getArtifact": "named",
     "getReceipt": "named",
-    "redeliverCallback": "named", "deleteFile": "named",
+    "redeliverCallback": "named", "deleteFile": "named", "deleteArtifact": "named", "deleteArtifacts": "named",
     "listTasks": "listed", "listCallbacks": "listed", "listFiles": "listed",
     "execute": "made", "executeBatch": "made", "uploadFile": "made",
 }  # fmt: skip
@@ -108,6 +108,8 @@ SCOPES: dict[str, Scope | str] = {
     "uploadFile": Scope.SUBMIT,
     "redeliverCallback": Scope.SUBMIT,
     "deleteFile": Scope.SUBMIT,
+    "deleteArtifact": Scope.SUBMIT,
+    "deleteArtifacts": Scope.SUBMIT,
     "listFiles": Scope.READ,
     "listScripts": Scope.SUBMIT,
     "listLibraries": Scope.SUBMIT,
