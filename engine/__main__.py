@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from engine.cli import audit, develop, keys, libraries, local, policies, reference, serve, tasks
+from engine.cli import audit, develop, doctor, files, keys, libraries, local, policies, reference, serve, tasks
 from engine.cli.shared import version_option
 
 app = typer.Typer(
@@ -19,11 +19,14 @@ app.command()(serve.api)
 app.command()(serve.worker)
 app.command()(local.run)
 app.command()(local.check)
+app.command()(doctor.doctor)
 app.command()(local.models)
 app.command()(reference.settings)
 app.command()(reference.metrics)
 app.command()(tasks.top)
 app.add_typer(tasks.app, name="tasks")
+app.add_typer(files.app, name="files")
+app.add_typer(files.callbacks_app, name="callbacks")
 app.add_typer(keys.app, name="keys")
 app.add_typer(policies.app, name="policies")
 app.add_typer(audit.app, name="audit")

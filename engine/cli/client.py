@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from engine.client import Client, ClientError, RequestRefusedError, TaskEvent
+from engine.client import Client, ClientError, RequestRefusedError, TaskEvent, UploadedFile
 from engine.model.errors import EngineError
 
 KEY_ENV = "ENGINE_KEY"
+WHOLE_ID = 36
+"""Characters of an id."""
+_BEGINNING = re.compile("[0-9a-fA-F]{4}[0-9a-fA-F-]*")
 
 
 class ServiceError(EngineError):
@@ -70,6 +75,50 @@ class ServiceClient:
         """
         with _sentences():
             return self.client.ask("GET", "/health", also=(503,))
+
+    def whole_id(self, task_id: str) -> str:
+        """The id of the one task whose id begins so; what is no beginning of an id is left as it is.
+
+        Raises:
+            ServiceError: no task's id does, or those of several do.
+        """
+        if len(task_id) == WHOLE_ID or not _BEGINNING.fullmatch(task_id):
+            return task_id
+        found = self.get("/tasks", {"task_id": task_id, "limit": 3})["tasks"]
+        if len(found) != 1:
+            ids = ", ".join(one["task_id"] for one in found[:2])
+            why = f"several do, such as {ids}: give more of it" if found else "`tasks list` shows those that there are"
+            raise ServiceError(f"there is no one task whose id begins with {task_id}; {why}")
+        return str(found[0]["task_id"])
+
+    def save_artifacts(self, task_id: str, folder: Path) -> list[Path]:
+        """Write a task's artifacts to a folder.
+
+        Raises:
+            ServiceError: no answer, a refusal, or a name that leads out of the folder.
+            OSError: a file cannot be written.
+        """
+        with _sentences():
+            return self.client.save_artifacts(self.client.get(task_id), folder)
+
+    def upload(self, path: Path) -> UploadedFile:
+        """Upload a file.
+
+        Raises:
+            ServiceError: no answer, or a refusal.
+            OSError: it cannot be read.
+        """
+        with _sentences():
+            return self.client.upload(path)
+
+    def delete_file(self, file_id: str) -> None:
+        """Delete an uploaded file.
+
+        Raises:
+            ServiceError: no answer, or a refusal.
+        """
+        with _sentences():
+            self.client.delete_file(file_id)
 
     def follow(self, task_id: str) -> Iterator[TaskEvent]:
         """Iterate over a task's events to its end. It connects again where the stream breaks off.

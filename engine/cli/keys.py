@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.cli.shared import AsJson, load, note_in_audit_log, print_json, sentences
+from engine.cli.shared import AsJson, load, note_in_audit_log, print_json, print_table, sentences
 from engine.config.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
@@ -153,13 +153,11 @@ def _policies(text: str | None, settings: Settings) -> list[str] | None:
 
 def _print_keys(keys: dict[str, Key]) -> None:
     import msgspec
-    from rich.console import Console
-    from rich.table import Table
 
-    table = Table("id", "tenant", "scopes", "policies", "quotas", "made", "expires")
+    rows = []
     for key_id, key in keys.items():
         quotas = ", ".join(f"{name} {value}" for name, value in msgspec.structs.asdict(key.quotas).items() if value)
         times = (f"{time:%Y-%m-%d}" if time else "" for time in (key.made_at, key.expires_at))
         policies = ", ".join(key.policies) if key.policies else "all"
-        table.add_row(key_id, key.tenant, ", ".join(key.scopes), policies, quotas, *times)
-    Console().print(table)
+        rows.append([key_id, key.tenant, ", ".join(key.scopes), policies, quotas, *times])
+    print_table(["id", "tenant", "scopes", "policies", "quotas", "made", "expires"], rows)

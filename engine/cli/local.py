@@ -73,13 +73,16 @@ def models() -> None:
 def _print_check(found: HostCheck) -> None:
     yes_no = {True: "[green]yes[/green]", False: "[red]no[/red]"}
     print_table(
-        ["layer", "available", "version", "detail", "fix"],
-        [[at.name, yes_no[at.available], at.version, at.detail, at.fix] for at in found.host.layers],
+        ["layer", "available", "version", "detail"],
+        [[at.name, yes_no[at.available], at.version, at.detail] for at in found.host.layers],
     )
     print_table(
         ["profile", "a run works", "detail"],
         [[trial.profile, yes_no[trial.works], trial.detail] for trial in found.trials],
     )
+    for layer in found.host.layers:
+        if layer.fix:
+            print(f"fix for {layer.name}: {layer.fix}")
     if found.fault:
         print(f"error: {found.fault}", file=sys.stderr)
     if not found.receipts:

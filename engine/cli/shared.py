@@ -119,11 +119,12 @@ def print_json(value: Any) -> None:
 
 
 def print_table(head: list[str], rows: list[list[str]]) -> None:
-    """Print a table as wide as the terminal."""
+    """Print a table as wide as the terminal. The first column, which names the row, is whole; nothing is cut."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table(*head, show_lines=len(rows) > 8)
+    columns = [Column(name, no_wrap=number == 0, overflow="fold") for number, name in enumerate(head)]
+    table = Table(*columns, show_lines=len(rows) > 8)
     for row in rows:
         table.add_row(*row)
     Console().print(table)

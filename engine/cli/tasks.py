@@ -7,7 +7,8 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -32,7 +33,7 @@ Url = Annotated[
     str,
     typer.Option("--url", envvar="ENGINE_URL", help="The service. A key is taken from ENGINE_KEY, never from here."),
 ]
-TaskId = Annotated[str, typer.Argument(help="The task's id.")]
+TaskId = Annotated[str, typer.Argument(help="The task's id, or its beginning: four characters or more.")]
 DEFAULT_URL = "http://127.0.0.1:8001"
 
 
@@ -51,7 +52,7 @@ def list_tasks(  # noqa: PLR0917  each is an option
 ) -> None:
     """List tasks, the newest first, without what they answered."""
     wanted = {"status": status, "task_type": task_type, "exit_reason": exit_reason, "label": label}
-    with sentences(), _client(url) as client:
+    with sentences(), service_client(url) as client:
         found = _pages(client, {name: value for name, value in wanted.items() if value}, limit)
         if json:
             print_json(found)
@@ -62,8 +63,8 @@ def list_tasks(  # noqa: PLR0917  each is an option
 @app.command()
 def show(task_id: TaskId, url: Url = DEFAULT_URL, json: AsJson = False) -> None:
     """Show a task: how it stands or ended, what it printed, used and left behind."""
-    with sentences(), _client(url) as client:
-        task = client.get(f"/task/{task_id}")
+    with sentences(), service_client(url) as client:
+        task = client.get(f"/task/{client.whole_id(task_id)}")
         if json:
             print_json(task)
         else:
@@ -73,15 +74,36 @@ def show(task_id: TaskId, url: Url = DEFAULT_URL, json: AsJson = False) -> None:
 @app.command()
 def follow(task_id: TaskId, url: Url = DEFAULT_URL, json: AsJson = False) -> None:
     """Print what a task prints, while it runs. Exit code 0 if it succeeds, 1 if not."""
-    with sentences(), _client(url) as client:
-        raise typer.Exit(_follow(client, task_id, print_json if json else None))
+    with sentences(), service_client(url) as client:
+        raise typer.Exit(_follow(client, client.whole_id(task_id), print_json if json else None))
+
+
+@app.command()
+def artifacts(
+    task_id: TaskId,
+    save: Annotated[Path | None, typer.Option(help="Write them to this folder, each under its name.")] = None,
+    url: Url = DEFAULT_URL,
+    json: AsJson = False,
+) -> None:
+    """List the files that a task wrote to `artifacts/`, or save them."""
+    with sentences(), service_client(url) as client:
+        task_id = client.whole_id(task_id)
+        if save is not None:
+            for path in client.save_artifacts(task_id, save):
+                print(path)
+            return
+        task = client.get(f"/task/{task_id}")
+        if json:
+            print_json({"artifacts": task["artifacts"], "artifacts_refused": task["artifacts_refused"]})
+        else:
+            _print_artifacts(task)
 
 
 @app.command()
 def cancel(task_id: TaskId, url: Url = DEFAULT_URL, json: AsJson = False) -> None:
     """Cancel a task and wait for its end; one that has ended stays as it is."""
-    with sentences(), _client(url) as client:
-        task = client.delete(f"/task/{task_id}", {"wait": 20})
+    with sentences(), service_client(url) as client:
+        task = client.delete(f"/task/{client.whole_id(task_id)}", {"wait": 20})
         if json:
             print_json(task)
         else:
@@ -102,7 +124,7 @@ def submit(  # noqa: PLR0917  each is an option
     json: AsJson = False,
 ) -> None:
     """Submit a task or a script, and print the task's id."""
-    with sentences(), _client(url) as client:
+    with sentences(), service_client(url) as client:
         options = ScriptOptions(
             args=args, files=tuple(files or ()), policy=policy, timeout_s=timeout_s, labels=tuple(label or ())
         )
@@ -135,7 +157,7 @@ def top(
 
     from engine.cli.top import frame, look
 
-    with sentences(), _client(url) as client:
+    with sentences(), service_client(url) as client:
         if json:
             print_json(look(client))
         elif once:
@@ -157,7 +179,7 @@ def _watch(client: ServiceClient, every_s: float) -> None:
 
 
 @contextlib.contextmanager
-def _client(url: str) -> Iterator[ServiceClient]:
+def service_client(url: str) -> Iterator[ServiceClient]:
     from engine.cli.client import KEY_ENV, ServiceClient
 
     client = ServiceClient(url, os.environ.get(KEY_ENV))
@@ -197,7 +219,33 @@ def _follow(client: ServiceClient, task_id: str, print_json: PrintJson | None) -
             if print_json is None:
                 _print_logs({} if printed else event.data.get("logs") or {})  # it had ended before we came
                 _say(f"{status}: {event.data.get('exit_reason')}: {event.data.get('message')}")
+                _print_end(event.data)
     return 0 if status == "succeeded" else 1
+
+
+def _print_end(task: Mapping[str, Any]) -> None:
+    """The traceback or the result, on stderr like all that the task itself has not printed."""
+    import json
+
+    from engine.telemetry.logs import escape_controls
+
+    if text := (task.get("error") or {}).get("traceback"):
+        print("\n".join(map(escape_controls, text.splitlines())), file=sys.stderr)
+    elif task["status"] == "succeeded":
+        print(f"--- result\n{json.dumps(task['result'], indent=2)}", file=sys.stderr)
+    for artifact in task.get("artifacts", ()):
+        _say(f"artifact {artifact['name']}: `tasks artifacts {task['task_id'][:8]} --save FOLDER` writes it here")
+
+
+def _print_artifacts(task: dict[str, Any]) -> None:
+    from engine.telemetry.logs import escape_controls
+
+    for one in task["artifacts"]:
+        print(f"{one['size_bytes']:>12,} bytes  {escape_controls(one['name'])}")
+    for one in task["artifacts_refused"]:
+        print(f"{'not kept':>18}  {escape_controls(one['name'])}: {escape_controls(one['reason'])}")
+    if not task["artifacts"] and not task["artifacts_refused"]:
+        print("no artifacts")
 
 
 def _print_logs(logs: dict[str, Any]) -> None:
@@ -221,9 +269,9 @@ def _say(text: str) -> None:
 def _print_tasks(tasks: list[dict[str, Any]]) -> None:
     from rich.console import Console
 
-    from engine.cli.top import tasks_table
+    from engine.cli.top import TasksTable
 
-    Console(width=None if sys.stdout.isatty() else 160).print(tasks_table(tasks) if tasks else "no tasks")
+    Console(width=None if sys.stdout.isatty() else 200).print(TasksTable(tasks) if tasks else "no tasks")
 
 
 def _print_task(task: dict[str, Any]) -> None:
@@ -246,7 +294,8 @@ def _print_task(task: dict[str, Any]) -> None:
         if text := (task.get("logs") or {}).get(stream):
             print(f"--- {stream}\n" + "\n".join(map(escape_controls, text.splitlines())))
     if task.get("error"):
-        print(f"--- error\n{task['error'].get('traceback') or task['error'].get('message')}")
+        text = task["error"].get("traceback") or task["error"].get("message") or ""
+        print("--- error\n" + "\n".join(map(escape_controls, text.splitlines())))
     if task.get("result") is not None:
         import json
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Group
-from rich.markup import escape
+from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.panel import Panel
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from engine.telemetry.logs import escape_controls
@@ -44,31 +45,45 @@ def frame(seen: dict[str, Any]) -> Group:
     return Group(
         Panel(head),
         _workers(health["workers"]),
-        tasks_table(seen["running"], title="running"),
-        tasks_table(seen["recent"], title="newest"),
+        TasksTable(seen["running"], title="running"),
+        TasksTable(seen["recent"], title="newest"),
     )
 
 
-def tasks_table(tasks: list[dict[str, Any]], *, title: str | None = None) -> Table:
-    """A table of tasks, one in each row."""
-    table = Table(
-        "task", "type", "status", "ended by", "priority", "attempts", "accepted", "seconds", "labels", title=title
-    )
-    for task in tasks:
-        status = task["status"]
-        labels = ", ".join(f"{name}={value}" for name, value in task["labels"].items())
-        table.add_row(
-            task["task_id"],
-            task["task_type"],
-            Text(status, style=COLOURS.get(status, "")),
-            task["exit_reason"] or "",
-            task["priority"],
-            str(task["attempts"]),
-            task["created_at"][:19].replace("T", " "),
-            _seconds(task),
-            escape(escape_controls(labels)),
-        )
-    return table
+class TasksTable:
+    """A table of tasks, one in each row, with as many columns as fit: no id and no word is cut.
+
+    What matters most stays: the id, then how the task stands, then the rest. Labels, which have any length, are folded.
+    """
+
+    def __init__(self, tasks: list[dict[str, Any]], *, title: str | None = None) -> None:
+        """
+        Args:
+            tasks: as ``GET /tasks`` lists them.
+            title: above the table.
+        """
+        self._title = title
+        self._columns = {name: [Text(show(task)) for task in tasks] for name, show in COLUMNS.items()}
+        for cell, task in zip(self._columns["status"], tasks, strict=True):
+            cell.stylize(COLOURS.get(task["status"], ""))
+
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
+        """Rich's own protocol: the table for a console of so many columns."""
+        names = self._fitting(options.max_width)
+        table = Table(*(Column(name, no_wrap=name != "labels", overflow="fold") for name in names), title=self._title)
+        for row in zip(*(self._columns[name] for name in names), strict=True):
+            table.add_row(*row)
+        yield table
+
+    def _fitting(self, width: int) -> list[str]:
+        chosen, used = set(), 1
+        for name in BY_IMPORTANCE:
+            cells = [len(name), *(cell.cell_len for cell in self._columns[name])]
+            wants = BORDERS + (LABELS_LEAST if name == "labels" else max(cells))
+            if used + wants <= width or name == BY_IMPORTANCE[0]:
+                chosen.add(name)
+                used += wants
+        return [name for name in COLUMNS if name in chosen]
 
 
 def _workers(workers: list[dict[str, Any]]) -> Table:
@@ -82,6 +97,10 @@ def _workers(workers: list[dict[str, Any]]) -> Table:
     return table
 
 
+def _labels(task: dict[str, Any]) -> str:
+    return escape_controls(", ".join(f"{name}={value}" for name, value in task["labels"].items()))
+
+
 def _seconds(task: dict[str, Any]) -> str:
     """How long it has run, or ran at last."""
     if not task["started_at"]:
@@ -89,6 +108,26 @@ def _seconds(task: dict[str, Any]) -> str:
     started = datetime.fromisoformat(task["started_at"])
     ended = datetime.fromisoformat(task["finished_at"]) if task["finished_at"] else datetime.now(UTC)
     return f"{max(0.0, (ended - started).total_seconds()):.2f}"
+
+
+COLUMNS: MappingProxyType[str, Callable[[dict[str, Any]], str]] = MappingProxyType(
+    {
+        "task": lambda task: task["task_id"],
+        "type": lambda task: task["task_type"],
+        "status": lambda task: task["status"],
+        "ended by": lambda task: task["exit_reason"] or "",
+        "priority": lambda task: task["priority"],
+        "attempts": lambda task: str(task["attempts"]),
+        "accepted": lambda task: task["created_at"][:19].replace("T", " "),
+        "seconds": _seconds,
+        "labels": _labels,
+    }
+)
+"""Name of a column of tasks → what it shows of one."""
+BY_IMPORTANCE = ("task", "status", "ended by", "type", "seconds", "accepted", "labels", "attempts", "priority")
+BORDERS = 3
+"""Of one column: a line and two blanks."""
+LABELS_LEAST = 16
 
 
 def _shown(count: int | None) -> str:

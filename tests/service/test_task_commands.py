@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import pty
+import re
+import struct
 import subprocess
 import sys
+import termios
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -146,3 +153,95 @@ def test_every_command_and_option_has_its_help() -> None:
     visit(root, "engine")
     assert [] == silent
     assert {"install_completion", "show_completion"} <= {parameter.name for parameter in root.params}
+
+
+def screen(columns: int, *command: str) -> list[str]:
+    """The lines that a command prints on a terminal of so many columns."""
+    terminal, child = pty.openpty()
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    environ = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", *FOREIGN)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "engine", *command],
+        cwd=ROOT,
+        env=environ | {"TERM": "xterm"},
+        stdout=child,
+        stderr=child,
+    )
+    os.close(child)
+    printed = b""
+    with contextlib.suppress(OSError), open(terminal, "rb", buffering=0) as file:  # EIO: its other end was closed
+        while part := file.read(4096):
+            printed += part
+    assert 0 == process.wait(60), printed
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", printed.decode()).replace("\r\n", "\n").splitlines()
+
+
+@pytest.mark.parametrize("columns", [60, 80, 140])
+def test_nothing_is_cut_on_a_narrow_terminal(url: str, columns: int) -> None:
+    """Ids whole and statuses whole; fewer columns instead, and no line longer than the terminal."""
+    task_id = submitted(url, "result = 1", labels={"width": "labels-are-folded-" * 4, "of": f"w{columns}"})
+    engine("tasks", "follow", task_id, "--url", url)
+    lines = screen(columns, "tasks", "list", "--label", f"of:w{columns}", "--url", url)
+    assert [1, 1] == [sum(word in line for line in lines) for word in (task_id, "succeeded")]
+    assert (columns >= 80) is any("ended by" in line for line in lines)
+    assert (columns >= 140) is any("accepted" in line and "labels" in line for line in lines)
+    assert max(map(len, lines)) <= columns
+    assert not any("…" in line for line in lines)
+
+
+def test_the_beginning_of_an_id_names_its_task(url: str) -> None:
+    """In every command about one task; one that several tasks have, or none, is a sentence."""
+    task_id = submitted(url, "print('x')\nresult = {'of': 'prefix'}")
+    followed = engine("tasks", "follow", task_id[:8], "--url", url)
+    assert (0, "x\n") == (followed.returncode, followed.stdout)
+    assert task_id == json.loads(engine("tasks", "show", task_id[:8], "--url", url, "--json").stdout)["task_id"]
+    assert f"{task_id} succeeded\n" == engine("tasks", "cancel", task_id[:8].upper(), "--url", url).stdout
+    missing = engine("tasks", "show", "ffff-ffff", "--url", url)
+    assert 1 == missing.returncode
+    assert "Traceback" not in missing.stderr
+
+
+def test_following_ends_with_the_result_or_the_traceback(url: str) -> None:
+    """On stderr, where all that the task itself has not printed goes."""
+    followed = engine("tasks", "follow", submitted(url, "result = {'n': 42}"), "--url", url)
+    assert '--- result\n{\n  "n": 42\n}\n' in followed.stderr
+    failed = engine("tasks", "follow", submitted(url, "def f():\n    return 1 / 0\nf()"), "--url", url)
+    assert 'File "script.py", line 2, in f' in failed.stderr
+    assert ("", "") == (followed.stdout, failed.stdout)
+
+
+def test_artifacts_are_listed_and_saved(url: str, tmp_path: Path) -> None:
+    """Under their names, below the folder."""
+    script = "import os\nos.mkdir('artifacts/sub')\nopen('artifacts/sub/a.txt', 'w').write('one')"
+    task_id = submitted(url, script)
+    engine("tasks", "follow", task_id, "--url", url)
+    assert "3 bytes  sub/a.txt\n" == engine("tasks", "artifacts", task_id, "--url", url).stdout.lstrip()
+    saved = engine("tasks", "artifacts", task_id[:8], "--save", str(tmp_path / "out"), "--url", url)
+    assert f"{tmp_path}/out/sub/a.txt\n" == saved.stdout
+    assert "one" == (tmp_path / "out" / "sub" / "a.txt").read_text()
+
+
+def test_files_are_uploaded_listed_and_deleted(url: str, tmp_path: Path) -> None:
+    """By their ids, which are whole at every width."""
+    (tmp_path / "table.csv").write_text("x\n1\n")
+    file_id = engine("files", "upload", str(tmp_path / "table.csv"), "--url", url).stdout.strip()
+    assert any(file_id in line for line in screen(80, "files", "list", "--url", url))
+    assert f"deleted {file_id}\n" == engine("files", "delete", file_id, "--url", url).stdout
+    missing = engine("files", "upload", str(tmp_path / "nothing"), "--url", url)
+    assert (1, f"error: {tmp_path}/nothing: No such file or directory\n") == (missing.returncode, missing.stderr)
+
+
+def test_callbacks_are_listed(url: str) -> None:
+    """Those of one state; a state that there is not, and a task without a callback, are sentences."""
+    assert "no callback is dead\n" == engine("callbacks", "list", "--url", url).stdout
+    assert "must be one of" in engine("callbacks", "list", "--state", "lost", "--url", url).stderr
+    assert "no final task" in engine("callbacks", "send", submitted(url, "result = 1"), "--url", url).stderr
+
+
+@pytest.mark.parametrize("wrong", ["localhost:8001", "http://", "ftp://x"])
+def test_what_is_no_url_is_a_sentence(wrong: str) -> None:
+    """Which says what one looks like."""
+    done = engine("tasks", "list", "--url", wrong)
+    assert 1 == done.returncode
+    assert "is no URL of a service: give one such as http://localhost:8001" in done.stderr
+    assert "Traceback" not in done.stderr
