@@ -116,8 +116,9 @@ def _try_group(groups: Groups) -> None:
 
 
 _CGROUP_FIX = (
-    "Optional. Delegate a subtree of cgroup v2: `Delegate=yes` in the systemd unit, or a container with a writable "
-    "cgroup (.github/deploy/README.md)."
+    "Optional. Delegate a subtree of cgroup v2. systemd: `Delegate=memory pids`, as in "
+    ".github/deploy/unityai-worker.service. Docker: .github/deploy/compose.cgroup.yaml. "
+    "Kubernetes: .github/deploy/kubernetes-cgroup."
 )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import runpy
+import shutil
+import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +22,7 @@ from engine.config.settings import Settings
 from engine.model.principal import Scope
 from engine.telemetry.metrics import LIVE_PATH
 from sandbox import load_policies
+from sandbox.run.cgroup import CONTROLLERS
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / ".github" / "deploy"
@@ -318,6 +321,54 @@ def test_kustomization_names_every_file() -> None:
     assert files == set(found["resources"])
     assert [IMAGE] == [one["name"] for one in found["images"]]
     assert {IMAGE} == {container(part)["image"] for part in PARTS}
+
+
+def test_overlays_delegate_a_cgroup_and_change_nothing_else() -> None:
+    """For Docker what the worker has already, and a writable cgroup; for Kubernetes a runtime class, which is there."""
+    worker = load_compose(DEPLOY / "compose.cgroup.yaml")["services"]["worker"]
+    assert {"cgroup", "security_opt"} == set(worker)
+    assert "private" == worker["cgroup"]
+    assert [*COMPOSE["services"]["worker"]["security_opt"], "writable-cgroups=true"] == worker["security_opt"]
+    folder = DEPLOY / "kubernetes-cgroup"
+    found = yaml.safe_load((folder / "kustomization.yaml").read_text(encoding="ascii"))
+    runtime = yaml.safe_load((folder / "runtime_class.yaml").read_text(encoding="ascii"))
+    assert ["../kubernetes", "runtime_class.yaml"] == found["resources"]
+    [patch] = found["patches"]
+    assert ({"kind": "Deployment", "name": "worker"}, "worker") == (
+        patch["target"],
+        pod("worker")["containers"][0]["name"],
+    )
+    [change] = yaml.safe_load(patch["patch"])
+    assert ("add", "/spec/template/spec/runtimeClassName") == (change["op"], change["path"])
+    assert change["value"] == runtime["metadata"]["name"] == runtime["handler"]
+
+
+@pytest.mark.parametrize("folder", ["kubernetes", "kubernetes-cgroup"])
+def test_kustomize_builds_the_manifests(folder: str) -> None:
+    """Kubernetes' own tool, where it is installed, reads each folder without a cluster."""
+    if (kubectl := shutil.which("kubectl")) is None:
+        pytest.skip("kubectl is not installed")
+    built = subprocess.run([kubectl, "kustomize", str(DEPLOY / folder)], capture_output=True, text=True, check=False)
+    assert 0 == built.returncode, built.stderr
+    [worker] = [
+        one
+        for one in yaml.safe_load_all(built.stdout)
+        if (one["kind"], one["metadata"]["name"]) == ("Deployment", "worker")
+    ]
+    assert ("runtimeClassName" in worker["spec"]["template"]["spec"]) is (folder == "kubernetes-cgroup")
+
+
+def test_unit_delegates_the_controllers_that_the_layer_needs(tmp_path: Path) -> None:
+    """And systemd's own tool, where it is installed, finds no fault in it."""
+    text = (DEPLOY / "unityai-worker.service").read_text(encoding="ascii")
+    unit = dict(line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#"))
+    assert CONTROLLERS == tuple(unit["Delegate"].split())
+    if (tool := shutil.which("systemd-analyze")) is None:
+        return
+    here = re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", text, flags=re.MULTILINE)
+    (copy := tmp_path / "unityai-worker.service").write_text(here)
+    checked = subprocess.run([tool, "verify", str(copy)], capture_output=True, text=True, check=False)
+    assert (0, "") == (checked.returncode, checked.stderr)
 
 
 def test_manifests_set_variables_that_there_are() -> None:
