@@ -177,7 +177,7 @@ class Service:
             tenant=principal.tenant,
             name=name,
             media_type=media_type,
-            sha256=hashlib.sha256(content).hexdigest(),
+            sha256=await asyncio.to_thread(_sha256, content),  # of a large one it takes long, beside the loop
             content=content,
         )
         quotas = self.settings.quotas_of(principal.quotas)
@@ -485,3 +485,7 @@ def _waiting_task(task: NewTask, created_at: datetime) -> StoredTask:
         exit_reason=None,
         callback=Callback(url=task.callback_url, state="waiting") if task.callback_url else None,
     )
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
