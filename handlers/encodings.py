@@ -27,7 +27,7 @@ _SAMPLE_BYTES = 1 << 20
 _ZEROS_SAMPLE_BYTES = 4096
 _MARKUP = re.compile(rb"(?is)<(script|style)\b.*?</\1\s*>|<[^>]*>")
 _CONFIDENCES = ((4, 0.6), (10, 0.8), (30, 0.9), (100, 0.95))
-"""Bytes beyond ASCII → the confidence that is stated for a guess from so few. Steps of ours, not measured."""
+"""Bytes beyond ASCII → the confidence that is stated for a guess from so few; README.md has how often it was right."""
 _MOST_CONFIDENCE = 0.98
 
 
