@@ -144,6 +144,15 @@ class StoreUnavailableError(EngineError):
         return "PostgreSQL is unreachable: this request has no confirmed effect. Try again after Retry-After seconds."
 
 
+class StoreReadOnlyError(StoreUnavailableError):
+    """PostgreSQL answers and takes no writes, as a replica does after a failover."""
+
+    @property
+    def detail(self) -> str:
+        """Not the reason, as above."""
+        return "PostgreSQL is read-only: this request has no effect. Try again after Retry-After seconds."
+
+
 class StoreFullError(EngineError):
     """PostgreSQL is almost full. What is left is for the results of tasks that were accepted."""
 

@@ -14,7 +14,7 @@ from typing import Literal
 
 import msgspec
 
-from engine.model.errors import QueueUnavailableError, StoreUnavailableError
+from engine.model.errors import QueueUnavailableError, StoreReadOnlyError, StoreUnavailableError
 from engine.model.task import QueueDepth
 from engine.model.versions import Versions, versions
 from engine.model.worker_state import SHOWN_FOR_S, Heartbeat
@@ -34,6 +34,8 @@ class DependencyCheck(msgspec.Struct, frozen=True, kw_only=True):
     fault: str | None
     """Why it did not; ``None`` when it did."""
     latency_s: float
+    is_read_only: bool = False
+    """It answers and takes no writes."""
 
 
 class WorkerFound(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,7 +94,9 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     def hindrances(self) -> tuple[str, ...]:
         """Why tasks are not accepted or not run; nothing in it that only operators may know."""
         found = []
-        if self.database.fault is not None:
+        if self.database.is_read_only:
+            found.append("PostgreSQL is read-only, as after a failover: tasks are not accepted")
+        elif self.database.fault is not None:
             found.append("PostgreSQL is unreachable: tasks are not accepted")
         if self.full is not None:
             found.append("PostgreSQL is almost full: tasks and files are not accepted, until there is room")
@@ -177,12 +181,12 @@ async def ask_health(store: Store, queue: Queue, policies: Policies, *, full: st
 
 
 async def _check(question: Awaitable[None]) -> DependencyCheck:
-    started, fault = time.perf_counter(), None
+    started, fault, is_read_only = time.perf_counter(), None, False
     try:
         await question
     except (StoreUnavailableError, QueueUnavailableError) as error:
-        fault = str(error)
-    return DependencyCheck(fault=fault, latency_s=time.perf_counter() - started)
+        fault, is_read_only = str(error), isinstance(error, StoreReadOnlyError)
+    return DependencyCheck(fault=fault, latency_s=time.perf_counter() - started, is_read_only=is_read_only)
 
 
 def _differences(own: Mapping[str, str], other: Mapping[str, str] | None) -> tuple[str, ...]:

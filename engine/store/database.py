@@ -14,7 +14,7 @@ from typing import Any
 import asyncpg
 
 from engine.model.callback import Callback
-from engine.model.errors import StoreUnavailableError
+from engine.model.errors import StoreReadOnlyError, StoreUnavailableError
 from engine.model.redact import redact
 from engine.model.result import ArtifactFacts
 from engine.model.task import Claim, ListedFile, ListedTask, LostTask, NewFile, NewTask, StoredTask
@@ -29,6 +29,7 @@ ANSWER_S = 5.0
 BULK_TIMEOUT_S = 60.0
 OPEN_TIMEOUT_S = 300.0
 BULK_BYTES = 1 << 20
+READ_ONLY = "PostgreSQL is read-only: a replica, or default_transaction_read_only is on"
 FATAL = ("FATAL", "PANIC")
 """Severities of errors after which the server ends the connection."""
 
@@ -116,13 +117,15 @@ class Database:
                 await self._idle.pop().close(timeout=CONNECT_TIMEOUT_S)
 
     async def ping(self) -> None:
-        """Check that the database answers.
+        """Check that the database answers, and takes writes.
 
         Raises:
-            StoreUnavailableError: it does not.
+            StoreReadOnlyError: it takes none.
+            StoreUnavailableError: it does not answer.
         """
         async with self.connection() as connection:
-            await connection.fetchval("SELECT 1")
+            if await connection.fetchval("SHOW transaction_read_only") == "on":
+                raise StoreReadOnlyError(READ_ONLY)
 
     def statement(self, name: str) -> Statement:
         """The statement of this name, for use on a connection of one's own."""
@@ -180,11 +183,19 @@ class Database:
     def _give_up_or_keep(self, connection: Any, error: BaseException) -> None:
         """Keep a connection over which the server has answered with an error: nothing is under way on it."""
         is_fatal = getattr(error, "severity_en", None) in FATAL
-        if isinstance(error, asyncpg.PostgresError) and not is_fatal and not connection.is_closed():
+        is_read_only = isinstance(error, asyncpg.ReadOnlySQLTransactionError | StoreReadOnlyError)
+        is_useless = is_fatal or is_read_only or connection.is_closed()
+        if isinstance(error, asyncpg.PostgresError) and not is_useless:
             self._idle.append(connection)
             return
         connection.terminate()  # the server may still be at work on it: its answer would be the next one's
-        if is_fatal or isinstance(error, asyncpg.InternalClientError | asyncpg.InterfaceError) or is_gone(error):
+        # After a failover the next connection leads to the new primary. And a session keeps the default it began with.
+        if (
+            is_fatal
+            or is_read_only
+            or isinstance(error, asyncpg.InternalClientError | asyncpg.InterfaceError)
+            or is_gone(error)
+        ):
             while self._idle:  # a server that has ended one has most likely ended all: no other call shall find out
                 self._idle.pop().terminate()
 
@@ -219,6 +230,8 @@ def unreachable_is_unavailable() -> Iterator[None]:
     """Turn what shows that the database is unreachable into ``StoreUnavailableError``."""
     try:
         yield
+    except asyncpg.ReadOnlySQLTransactionError as error:
+        raise StoreReadOnlyError(READ_ONLY) from error
     except Exception as error:
         if not is_unreachable(error):
             raise

@@ -185,3 +185,22 @@ def test_accepted_task_is_answered_with_202_though_nobody_can_wait_for_it(lines:
     lines.stack.servers.start_database()
     assert 202 == answers[0].status_code
     lines.assert_all_run([answers[0].json()["task_id"]])
+
+
+def test_database_that_is_read_only_is_named_and_comes_back_by_itself(lines: Lines) -> None:
+    """A failover to a replica: /health, its gauge and the refusal say so; nothing needs a restart afterwards."""
+    dsn, client, before = lines.stack.servers.urls.database or "", lines.stack.client, lines.parts()
+    name = ask(dsn, "SELECT current_database()")[0][0]
+    ask(dsn, f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+    ask(dsn, TERMINATE)
+    try:
+        until(lambda: "PostgreSQL is read-only" in str(client.get("/health/ready").json()["reasons"]), "it is named")
+        refused = client.post("/execute", json=task("result = 1"))
+        metrics = client.get("/metrics").text
+    finally:
+        ask(dsn, f'BEGIN READ WRITE; ALTER DATABASE "{name}" RESET default_transaction_read_only; COMMIT')
+    assert (503, True) == (refused.status_code, "read-only" in refused.json()["detail"])
+    assert 'unityai_dependency_up{dependency="database"} 0.0' in metrics
+    until(lambda: client.get("/health/ready").status_code == 200, "tasks are accepted and run again")
+    lines.assert_all_run([lines.stack.submit("result = 1")["task_id"]])
+    assert before == lines.parts()
