@@ -18,6 +18,7 @@ import pytest
 
 from engine.api.body.check import check
 from engine.api.routes.listing import parse_filter
+from engine.api.session import session_id_of
 from engine.model.errors import InvalidRequestError
 from engine.model.redact import redact
 from engine.queue.events import parse_event_id
@@ -219,6 +220,8 @@ FED: dict[str, Callable[[bytes], object]] = {
         [("label", f"{number}:{data[:8].hex()}") for number in range(len(data) >> 6)]
     ),
     "engine/api/routes/listing.py:_cursor": lambda data: parse_filter([("cursor", data.decode("latin-1"))]),
+    "engine/api/routes/listing.py:_ids": lambda data: parse_filter([("task_id", data.decode("latin-1"))]),
+    "engine/api/session.py:session_id_of": lambda data: session_id_of({"headers": [(b"cookie", data)]}),
     "engine/api/routes/listing.py:_time": lambda data: parse_filter([("created_after", data.decode("latin-1"))]),
     "engine/model/redact.py:redact": lambda data: redact(data.decode("latin-1")),
     "engine/telemetry/logs.py:escape_controls": lambda data: escape_controls(data.decode("latin-1")),
