@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import functools
 import inspect
 import itertools
 import linecache
@@ -20,6 +21,7 @@ import sys
 import traceback
 import types
 from collections import Counter
+from collections.abc import Iterator
 from importlib.machinery import SourceFileLoader
 from typing import Any
 
@@ -263,10 +265,16 @@ def hide_own_frames() -> None:
 
     ``sys._getframe`` and ``faulthandler`` still see what is below.
     """
-    traceback.walk_stack = lambda frame: itertools.takewhile(_is_above_ours, _walk_stack(frame))  # type: ignore[assignment]
+    traceback.walk_stack = _frames_of_stack  # type: ignore[assignment]
     inspect.getouterframes = _outer_frames
 
 
+@functools.wraps(_walk_stack)
+def _frames_of_stack(frame: types.FrameType | None) -> Iterator[tuple[types.FrameType, int]]:
+    return itertools.takewhile(_is_above_ours, _walk_stack(frame))
+
+
+@functools.wraps(_get_outer_frames)
 def _outer_frames(frame: Any, context: int = 1) -> list[inspect.FrameInfo]:
     return list(itertools.takewhile(lambda one: one.frame.f_code not in _BELOW, _get_outer_frames(frame, context)))
 

@@ -21,19 +21,31 @@ from tests.differential.plain import UNTOLD, PlainRun
 
 FOLDER = Path(__file__).resolve().parent
 _SCRIPT = """
-import io, traceback, unittest
+import io, signal, traceback, unittest
 from test import support
+
+LIMIT_S = LIMIT
 
 support.use_resources = ["cpu", "decimal", "subprocess"]
 
 class Told(unittest.TextTestResult):
     def __init__(self, *given):
         super().__init__(*given)
-        self.told, self.ran = {}, {}
+        self.told, self.ran, self.waiting = {}, {}, set()
     def startTest(self, test):
+        if LIMIT_S:
+            signal.signal(signal.SIGALRM, lambda *_: self.end_waiting(test))
+            signal.setitimer(signal.ITIMER_REAL, LIMIT_S / 10 if type(test) in self.waiting else LIMIT_S)
         super().startTest(test)
         name = test.id().rpartition(".")[0]
         self.ran[name] = self.ran.get(name, 0) + 1
+    def end_waiting(self, test):
+        self.waiting.add(type(test))
+        raise TimeoutError("waited without end")
+    def stopTest(self, test):
+        super().stopTest(test)
+        if LIMIT_S:
+            signal.setitimer(signal.ITIMER_REAL, 0)
     def addSkip(self, test, reason):
         super().addSkip(test, reason)
         self.told.setdefault(test.id().split(" (")[0], "skipped: " + reason)
@@ -58,6 +70,11 @@ except unittest.SkipTest as reason:
 except Exception:
     result = {"ran": {}, "told": {"test.test_MODULE": place(traceback.format_exc())}}
 """
+
+_WAITING = ("logging", "thread", "xmlrpc")
+"""Modules of which some tests wait without end for a thread of their own, which does what no policy grants and dies. In
+these no test waits longer than ``_LONGEST_WAIT_S``, and a class of which one has waited so long a tenth of it."""
+_LONGEST_WAIT_S = 20
 
 
 class Expected(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -99,7 +116,11 @@ def has_tests() -> bool:
 
 def make_script(module: str) -> Script:
     """The script that runs ``test.test_MODULE`` and tells what became of each test."""
-    return Script(id=f"cpython-{module}", code=_SCRIPT.replace("MODULE", module))
+    limit_s = _LONGEST_WAIT_S if module in _WAITING else 0
+    return Script(
+        id=f"cpython-{module}",
+        code=_SCRIPT.replace("MODULE", module).replace("LIMIT_S = LIMIT", f"LIMIT_S = {limit_s}"),
+    )
 
 
 def find_differences(module: str, plain: PlainRun, served: ServedRun) -> dict[str, str]:
