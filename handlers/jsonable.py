@@ -162,6 +162,8 @@ def _object(pairs: Iterable[tuple[Any, Any]], room: int, container: object) -> d
 
 def _name(key: object) -> str:
     """A key as JSON's name: text as it is, any other value as its JSON text."""
+    if (pandas := sys.modules.get("pandas")) is not None and isinstance(key, getattr(pandas, "Interval", ())):
+        return str(key)  # as every table shows it, "(0, 10]"
     plain = _convert(key, MAX_DEPTH)
     return plain if type(plain) is str else encode_json(_without_surrogates(plain)).decode()
 

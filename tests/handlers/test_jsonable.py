@@ -207,6 +207,7 @@ FORMS: dict[str, tuple[Any, Any]] = {
     "series with labels": (FRAME[["x", "y"]].mean(), {"x": 2.0, "y": 2.0}),
     "series by group": (FRAME.groupby("k")["x"].sum(), {"a": 4, "b": 2}),
     "series by two groups": (FRAME.groupby(["k", "x"])["y"].count(), {'["a",1]': 1, '["a",3]': 1, '["b",2]': 0}),
+    "series by interval": (pd.Series([4], index=[pd.Interval(1, 2)]), {"(1, 2]": 4}),
     "filtered series": (FRAME["x"][FRAME["x"] > 1], {"1": 2, "2": 3}),
     "sorted series": (FRAME["x"].sort_values(ascending=False), {"2": 3, "1": 2, "0": 1}),
     "counts of years": (pd.Series([2020, 2020, 2021]).value_counts(), {"2020": 2, "2021": 1}),
