@@ -26,7 +26,7 @@ from rich.panel import Panel
 from engine.config.settings import PROJECT_DIR
 from engine.model.errors import EngineError
 
-START_TIMEOUT_S = 120.0
+START_TIMEOUT_S = 200.0
 STOP_TIMEOUT_S = 60.0
 WAIT_S = 60
 LINE_LENGTH = 110

@@ -23,7 +23,7 @@ from engine.policies.policies import Policies, largest_memory_mib
 from engine.telemetry.logs import get_logger
 from engine.worker.pools import probe
 
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 180.0
 READY_POLL_S = 0.05
 WATCH_S = 0.5
 STEADY_S = 5.0
