@@ -237,7 +237,7 @@ def show(rows: list[Row], console: Console) -> None:
 async def measure(parts: list[str], settings: Settings, progress: Progress) -> list[Row]:
     """All rows of the parts asked for, of ``sandbox``, ``egress`` and ``service``."""
     rows: list[Row] = []
-    policy = Policies.load(settings).default("custom_script").fully_loaded
+    policy = Policies.load(settings).default("custom_script").loaded_with(1)  # pandas
     if "sandbox" in parts:
         rows += await measure_sandbox(policy, template(settings), progress)
     if "egress" in parts:
