@@ -206,10 +206,16 @@ TYPES = {
     "datetime": "TIMESTAMP",
 }
 """The types that a caller may give a field → DuckDB's."""
+_DATE = "[0-9]{4}[-/][0-9]{1,2}[-/][0-9]{1,2}"
 _SHAPES = {
     "integer": "[+-]?[0-9]+",
     "number": "[+-]?([0-9]+([.][0-9]*)?|[.][0-9]+)([eE][+-]?[0-9]+)?",
+    "date": f" *{_DATE}([T ]00:00(:00([.]0+)?)?)? *",
+    "datetime": f" *{_DATE}([T ][0-9]{{1,2}}:[0-9]{{2}}(:[0-9]{{2}}([.][0-9]{{1,6}}0*)?)?)? *",  # microseconds
 }
+"""What DuckDB's casts would change: they also take hex and "nan", round fractions, cut times, and know more dates."""
+_OFFSET = "[T ][0-9:.]+ ?(Z|[+-][0-9]{2}(?::?[0-9]{2})?)$"
+"""The offset of a date and time, which a cast would drop."""
 
 
 class GivenType(NamedTuple):
@@ -230,7 +236,10 @@ def give_type(database: duckdb.DuckDBPyConnection, given: GivenType, notation: N
         Refusal: a value is not of that type; says which and where.
     """
     wanted, column = given.wanted, given.column
-    text = notation.plain(column) if wanted in _SHAPES else column
+    offset = f"regexp_extract({column}, {literal(_OFFSET)}, 1)"
+    text = notation.plain(column) if wanted in ("integer", "number") else column
+    if wanted == "datetime":
+        text = f"left({column}, length({column}) - length({offset}))"
     value = f"TRY_CAST({text} AS {TYPES[wanted]})"
     wrong = f"{column} IS NOT NULL AND {_is_wrong(text, value, wanted)}"
     rows, filled, first = database.execute(
@@ -241,9 +250,45 @@ def give_type(database: duckdb.DuckDBPyConnection, given: GivenType, notation: N
     if not filled:
         return ColumnType("empty", "VARCHAR", "NULL", has_nulls=rows > 0)
     if wanted in ("date", "datetime"):
-        return ColumnType("text", "VARCHAR", iso_text(value, TYPES[wanted]), filled < rows)
-    kind: FieldKind = "text" if wanted == "text" else "boolean" if wanted == "boolean" else "number"
+        shown = iso_text(value, TYPES[wanted])
+        return ColumnType("text", "VARCHAR", shown if wanted == "date" else f"{shown} || {_iso(offset)}", filled < rows)
+    if wanted == "number":
+        sql_type = _given_number_type(database, given, Field(column, given.field, rows, filled), notation)
+        return ColumnType("number", sql_type, f"TRY_CAST({text} AS {sql_type})", filled < rows)
+    kind: FieldKind = wanted if wanted in ("text", "boolean") else "number"  # type: ignore[assignment]
     return ColumnType(kind, TYPES[wanted], value, filled < rows)
+
+
+def _given_number_type(database: duckdb.DuckDBPyConnection, given: GivenType, field: Field, notation: Notation) -> str:
+    """DOUBLE, or a decimal where no double holds each number.
+
+    Raises:
+        Refusal: neither holds them.
+    """
+    if _doubles_hold(database, given.table, field, notation.plain(field.column)):
+        return TYPES["number"]
+    found = _number_type(database, given.table, field, notation, is_integer=False)
+    if found is None:
+        raise Refusal(
+            "number_out_of_range",
+            f"No type of numbers holds each value of {given.field!r}: some have more than {MAX_DIGITS} digits. Give it "
+            "the type `text`.",
+        )
+    return found
+
+
+def _iso(offset: str) -> str:
+    """SQL of an offset with its minutes."""
+    with_colon = f"regexp_replace({offset}, '^([+-]..)([0-9][0-9])$', '\\1:\\2')"
+    return f"regexp_replace({with_colon}, '^([+-][0-9][0-9])$', '\\1:00')"
+
+
+def _is_wrong(text: str, value: str, wanted: str) -> str:
+    """SQL that is true where a text is not of the type."""
+    if wanted not in _SHAPES:
+        return f"{value} IS NULL"
+    wrong = f"{value} IS NULL OR NOT regexp_full_match({text}, {literal(_SHAPES[wanted])})"
+    return f"({wrong} OR isinf(CAST({value} AS DOUBLE)))" if wanted in ("integer", "number") else f"({wrong})"
 
 
 def give_column(
@@ -259,8 +304,9 @@ def give_column(
     found = give_type(database, GivenType("typed_texts", "c0", field, wanted), notation)
     if found.kind == "empty":
         return Column(field, "empty", None, found.has_nulls)
-    # integers of this size have no type in NumPy
-    shown = f"CAST({found.sql} AS VARCHAR)" if found.sql_type == "HUGEINT" else found.sql
+    # integers of this size and decimals have no type in NumPy
+    is_plain = found.kind != "number" or found.sql_type == "DOUBLE"
+    shown = found.sql if is_plain else f"CAST({found.sql} AS VARCHAR)"
     values = _unmasked(database.execute(f"SELECT {shown} AS c0 FROM typed_texts ORDER BY rowid").fetchnumpy()["c0"])  # noqa: S608 ours
     return Column(field, found.kind, values, found.has_nulls, found.sql_type if found.kind == "number" else "")
 
@@ -270,15 +316,6 @@ def _unmasked(values: Any) -> np.ndarray[Any, Any]:
     if not isinstance(values, np.ma.MaskedArray) or values.dtype.kind == "b":
         return np.asanyarray(values)
     return values.filled(None if values.dtype.kind == "O" else np.nan)
-
-
-def _is_wrong(text: str, value: str, wanted: str) -> str:
-    """SQL that is true where a text is not of the type."""
-    if wanted not in _SHAPES:
-        return f"{value} IS NULL"
-    # DuckDB's casts also take hex, underscores and "nan", and would round a fraction to an integer
-    wrong = f"{value} IS NULL OR NOT regexp_full_match({text}, {literal(_SHAPES[wanted])})"
-    return f"({wrong} OR isinf(CAST({value} AS DOUBLE)))"
 
 
 def _refuse_value(database: duckdb.DuckDBPyConnection, given: GivenType, row: int) -> Refusal:

@@ -388,3 +388,41 @@ def test_numbers_of_a_csv_are_those_of_pandas() -> None:
         for ours, theirs in (("mean", "mean"), ("std", "std"), ("min", "min"), ("max", "max"), ("median", "50%")):
             assert found[name][ours] == pytest.approx(peer[theirs], rel=1e-12)
         assert frame[name].nunique() == found[name]["distinct"]
+
+
+# ---- types that the caller gives ----------------------------------------------------------------------------------
+
+GIVEN: dict[str, tuple[str, str, Any]] = {
+    "an offset": ("datetime", "2024-09-17T06:37:50+02:00", "2024-09-17T06:37:50+02:00"),
+    "an offset of hours": ("datetime", "2024-10-27 02:30:00+01", "2024-10-27T02:30:00+01:00"),
+    "an offset without a colon": ("datetime", "2024-09-17T06:37:50.5-0330", "2024-09-17T06:37:50.5-03:30"),
+    "UTC": ("datetime", "2024-09-17T06:37:50Z", "2024-09-17T06:37:50Z"),
+    "no offset": ("datetime", "2024-09-17 06:37", "2024-09-17T06:37:00"),
+    "zeros beyond microseconds": ("datetime", "2024-09-17T06:37:50.123456000", "2024-09-17T06:37:50.123456"),
+    "midnight": ("date", "2024-09-17T00:00:00", "2024-09-17"),
+    "slashes": ("date", "2024/9/7", "2024-09-07"),
+    "more digits than a double has": ("number", "0.1234567890123456789", "0.1234567890123456789"),
+    "a large integer as number": ("number", "12345678901234567890", "12345678901234567890"),
+    "a double": ("number", "1e5", 100000.0),
+}
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_a_type_that_is_given_changes_no_value(name: str) -> None:
+    """Offsets stay, and digits; only the way of writing becomes ISO 8601."""
+    wanted, text, expected = GIVEN[name]
+    data = {"format": "csv", "text": f"v,w\n{text},x\n", "types": {"v": wanted}}
+    assert [{"v": expected}] == select(data, "v")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "text"),
+    [
+        ("date", "2024-09-17 23:59"), ("date", "24-09-17"), ("date", "infinity"), ("date", "2024-02-30"),
+        ("datetime", "2024-09-17T06:37:50.123456789"), ("datetime", "epoch"), ("integer", "1.5"), ("number", "0x1F"),
+    ],
+)  # fmt: skip
+def test_a_value_that_a_given_type_would_change_is_refused(wanted: str, text: str) -> None:
+    """A time would be cut, a year guessed, nanoseconds lost."""
+    data = {"format": "csv", "text": f"v,w\n{text},x\n", "types": {"v": wanted}}
+    assert "value_of_another_kind" == refusal(operation="select", data=data, fields=["v"]).code
