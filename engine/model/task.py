@@ -167,6 +167,8 @@ class QueueItem(NamedTuple):
     """The most memory that it may have: a worker takes it when so much is free. ``None``: not known."""
 
 
+CONFLICT = 409
+"""The status (RFC 9110, section 15.5.10) of a receiver that is at work on a message, or done with it."""
 OLDEST = (datetime(1970, 1, 1, tzinfo=UTC), UUID(int=0))
 
 
@@ -203,6 +205,13 @@ class OwedCallback(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int
     age_s: float
     """How long it has been due, seconds."""
+    last_status: int | None = None
+    """How the attempt before was answered; ``None`` when it had no answer, or there was none."""
+
+    @property
+    def may_have_arrived(self) -> bool:
+        """Whether an earlier attempt may have been acted on: it had no answer, or the receiver was at work."""
+        return self.attempts > 1 and self.last_status in (None, CONFLICT)
 
 
 class NewFile(msgspec.Struct, frozen=True, kw_only=True):

@@ -32,6 +32,7 @@ class Outbox:
                 url=row["callback_url"],
                 attempts=row["callback_attempts"],
                 age_s=row["age_s"],
+                last_status=row["last_status"],
             )
             for row in rows
         ]

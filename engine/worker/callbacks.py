@@ -27,7 +27,7 @@ from engine.config.destinations import CallbackUrlError, Destinations
 from engine.config.settings import Settings
 from engine.model.answers import Task, task_answer
 from engine.model.errors import StoreUnavailableError
-from engine.model.task import OwedCallback
+from engine.model.task import CONFLICT, OwedCallback
 from engine.model.unreachable import is_unreachable, reason_of
 from engine.store.store import Store
 from engine.telemetry.logs import get_logger
@@ -44,6 +44,8 @@ BURY_S = 60.0
 GROWTH = 3.0
 """The pause before an attempt is so many times that before the last one."""
 MAX_PAUSE_S = 4 * 3600.0
+CONFLICT_BYTES = 4096
+"""Of the answer of a 409, which alone is read."""
 GONE = 410
 """The status (RFC 9110, section 15.5.11) by which a receiver asks for no further attempt."""
 
@@ -106,7 +108,11 @@ class CallbackSender:
             follow_redirects=False,
             timeout=ATTEMPT_S,
             verify=ssl.create_default_context(cafile=self._settings.ca_file),
-            headers={"user-agent": "unityai-python-worker", "content-type": "application/json"},
+            headers={
+                "user-agent": "unityai-python-worker",
+                "content-type": "application/json",
+                "accept-encoding": "identity",
+            },
         ) as client:
             yield client
 
@@ -160,6 +166,8 @@ class CallbackSender:
                 asyncio.timeout(ATTEMPT_S),
                 client.stream("POST", url, content=body, headers=self._signed(callback, body)) as response,
             ):
+                if response.status_code == CONFLICT and await _says_finished(response):
+                    return _finished_already(callback)
                 return _delivery(response)
         except Exception as error:
             if not (isinstance(error, httpx.HTTPError) or is_unreachable(error)):
@@ -219,13 +227,32 @@ def _message(callback: OwedCallback) -> Message:
 
 
 def _delivery(response: httpx.Response) -> Delivery:
-    """How an attempt ended, by the head of the answer. Its body is not read."""
+    """How an attempt ended, by the head of the answer."""
     status = response.status_code
     if response.is_success:
         return Delivery(delivered=True, status=status, error=None)
     error = "a redirect, which is not followed" if response.is_redirect else f"answered {status}"
     retry_after_s = _retry_after_s(response.headers.get("retry-after", ""))
     return Delivery(delivered=False, status=status, error=error, is_final=status == GONE, retry_after_s=retry_after_s)
+
+
+def _finished_already(callback: OwedCallback) -> Delivery:
+    """How an attempt ended whose receiver is done with what the callback is about."""
+    if callback.may_have_arrived:
+        return Delivery(
+            delivered=True, status=CONFLICT, error="an earlier attempt had arrived: it has finished already"
+        )
+    return Delivery(delivered=False, status=CONFLICT, error="answered 409: it has finished already", is_final=True)
+
+
+async def _says_finished(response: httpx.Response) -> bool:
+    """Whether a 409 says, as n8n's Wait node does, that the execution has finished; else it may be asked again."""
+    head = b""
+    async for part in response.aiter_raw():
+        head += part
+        if len(head) >= CONFLICT_BYTES:
+            break
+    return b"finished already" in head[:CONFLICT_BYTES]
 
 
 def _retry_after_s(text: str) -> float:

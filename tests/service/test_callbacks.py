@@ -153,6 +153,44 @@ def test_gone_is_not_tried_again(calling: Stack, receiver: Receiver) -> None:
     until(lambda: settled(calling, task_id)["state"] == "delivered", "it is delivered on demand")
 
 
+def finished_already(*before: str) -> Answer:
+    """Answers as n8n's Wait node whose execution is over; before that hangs up, or says that it is at work."""
+
+    def answer(handler: BaseHTTPRequestHandler, number: int) -> None:
+        said = before[number - 1] if number <= len(before) else 'The execution "17" has finished already.'
+        if not said:
+            handler.close_connection = True
+            return
+        body = json.dumps({"code": 409, "message": said}).encode()
+        handler.send_response(409)
+        handler.send_header("content-length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("before", "state", "attempts"),
+    [
+        ((), "dead", 1),
+        (("",), "delivered", 2),
+        (("", 'The execution "17" is running already.'), "delivered", 3),
+    ],
+    ids=["at once", "after a lost answer", "after a lost answer and some work"],
+)
+def test_receiver_that_has_finished_already_is_not_asked_again(
+    calling: Stack, receiver: Receiver, before: tuple[str, ...], state: str, attempts: int
+) -> None:
+    """Delivered if an earlier attempt may have arrived; else nobody was told of this task, and asking is pointless."""
+    path = f"/hooks/finished-{len(before)}"
+    receiver.answers[path] = finished_already(*before)
+    task_id = calling.submit("result = 1", callback_url=f"{receiver.url}{path}")["task_id"]
+    callback = settled(calling, task_id)
+    assert (state, attempts, 409) == tuple(callback[key] for key in ("state", "attempts", "last_status"))
+    assert "finished already" in callback["last_error"]
+
+
 def test_delivery_is_given_up_in_the_open(calling: Stack, receiver: Receiver) -> None:
     """After CALLBACK_GIVE_UP_S it is dead, with the last answer beside it."""
     receiver.answers["/hooks/never"] = status(500)

@@ -335,9 +335,9 @@ WITH taken AS (
         SELECT task_id FROM callbacks WHERE state = 'due' AND due_at <= now() AND starts_with(url, :origin)
         ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED
     )
-    RETURNING task_id, attempts, created_at
+    RETURNING task_id, attempts, created_at, last_status
 )
-SELECT {tasks.StoredTask}, tasks.outcome, tasks.callback_url, taken.attempts AS callback_attempts,
+SELECT {tasks.StoredTask}, tasks.outcome, tasks.callback_url, taken.attempts AS callback_attempts, taken.last_status,
     extract(epoch FROM now() - taken.created_at)::float8 AS age_s
 FROM taken JOIN tasks USING (task_id)
 
