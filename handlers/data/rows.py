@@ -42,6 +42,8 @@ _FUNCTIONS = {
     "count": "count({})", "sum": "sum({})", "mean": "avg({})", "median": "median({})", "min": "min({})",
     "max": "max({})", "std": "stddev_samp({})", "distinct": "count(DISTINCT {})", "first": "any_value({})",
 }  # fmt: skip
+_OF_DOUBLES = {"sum": "fsum({})", "mean": "favg({})"}
+"""Sums that make up for the rounding of doubles."""
 _TEMPORAL = ("DATE", "TIME", "INTERVAL")
 _INFINITIES = ("-Infinity", "Infinity")
 _OF_NUMBERS = ("sum", "mean", "median", "std")
@@ -200,7 +202,9 @@ def pivot(context: OperationContext, asked: DataPivot) -> dict[str, Any]:
     cells = [OutputField(f"{inner} FILTER ({across} = ?)", str(_plain(value))) for (value,) in found]
     by = ", ".join(key.sql for key in keys)
     rest = f"FROM data GROUP BY {by} ORDER BY {by}"
-    return context.rows(asked, [*keys, *cells], rest, [value for (value,) in found])
+    answer = context.rows(asked, [*keys, *cells], rest, [value for (value,) in found])
+    left_out = context.database.execute(f"SELECT count(*) FROM data WHERE {across} IS NULL").fetchall()[0][0]  # noqa: S608
+    return answer | {"rows_left_out_total": left_out}
 
 
 def histogram(context: OperationContext, asked: DataHistogram) -> dict[str, Any]:
@@ -330,7 +334,10 @@ def _aggregate(data: NamedTable, aggregate: Aggregate, parameter: str = "aggrega
             f"`{aggregate.function}` needs values of one kind, and the field {aggregate.field!r} is mixed.",
         )
     is_value = aggregate.function in ("min", "max", "first")
-    sql = _FUNCTIONS[aggregate.function].format(name)
+    is_double = data.column(aggregate.field).sql_type == "DOUBLE"
+    sql = (
+        (_OF_DOUBLES if is_double else _FUNCTIONS).get(aggregate.function, _FUNCTIONS[aggregate.function]).format(name)
+    )
     return OutputField(sql, aggregate.shown, is_value and _is_json(data, aggregate.field))
 
 

@@ -426,3 +426,21 @@ def test_a_value_that_a_given_type_would_change_is_refused(wanted: str, text: st
     """A time would be cut, a year guessed, nanoseconds lost."""
     data = {"format": "csv", "text": f"v,w\n{text},x\n", "types": {"v": wanted}}
     assert "value_of_another_kind" == refusal(operation="select", data=data, fields=["v"]).code
+
+
+def test_a_group_sums_doubles_as_a_sum_does() -> None:
+    """Ten times a tenth is one."""
+    rows = [{"g": "a", "x": 0.1}] * 10
+    aggregates = [{"function": "sum", "field": "x"}, {"function": "mean", "field": "x"}]
+    answer = process(operation="group", data=rows, group_by=["g"], aggregates=aggregates)
+    assert [{"g": "a", "sum_x": 1.0, "mean_x": 0.1}] == answer["data"]
+    assert {"x": 1.0} == process(operation="sum", data=rows)["sum"]
+    pivoted = process(operation="pivot", data=rows, index=["g"], columns="g", values="x")
+    assert [{"g": "a", "a": 1.0}] == [{"g": row["g"], "a": list(row.values())[1]} for row in pivoted["data"]]
+
+
+def test_a_pivot_tells_of_rows_that_have_no_field() -> None:
+    """A null of `columns` names none."""
+    rows = [{"i": 1, "c": "a", "v": 1}, {"i": 1, "c": None, "v": 5}]
+    answer = process(operation="pivot", data=rows, index=["i"], columns="c", values="v")
+    assert ([{"i": 1, "a": 1}], 1) == (answer["data"], answer["rows_left_out_total"])
