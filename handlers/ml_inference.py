@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from handlers import english, models, progress, sentiment, text_analysis, zero_shot
+from handlers import english, language, models, progress, sentiment, text_analysis, zero_shot
 from handlers.parameters.models import MlInference
 from handlers.parameters.registry import Request, decode
 
@@ -71,18 +71,21 @@ def _load_everything() -> None:
 def _sentiment(parameters: MlInference) -> AskModel:
     if parameters.model is not None:
         return _of_operator(parameters.model)
-    return lambda text: TextAnswer(sentiment.rate(text), (sentiment.used(),))
+    return lambda text: TextAnswer(*sentiment.judge(text))
 
 
 def _classification(parameters: MlInference) -> AskModel:
     if parameters.model is not None:
         return _of_operator(parameters.model)
-    categories = tuple(parameters.categories or zero_shot.CATEGORIES)
-    return lambda text: TextAnswer(zero_shot.classify(text, categories), (models.encoder().used,))
+    categories = zero_shot.merged(parameters.categories or zero_shot.CATEGORIES)
+    classify = zero_shot.classify_each if parameters.multi_label else zero_shot.classify
+    return lambda text: TextAnswer(classify(text, categories), (models.encoder().used,))
 
 
 def _entity_extraction(_: MlInference) -> AskModel:
-    return lambda text: TextAnswer({"entities": english.entities(text)}, (english.used(),))
+    return lambda text: TextAnswer(
+        {"entities": english.entities(text), "language": language.detect(text)}, (english.used(),)
+    )
 
 
 def _text_analysis(_: MlInference) -> AskModel:
@@ -91,7 +94,9 @@ def _text_analysis(_: MlInference) -> AskModel:
 
 def _of_operator(name: str) -> AskModel:
     classifier = models.classifier(name)
-    return lambda text: TextAnswer(zero_shot.best(classifier.scores(text)), (classifier.used,))
+    return lambda text: TextAnswer(
+        {**zero_shot.best(classifier.scores(text)), "language": language.detect(text)}, (classifier.used,)
+    )
 
 
 MODEL_TYPES: Mapping[str, Callable[[MlInference], AskModel]] = MappingProxyType(

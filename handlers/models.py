@@ -3,6 +3,7 @@
 Nothing is loaded at import. What a function here loads it keeps, single-threaded, so that a fork may follow.
 
     MODELS_DIR/all-MiniLM-L6-v2-int8/   sentence encoder: model.onnx, tokenizer.json (``make models``)
+    MODELS_DIR/bge-small-en-int8/       a second one, for sentiment, if the operator put it there
     MODELS_DIR/NAME/                    an operator's text classifier: model.onnx, tokenizer.json, config.json
 """
 
@@ -25,6 +26,7 @@ import numpy as np
 from handlers.failures import Refusal
 
 ENCODER = "all-MiniLM-L6-v2-int8"
+SENTIMENT_ENCODER = "bge-small-en-int8"
 FILES = ("model.onnx", "tokenizer.json")
 CLASSIFIER_FILES = (*FILES, "config.json")
 
@@ -69,6 +71,20 @@ def encoder() -> Encoder:
         Refusal: it is not in ``MODELS_DIR``.
     """
     return Encoder(folder() / ENCODER)
+
+
+def sentiment_encoder() -> FirstTokenEncoder | None:
+    """The encoder that keeps what a text feels like; None where the policy or the operator grants none.
+
+    Raises:
+        Refusal: it cannot be used.
+    """
+    return _sentiment_encoder() if (folder() / SENTIMENT_ENCODER / FILES[0]).is_file() else None
+
+
+@functools.cache
+def _sentiment_encoder() -> FirstTokenEncoder:
+    return FirstTokenEncoder(folder() / SENTIMENT_ENCODER)
 
 
 def classifier_names() -> list[str]:
@@ -172,6 +188,17 @@ class Encoder(Transformer):
     def embed(self, text: str) -> Vector:
         """A vector of 384 numbers and length 1: the mean over the tokens, see the model card; over windows, too."""
         return _unit(np.mean([_unit(tokens.mean(axis=0)) for tokens in self.outputs(text)], axis=0))
+
+
+class FirstTokenEncoder(Transformer):
+    """Turns a text into a vector: that of its first token, as BGE was trained (its model card)."""
+
+    def __init__(self, place: Path) -> None:
+        super().__init__(place, ENCODER_TOKENS)
+
+    def embed(self, text: str) -> Vector:
+        """A vector of 384 numbers and length 1, the mean over windows."""
+        return _unit(np.mean([_unit(tokens[0]) for tokens in self.outputs(text)], axis=0))
 
 
 class Classifier(Transformer):

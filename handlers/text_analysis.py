@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import re
 from typing import Any
 
 import numpy as np
 import syllapy
-from py3langid.langid import MODEL_DIR, MODEL_FILE
 
-from handlers import english, language, models
+from handlers import english, language, markup, models
 from handlers.documents import prose
 
 MAX_PHRASES = 10
@@ -20,18 +19,23 @@ MAX_READ_CHARACTERS = 20_000
 NOVELTY = 0.3
 """How much a phrase loses for being like one that was chosen before (maximal marginal relevance, Carbonell 1998)."""
 _MAX_WORD_CHARACTERS = 40
+_BLANK_LINE = re.compile(r"(?:\r\n|\r|\n)[^\S\r\n]*(?:\r\n|\r|\n)\s*")
+"""However a system ends its lines; a line of nothing but spaces is blank."""
 
 
 def analyze(text: str) -> tuple[dict[str, Any], tuple[models.UsedModel, ...]]:
     """Counts and language of any text; readability and key phrases of English ones, null for others.
 
+    All but ``characters`` is about what a person sees of it, without mark-up.
+
     Returns:
         The answer, and the models that it rests on.
     """
-    spoken = language.detect(text)
-    words = prose.words(text)
+    seen = markup.see(text).text
+    spoken = language.detect(seen)
+    words = prose.words(seen)
     code = spoken["code"]
-    sentences = len(prose.sentences(text, code if isinstance(code, str) else None))
+    sentences = len(prose.sentences(seen, code if isinstance(code, str) else None))
     is_english = code == "en" and bool(words)
     answer = {
         "language": spoken,
@@ -39,17 +43,17 @@ def analyze(text: str) -> tuple[dict[str, Any], tuple[models.UsedModel, ...]]:
         "words": len(words),
         "distinct_words": len({word.casefold() for word in words}),
         "sentences": sentences,
-        "paragraphs": sum(1 for part in text.split("\n\n") if part.strip()),
+        "paragraphs": sum(1 for part in _BLANK_LINE.split(seen) if part.strip()),
         "words_per_sentence": round(len(words) / max(sentences, 1), 2),
         "characters_per_word": round(sum(map(len, words)) / max(len(words), 1), 2),
         "readability": readability(words, sentences) if is_english else None,
-        "key_phrases": key_phrases(text) if is_english else None,
+        "key_phrases": key_phrases(seen) if is_english else None,
     }
-    return answer, (_identifier(), english.used(), models.encoder().used) if is_english else (_identifier(),)
+    return answer, (*_identifiers(), english.used(), models.encoder().used) if is_english else _identifiers()
 
 
-def _identifier() -> models.UsedModel:
-    return models.UsedModel(name="py3langid", digest=models.digest_of_file(Path(MODEL_DIR) / MODEL_FILE))
+def _identifiers() -> tuple[models.UsedModel, ...]:
+    return (models.UsedModel(name="py3langid", digest=models.digest_of_file(language.LANGID_FILE)),)
 
 
 def readability(words: list[str], sentences: int) -> dict[str, float]:

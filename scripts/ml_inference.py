@@ -68,7 +68,7 @@ def main(args: Any) -> dict[str, Any]:
         raise ValueError(
             f'{" and ".join(refused)}: send "policy": "custom_script_ml" with the task, it grants the model'
         )
-    texts, categories = args["texts"], tuple(args.get("categories", zero_shot.CATEGORIES))
+    texts, categories = args["texts"], zero_shot.merged(args.get("categories", zero_shot.CATEGORIES))
     asked = {name: ask for name, ask in ASK.items() if name in wanted}
     answer: dict[str, Any] = {
         "results": [{name: ask(text, categories) for name, ask in asked.items()} for text in texts],

@@ -1,11 +1,11 @@
 """ml_inference: what each model type answers, how well on labelled texts, and models of an operator's own.
 
-The labelled texts in ``labelled/`` were written for these tests; no model was chosen or set by them.
+The labelled texts in ``labelled/`` were written for these tests; no model was chosen or set by them. tests/quality has
+what the models are worth on texts that others wrote.
 """
 
 from __future__ import annotations
 
-import collections
 import hashlib
 import json
 import os
@@ -63,11 +63,91 @@ def answer(model_type: str, input_data: Any, **more: Any) -> Any:
 
 
 def test_sentiment_of_the_interface_example() -> None:
-    """The example of the interface feels positive, and the answer names its model."""
+    """The example of the interface feels positive; the answer has a confidence, the language, and its models."""
     found = ask("sentiment", "This product is absolutely amazing!")
-    expected = {"label": "positive", "score": 0.6581, "scores": {"positive": 0.523, "neutral": 0.477, "negative": 0.0}}
-    assert {"model_type": "sentiment", "sentiment": expected, "models": found["models"]} == found
-    assert ["vader"] == [model["name"] for model in found["models"]]
+    felt = found["sentiment"]
+    assert ("positive", "en") == (felt["label"], felt["language"]["code"])
+    assert felt["confidence"] == felt["scores"]["positive"] > 0.6
+    assert felt["score"] == pytest.approx(felt["scores"]["positive"] - felt["scores"]["negative"], abs=1e-4)
+    assert ["vader", "sentiment-head"] == [model["name"] for model in found["models"] if "bge" not in model["name"]]
+
+
+SENTIMENT_OF = {
+    "<p>I <b>hate</b> this</p>": "negative",
+    "I hate this": "negative",
+    "I &lt;3 this, it&#39;s great": "positive",
+    "THIS IS THE WORST SERVICE EVER": "negative",
+    "This is not good at all.": "negative",
+    "It is not bad, I like it.": "positive",
+    "\U0001f60d\U0001f60d": "positive",
+    "I love it \U0001f60d!!!": "positive",
+}
+"""A text with mark-up, capitals, a negation or emoji → how it feels."""
+
+
+@pytest.mark.parametrize("text", SENTIMENT_OF)
+def test_sentiment_as_a_person_reads_it(text: str) -> None:
+    """Mark-up and capitals change nothing, negations turn, emoji count."""
+    assert SENTIMENT_OF[text] == answer("sentiment", text)["label"]
+
+
+UNKNOWN = {
+    "German": "Ich hasse dieses Produkt",
+    "Russian": "Это ужасный фильм, я его ненавижу",  # noqa: RUF001  Russian
+    "Chinese": "我讨厌这个产品",
+    "nothing": "",
+    "space": " \n",
+    "no word of any language": "asdf qwer zxcv",
+    "signs": "(" * 50,
+}
+"""Texts of which an English model knows nothing."""
+
+
+@pytest.mark.parametrize("text", UNKNOWN.values(), ids=UNKNOWN)
+def test_sentiment_that_is_not_known_is_null(text: str) -> None:
+    """No guess: everything but the language is null or empty."""
+    found = answer("sentiment", text)
+    assert {"label": None, "score": None, "confidence": None, "scores": {}} == {
+        name: value for name, value in found.items() if name != "language"
+    }
+    assert found["language"]["code"] != "en"
+
+
+@pytest.mark.parametrize("text", list(UNKNOWN.values())[:3], ids=list(UNKNOWN)[:3])
+def test_other_languages_have_no_category_and_no_names(text: str) -> None:
+    """The encoder and the model of names understand English only; the answer says which language it is."""
+    topic, each = answer("classification", text), answer("classification", text, multi_label=True)
+    names = answer("entity_extraction", text)
+    assert (None, None, {}) == (topic["label"], topic["score"], topic["scores"])
+    assert (None, {}, None) == (each["labels"], each["scores"], names["entities"])
+    assert {topic["language"]["code"], each["language"]["code"], names["language"]["code"]} <= {"de", "ru", "zh"}
+
+
+def test_a_long_text_counts_sentence_by_sentence() -> None:
+    """Two good sentences and one bad one are positive, and the other way round."""
+    good, bad = "I love this wonderful place.", "I hate this awful place."
+    found = answer("sentiment", [f"{good} {good} {bad}", f"{bad} {good} {bad}"])
+    assert ["positive", "negative"] == [item["label"] for item in found]
+
+
+def test_without_the_second_encoder_the_lexicon_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What the operator or the policy does not grant is not missed: the answer says what it rests on."""
+    monkeypatch.setenv("MODELS_DIR", str(tmp_path))
+    found = ask("sentiment", "This product is absolutely amazing!")
+    assert "positive" == found["sentiment"]["label"]
+    assert ["vader", "sentiment-head"] == [model["name"] for model in found["models"]]
+
+
+def test_an_encoder_that_the_head_was_not_trained_over_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, gathered: Path
+) -> None:
+    """Another model of the same name would give other numbers without a word."""
+    (tmp_path / models.SENTIMENT_ENCODER).symlink_to(gathered / models.ENCODER)
+    monkeypatch.setenv("MODELS_DIR", str(tmp_path))
+    models._sentiment_encoder.cache_clear()
+    with pytest.raises(Refusal, match=r"not the one that sentiment\.json was trained over"):
+        ask("sentiment", "This product is absolutely amazing!")
+    models._sentiment_encoder.cache_clear()
 
 
 @pytest.mark.parametrize("model_type", ml_inference.MODEL_TYPES)
@@ -99,7 +179,25 @@ def test_many_categories_are_cut_to_the_likeliest() -> None:
 
 def test_space_has_no_category() -> None:
     """A text without anything in it belongs nowhere."""
-    assert {"label": None, "score": 0.0, "scores": {}} == answer("classification", " \n")
+    found = answer("classification", [" \n", "\U0001f60d", "<br/>"])
+    assert [(None, None, {})] * 3 == [(item["label"], item["score"], item["scores"]) for item in found]
+
+
+def test_equal_categories_are_one() -> None:
+    """Capital letters and spaces make no other category; the first spelling is answered."""
+    given = ["Billing", "billing", " BILLING ", "product  quality", "delivery"]
+    found = answer("classification", "My parcel never arrived.", categories=given)
+    assert {"Billing", "product quality", "delivery"} == set(found["scores"])
+
+
+def test_a_text_of_several_categories() -> None:
+    """Each category stands for itself: two hold, none holds; the scores do not sum to 1."""
+    both = answer("classification", "A football match on television", categories=["sports", "television", "cooking"],
+                  multi_label=True)  # fmt: skip
+    assert {"sports", "television"} == set(both["labels"])
+    neither = answer("classification", "A football match on television", categories=["law", "cooking"],
+                     multi_label=True)  # fmt: skip
+    assert ([], {"law", "cooking"}) == (neither["labels"], set(neither["scores"]))
 
 
 def test_offsets_count_characters() -> None:
@@ -108,6 +206,28 @@ def test_offsets_count_characters() -> None:
     found = answer("entity_extraction", text)["entities"]
     assert {"Tim Cook": "PERSON", "Paris": "GPE", "Monday": "DATE"} == {name["text"]: name["label"] for name in found}
     assert [name["text"] for name in found] == [text[name["start"] : name["end"]] for name in found]
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("<p>My boss <b>Tim</b> Cook moved to <i>Paris</i>.</p>", {"Tim Cook": "Tim</b> Cook", "Paris": "Paris"}),
+        ("Yesterday I talked to Tim\nCook about the new office in San\r\nFrancisco.",
+         {"Tim Cook": "Tim\nCook", "San Francisco": "San\r\nFrancisco"}),
+        ("He works for Johnson &amp; Johnson.", {"Johnson & Johnson": "Johnson &amp; Johnson"}),
+    ],
+    ids=["tags", "lines", "references"],
+)  # fmt: skip
+def test_names_go_through_mark_up_and_ends_of_lines(text: str, wanted: dict[str, str]) -> None:
+    """``text`` is what a person reads; the place is that in the source."""
+    found = {name["text"]: text[name["start"] : name["end"]] for name in answer("entity_extraction", text)["entities"]}
+    assert wanted == {name: found.get(name) for name in wanted} | {}
+
+
+def test_lines_of_a_list_are_not_joined() -> None:
+    """Short lines are items: each has its own name."""
+    found = answer("entity_extraction", "Cities:\nParis\nLondon\nBerlin\n")["entities"]
+    assert not [name for name in found if len(name["text"].split()) > 1]
 
 
 def test_what_is_no_word_moves_no_offset() -> None:
@@ -126,6 +246,19 @@ def test_text_analysis_counts() -> None:
     }  # fmt: skip
     assert expected == {name: found[name] for name in expected}
     assert "en" == found["language"]["code"]
+
+
+@pytest.mark.parametrize("blank", ["\r\n\r\n", "\n \t\n", "\r\r", "\n\n\n", "</p><p>"])
+def test_paragraphs_end_at_a_blank_line(blank: str) -> None:
+    """However it is written."""
+    text = f"One two.{blank}Three four.{blank}Five six."
+    assert 3 == answer("text_analysis", text)["paragraphs"]
+
+
+def test_mark_up_is_no_word() -> None:
+    """Words are those that a person reads, characters those that were sent."""
+    found = answer("text_analysis", "<p>To <b>be</b> or not</p>")
+    assert (4, 26) == (found["words"], found["characters"])
 
 
 def test_readability_is_that_of_the_formulas() -> None:
@@ -225,17 +358,6 @@ def share(right: int, total: int, about: str, capsys: pytest.CaptureFixture[str]
     return right / total
 
 
-def test_quality_of_sentiment(capsys: pytest.CaptureFixture[str]) -> None:
-    """Of 80 sentences in three classes at least 88 % are right, and of each class at least 80 %."""
-    rows = labelled("sentiment.tsv")
-    found = [item["label"] for item in answer("sentiment", [text for _, text in rows])]
-    right = [label for (label, _), said in zip(rows, found, strict=True) if label == said]
-    assert 80 == len(rows)
-    assert share(len(right), len(rows), "sentiment, VADER", capsys) >= 0.88
-    total, by_class = collections.Counter(label for label, _ in rows), collections.Counter(right)
-    assert all(by_class[label] / total[label] >= 0.8 for label in total), by_class
-
-
 @pytest.mark.parametrize("own_categories", [True, False], ids=["own", "default"])
 def test_quality_of_classification(capsys: pytest.CaptureFixture[str], own_categories: bool) -> None:
     """Of 50 texts about five subjects at least 90 % are right, and 80 % where ten categories are to choose from."""
@@ -253,7 +375,7 @@ def test_quality_of_entities(capsys: pytest.CaptureFixture[str]) -> None:
     sentences = (LABELLED / "entities.txt").read_text(encoding="utf-8").splitlines()
     texts, wanted = zip(*(marked(sentence) for sentence in sentences), strict=True)
     found = [
-        {(name["start"], name["end"], name["label"]) for name in item["entities"]}
+        {(name["start"], name["end"], name["label"]) for name in item["entities"] or ()}
         for item in answer("entity_extraction", list(texts))
     ]
     right = sum(len(names & said) for names, said in zip(wanted, found, strict=True))

@@ -70,9 +70,16 @@ REFUSED = {
     "one category": (
         "ml_inference", {"model_type": "classification", "input_data": "x", "categories": ["a"]}, "`$.categories`",
     ),
-    "a category twice": (
-        "ml_inference", {"model_type": "classification", "input_data": "x", "categories": ["a", "b", "a"]},
-        "The category 'a' is there twice - at `$.categories[2]`",
+    "one category in two spellings": (
+        "ml_inference", {"model_type": "classification", "input_data": "x", "categories": ["a b", " A  b"]},
+        "All categories are the same one; name two at least - at `$.categories`",
+    ),
+    "several sentiments": (
+        "ml_inference", {"model_type": "sentiment", "input_data": "x", "multi_label": True}, "`$.multi_label`",
+    ),
+    "several labels of an own model": (
+        "ml_inference", {"model_type": "classification", "input_data": "x", "multi_label": True, "model": "m"},
+        "`$.multi_label`",
     ),
     "an empty category": (
         "ml_inference", {"model_type": "classification", "input_data": "x", "categories": ["a", " "]},

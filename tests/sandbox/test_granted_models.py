@@ -83,7 +83,7 @@ def test_each_model_type_answers_and_meets_no_denied_call(asked: Sandbox, model_
 
 LOADED = """
 from handlers import english, language, models, sentiment
-loaders = models.encoder, models._classifier, english.model, language._identifier, sentiment._analyzer
+loaders = models.encoder, models._classifier, english.model, language._identifier, sentiment.analyzer
 result = [loader.cache_info().currsize for loader in loaders]
 """
 
