@@ -29,7 +29,7 @@ _LEXICON_KEYS = ("compound", "pos", "neg")
 Numbers = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 
-class Layer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Regression(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One logistic regression."""
 
     weights: list[list[float]]
@@ -43,8 +43,8 @@ class HeadFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     about: str
     encoder: str
     """SHA-256 of the encoder's ``model.onnx`` that it was trained over."""
-    with_encoder: Layer
-    lexicon_only: Layer
+    with_encoder: Regression
+    lexicon_only: Regression
 
 
 class Sentiment(NamedTuple):
@@ -106,7 +106,7 @@ def _unknown() -> dict[str, Any]:
     return {"label": None, "score": None, "confidence": None, "scores": {}}
 
 
-def _shares(features: Numbers, layer: Layer) -> Numbers:
+def _shares(features: Numbers, layer: Regression) -> Numbers:
     """A probability for each sentence and label."""
     return models.softmax(features @ np.array(layer.weights).T + np.array(layer.bias))
 

@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def trained(features: Any, labels: Any) -> dict[str, Any]:
-    """The weights of one regression, as ``handlers.sentiment.Layer`` has them."""
+    """The weights of one regression, as ``handlers.sentiment.Regression`` has them."""
     fitted = LogisticRegression(C=STRENGTH, max_iter=5000).fit(features, labels)
     return {"weights": np.round(fitted.coef_, DIGITS).tolist(), "bias": np.round(fitted.intercept_, DIGITS).tolist()}
 
