@@ -74,9 +74,13 @@ def launch(control_fd: int) -> NoReturn:
 
 
 def execute(call: str, plan: Plan) -> NoReturn:
-    """Become a new interpreter that calls a function of this module."""
+    """Become a new interpreter that calls a function of this module; end with a sentence where that cannot be."""
     start = f"import sys; sys.path.append({plan.code!r}); from sandbox.inside import zygote; zygote.{call}"
-    os.execve(plan.interpreter, [plan.interpreter, "-I", "-S", "-B", "-c", start], plan.environment)  # noqa: S606 ours
+    arguments = [plan.interpreter, "-I", "-S", "-B", "-c", start]
+    try:
+        os.execve(plan.interpreter, arguments, plan.environment)  # noqa: S606 ours
+    except OSError as error:
+        sys.exit(f"user {os.geteuid()} cannot start the interpreter {plan.interpreter}: {error.strerror}")
 
 
 def enter_root_and_namespaces(plan: Plan, proc_fd: int) -> None:

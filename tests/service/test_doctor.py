@@ -18,6 +18,7 @@ from tests.support.stack import free_port
 def findings(**environ: str) -> tuple[int, dict[str, dict[str, Any]]]:
     """The exit code, and what was found of each part."""
     done = engine("doctor", "--json", stdin=b"", **environ)
+    assert b"Traceback" not in done.stderr, done.stderr
     return done.returncode, {one["name"]: one for one in json.loads(done.stdout)}
 
 
