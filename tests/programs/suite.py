@@ -37,7 +37,7 @@ LANES: tuple[tuple[tuple[str, ...], ...], ...] = (
     (("pytest", "tests/service"),),
     (("pytest", "tests/attacks", "tests/sandbox"), ("pytest", "tests/differential")),
     (
-        ("pytest", "tests/unit", "tests/handlers", "tests/peers", "tests/image", "tests/chaos"),
+        ("pytest", "tests/unit", "tests/handlers", "tests/peers", "tests/quality", "tests/image", "tests/chaos"),
         ("tests.programs.as_user",),
     ),
 )
