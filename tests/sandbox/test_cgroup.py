@@ -111,4 +111,4 @@ def test_the_kernel_says_whether_it_ended_the_group(tmp_path: Path, kills: int, 
 def test_check_shows_the_layer_and_how_to_get_it() -> None:
     """On a host that delegates nothing the layer is missing, with the reason and the fix."""
     (layer,) = (layer for layer in probe_host().layers if layer.name == "cgroup")
-    assert layer.available or ("Delegate=yes" in layer.fix and layer.detail)
+    assert layer.available or ("Delegate=memory pids" in layer.fix and layer.detail)

@@ -138,7 +138,7 @@ def test_below_the_floor_it_refuses(without_namespaces: Remote) -> None:
     assert ["landlock"] == found["missing"]
     kind, message = without_namespaces.start(isolation="unprivileged", landlock_abi_max=0)
     assert ("HostError", True) == (kind, "requires landlock" in message)
-    assert "Linux 5.13" in message
+    assert "Linux 5.14" in message
 
 
 def test_the_capped_abi_is_in_the_result(old: tuple[Remote, int]) -> None:
