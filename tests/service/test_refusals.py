@@ -145,7 +145,6 @@ def test_long_body_is_413(client: httpx.Client) -> None:
         "/task/00000000-0000-4000-8000-000000000000%0d%0aDEL%20x",
         "/task/" + "a" * 5000,
         "/nothing/here",
-        "/",
     ],
 )
 def test_unknown_is_404(client: httpx.Client, path: str) -> None:
