@@ -42,7 +42,7 @@ models: install  ## Gather the models of ml_inference into models/, digests chec
 demo: install models  ## Start the whole service on embedded servers, run real tasks end to end, stop it again
 	@$(PY) -m engine demo
 
-check: lint  ## What to run while you work, half a minute: lint, and the unit tests, which start nothing
+check: lint  ## What to run while you work, about a minute: lint, and the unit tests, which start nothing
 	$(PY) -m pytest -q tests/unit
 
 test: install models  ## Every test, then those that can depend on the user again as an unprivileged one
