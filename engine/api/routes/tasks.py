@@ -263,9 +263,7 @@ async def delete_artifacts(request: ApiRequest, task_id: str) -> None:
     service: Service = request.app.state.parts.service
     key = task_id_of(task_id)
     _note_task(request, key)
-    deleted = await service.delete_artifacts(principal_of(request), key) if key else None
-    if deleted is None:
-        raise RequestError(404, "There is no task with this id.")
+    deleted = found_task(await service.delete_artifacts(principal_of(request), key) if key else None)
     _note_deleted(request, artifacts=deleted)
 
 
