@@ -14,10 +14,19 @@ import zipfile
 from collections.abc import Iterator
 from typing import IO, Any
 
-from lxml import etree
-
 from handlers.archives import ArchiveRules, broken_is_refused
-from handlers.data.sheets import MAX_CELLS, MAX_COLUMNS, Cells, ChosenSheet, SheetCounts, SheetName, choose, number_of
+from handlers.data.sheets import (
+    MAX_CELLS,
+    MAX_COLUMNS,
+    Cells,
+    ChosenSheet,
+    SheetCounts,
+    SheetName,
+    choose,
+    drop,
+    number_of,
+    parse,
+)
 from handlers.failures import Refusal
 
 _OFFICE = "{urn:oasis:names:tc:opendocument:xmlns:office:1.0}"
@@ -63,19 +72,11 @@ def _has_manifest(archive: zipfile.ZipFile) -> bool:
     return "META-INF/manifest.xml" in archive.namelist()
 
 
-def _parse(file: IO[bytes], *tags: str) -> Iterator[tuple[str, Any]]:
-    """Beginnings and ends of elements; nothing outside of the file is loaded."""
-    found: Iterator[tuple[str, Any]] = etree.iterparse(
-        file, events=("start", "end"), tag=tags, resolve_entities=False, no_network=True, huge_tree=True
-    )
-    return found
-
-
 def _names(file: IO[bytes]) -> list[SheetName]:
     names: list[SheetName] = []
     hidden, depth = set(), 0
     style = f"{_STYLE}style"
-    for event, element in _parse(file, f"{_TABLE}table", f"{_TABLE}table-row", style):
+    for event, element in parse(file, (f"{_TABLE}table", f"{_TABLE}table-row", style)):
         if element.tag == style:
             if event == "end" and (found := element.find(f"{_STYLE}table-properties")) is not None:
                 hidden |= {element.get(f"{_STYLE}name")} if found.get(f"{_TABLE}display") == "false" else set()
@@ -85,20 +86,13 @@ def _names(file: IO[bytes]) -> list[SheetName]:
                 name = element.get(f"{_TABLE}name") or f"Sheet{len(names) + 1}"
                 names.append(SheetName(name, element.get(f"{_TABLE}style-name") not in hidden))
         elif event == "end" and depth == 1:
-            _drop(element)
+            drop(element)
     return names
-
-
-def _drop(element: Any) -> None:
-    """Free a row and those before it."""
-    element.clear()
-    while element.getprevious() is not None:
-        del element.getparent()[0]
 
 
 def _rows(file: IO[bytes], place: int, counts: SheetCounts) -> Iterator[tuple[int, Cells]]:
     tables, depth, number = 0, 0, 0
-    for event, element in _parse(file, f"{_TABLE}table", f"{_TABLE}table-row"):
+    for event, element in parse(file, (f"{_TABLE}table", f"{_TABLE}table-row")):
         if element.tag == f"{_TABLE}table":
             depth += 1 if event == "start" else -1
             tables += event == "start" and depth == 1
@@ -112,7 +106,7 @@ def _rows(file: IO[bytes], place: int, counts: SheetCounts) -> Iterator[tuple[in
                         )
                     yield from ((number + again, cells) for again in range(1, times + 1))
                 number += times
-            _drop(element)
+            drop(element)
 
 
 def _times(element: Any, what: str) -> int:

@@ -11,10 +11,11 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import duckdb
 import numpy as np
+from lxml import etree
 
 from handlers.archives import ArchiveRules, check_archive
 from handlers.data.cells import Notation, give_column
@@ -109,6 +110,27 @@ def choose(names: list[SheetName], wanted: str | int | None) -> int:
             return place
     known = ", ".join(repr(sheet.name) for sheet in names[:MAX_NAMES]) or "none"
     raise Refusal("no_such_sheet", f"`sheet` is {wanted!r}; the workbook has {len(names)}: {known}.")
+
+
+def parse(
+    file: IO[bytes], tags: tuple[str, ...], *, events: tuple[str, ...] = ("start", "end")
+) -> Iterator[tuple[str, Any]]:
+    """The beginnings and ends of some elements of a part; nothing outside of the file is loaded.
+
+    Raises:
+        etree.XMLSyntaxError: the part is not XML.
+    """
+    found: Iterator[tuple[str, Any]] = etree.iterparse(
+        file, events=events, tag=tags, resolve_entities=False, no_network=True, huge_tree=True
+    )
+    return found
+
+
+def drop(element: Any) -> None:
+    """Free a row that has been read, and those before it."""
+    element.clear()
+    while element.getprevious() is not None:
+        del element.getparent()[0]
 
 
 def number_of(text: str) -> int | float | Decimal:

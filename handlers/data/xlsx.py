@@ -11,7 +11,6 @@ import zipfile
 from collections.abc import Iterator
 from typing import Any
 
-from lxml import etree
 from openpyxl.cell.text import Text
 from openpyxl.reader.excel import ExcelReader
 from openpyxl.styles.stylesheet import apply_stylesheet
@@ -20,7 +19,7 @@ from openpyxl.utils.datetime import from_excel, from_ISO8601
 from openpyxl.worksheet._reader import FORMULA_TAG, INLINE_STRING, MERGE_TAG, ROW_TAG, VALUE_TAG, WorkSheetParser
 
 from handlers.archives import ArchiveRules, broken_is_refused, transitional
-from handlers.data.sheets import MAX_COLUMNS, Cells, ChosenSheet, SheetCounts, SheetName, choose, number_of
+from handlers.data.sheets import MAX_COLUMNS, Cells, ChosenSheet, SheetCounts, SheetName, choose, drop, number_of, parse
 from handlers.failures import Refusal
 from handlers.text import clean_text
 
@@ -109,16 +108,12 @@ class _Parser(WorkSheetParser):  # type: ignore[misc] # the library has no types
 
         By lxml, since the library's own is in Python; a sheet with a declaration of entities was refused before.
         """
-        wanted = (ROW_TAG, MERGE_TAG)
-        found = etree.iterparse(self.source, tag=wanted, resolve_entities=False, no_network=True, huge_tree=True)
-        for _, element in found:
+        for _, element in parse(self.source, (ROW_TAG, MERGE_TAG), events=("end",)):
             if element.tag == MERGE_TAG:
                 self.counts.merged_cells_total = len(element)
             else:
                 yield self.parse_row(element)
-                element.clear()
-                while element.getprevious() is not None:
-                    del element.getparent()[0]
+                drop(element)
 
     def parse_cell(self, element: Any) -> dict[str, Any]:
         """One cell: its ``column`` and ``value``."""
