@@ -20,7 +20,7 @@ def memory_mib(proc: Path = Path("/proc"), mounts: Path = Path("/sys/fs/cgroup")
     """
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limits = [limit for path in _limit_files(proc, mounts) if (limit := _read_limit(path)) is not None]
-    return min(whole, *limits, whole) // MIB
+    return min([whole, *limits]) // MIB
 
 
 def tasks_memory_mib(asked_mib: int | None, largest_mib: int, *, workers: int = 1) -> int:

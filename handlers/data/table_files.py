@@ -13,13 +13,12 @@ from typing import Any
 import msgspec
 
 from handlers.failures import Refusal
+from handlers.jsonable import MAX_SAFE_INTEGER
 from handlers.text import clean_text
 
 FOLDER = "artifacts"
 MAX_CELL_CHARACTERS = 32_767
 """Of Excel's cells, in units of UTF-16."""
-MAX_SAFE_INTEGER = 2**53 - 1
-"""Of the doubles that all numbers of Excel are."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 # what XML cannot have or changes, and what would be taken for such an escape: ECMA-376 part 1, 22.9.2.19
 _TO_ESCAPE = re.compile("[\x00-\x08\x0b-\x1f\ufffe\uffff]|_(?=x[0-9A-Fa-f]{4}_)")
@@ -87,6 +86,7 @@ class _XlsxTexts:
     def cells(self, values: Iterable[Any], where: str) -> Iterator[Any]:
         """A row; ``where`` it is, for a refusal."""
         for given in values:
+            # all numbers of Excel are doubles
             value = str(given) if type(given) is int and abs(given) > MAX_SAFE_INTEGER else _flat(given)
             if isinstance(value, str) and isinstance(given, int | decimal.Decimal):
                 self.numbers += 1
