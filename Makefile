@@ -12,31 +12,34 @@ help:  ## Show this list
 
 install: $(VENV)/.package $(SETS)/.installed  ## Make .venv and .libraries: what the locks name, hashes checked, and this project
 
-$(VENV)/.installed: requirements.lock
+PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes
+$(VENV)/.installed: requirements.lock requirements-installer.lock
 	@[ ! -L $(VENV) ] || { echo "$(VENV) is a link, and older than requirements.lock. Run \`make install\` in the checkout that \
 	  it belongs to; or remove the link, and run it here."; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Python 3.11 or later is needed; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make PYTHON=python3.12"; exit 1; }
-	@echo "Installing into $(VENV) (about two minutes the first time) ..."
+	@echo "Installing into $(VENV) (about a minute the first time) ..."
 	@$(PYTHON) -m venv $(VENV) \
 	  || { echo "The venv module is missing; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
-	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	@$(PIP_INSTALL) --requirement requirements-installer.lock
+	@$(PY) -m uv pip install --quiet --python $(PY) --require-hashes --requirement requirements.lock \
+	  || { echo "uv could not; pip tries, which has settings of its own (an index, a certificate) ..."; \
+	       $(PIP_INSTALL) --requirement requirements.lock; }
 	@touch $@
 
 # This project itself, so that its version and the command `unityai-worker` are known there; its code stays where it is. `compat`
 # is a plain path: the other way would have every interpreter import a finder at its start. A .venv that is a link belongs to
 # another checkout, which it goes on to name, and which installs what is in it.
-INSTALL_PROJECT := -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
-	  --config-settings editable_mode=compat --editable .
 $(VENV)/.package: pyproject.toml $(VENV)/.installed
-	@[ -L $(VENV) ] || { $(PY) $(INSTALL_PROJECT) && touch $@; }
+	@[ -L $(VENV) ] || { $(PY) -m uv pip install --quiet --python $(PY) --no-deps --no-build-isolation \
+	  --config-settings editable_mode=compat --editable . && touch $@; }
 
 # What scripts and handlers may import. A .libraries that is a link belongs to another checkout: the command only looks at it.
 $(SETS)/.installed: requirements-handlers.lock requirements-scripts.lock $(VENV)/.package
 	@$(PY) -m engine libraries install
 	@[ -L $(SETS) ] || touch $@
 
-models: install  ## Gather the models of ml_inference into models/, digests checked; quick when they are there
+models: install  ## Download the models of ml_inference into models/, digests checked; quick when they are there
 	@$(PY) -m engine models
 
 demo: install models  ## Start the whole service on embedded servers, run real tasks end to end, stop it again
@@ -76,7 +79,7 @@ image-test: install models  ## Build the container image and try it under three 
 	@$(PY) -m tests.image
 
 console-test: install  ## Go through the console in headless Chromium, with axe-core; keeps screenshots (apt-get install chromium)
-	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-console.lock
+	@$(PIP_INSTALL) --requirement requirements-console.lock
 	@$(PY) -m tests.programs.console
 
 cpython-test: install models  ## CPython's own tests in the service and by plain python: all that differs is in a table
@@ -98,12 +101,13 @@ bench: install models  ## Measure, against plain python and bwrap in the same ru
 	@$(PY) -m engine bench --report BENCHMARKS.md
 
 # $(call COMPILE,WHAT,FILE): one lock, worked out from WHAT of pyproject.toml.
-COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
+COMPILE = $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
 	  --custom-compile-command "make lock" $(1) --output-file $(2)
-lock:  ## Work the locks out from pyproject.toml, in the same versions: development, image, handlers, scripts (needs uv; UPGRADE=1)
+lock: $(VENV)/.installed  ## Work the locks out from pyproject.toml, in the same versions: development, image, handlers, scripts (UPGRADE=1)
 	$(call COMPILE,pyproject.toml --extra dev --extra embedded --group handlers $(if $(UPGRADE),--upgrade),requirements.lock)
 	$(call COMPILE,pyproject.toml --constraint requirements.lock,requirements-runtime.lock)
 	$(call COMPILE,--group handlers --constraint requirements.lock,requirements-handlers.lock)
+	$(call COMPILE,--group installer,requirements-installer.lock)
 	$(call COMPILE,--group console --constraint requirements.lock,requirements-console.lock)
 	$(call COMPILE,--group scripts --constraint requirements.lock $(if $(UPGRADE),--upgrade),requirements-scripts.lock)
 

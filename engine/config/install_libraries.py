@@ -1,13 +1,16 @@
-"""Makes sets of libraries: pip installs what a lock names, digests checked; then everything is compiled.
+"""Makes sets of libraries: uv or pip installs what a lock names, digests checked; then everything is compiled.
 
-pip fetches the wheels, from wherever it is set up to. A set is made beside its place and then renamed, so that nobody
-ever sees half of one. Its files are readable by every user, because sandboxes run as another.
+uv fetches the wheels where it is there (`make install`), for it is several times as fast; pip does where it is not, or
+where uv fails: pip reads settings that uv does not, such as an index in ``pip.conf``. A set is made beside its place
+and then renamed, so that nobody ever sees half of one. Its files are readable by every user, because sandboxes run as
+another.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -26,6 +29,8 @@ LOCK_NAME = "requirements.lock"
 OWN_NAME = "requirements.txt"
 """In a set: the operator's own file, if it has one."""
 _PIP = ("install", "--quiet", "--disable-pip-version-check", "--no-compile", "--no-input")
+# Copied: a hard link would let whoever writes to uv's cache change what sandboxes import.
+_UV = ("install", "--quiet", "--link-mode", "copy")
 # By hash and unchecked: a sandbox cannot write what it compiles, and copies have other times. Tests are not imported.
 _COMPILE = ("-I", "-m", "compileall", "-q", "-q", "-j0", "--invalidation-mode", "unchecked-hash", "-x", "/tests?/")
 _FONT_LIST = """
@@ -49,7 +54,8 @@ def install(folder: Path, say: Say) -> None:
     """Make each delivered set that is not there, or was made from another lock.
 
     Raises:
-        LibrariesError: pip could not install one; or the folder is a link to another checkout's, whose sets differ.
+        LibrariesError: neither uv nor pip could install one; or the folder is a link to another checkout's, whose
+            sets differ.
         OSError: the folder cannot be written.
     """
     stale = [name for name, lock in LOCKS.items() if not is_current(folder / name, lock)]
@@ -75,7 +81,7 @@ def add(folder: Path, name: str, file: Path, base: str, say: Say) -> None:
         name: of the set; one of a delivered set is made anew, with the file's packages in it.
         base: the delivered set to begin with.
     Raises:
-        LibrariesError: the name or the base cannot be; pip could not install it.
+        LibrariesError: the name or the base cannot be; neither uv nor pip could install it.
         OSError: the file cannot be read, or the folder cannot be written.
     """
     base = name if name in LOCKS else base
@@ -102,7 +108,7 @@ def make_set(folder: Path, name: str, lock: Path, say: Say, *, own: Path | None 
     Args:
         own: the operator's requirements; those that the set had before unless given.
     Raises:
-        LibrariesError: pip could not install it, or what was installed does not run.
+        LibrariesError: neither uv nor pip could install it, or what was installed does not run.
     """
     before = folder / name / OWN_NAME
     own = own or (before if before.exists() else None)
@@ -112,22 +118,10 @@ def make_set(folder: Path, name: str, lock: Path, say: Say, *, own: Path | None 
         _run([sys.executable, "-m", "venv", "--without-pip", "--symlinks", str(new)])
         say(f"libraries {name}: installing ...")
         python = new / "bin" / "python"
-        _run(
-            [
-                sys.executable,
-                "-m",
-                "pip",
-                "--python",
-                str(python),
-                *_PIP,
-                "--require-hashes",
-                "--requirement",
-                str(lock),
-            ]
-        )
+        _install(python, ["--require-hashes", "--requirement", str(lock)], say)
         if own:
             shutil.copyfile(own, new / OWN_NAME)
-            _install_own(python, new, lock)
+            _install_own(python, new, lock, say)
         say(f"libraries {name}: compiling ...")
         _run([str(python), *_COMPILE, str(packages_folder(new))])
         _make_font_list(python, packages_folder(new))
@@ -139,14 +133,24 @@ def make_set(folder: Path, name: str, lock: Path, say: Say, *, own: Path | None 
         shutil.rmtree(new, ignore_errors=True)
 
 
-def _install_own(python: Path, new: Path, lock: Path) -> None:
+def _install(python: Path, wanted: list[str], say: Say) -> None:
+    """Install into the environment of this interpreter, by uv if that can, else by pip."""
+    if importlib.util.find_spec("uv"):
+        try:
+            return _run([sys.executable, "-m", "uv", "pip", *_UV, "--python", str(python), *wanted])
+        except LibrariesError as error:
+            say(f"uv could not, so pip tries: {str(error).partition(': ')[2]}")
+    return _run([sys.executable, "-m", "pip", "--python", str(python), *_PIP, *wanted])
+
+
+def _install_own(python: Path, new: Path, lock: Path, say: Say) -> None:
     """Install the operator's requirements; what the lock has named stays in its version."""
     lines = [line for line in lock.read_text(encoding="ascii").splitlines() if "==" in line]
     pins = [line.partition(" --hash")[0].rstrip(" \\") for line in lines]
     constraints = new / "constraints.txt"
     constraints.write_text("".join(f"{pin}\n" for pin in pins), encoding="ascii")
     own = ["--constraint", str(constraints), "--requirement", str(new / OWN_NAME)]
-    _run([sys.executable, "-m", "pip", "--python", str(python), *_PIP, *own])
+    _install(python, own, say)
     constraints.unlink()
 
 
