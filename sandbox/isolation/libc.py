@@ -7,11 +7,14 @@ of the Linux source. Constants: the header named beside each group.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
+_LIBC_AT_ONCE = ctypes.PyDLL(None, use_errno=True)
+"""The same, but each call keeps the interpreter's lock: for calls that never wait, made many in a row."""
 _X86 = platform.machine() == "x86_64"
 
 # Same number on every architecture since Linux 5.0.
@@ -30,6 +33,7 @@ SYS_PERSONALITY = 135 if _X86 else 92
 SYS_IOPRIO_SET = 251 if _X86 else 30
 
 # include/uapi/linux/sched.h
+CLONE_THREAD = 0x00010000
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUTS = 0x04000000
 CLONE_NEWIPC = 0x08000000
@@ -70,6 +74,9 @@ PR_SET_THP_DISABLE = 41
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 
+_MOST_CAPABILITIES = 64
+"""As many as a set has bits. Linux 6.18 knows 41; the last is CAP_CHECKPOINT_RESTORE."""
+
 
 def _checked(result: int, what: str) -> int:
     if result < 0:
@@ -96,6 +103,23 @@ def setns(fd: int, flags: int) -> None:
 def prctl(option: int, argument: int = 0, argument3: int = 0) -> int:
     """Change or read an attribute of the calling process: prctl(2)."""
     return _checked(_LIBC.prctl(option, argument, argument3, 0, 0), "prctl")
+
+
+def drop_bounding_set() -> None:
+    """Drop every capability that this kernel knows from the bounding set: PR_CAPBSET_DROP(2const).
+
+    The kernel answers EINVAL to the first number that is none of its capabilities, some forty in; there it ends.
+
+    Raises:
+        OSError: the kernel refuses any of them, e.g. EPERM: CAP_SETPCAP is missing.
+    """
+    drop = _LIBC_AT_ONCE.prctl
+    for capability in range(_MOST_CAPABILITIES):
+        if drop(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0:
+            number = ctypes.get_errno()
+            if number == errno.EINVAL and capability:
+                return
+            raise OSError(number, f"prctl PR_CAPBSET_DROP {capability}: {os.strerror(number)}")
 
 
 def sethostname(name: bytes) -> None:
