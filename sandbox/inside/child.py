@@ -128,7 +128,7 @@ def lock_down(inheritance: Inheritance, *, rehearse: bool) -> list[tuple[str, Ca
         ("prepare", inheritance.prepare),
         ("rehearse", inheritance.rehearse if rehearse else lambda: None),
         ("renew_randomness", renew_randomness),
-        ("be_single_threaded", lambda: be_single_threaded(inheritance.proc_fd)),
+        ("be_single_threaded", lambda: be_single_threaded(inheritance)),
         ("drop_capabilities", privileges.drop_capabilities),
         ("forbid_new_privileges", privileges.forbid_new_privileges),
         ("hide_from_inspection", privileges.hide_from_inspection),
@@ -156,10 +156,13 @@ def reset_process() -> None:
 
 
 def enter_namespaces(inheritance: Inheritance) -> None:
-    """Enter user, mount, net, ipc and uts namespaces. The pid namespace is the child's own since its fork."""
-    namespaces.enter(namespaces.CHILD, proc_fd=inheritance.proc_fd, inner_uid=namespaces.INNER_UID)
-    namespaces.forbid_further(inheritance.proc_fd)
-    namespaces.hide_hostname()
+    """Enter user, mount, net, ipc and uts namespaces. The pid namespace is the child's own since its fork.
+
+    And so is the net namespace where the zygote lends one (``sandbox.inside.networks``).
+    """
+    flags = namespaces.CHILD_WITH_NETWORK if inheritance.plan.lends_network else namespaces.CHILD
+    namespaces.enter(flags, proc_fd=inheritance.proc_fd, inner_uid=namespaces.INNER_UID)
+    namespaces.forbid_further(inheritance.proc_fd)  # the host name is the zygote's, which is "sandbox" already
 
 
 def mount_workspace(plan: Plan) -> None:
@@ -219,9 +222,17 @@ def renew_randomness() -> None:
     tempfile.tempdir = None
 
 
-def be_single_threaded(proc_fd: int) -> None:
-    """Require one thread: Landlock and seccomp bind the calling thread and those that it starts, no other."""
-    if (threads := count_threads(proc_fd)) != 1:
+def be_single_threaded(inheritance: Inheritance) -> None:
+    """Require one thread: Landlock and seccomp bind the calling thread and those that it starts, no other.
+
+    With namespaces the kernel checks it: it grants CLONE_THREAD to nobody but a process with one thread, whose memory
+    no other process shares, and then does nothing (unshare(2)). Without, a container's filter may refuse that call.
+    """
+    if inheritance.plan.profile == "full":
+        with contextlib.suppress(OSError):
+            libc.unshare(libc.CLONE_THREAD)
+            return
+    if (threads := count_threads(inheritance.proc_fd)) != 1:
         raise RuntimeError(f"{threads} threads before the lock-down")
 
 

@@ -45,6 +45,8 @@ class Plan:
     landlock_abi: int
     proxy_port: int
     """Port of the run's own loopback where its egress proxy listens; 0 where the policy grants no network."""
+    lends_network: bool
+    """Whether a child has an empty network namespace of its zygote, alone, instead of making one."""
     filter_base64: str
     """Compiled seccomp filter."""
     last_filter_base64: str

@@ -11,6 +11,7 @@ Messages between worker and zygote are single packets, see ``SPAWN`` to ``FAILED
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import gc
 import importlib
@@ -27,6 +28,7 @@ from typing import NoReturn
 
 from sandbox.inside import caches, child, surroundings
 from sandbox.inside.child import STDERR
+from sandbox.inside.networks import Networks
 from sandbox.inside.plan import Plan
 from sandbox.isolation import inheritance, landlock, libc, mounts, namespaces, privileges
 
@@ -110,6 +112,8 @@ def serve(control_fd: int, proc_fd: int) -> NoReturn:
     control_fd, proc_fd = free_low_descriptors(control_fd, proc_fd)
     control = socket.socket(fileno=control_fd)
     plan = Plan.decode(control.recv(_MAX_PACKET))
+    networks = Networks.of(plan, proc_fd)
+    plan = dataclasses.replace(plan, lends_network=networks is not None)
     try:
         live = prepare_cold(plan, proc_fd) if plan.cold else prepare_warm(plan, proc_fd)
     except BaseException as error:
@@ -118,7 +122,7 @@ def serve(control_fd: int, proc_fd: int) -> NoReturn:
         raise  # the traceback is for the operator, on the worker's stderr
     own_pid_ns = None if plan.profile == "unprivileged" else os.open("self/ns/pid", os.O_RDONLY, dir_fd=proc_fd)
     control.send(HEAD.pack(READY, 0))
-    ForkServer(control, live, own_pid_ns).serve()
+    ForkServer(control, live, own_pid_ns, networks).serve()
 
 
 ChildMain = Callable[[list[int], bool], NoReturn]
@@ -274,11 +278,14 @@ def measure(proc_fd: int) -> child.Baseline:
 class ForkServer:
     """Forks children and reports their deaths, one thing after the other, until the worker is gone."""
 
-    def __init__(self, control: socket.socket, child_main: ChildMain, own_pid_ns: int | None) -> None:
+    def __init__(
+        self, control: socket.socket, child_main: ChildMain, own_pid_ns: int | None, networks: Networks | None
+    ) -> None:
         self._control = control
         self._child_main = child_main
         self._own_pid_ns = own_pid_ns
-        self._children: dict[int, tuple[int, int]] = {}
+        self._networks = networks
+        self._children: dict[int, tuple[int, int, int | None]] = {}
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
 
@@ -300,7 +307,7 @@ class ForkServer:
             os._exit(0)  # the worker has closed its end
         rehearse, number = SPAWN.unpack(packet)
         try:
-            pid = self._fork(descriptors, rehearse=rehearse)
+            pid, network = self._fork_into_network(descriptors, rehearse=rehearse)
         except OSError as error:
             self._control.send(HEAD.pack(FAILED, number) + str(error).encode())
             return
@@ -308,9 +315,20 @@ class ForkServer:
             for fd in descriptors:
                 os.close(fd)
         pidfd = os.pidfd_open(pid)
-        self._children[pidfd] = (number, pid)
+        self._children[pidfd] = (number, pid, network)
         self._poll.register(pidfd, select.POLLIN)
         socket.send_fds(self._control, [HEAD.pack(FORKED, number)], [pidfd])
+
+    def _fork_into_network(self, descriptors: list[int], *, rehearse: bool) -> tuple[int, int | None]:
+        """Fork a child; its pid, and the network namespace that it is alone in, where this process lends one."""
+        if self._networks is None:
+            return self._fork(descriptors, rehearse=rehearse), None
+        network = self._networks.lend()
+        try:
+            return self._fork(descriptors, rehearse=rehearse), network
+        except OSError:
+            self._networks.take_back(network)
+            raise
 
     def _fork(self, descriptors: list[int], *, rehearse: bool) -> int:
         """Fork a child, in a pid namespace of its own where there are namespaces; its pid as this process sees it.
@@ -335,9 +353,11 @@ class ForkServer:
 
     def _reap(self, pidfd: int) -> None:
         """Take a dead child's status and report it. Its pid is free for another process from ``wait4`` on."""
-        number, pid = self._children.pop(pidfd)
+        number, pid, network = self._children.pop(pidfd)
         self._poll.unregister(pidfd)
         os.close(pidfd)
         _, status, usage = os.wait4(pid, 0)
+        if self._networks is not None and network is not None:
+            self._networks.take_back(network)
         packet = EXIT.pack(EXITED, number, status, usage.ru_utime, usage.ru_stime)
         self._control.send(packet)

@@ -12,8 +12,9 @@ from sandbox.isolation import libc
 
 ZYGOTE = libc.CLONE_NEWUSER | libc.CLONE_NEWNS | libc.CLONE_NEWPID | libc.CLONE_NEWIPC | libc.CLONE_NEWUTS
 CHILD = libc.CLONE_NEWUSER | libc.CLONE_NEWNS | libc.CLONE_NEWNET | libc.CLONE_NEWIPC | libc.CLONE_NEWUTS
+CHILD_WITH_NETWORK = CHILD & ~libc.CLONE_NEWNET
+"""Of a child that its zygote has forked into a network namespace which nobody else is in."""
 INNER_UID = 1000
-_KINDS = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup", "time")
 HOSTNAME = b"sandbox"
 
 
@@ -47,13 +48,14 @@ def enter(flags: int, *, proc_fd: int, inner_uid: int) -> None:
 
 
 def forbid_further(proc_fd: int) -> None:
-    """Forbid to make any namespace in the caller's user namespace, see namespaces(7) on /proc/sys/user.
+    """Forbid to make a user namespace in the caller's, see namespaces(7) on /proc/sys/user, and so to make any.
 
-    The second layer behind the system call filter. It is left out where /proc/sys is read-only, as in most containers.
+    Every other kind takes CAP_SYS_ADMIN, which a child gives up, and has again only in a user namespace that it makes
+    first: user_namespaces(7). The second layer behind the system call filter. It is left out where /proc/sys is
+    read-only, as in most containers.
     """
-    for kind in _KINDS:
-        with contextlib.suppress(OSError):
-            _write(proc_fd, f"sys/user/max_{kind}_namespaces", "0")
+    with contextlib.suppress(OSError):
+        _write(proc_fd, "sys/user/max_user_namespaces", "0")
 
 
 def next_child_gets_own_pid_namespace() -> None:

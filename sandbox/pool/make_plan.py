@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from sandbox.errors import HostError
 from sandbox.inside.plan import Plan
-from sandbox.isolation import mounts, network, seccomp
+from sandbox.isolation import landlock, mounts, network, seccomp
 from sandbox.policy.policy import Policy
 from sandbox.pool.template import (
     CACHES,
@@ -57,6 +57,15 @@ def compile_filters(policy: Policy, host: Host) -> Filters:
         return Filters(main, seccomp.compile_last_filter())
     except (ImportError, RuntimeError, OSError) as error:
         raise HostError(f"the system call filter of {policy.name} cannot be made: {error}") from error
+
+
+def lends_network(policy: Policy, host: Host) -> bool:
+    """Whether children may have network namespaces that others had before them.
+
+    Not with a network, which a run changes; nor with processes; nor where Landlock does not confine abstract sockets.
+    """
+    plain = not policy.network.allow and policy.syscalls.profile == "threads" and not policy.syscalls.allow
+    return host.profile == "full" and host.landlock_abi >= landlock.SCOPE_ABI and plain
 
 
 def make_plan(
@@ -107,6 +116,7 @@ def make_plan(
         workspace_files=limits.workspace_files,
         landlock_abi=host.landlock_abi,
         proxy_port=network.PORT if egress else 0,
+        lends_network=lends_network(policy, host) and "enter_namespaces" not in ablated,
         filter_base64=base64.b64encode(filters.main).decode(),
         last_filter_base64=base64.b64encode(filters.last).decode(),
         ablated=list(ablated),

@@ -19,7 +19,8 @@ from tests.support.container_seccomp import openings, read, read_docker_default
 from tests.support.remote_worker import worker
 
 NAMES = [opening["names"][0] for opening in openings(read())]
-NEEDED = [number for number, name in enumerate(NAMES) if name != "sethostname"]
+LEND = next(number for number, opening in enumerate(openings(read())) if "CLONE_NEWNET" in opening["comment"])
+NEEDED = [number for number, name in enumerate(NAMES) if name != "sethostname" and number != LEND]
 ASK = "import os\nresult = os.uname().nodename"
 
 CALLS = """
@@ -62,6 +63,13 @@ def test_without_sethostname_all_works_but_the_name() -> None:
         assert "sandbox" != result["value"]
 
 
+def test_without_setns_into_networks_each_run_makes_its_own() -> None:
+    """As under the profile of an earlier version: slower, and as tight."""
+    with worker(seccomp=read(without=(LEND,)), isolation="full") as remote:
+        assert "started" == remote.start()
+        assert "ok" == remote.run(script=ASK)["exit_reason"]
+
+
 def test_under_dockers_default_profile_only_unprivileged_works() -> None:
     """`full` does not start there and says why; `unprivileged` runs tasks."""
     with worker(seccomp=read_docker_default()) as remote:
@@ -79,7 +87,9 @@ def test_under_dockers_default_profile_only_unprivileged_works() -> None:
         ("call('unshare', 0x80)", "Operation not permitted"),  # CLONE_NEWTIME
         ("call('unshare', 0)", "done"),  # and what passes reaches the kernel
         ("call('setns', -1, 0)", "Operation not permitted"),  # any sort
+        ("call('setns', -1, 0x10000000)", "Operation not permitted"),  # CLONE_NEWUSER
         ("call('setns', -1, 0x20000000)", "Bad file descriptor"),
+        ("call('setns', -1, 0x40000000)", "Bad file descriptor"),
         ("call('mount', 0, 0, 0, 32 | 4096, 0)", "Operation not permitted"),  # MS_REMOUNT | MS_BIND
         ("call('mount', 0, 0, 0, 8192, 0)", "Operation not permitted"),  # MS_MOVE
         ("call('mount', 0, 0, 0, 4096, 0)", "Bad address"),
