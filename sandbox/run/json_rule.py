@@ -3,7 +3,8 @@
 JSON of RFC 8259 in UTF-8, at most ``MAX_DEPTH`` deep, that every reader understands alike: no integer beyond
 ±``MAX_SAFE_INTEGER`` (JavaScript would change it without a word), no number that a double cannot hold (Python would
 read infinity), none longer than ``MAX_NUMBER_CHARACTERS`` (Python would refuse the whole text), no lone surrogate
-(nothing can write it again).
+(nothing can write it again). An exponent of three digits stands behind one digit and its fraction, as every writer
+writes it (``1.5e+300``, not ``150e298``): then the largest numbers can be told from infinity without reading each.
 
 Linear in the payload's length, whatever it is, and no object is built of it. The passes that take long are made slice
 by slice: the thread that makes them holds the interpreter's lock for a few milliseconds at a time, so that all else
@@ -16,7 +17,6 @@ from __future__ import annotations
 import array
 import functools
 import itertools
-import math
 import operator
 import re
 import sys
@@ -44,22 +44,18 @@ _NUMBERS = bytes(byte if byte in _NUMBER_CHARACTERS else ord(" ") for byte in ra
 _SHAPES = _NUMBERS.translate(bytes.maketrans(b"123456789", b"000000000"))
 """Digits → 0 as well, so that many numbers have few shapes."""
 _SHAPE = re.compile(rb"-?(0+)(\.0+)?(?:e(?:\+?(0+)|-0+))?")
+_E_OF_A_WORD = b" e "
+"""Of ``true`` and ``false``."""
 _AS_LONG_AS_THE_LARGEST = frozenset({b"0" * len(_LARGEST), b"-" + b"0" * len(_LARGEST)})
 _DIGITS_OF_A_DOUBLE = 308
 """A number with no more digits before its point, its exponent included, is held by a double."""
-_THREE_DIGITS, _SOME = 100, 1000
-
-
-def _beyond(largest: str) -> str:
-    """A pattern of all numbers of as many digits that are larger."""
-    first, rest = largest[0], largest[1:]
-    larger = [f"[{int(first) + 1}-9][0-9]{{{len(rest)}}}"] if first < "9" else []
-    return "|".join([*larger, f"{first}(?:{_beyond(rest)})"] if rest else larger or ["(?!)"])
-
-
-_INTEGER_BEYOND = re.compile(
-    f"(?:{_beyond(_LARGEST.decode())})(?![0-9.eE])(?<![0-9.+][0-9]{{16}})(?<![eE][0-9]{{16}})(?<![eE]-[0-9]{{16}})".encode()
-)
+_INFINITY = str(2**1024 - 2**970).encode()
+"""The smallest number that a double does not hold: halfway from the largest double to the next one there would be."""
+_INFINITY_E308 = _INFINITY[:1] + b"." + _INFINITY[1:]
+"""Of two such texts the one that comes later in the order of bytes is the larger number."""
+_EXPONENT_BEYOND = re.compile(rb"e(?:309|3[1-9][0-9]|[4-9][0-9]{2})")
+_E308 = b"\0"
+"""Stands for this exponent: before any digit in the order of bytes."""
 
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _UP_OR_DOWN = bytes.maketrans(b"[{]}", b"1100")
@@ -97,6 +93,8 @@ def json_fault(payload: bytes) -> str | None:
 _TOO_DEEP = f"the result is nested more than {MAX_DEPTH} levels deep"
 _TOO_LARGE = f"the result has an integer beyond ±{MAX_SAFE_INTEGER}; make a string of it"
 _TOO_LONG = f"the result has a number of more than {MAX_NUMBER_CHARACTERS} characters"
+_INFINITE = "the result has a number larger than a double can hold, or an exponent above 308; make a string of it"
+_ODD = "the result has a number in an unusual form: write a large one with one digit before its point, as 1.5e300"
 
 
 def _rule_fault(payload: bytes) -> str | None:
@@ -157,21 +155,20 @@ class _NumberRule:
 
     def __init__(self) -> None:
         self._known: set[bytes] = set()
-        self._large: dict[bytes, int] = {}
-        """Shape of numbers that a double may not hold → the largest exponent with which it holds all of them."""
+        self._large: set[bytes] = set()
+        """Shapes of numbers that a double may not hold."""
 
     def fault(self, outside: bytes) -> str | None:
         """The first fault in a text; every call is about the same payload."""
-        shapes = set(outside.translate(_SHAPES).split())
+        shapes = set(outside.translate(_SHAPES).replace(_E_OF_A_WORD, b" ").split())
         new = shapes - self._known
         self._known |= new
         for shape in new:
             if (fault := self._learn(shape)) is not None:
                 return fault
-        if not shapes.isdisjoint(_AS_LONG_AS_THE_LARGEST) and _INTEGER_BEYOND.search(outside):
+        if not shapes.isdisjoint(_AS_LONG_AS_THE_LARGEST) and _has_integer_beyond(outside):
             return _TOO_LARGE
-        large = [self._large[shape] for shape in shapes & self._large.keys()]
-        return _fault_of_doubles(outside, min(large)) if large else None
+        return None if shapes.isdisjoint(self._large) else _fault_of_doubles(outside)
 
     def _learn(self, shape: bytes) -> str | None:
         """What is wrong with every number of a shape."""
@@ -183,31 +180,23 @@ class _NumberRule:
         digits, exponent = found[1], found[3] or b""
         if len(shape) == found.end(1):  # an integer
             return _TOO_LARGE if len(digits) > len(_LARGEST) else None
-        if len(digits) + 10 ** min(len(exponent), 3) - 1 > _DIGITS_OF_A_DOUBLE:
-            self._large[shape] = _DIGITS_OF_A_DOUBLE - len(digits)
-        return None
+        if len(exponent) == 3 and len(digits) == 1:
+            self._large.add(shape)
+            return None
+        return _ODD if len(digits) + 10 ** min(len(exponent), 3) - 1 > _DIGITS_OF_A_DOUBLE else None
 
 
-@functools.lru_cache(16)
-def _larger_exponent(most: int) -> re.Pattern[bytes]:
-    """Exponents above ``most``, which has three digits."""
-    return re.compile(rf"[eE]\+?0*(?:{_beyond(str(most))}|[1-9][0-9]{{3,}})".encode())
+def _has_integer_beyond(outside: bytes) -> bool:
+    """Whether an integer of a text without strings, of as many digits as the largest, is larger."""
+    words = (b" " + outside.translate(_NUMBERS)).replace(b" -", b" ").split()
+    return max([word for word in words if len(word) == len(_LARGEST) and word.isdigit()], default=b"") > _LARGEST
 
 
-def _fault_of_doubles(outside: bytes, most: int) -> str | None:
-    """Whether a number of a text without strings is larger than a double holds.
-
-    Args:
-        outside: the text.
-        most: an exponent up to which none of its numbers is.
-    """
-    # the e of true and false stands alone; a slice may begin or end in the middle of the word
-    numbers = (b" " + outside.translate(_NUMBERS) + b" ").replace(b" e ", b" ").split()
-    few = numbers[:_SOME]
-    repeated = len(set(few)) < len(few) // 2
-    if not repeated and most >= _THREE_DIGITS and not _larger_exponent(most).search(outside):
-        return None
-    doubles = [*map(float, set(numbers) if repeated else numbers)]
-    if math.inf in doubles or -math.inf in doubles:
-        return "the result has a number that is larger than a double can hold; make a string of it"
-    return None
+def _fault_of_doubles(outside: bytes) -> str | None:
+    """Whether a number of a text without strings is larger than a double holds: of those in the form of ``_ODD``."""
+    numbers = b" " + outside.translate(_NUMBERS).replace(b"e+", b"e") + b" "
+    if _EXPONENT_BEYOND.search(numbers):
+        return _INFINITE
+    numbers = numbers.replace(_E_OF_A_WORD, b" ").replace(b" -", b" ").replace(b"e308", _E308)
+    largest = max([number for number in numbers.split() if number.endswith(_E308)], default=_E308)
+    return _INFINITE if largest >= _INFINITY_E308 else None

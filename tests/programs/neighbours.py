@@ -89,6 +89,12 @@ REPEATED_NAME = (
     + ',"n39999":0}}}'
 ).encode()
 
+SLOW_NUMBERS = (
+    b'{"task_type":"custom_script","parameters":{"script":"result = 1","args":['
+    + b"1e308," * 21_000  # 128 KB
+    + b"1]}}"
+)
+
 
 class Hostile(NamedTuple):
     """One attack: sends it once and waits for its answer."""
@@ -107,18 +113,20 @@ def upload(mib: int) -> Callable[[httpx.Client], httpx.Response]:
     return lambda client: client.post("/files", content=bytes(mib << 20))
 
 
-def _body(client: httpx.Client) -> httpx.Response:
-    return client.post("/execute", content=REPEATED_NAME, headers={"Content-Type": "application/json"})
+def _body(content: bytes) -> Callable[[httpx.Client], httpx.Response]:
+    kind = {"Content-Type": "application/json"}
+    return lambda client: client.post("/execute?wait=60", content=content, headers=kind)
 
 
 ATTACKS = (
     Hostile("1 an error's type of 45 KB", _script(OWN_FRAME)),
     Hostile("2 shared memory that is let go", _script(SHARED_MEMORY, memory_mib=64)),
     Hostile("3 buffers of socket pairs", _script(SOCKET_BUFFERS)),
-    Hostile("4 a body of 40,000 names, the last repeated", _body),
+    Hostile("4 a body of 40,000 names, the last repeated", _body(REPEATED_NAME)),
     Hostile("5 a real-time signal", _script(REAL_TIME_SIGNAL)),
     Hostile("6 files of 60 MiB", upload(60), at_once=2),
     Hostile("7 results of 8 MiB of brackets", _script(BRACKETS), at_once=8),
+    Hostile("8 a body of 21,000 numbers that are slow to read", _body(SLOW_NUMBERS)),
 )
 
 

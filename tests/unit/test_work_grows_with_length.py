@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from engine.api.body.check import check
+from engine.api.body.checker import INLINE_BYTES, is_quick
 from engine.api.routes.listing import parse_filter
 from engine.api.session import session_id_of
 from engine.model.errors import InvalidRequestError
@@ -76,6 +77,10 @@ JSON: dict[str, Callable[[int], bytes]] = {
 }
 
 
+def _body_of(items: bytes) -> bytes:
+    return b'{"task_type":"custom_script","parameters":{"script":"x","args":[' + items + b"1]}}"
+
+
 BYTES_SHAPES: dict[str, Callable[[int], bytes]] = {
     "chunks of one byte": lambda n: b"1\r\na\r\n" * (n // 6),
     "chunk extensions": lambda n: (b"1;" + b"a" * 500 + b"\r\na\r\n") * (n // 507),
@@ -85,6 +90,10 @@ BYTES_SHAPES: dict[str, Callable[[int], bytes]] = {
     "digits of a port": lambda n: b"a:" + b"1" * n,
     "lone surrogates' neighbours": lambda n: b'"' + rb"\ud83d\ude00" * (n // 12) + b'"',
     "large exponents": lambda n: b"[" + b"1e300," * (n // 6) + b"1]",
+    "numbers that msgspec reads slowly": lambda n: _body_of(b"1e308," * (n // 6)),
+    "doubles that are almost infinite": lambda n: (
+        b"[" + b",".join(b"1.797693134862315%06de308" % at for at in range(n // 28)) + b"]"
+    ),
     "doubles that are almost too large": lambda n: b"[" + b",".join(b"1.%06de308" % at for at in range(n // 14)) + b"]",
     "integers that are almost too large": lambda n: (
         b"[" + b",".join(b"900719925474%04d" % (at % 1000) for at in range(n // 17)) + b"]"
@@ -184,6 +193,19 @@ def test_a_body_is_checked_in_linear_time(shape: str) -> None:
     _refuse_growth(_check, BODIES[shape])
 
 
+SLOW_NUMBERS = (b"1e308", b"9E+307", b"1e-308", b"4e-324", b"1.5e300", b"-2.2250738585072011e-308", b"1e-0310")
+
+
+@pytest.mark.parametrize("number", SLOW_NUMBERS)
+def test_numbers_that_are_slow_to_read_are_not_read_on_the_event_loop(number: bytes) -> None:
+    """ENG-05: msgspec reads each by a way that takes a hundred times as long; 128 KB of them kept the API for 0.3 s."""
+    unit = number + b","
+    body = _body_of(unit * ((INLINE_BYTES - 100) // len(unit)))
+    assert not is_quick(body)
+    assert is_quick(_body_of(unit * 50))
+    assert is_quick(_body_of(b"1.5e10," * ((INLINE_BYTES - 100) // 7)))
+
+
 # ---- no function that meets untrusted bytes is forgotten --------------------------------------------------------
 
 SEARCHED = (
@@ -216,6 +238,7 @@ def _take_reports(written: bytes) -> None:
 
 FED: dict[str, Callable[[bytes], object]] = {
     **dict.fromkeys(BODY_READERS, _check),
+    "engine/api/body/checker.py:is_quick": is_quick,
     "engine/api/routes/listing.py:parse_filter": lambda data: parse_filter(
         [("label", f"{number}:{data[:8].hex()}") for number in range(len(data) >> 6)]
     ),

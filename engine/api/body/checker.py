@@ -1,4 +1,4 @@
-"""Checks bodies without stopping the event loop: small ones at once, big ones in processes of their own.
+"""Checks bodies without stopping the event loop: quick ones at once, others in processes of their own.
 
 Each body has an allowance of processor time, after which the kernel ends the process that checks it: such a body is
 refused, however busy the host is. One tenant's bodies never have all of the processes.
@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator
+from itertools import islice
 from typing import cast
 from weakref import WeakValueDictionary
 
@@ -24,7 +26,11 @@ from engine.model.request import SubmitRequest
 from handlers.parameters.faults import Fault
 
 INLINE_BYTES = 128 * 1024
-"""About two milliseconds of work."""
+"""About two milliseconds of work, without ``_SLOW_NUMBER``."""
+_SLOW_NUMBER = re.compile(rb"[eE][+-]?[0-9]{3}")
+"""An exponent of three digits. msgspec 0.22 takes 13 us to read ``1e308``, a hundred times as long as for others."""
+_SLOW_NUMBERS = 100
+"""About one millisecond of work."""
 READ_BYTES = 1 << 20
 PROCESSES = 2
 CPU_S = 5.0
@@ -58,6 +64,13 @@ class CheckerBusyError(EngineError):
             f"This large body could not be checked within {wait_s:g} s: the service, or your tenant, has too many of "
             "them. Nothing was accepted: try again after Retry-After seconds."
         )
+
+
+def is_quick(body: bytes) -> bool:
+    """Whether a body is checked so quickly that nobody is kept waiting: a short one, with few slow numbers."""
+    if len(body) > INLINE_BYTES:
+        return False
+    return next(islice(_SLOW_NUMBER.finditer(body), _SLOW_NUMBERS, None), None) is None
 
 
 class Process:
@@ -172,7 +185,7 @@ class Checker:
             CheckerEndedError: it could not be checked.
             CheckerBusyError: it could not be checked in time.
         """
-        if len(body) <= INLINE_BYTES:
+        if is_quick(body):
             return check(body, has_key=has_key)
         (found,) = await self._check_apart(body, tenant, is_batch=False, has_key=has_key)
         if isinstance(found, InvalidRequestError):
@@ -187,7 +200,7 @@ class Checker:
             CheckerEndedError: it could not be checked.
             CheckerBusyError: it could not be checked in time.
         """
-        if len(body) <= INLINE_BYTES:
+        if is_quick(body):
             return check_batch(body)
         return await self._check_apart(body, tenant, is_batch=True)
 
