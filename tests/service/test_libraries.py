@@ -19,7 +19,8 @@ from engine.config import install_libraries
 from engine.config.libraries import check_set, describe_sets, digest_of, find_sets, packages_folder
 from tests.support.command_line import engine
 from tests.support.libraries import FOLDER
-from tests.support.stack import ROOT, task
+from tests.support.sources import modules
+from tests.support.stack import task
 from tests.unit.test_imports import imported
 
 ENGINES = ("litestar", "asyncpg", "arq", "redis", "uvicorn", "pytest", "mypy", "pip", "engine")
@@ -61,9 +62,9 @@ def test_a_set_has_what_our_own_code_imports(folder: str, name: str) -> None:
     ours.add("pyarrow")  # handlers.pictures takes a further part of it where a script has loaded it
     wanted = {
         module.partition(".")[0]
-        for path in (ROOT / folder).rglob("*.py")
+        for path, tree in modules(folder)
         if path.name != "show_figures.py"  # a backend, which matplotlib loads where it is there
-        for module in imported(path.read_text(encoding="utf-8"), folder.replace("/", "."))
+        for module in imported(tree, folder.replace("/", "."))
     }
     assert [] == [module for module in sorted(wanted - ours) if not any(packages.glob(f"{module}*"))]
 

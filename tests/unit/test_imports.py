@@ -9,11 +9,11 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.sources import ROOT, modules
+
 OURS = ("engine", "sandbox", "handlers")
 RULES = {
     "sandbox": ("sandbox", "msgspec", "pyseccomp"),
@@ -27,14 +27,14 @@ OF_OURS = {
 """Folder → what it may import of our own packages; other libraries are its own affair."""
 
 
-def imported(source: str, package: str) -> Iterator[str]:
+def imported(module: ast.Module, package: str) -> Iterator[str]:
     """List a module's imports as dotted names: ``from a.b import c`` is ``a.b.c``.
 
     Args:
-        source: the module's text.
+        module: its syntax tree.
         package: where the module lies, for relative imports.
     """
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(module):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -56,13 +56,9 @@ def in_standard_library(name: str) -> bool:
     return name.partition(".")[0] in sys.stdlib_module_names
 
 
-def modules(folder: str) -> list[Path]:
-    return sorted((ROOT / folder).rglob("*.py"))
-
-
-def refused(source: str, package: str, folder: str) -> list[str]:
+def refused(module: ast.Module, package: str, folder: str) -> list[str]:
     """The imports of a module that its folder may not have."""
-    names = imported(source, package)
+    names = imported(module, package)
     if folder in RULES:
         return [name for name in names if not in_standard_library(name) and not is_below(name, RULES[folder])]
     return [name for name in names if is_below(name, OURS) and not is_below(name, OF_OURS[folder])]
@@ -73,9 +69,9 @@ def test_a_folder_imports_what_it_may(folder: str) -> None:
     """Nothing else, in any module, wherever in it the import stands."""
     assert len(modules(folder)) > 5
     found = {}
-    for path in modules(folder):
+    for path, module in modules(folder):
         package = ".".join(path.relative_to(ROOT).parent.parts)
-        if names := refused(path.read_text(), package, folder):
+        if names := refused(module, package, folder):
             found[str(path.relative_to(ROOT))] = names
     assert {} == found
 
@@ -102,7 +98,7 @@ REFUSED = {
 @pytest.mark.parametrize(("folder", "source", "expected"), REFUSED.values(), ids=REFUSED)
 def test_what_is_refused(folder: str, source: str, expected: list[str]) -> None:
     """The rules see an import in each of its forms."""
-    assert expected == refused(source, folder.replace("/", "."), folder)
+    assert expected == refused(ast.parse(source), folder.replace("/", "."), folder)
 
 
 ALLOWED = {
@@ -116,4 +112,4 @@ ALLOWED = {
 @pytest.mark.parametrize(("folder", "source"), ALLOWED.items(), ids=ALLOWED)
 def test_what_is_allowed(folder: str, source: str) -> None:
     """The standard library, the libraries named above, and one's own package."""
-    assert [] == refused(source, folder.replace("/", "."), folder)
+    assert [] == refused(ast.parse(source), folder.replace("/", "."), folder)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections import defaultdict
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.sources import ROOT, modules
+
 FOLDERS = ("engine", "sandbox", "handlers")
 TWICE: frozenset[str] = frozenset()
 """Names that may stand twice. It is empty, and is to stay so."""
@@ -20,12 +21,13 @@ VAGUE = frozenset(
 """Words that name no thing, or that the glossary replaces."""
 
 
+@functools.cache
 def public_classes() -> dict[str, list[str]]:
     """Name of each public class → the modules that define one of this name, at their top or within another class."""
     found = defaultdict(list)
     for folder in FOLDERS:
-        for path in sorted((ROOT / folder).rglob("*.py")):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for path, tree in modules(folder):
+            for node in ast.walk(tree):
                 if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                     found[node.name].append(str(path.relative_to(ROOT)))
     return dict(found)

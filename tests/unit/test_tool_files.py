@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.sources import ROOT, modules
+
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -60,18 +61,17 @@ def test_every_version_of_python_that_is_named_is_tested() -> None:
 
 def bases() -> Iterator[tuple[str, str]]:
     """(module, class of ours) for each subclass of what a library defines."""
-    for path in (path for package in OURS for path in (ROOT / package).rglob("*.py")):
-        tree = ast.parse(path.read_text())
-        modules: dict[str, str] = {}
+    for _, tree in (found for package in OURS for found in modules(package)):
+        origins: dict[str, str] = {}
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
-                modules |= {(name.asname or name.name).partition(".")[0]: name.name for name in node.names}
+                origins |= {(name.asname or name.name).partition(".")[0]: name.name for name in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
-                modules |= {name.asname or name.name: node.module for name in node.names}
+                origins |= {name.asname or name.name: node.module for name in node.names}
         for node in ast.walk(tree):
             for base in node.bases if isinstance(node, ast.ClassDef) else ():
                 name = next(inner.id for inner in ast.walk(base) if isinstance(inner, ast.Name))
-                module = modules.get(name, "").partition(".")[0]
+                module = origins.get(name, "").partition(".")[0]
                 if module and module not in {*OURS, *sys.stdlib_module_names}:
                     yield module, node.name  # type: ignore[attr-defined]
 

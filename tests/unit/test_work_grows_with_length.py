@@ -11,7 +11,6 @@ import functools
 import gc
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,8 +32,8 @@ from sandbox.egress.hosts import parse_host, parse_port
 from sandbox.run.harvest import _name_fault
 from sandbox.run.json_rule import _rule_fault, json_fault
 from sandbox.run.response import HEADER_BYTES, ProgressReader, parse
+from tests.support.sources import ROOT, modules
 
-ROOT = Path(__file__).resolve().parents[2]
 BYTES = 1 << 20
 """Of each shape: a MiB, compared with a quarter of it."""
 GROWTH = 11.0
@@ -340,8 +339,8 @@ SMALL = {
 def _found() -> set[str]:
     """Every function under ``SEARCHED`` that takes a text apart by a call of ``READS``, or has the mark."""
     found: set[str] = set()
-    for path in (path for folder in SEARCHED for path in sorted((ROOT / folder).rglob("*.py"))):
-        _search(ast.parse(path.read_text(encoding="utf-8")), f"{path.relative_to(ROOT)}:", found)
+    for path, tree in (module for folder in SEARCHED for module in modules(folder)):
+        _search(tree, f"{path.relative_to(ROOT)}:", found)
     return found
 
 
