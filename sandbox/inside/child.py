@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # the C part of ``signal``
+import array
 import contextlib
 import dataclasses
 import errno
 import os
 import resource
-import signal
 import socket
 import struct
 import sys
 import tempfile
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from sandbox.inside.plan import Plan
-from sandbox.inside.streams import open_streams
 from sandbox.isolation import landlock, libc, mounts, namespaces, network, privileges, rlimits, seccomp
 from sandbox.isolation.inheritance import die_before_others
 
@@ -44,6 +44,8 @@ INPUT = struct.Struct(">HQ")
 INPUTS_DO_NOT_FIT = (
     b'{"type":"OSError","message":"The input files do not fit into the workspace","code":"workspace_limit"}'
 )
+_MERSENNE_TWISTER, _STATE_WORDS = "MT19937", 624
+"""numpy's global generator, and how many words of 32 bits are its state; after the last it makes new ones."""
 _SMALL_READ_BYTES, _LARGE_READ_BYTES = 1 << 16, 1 << 20
 
 ReportProgress = Callable[[bytes], None]
@@ -80,16 +82,20 @@ class Inheritance:
     zygote_pid: int
 
 
-def live(inheritance: Inheritance, descriptors: list[int], *, rehearse: bool) -> NoReturn:
+Steps = list[tuple[str, Callable[[], None]]]
+"""What ``lock_down`` says."""
+
+
+def live(inheritance: Inheritance, descriptors: list[int], steps: Steps) -> NoReturn:
     """Lock down, report ready, serve one request, die.
 
     Args:
+        inheritance: what the zygote has made ready.
         descriptors: five: stdin, stdout, stderr, response, control.
-        rehearse: whether there is time to rehearse, because no request waits for this child yet.
+        steps: as ``lock_down`` lists them.
     """
     take_descriptors(descriptors)
-    open_streams()
-    for step, act in lock_down(inheritance, rehearse=rehearse):
+    for step, act in steps:
         try:
             act()
         except BaseException as error:  # whatever it is, no request may ever reach a half-locked child
@@ -99,8 +105,11 @@ def live(inheritance: Inheritance, descriptors: list[int], *, rehearse: bool) ->
     serve(inheritance.entry, message)
 
 
-def lock_down(inheritance: Inheritance, *, rehearse: bool) -> list[tuple[str, Callable[[], None]]]:
+def lock_down(inheritance: Inheritance, *, rehearse: bool) -> Steps:
     """The steps from a copy of the zygote to a locked child. Their order is the security argument.
+
+    The zygote makes the list, with and without a rehearsal, and a child goes through it: what a child makes itself
+    costs it a copy of each page that this touches.
 
     Namespaces first, while the process still has what it takes to enter them; then everything that needs a privilege
     inside them. What the handler opens for every task comes before the lock, in each child: nothing may rest on the
@@ -108,9 +117,13 @@ def lock_down(inheritance: Inheritance, *, rehearse: bool) -> list[tuple[str, Ca
     the memory that a request will touch, so that no request waits for pages to be copied. Then the privileges go;
     then Landlock, which needs open files; then the open files go; the system call filter comes last, because it
     denies all of the above.
+
+    Args:
+        inheritance: what the zygote has made ready.
+        rehearse: whether there is time to rehearse, because no request waits for the child yet.
     """
     plan = inheritance.plan
-    apart: list[tuple[str, Callable[[], None]]] = [
+    apart: Steps = [
         ("enter_namespaces", lambda: enter_namespaces(inheritance)),
         ("mount_workspace", lambda: mount_workspace(plan)),
     ]
@@ -121,7 +134,7 @@ def lock_down(inheritance: Inheritance, *, rehearse: bool) -> list[tuple[str, Ca
             ("die_with_zygote", lambda: die_with_zygote(inheritance.zygote_pid)),
             ("make_workspace_folder", lambda: make_workspace_folder(plan)),
         ]
-    steps: list[tuple[str, Callable[[], None]]] = [
+    steps: Steps = [
         ("reset_process", reset_process),
         *apart,
         ("limit_resources", lambda: limit_resources(inheritance)),
@@ -152,7 +165,7 @@ def reset_process() -> None:
     """Start a session of its own, make every new file private to its user, and mind interrupts as Python does."""
     os.setsid()
     os.umask(0o077)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _signal.signal(_signal.SIGINT, _signal.default_int_handler)  # without the enumerations that ``signal`` puts around
 
 
 def enter_namespaces(inheritance: Inheritance) -> None:
@@ -213,13 +226,20 @@ def limit_resources(inheritance: Inheritance) -> None:
 def renew_randomness() -> None:
     """Reseed what would repeat in every child. ``random`` reseeds itself at fork; these do not."""
     if (numpy := sys.modules.get("numpy")) is not None:
-        # with entropy of our own: seed() without any takes milliseconds to find some
-        numpy.random.seed(numpy.frombuffer(os.urandom(32), dtype=numpy.uint32))
+        renew_numpy(numpy.random)
     if (ssl := sys.modules.get("ssl")) is not None:
         # OpenSSL notices a fork by the process id, and zygote and child are both pid 1 of their namespaces
         ssl.RAND_add(os.urandom(48), 48.0)
     tempfile._name_sequence = None  # type: ignore[attr-defined]  # noqa: SLF001 there is no public way
     tempfile.tempdir = None
+
+
+def renew_numpy(random: Any) -> None:
+    """Give numpy's global generator another state, all of it from the kernel: no number is left over from before.
+
+    ``seed()`` takes a millisecond to stretch a short seed to that length, and copies half a megabyte of pages.
+    """
+    random.set_state((_MERSENNE_TWISTER, array.array("I", os.urandom(4 * _STATE_WORDS)), _STATE_WORDS, 0, 0.0))
 
 
 def be_single_threaded(inheritance: Inheritance) -> None:

@@ -1,4 +1,4 @@
-"""The standard streams of a child, made anew: those of its zygote have looked at other files.
+"""The standard streams of a child, made anew: those that a zygote started with have looked at other files.
 
 They are as the interpreter makes them, but hold nothing back: a run may be killed at any moment, and what it has
 printed by then is kept to the last half line.
@@ -6,8 +6,11 @@ printed by then is kept to the last half line.
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 _write, _flush = io.BufferedWriter.write, io.BufferedWriter.flush
@@ -26,8 +29,30 @@ class PromptWriter(io.BufferedWriter):
 def open_streams() -> None:
     """Make ``sys.stdin``, ``sys.stdout`` and ``sys.stderr`` anew, over descriptors 0 to 2, which they do not own.
 
-    Encodings and errors are the interpreter's under ``LANG=C.UTF-8``.
+    To be called in the zygote, so that no child has to. A stream asks its file once what sort it is: so these look at
+    pipes, which is what each child has there. Encodings and errors are the interpreter's under ``LANG=C.UTF-8``.
     """
+    with _pipes_instead():
+        _open_streams()
+
+
+@contextlib.contextmanager
+def _pipes_instead() -> Iterator[None]:
+    """Have pipes at 0 to 2 for a moment."""
+    own = [os.dup(fd) for fd in range(3)]
+    read, write = os.pipe()
+    try:
+        for fd, end in enumerate((read, write, write)):
+            os.dup2(end, fd)
+        yield
+    finally:
+        for fd, kept in enumerate(own):
+            os.dup2(kept, fd)
+        for fd in (*own, read, write):
+            os.close(fd)
+
+
+def _open_streams() -> None:
     stdin: Any = io.TextIOWrapper(
         io.BufferedReader(_raw(0, "r", "<stdin>")), encoding="utf-8", errors="surrogateescape"
     )

@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
-from sandbox.inside import caches, child, surroundings
+from sandbox.inside import caches, child, streams, surroundings
 from sandbox.inside.child import STDERR
 from sandbox.inside.networks import Networks
 from sandbox.inside.plan import Plan
@@ -131,8 +131,8 @@ ChildMain = Callable[[list[int], bool], NoReturn]
 
 def prepare_warm(plan: Plan, proc_fd: int) -> ChildMain:
     """Import everything now; a child is a fork of what that makes."""
-    inheritance = prepare(plan, proc_fd)
-    return lambda descriptors, rehearse: child.live(inheritance, descriptors, rehearse=rehearse)
+    inheritance, lists = prepare(plan, proc_fd)
+    return lambda descriptors, rehearse: child.live(inheritance, descriptors, lists[rehearse])
 
 
 def prepare_cold(plan: Plan, proc_fd: int) -> ChildMain:
@@ -152,8 +152,8 @@ def live_cold(plan_fd: int, proc_fd: int, descriptors: list[int], rehearse: bool
     """The new interpreter of a cold child: prepare as a zygote does, then do what a warm child does."""
     free_low_descriptors()
     size = os.fstat(plan_fd).st_size
-    inheritance = prepare(Plan.decode(os.pread(plan_fd, size, 0)), proc_fd)
-    child.live(inheritance, descriptors, rehearse=rehearse)
+    inheritance, lists = prepare(Plan.decode(os.pread(plan_fd, size, 0)), proc_fd)
+    child.live(inheritance, descriptors, lists[rehearse])
 
 
 def free_low_descriptors(*kept: int) -> list[int]:
@@ -176,8 +176,12 @@ def settle_threads(proc_fd: int) -> int:
     return threads
 
 
-def prepare(plan: Plan, proc_fd: int) -> child.Inheritance:
-    """Import what every child needs, then measure and freeze the heap that they will share."""
+def prepare(plan: Plan, proc_fd: int) -> tuple[child.Inheritance, dict[bool, child.Steps]]:
+    """Import what every child needs, then measure and freeze the heap that they will share.
+
+    Returns:
+        What every child inherits, and its steps: with and without a rehearsal.
+    """
     sys.path.append(plan.site_packages)
     site.setquit()
     surroundings.settle(places(plan), own_users=plan.profile == "full")
@@ -198,9 +202,20 @@ def prepare(plan: Plan, proc_fd: int) -> child.Inheritance:
     # held would stay locked for ever in the child, and unshare(CLONE_NEWUSER) refuses a process with threads.
     if (threads := settle_threads(proc_fd)) != 1:
         raise RuntimeError(f"{threads} threads after importing {plan.preload}: a fork would copy one of them only")
+    streams.open_streams()
     gc.collect()
     gc.freeze()
     use_huge_pages(proc_fd)
+    inheritance = inherit(plan, proc_fd, entry, prepare, rehearse)
+    lists = {rehearsing: child.lock_down(inheritance, rehearse=rehearsing) for rehearsing in (False, True)}
+    gc.freeze()  # these, too
+    return inheritance, lists
+
+
+def inherit(
+    plan: Plan, proc_fd: int, entry: child.EntryPoint, prepare: Callable[[], None], rehearse: Callable[[], None]
+) -> child.Inheritance:
+    """What every child inherits, measured now."""
     return child.Inheritance(
         plan=plan,
         entry=entry,

@@ -167,8 +167,10 @@ def close_range(first: int, last: int = 0x7FFFFFFF) -> None:
         syscall("close_range", SYS_CLOSE_RANGE, first, last, 0)
 
 
+# struct __user_cap_header_struct, _LINUX_CAPABILITY_VERSION_3, then two empty data structs; the kernel only reads them
+_CAPSET_HEADER, _NO_CAPABILITIES = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+
+
 def capset_nothing() -> None:
     """Empty the effective, permitted and inheritable sets of the calling thread, see capset(2)."""
-    # struct __user_cap_header_struct, _LINUX_CAPABILITY_VERSION_3, then two empty data structs
-    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
-    syscall("capset", SYS_CAPSET, ctypes.byref(header), ctypes.byref((ctypes.c_uint32 * 6)()))
+    syscall("capset", SYS_CAPSET, ctypes.byref(_CAPSET_HEADER), ctypes.byref(_NO_CAPABILITIES))
