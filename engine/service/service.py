@@ -436,7 +436,8 @@ class Service:
         """
         self._check_not_full()
         quotas = self.settings.quotas_of(principal.quotas)
-        large = sum(size for request in requests if (size := len(bytes(request.parameters))) >= LARGE_BYTES)
+        sizes = [memoryview(request.parameters).nbytes for request in requests]
+        large = sum(size for size in sizes if size >= LARGE_BYTES)
         if not large or quotas.stored_bytes is None or quotas.stored_mib is None:
             return
         if await self._store.files.stored_bytes(principal.tenant) + large > quotas.stored_bytes:

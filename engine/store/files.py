@@ -12,6 +12,7 @@ from engine.model.principal import Quotas
 from engine.model.result import ArtifactFacts
 from engine.model.task import ListedFile, NewFile
 from engine.store.admission import UNLIMITED
+from engine.store.copying import copy_row
 from engine.store.database import ARTIFACT, LISTED_FILE, NEW_FILE, Database, bulk_of
 
 PART_BYTES = 1 << 20
@@ -31,13 +32,16 @@ class Files:
             QuotaError: its tenant may not store it just now.
             StoreUnavailableError: PostgreSQL is unreachable.
         """
-        insert = self._database.statement("insert_file")
-        values = {**NEW_FILE.values(file), "size_bytes": len(file.content), "ttl_s": ttl_s}
-        bulk = bulk_of("insert_file", values.values())
+        values = NEW_FILE.values(file)
+        bulk = bulk_of("copy_file", values.values())
         async with self._database.connection(bulk) as connection, connection.transaction():
             refusal = await self._refusal(connection, file.tenant, quotas, len(file.content))
             if refusal is None:
-                expires_at: datetime = await connection.fetchval(insert.sql, *insert.bind(values))
+                end = self._database.statement("get_end_of_file")
+                expires_at: datetime = await connection.fetchval(end.sql, *end.bind({"ttl_s": ttl_s}))
+                facts = {**values, "size_bytes": len(file.content), "expires_at": expires_at}
+                facts["content"] = facts.pop("content")  # it comes last
+                await connection.copy_to_table("files", columns=list(facts), source=copy_row(facts), format="binary")
                 return expires_at
         raise refusal
 

@@ -158,6 +158,7 @@ class _NumberRule:
         self._large: set[bytes] = set()
         """Shapes of numbers that a double may not hold."""
 
+    @meets_untrusted
     def fault(self, outside: bytes) -> str | None:
         """The first fault in a text; every call is about the same payload."""
         shapes = set(outside.translate(_SHAPES).replace(_E_OF_A_WORD, b" ").split())
@@ -186,6 +187,7 @@ class _NumberRule:
         return _ODD if len(digits) + 10 ** min(len(exponent), 3) - 1 > _DIGITS_OF_A_DOUBLE else None
 
 
+@meets_untrusted
 def _has_integer_beyond(outside: bytes) -> bool:
     """Whether an integer of a text without strings, of as many digits as the largest, is larger."""
     words = (b" " + outside.translate(_NUMBERS)).replace(b" -", b" ").split()

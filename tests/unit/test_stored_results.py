@@ -14,7 +14,7 @@ from engine.model.answers import task_answer
 from engine.model.result import ArtifactFacts, NoRun, Script, TaskResult
 from engine.model.status import Priority
 from engine.model.task import StoredTask
-from engine.store.results import decode_result, encode_result
+from engine.store.results import LARGE_BYTES, decode_result, encode_result
 from sandbox import Artifact, ExitReason, Result, RunError
 from tests.support.results import run_result
 
@@ -86,3 +86,23 @@ def test_field_of_a_newer_version_is_passed_over() -> None:
     """A field that another version adds hides no field that is known here."""
     document = OLDER[0][:-1] + b',"later":{"x":[1]}}'
     assert decode_result(OLDER[0], policy="p") == decode_result(document, policy="p")
+
+
+def test_large_value_is_not_looked_through_to_read_its_document() -> None:
+    """Its length stands before it. A version that does not know of that reads the document all the same."""
+    text = json.dumps(['"}, ,"result":', "[[[["] * LARGE_BYTES).encode()
+    stored = TaskResult.of_run(run_result(value=msgspec.Raw(text)), queue_s=0.5, script=None)
+    document = encode_result(stored)
+    assert stored == decode_result(document, policy="custom_script")
+    assert stored == decode_result(document.replace(b'{"result_bytes":', b'{"unknown":', 1), policy="custom_script")
+    no_json = document.replace(text, b"]" * len(text))
+    found = decode_result(no_json, policy="custom_script")
+    assert b"]" * len(text) == bytes(found.run.value)  # type: ignore[union-attr, arg-type]
+
+
+def test_length_that_is_wrong_is_no_length() -> None:
+    """A document that says another length than its value has is read as a whole."""
+    document = OLDER[0]
+    for length in (0, 1, len(document) // 2, len(document), 10**9):
+        odd = b'{"result_bytes":%d,' % length + document[1:]
+        assert decode_result(document, policy="p") == decode_result(odd, policy="p")

@@ -334,12 +334,27 @@ async def _uploaded(request: ApiRequest) -> AsyncIterator[Upload]:
         yield Upload(_file_name(file.filename or ""), file.content_type or _BYTES, file.file)
         return
     name = _file_name(request.query_params.get("name", ""))
-    with tempfile.SpooledTemporaryFile(SPOOL_BYTES) as spooled:
+    spooled = tempfile.SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115  closed beside the loop
+    try:
         async with arriving():
-            async for part in request.stream():  # which ends with 413 beyond MAX_BODY_MIB
-                await asyncio.to_thread(spooled.write, part) if len(part) > SPOOL_BYTES else spooled.write(part)
+            async for part in _large_parts(request.stream()):  # which ends with 413 beyond MAX_BODY_MIB
+                await asyncio.to_thread(spooled.write, part)
         spooled.seek(0)
         yield Upload(name, media_type or _BYTES, cast(IO[bytes], spooled))
+    finally:
+        await asyncio.to_thread(spooled.close)  # to free 60 MiB of a disk takes 40 ms
+
+
+async def _large_parts(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same bytes in few parts: each is written in a thread, for a full disk cache makes its writer wait."""
+    gathered = bytearray()
+    async for part in stream:
+        gathered += part
+        if len(gathered) >= SPOOL_BYTES:
+            yield bytes(gathered)
+            gathered.clear()
+    if gathered:
+        yield bytes(gathered)
 
 
 def _file_name(given: str) -> str:

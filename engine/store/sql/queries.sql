@@ -263,11 +263,9 @@ DELETE FROM tasks WHERE task_id IN (
     LIMIT :limit FOR UPDATE SKIP LOCKED
 )
 
--- name: insert_file
--- Keep an uploaded file for some seconds.
-INSERT INTO files ({NewFile}, size_bytes, expires_at)
-VALUES ({:NewFile}, :size_bytes, now() + make_interval(secs => :ttl_s))
-RETURNING expires_at
+-- name: get_end_of_file
+-- When a file that is uploaded now expires.
+SELECT now() + make_interval(secs => :ttl_s)
 
 -- name: admit_bytes
 -- Whether a tenant may store more bytes, and another file. A row: it may not, with the reason and how long to wait.
