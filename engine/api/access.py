@@ -12,9 +12,10 @@ from litestar.handlers import BaseRouteHandler
 
 from engine.api.call import PUBLIC, call_of
 from engine.api.problems import RETRY_AFTER_S, RequestError
-from engine.api.session import TOKEN_HEADER, BrowserSession, check_token
+from engine.api.session import TOKEN_HEADER, BrowserSession, check_token, find_session
 from engine.config.keys import ExpiredKeyError, Keys
 from engine.model.principal import ANYONE, Principal, Scope
+from engine.store.sessions import Sessions
 from handlers.parameters.faults import nearest
 
 _ASK = {"WWW-Authenticate": 'Bearer realm="unityai"'}
@@ -37,14 +38,16 @@ def refuse_unknown_parameters(connection: ASGIConnection[Any, Any, Any, Any], ha
 class Access:
     """Asks for a key where there are keys."""
 
-    def __init__(self, keys: Keys | None, most_of_one: int) -> None:
+    def __init__(self, keys: Keys | None, most_of_one: int, *, sessions: Sessions) -> None:
         """
         Args:
             keys: those that there are; ``None`` lets anyone do anything, which only development allows.
+            sessions: of browsers. They are looked up for calls that ask for a key, and for no others.
             most_of_one: requests of one tenant that may be open at the same time, so that those that wait long leave
                 connections to others.
         """
         self._keys = keys
+        self._sessions = sessions
         self._most_of_one = most_of_one
         self._open: Counter[str] = Counter()
 
@@ -53,16 +56,18 @@ class Access:
         """Those that there are; ``None`` where anyone may do anything."""
         return self._keys
 
-    def guard(self, connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    async def guard(self, connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
         """Litestar's guard of every call: who asks, and whether it may.
 
         Raises:
             RequestError: 401 for a missing or invalid API key, 403 for a key that does not open this call, 429 when too
                 many requests of the tenant are open.
+            StoreUnavailableError: PostgreSQL, which would know the session, is unreachable.
         """
         said = call_of(handler)
         needed = said.scope if said else None
-        principal = ANYONE if self._keys is None or needed == PUBLIC else self._principal(connection, self._keys)
+        is_open = self._keys is None or needed == PUBLIC
+        principal = ANYONE if self._keys is None or is_open else await self._principal(connection, self._keys)
         scope = cast(MutableMapping[str, Any], connection.scope)
         address, _ = scope.get("client") or (None, 0)
         principal = msgspec.structs.replace(principal, request_id=scope.get("request_id"), client_address=address)
@@ -71,7 +76,7 @@ class Access:
             raise RequestError(403, f"The key {principal.key_id} lacks the scope `{needed}`, which this call needs.")
         if needed is None:
             raise RequestError(403, "This call declares no scope, so no key opens it.")
-        if self._keys is not None and needed != PUBLIC:
+        if not is_open:
             self._enter(scope, principal.tenant)
 
     def _enter(self, scope: MutableMapping[str, Any], tenant: str) -> None:
@@ -86,8 +91,9 @@ class Access:
         if not self._open[tenant]:
             del self._open[tenant]
 
-    def _principal(self, connection: ASGIConnection[Any, Any, Any, Any], keys: Keys) -> Principal:
-        session: BrowserSession | None = cast(MutableMapping[str, Any], connection.scope).get("session")
+    async def _principal(self, connection: ASGIConnection[Any, Any, Any, Any], keys: Keys) -> Principal:
+        scope = cast(MutableMapping[str, Any], connection.scope)
+        session = scope["session"] = await find_session(scope, self._sessions)
         try:
             found = (
                 self._of_header(connection, keys) if session is None else self._of_session(connection, session, keys)

@@ -25,12 +25,10 @@ from engine.api.heads import answer_head
 from engine.api.problems import MEDIA_TYPE, Problem, answer_exception, make_problem, problem_of
 from engine.api.routes.requests import BigBodies, State
 from engine.api.routes.system import ROUTES
-from engine.api.session import find_session
 from engine.config.keys import Keys
 from engine.model.principal import ANYONE
 from engine.service.follow import Followers
 from engine.service.service import Service
-from engine.store.sessions import Sessions
 from engine.telemetry.audit import AuditLog, Refusals
 from engine.telemetry.logs import get_logger, lines_with
 from engine.telemetry.metrics import ApiMetrics
@@ -60,7 +58,7 @@ def create_app(service: Service, keys: Keys | None, audit: AuditLog, *, version:
         connections: how many clients may be connected; a tenant's may have half as many requests open.
     """
     document = build_openapi(ROUTES, service.policies.task_types, version)
-    access = Access(keys, (connections + 1) // 2)
+    access = Access(keys, (connections + 1) // 2, sessions=service.sessions)
     parts = State(
         service=service,
         checker=Checker(),
@@ -92,7 +90,7 @@ def create_app(service: Service, keys: Keys | None, audit: AuditLog, *, version:
         service.metrics,
         service.traces,
         audit=audit,
-        sessions=service.sessions if keys is not None else None,
+        has_keys=keys is not None,
     )
 
 
@@ -106,7 +104,7 @@ class Shell:
         traces: Traces,
         *,
         audit: AuditLog,
-        sessions: Sessions | None,
+        has_keys: bool,
     ) -> None:
         """
         Args:
@@ -114,16 +112,16 @@ class Shell:
             metrics: counts the requests.
             traces: records them.
             audit: names the requests that are refused, and those that delete.
-            sessions: of browsers. ``None`` where there are no keys, and then a Host header that is not this machine's
-                own is refused: a page of a foreign site that rebinds its name to 127.0.0.1 would otherwise reach a
-                service that listens there without a key.
+            has_keys: whether a key is asked for. Where there are none, a Host header that is not this machine's own is
+                refused: a page of a foreign site that rebinds its name to 127.0.0.1 would otherwise reach a service
+                that listens there without a key.
         """
         self._app: Any = app
         self._metrics = metrics
         self._traces = traces
         self._audit = audit
         self._refusals = Refusals(audit)
-        self._sessions = sessions
+        self._has_keys = has_keys
         self._console = Console()
         self._has_cors = app.cors_config is not None
         self._log = get_logger()
@@ -189,15 +187,13 @@ class Shell:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not self._is_allowed(scope):
             await _refuse_method(scope, send)
-        elif self._sessions is None and not _names_loopback(scope):
+        elif not self._has_keys and not _names_loopback(scope):
             detail = "This service listens on this machine only and answers to its names only (see HOST)."
             await _send_problem(make_problem(421, detail), send)
         elif Console.has(scope["path"]):
             scope["path_template"] = "/console"
             await self._console.answer(scope, send)
         else:
-            if self._sessions is not None:
-                scope["session"] = await find_session(scope, self._sessions)
             answer = answer_head if scope["method"] == "HEAD" else _answer_whole
             await answer(self._app, scope, receive, send)
 

@@ -14,7 +14,7 @@ import pytest
 from engine.api.console.files import FOLDER
 from engine.config.keys import NewKey, add_key, make_key, remove_key
 from engine.model.principal import Scope
-from tests.support.stack import Stack, ask, until
+from tests.support.stack import Stack, ask, locked, until
 
 FILES = sorted(path.name for path in FOLDER.iterdir())
 BROWSER = {"accept": "text/html,application/xhtml+xml"}
@@ -185,6 +185,20 @@ def test_no_client_chooses_a_session(keyed: Keyed) -> None:
     found = [httpx.get(f"{keyed.url}/tasks", headers={"cookie": f"unityai_session={each}"}).status_code
              for each in (planted, first, second)]  # fmt: skip
     assert [401, 401, 200] == found
+
+
+def test_a_session_is_looked_up_for_calls_that_ask_for_a_key_only(keyed: Keyed) -> None:
+    """ENG-06: while nobody can look a session up, a cookie that may be one delays no public call and no refusal."""
+    dsn = keyed.stack.environ["DATABASE_URL"]
+    cookie, no_cookie = ({"cookie": f"unityai_session={value}"} for value in ("a" * 43, "a" * 5000))
+    with locked(dsn, "sessions"), httpx.Client(base_url=keyed.url, headers=OWN_PAGE) as client:
+        assert 200 == client.get("/health/live", headers=cookie).status_code
+        assert "no worker" in client.get("/health/ready", headers=cookie).text
+        assert 404 == client.get("/no-such-path", headers=cookie).status_code
+        assert 405 == client.delete("/tasks", headers=cookie).status_code
+        assert 401 == client.get("/tasks", headers=no_cookie).status_code
+        assert 503 == client.get("/tasks", headers=cookie).status_code
+    assert 401 == httpx.get(f"{keyed.url}/tasks", headers=OWN_PAGE | cookie).status_code
 
 
 def test_a_cookie_that_stands_twice_is_none(keyed: Keyed) -> None:

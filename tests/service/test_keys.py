@@ -151,7 +151,7 @@ def test_route_that_says_nothing_is_closed() -> None:
 
     connection = cast(Any, SimpleNamespace(scope={}, headers=None))
     with pytest.raises(RequestError) as refused:
-        Access(None, 1).guard(connection, get_new)
+        asyncio.run(Access(None, 1, sessions=cast(Any, None)).guard(connection, get_new))
     assert 403 == refused.value.status
 
 
@@ -316,11 +316,11 @@ def test_quota_of_a_key_is_429(held: Held) -> None:
 
 def test_open_requests_of_a_tenant_are_half_of_all() -> None:
     """Those that wait long leave connections to others: one more is 429, another tenant's is not, an end makes room."""
-    access = Access(cast(Keys, Finds()), most_of_one=2)
+    access = Access(cast(Keys, Finds()), most_of_one=2, sessions=cast(Any, None))
 
     def ask(tenant: str) -> dict[str, Any]:
         scope: dict[str, Any] = {"type": "http", "headers": [(b"x-api-key", tenant.encode())]}
-        access.guard(Request(cast(Any, scope)), get_task)
+        asyncio.run(access.guard(Request(cast(Any, scope)), get_task))
         return scope
 
     first, _ = ask("a"), ask("a")

@@ -185,6 +185,18 @@ def ask(dsn: str, statement: str) -> list[asyncpg.Record]:
     return asyncio.run(run())
 
 
+@contextlib.contextmanager
+def locked(dsn: str, table: str) -> Iterator[None]:
+    """A table that nobody else reads or writes: whoever asks for it waits."""
+    with asyncio.Runner() as runner:
+        connection = runner.run(asyncpg.connect(dsn))
+        runner.run(connection.execute(f"BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"))
+        try:
+            yield
+        finally:
+            runner.run(connection.close())
+
+
 def task(script: str, **more: Any) -> dict[str, Any]:
     """The body of a request that runs a script."""
     return {"task_type": "custom_script", "parameters": {"script": script}, **more}
