@@ -154,11 +154,15 @@ def mount_setattr(target: bytes, attributes: int, *, recursive: bool) -> None:
     syscall("mount_setattr", SYS_MOUNT_SETATTR, AT_FDCWD, target, flags, ctypes.byref(attr), ctypes.sizeof(attr))
 
 
-def collapse(start: int, end: int) -> None:
-    """Collapse the whole huge pages between two addresses: madvise(2), MADV_COLLAPSE."""
-    start, end = -(-start // HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES, end // HUGE_PAGE_BYTES * HUGE_PAGE_BYTES
-    if start < end:
-        _checked(_LIBC.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), MADV_COLLAPSE), "madvise")
+def collapse(start: int) -> None:
+    """Collapse what lies in one huge page, whose first address is given: madvise(2), MADV_COLLAPSE."""
+    _checked(_LIBC.madvise(ctypes.c_void_p(start), ctypes.c_size_t(HUGE_PAGE_BYTES), MADV_COLLAPSE), "madvise")
+
+
+def give_back_free_memory() -> None:
+    """Give the kernel back what ``malloc`` holds and nobody uses: malloc_trim(3), which glibc has."""
+    if (trim := getattr(_LIBC, "malloc_trim", None)) is not None:
+        trim(ctypes.c_size_t(0))
 
 
 def close_range(first: int, last: int = 0x7FFFFFFF) -> None:
