@@ -5,7 +5,7 @@ PY     := $(VENV)/bin/python
 SETS   := .libraries
 
 .DEFAULT_GOAL := help
-.PHONY: help install models demo check test busy-test cgroup-test lint ablation soak neighbours chaos quality cpython-test monitoring-test image-test console-test coverage audit bench lock clean
+.PHONY: help install models demo check test busy-test cgroup-test memory-test lint ablation soak neighbours chaos quality cpython-test monitoring-test image-test console-test coverage audit bench lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -53,6 +53,9 @@ test: install models  ## Every test, then those that can depend on the user agai
 
 cgroup-test: install  ## The cgroup layer, as root on a kernel whose cgroup v2 has the memory controller
 	@$(PY) -m tests.programs.cgroup_layer
+
+memory-test: install  ## What results say of memory beside what the kernel counted, without the cgroup layer, as root
+	@$(PY) -m tests.programs.memory_truth
 
 busy-test: install models  ## Every test once more, tier by tier, while something else keeps every core busy
 	@$(PY) -m tests.programs.busy

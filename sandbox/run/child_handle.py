@@ -38,6 +38,10 @@ class Measurement(NamedTuple):
     """Over all processes."""
     cpu_s: float
     """Since the start of the process, over all threads."""
+    file_bytes: int = 0
+    """Of files on disk: libraries and what else is mapped. It is no memory of its own."""
+    high_bytes: int = 0
+    """The most that all three ever were together; 0 where that is not known, as of several processes."""
     kill_pending: bool = False
     """Whether its first thread is about to die by SIGKILL, as when another thread ends the process."""
 
@@ -95,9 +99,12 @@ class ChildHandle:
         found = _MEMORY_AND_THREADS.search(status)
         if found is None:
             return None
-        pending = int(found[4], 16) | int(found[5], 16)
+        high, anonymous, file, shared = (int(kib) << 10 for kib in found.groups()[:4])
+        pending = int(found[6], 16) | int(found[7], 16)
         kill_pending = bool(pending & 1 << (signal.SIGKILL - 1))
-        return Measurement(int(found[1]) << 10, int(found[2]) << 10, int(found[3]), cpu_s, kill_pending)
+        return Measurement(
+            anonymous, shared, int(found[5]), cpu_s, file_bytes=file, high_bytes=high, kill_pending=kill_pending
+        )
 
     def cpu_s(self) -> float:
         """Processor seconds so far over all threads, living and dead: clock_getcpuclockid(3).
@@ -160,7 +167,7 @@ def _path_below(place: str, device: int, link: str) -> list[str]:
 
 
 _MEMORY_AND_THREADS = re.compile(
-    rb"^RssAnon:\s+(\d+) kB\n.*?^RssShmem:\s+(\d+) kB\n.*?^Threads:\s+(\d+)\n"
+    rb"^VmHWM:\s+(\d+) kB\n.*?^RssAnon:\s+(\d+) kB\nRssFile:\s+(\d+) kB\nRssShmem:\s+(\d+) kB\n.*?^Threads:\s+(\d+)\n"
     rb".*?^SigPnd:\s+(\w+)\n.*?^ShdPnd:\s+(\w+)",
     re.MULTILINE | re.DOTALL,
 )

@@ -43,6 +43,7 @@ class Watchdog:
         self._measure = partial(measure_tree, child.pid) if whole_tree else child.measure
         self.memory_peak_bytes = child.at_rest.anonymous_bytes + child.at_rest.shared_bytes
         self._memory_bytes = self._shared_taken_bytes = 0
+        self._files_peak_bytes = child.at_rest.file_bytes
         self.threads_peak = child.at_rest.threads
         self._began_s = self._cpu_before_s = self._cpu_peak_s = 0.0
         self._due_s = math.inf
@@ -119,10 +120,19 @@ class Watchdog:
         self._memory_bytes = measured.anonymous_bytes + max(measured.shared_bytes, held_bytes)
         if self._child.group is not None:  # it sees what no process shows: buffers of sockets, page tables
             self._memory_bytes = max(self._memory_bytes, self._child.group.held_bytes())
-        self.memory_peak_bytes = max(self.memory_peak_bytes, self._memory_bytes)
+        self.memory_peak_bytes = max(self.memory_peak_bytes, self._memory_bytes, self._peak_between_looks(measured))
         self.threads_peak = max(self.threads_peak, measured.threads)
         self._cpu_peak_s = max(self._cpu_peak_s, measured.cpu_s)
         return measured
+
+    def _peak_between_looks(self, measured: Measurement) -> int:
+        """The most that the kernel saw, of a run that took memory and let it go while nobody looked.
+
+        The kernel's mark counts mapped files too, so the most that was seen of them is taken off.
+        """
+        self._files_peak_bytes = max(self._files_peak_bytes, measured.file_bytes)
+        is_of_this_run = measured.high_bytes > self._child.at_rest.high_bytes
+        return measured.high_bytes - self._files_peak_bytes if is_of_this_run else 0
 
     def take_shared_memory(self, wanted_bytes: int) -> bool:
         """Whether the run may have so much shared anonymous memory more. It then counts whole, until the run ends."""

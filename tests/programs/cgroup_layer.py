@@ -2,7 +2,7 @@
 
 It makes a cgroup of its own, says as systemd would that it is delegated, enters it, and runs what no other layer sees:
 memory that is held and not mapped, buffers of sockets, tasks, and the end of a whole group. For each it compares what
-the result says with what the kernel has counted.
+the result says with what the kernel has counted; at the end by the table of ``memory_truth``.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from sandbox import Host, Policy, Pool, Result, Template, load_policies, probe_host
+from tests.programs import memory_truth
 from tests.support.libraries import library_sets
 from tests.support.synchronous import request
 
@@ -93,7 +94,8 @@ def main() -> int:
     template = Template(
         code=ROOT, entry="handlers.entry:main", libraries=library_sets(), places=places, uid=60999, gid=60999
     )
-    return 1 if asyncio.run(try_all(policy, host, template)) else 0
+    failed = asyncio.run(try_all(policy, host, template))
+    return 1 if memory_truth.compare(policy, host, template, layer=True) or failed else 0
 
 
 if __name__ == "__main__":

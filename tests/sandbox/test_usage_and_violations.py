@@ -49,6 +49,13 @@ def test_memory_peak_is_what_was_held(box: Sandbox) -> None:
     assert 90 <= held - empty <= 220
 
 
+def test_memory_that_is_let_go_at_once_was_held(box: Sandbox) -> None:
+    """The kernel's own mark has a peak that lies between two looks of the watchdog."""
+    empty = box.run("result = 1").usage.memory_peak_mib
+    held = box.run("for _ in range(3):\n    x = b'x' * (100 << 20)\n    del x\nresult = 1").usage.memory_peak_mib
+    assert 95 <= held - empty <= 105
+
+
 def test_a_quick_run_has_a_memory_peak(box: Sandbox) -> None:
     """However short it was, it had memory."""
     for script in ("result = 1", "1 / 0", "import os; os._exit(0)"):
