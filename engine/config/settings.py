@@ -18,13 +18,12 @@ import certifi
 import msgspec
 from msgspec import Meta
 
+from engine.config.server_urls import check_database_url, check_redis_url
 from engine.model.errors import EngineError
 from engine.model.principal import Quotas
 from sandbox import parse_exceptions
 
 PROJECT_DIR = Path(__file__).resolve().parents[2]
-DATABASE_SCHEMES = ("postgresql", "postgres")
-REDIS_SCHEMES = ("redis", "rediss", "unix")
 HTTP_SCHEMES = ("http", "https")
 RECEIPT_KEY_PREFIX = "uarec_"
 
@@ -114,7 +113,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "URL of PostgreSQL, which stores tasks, results and files.",
             group=Group.MUST_SET,
             unit="URL",
-            schemes=DATABASE_SCHEMES,
+            parse=check_database_url,
+            allowed="a URL that starts with postgresql:// or postgres://",
             secret=True,
             required=True,
             default="embedded server in development",
@@ -127,7 +127,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "URL of Redis or Valkey, which orders tasks and wakes workers. When Redis loses its data, no task is lost.",
             group=Group.MUST_SET,
             unit="URL",
-            schemes=REDIS_SCHEMES,
+            parse=check_redis_url,
+            allowed="a URL that starts with redis:// or rediss:// or unix://",
             secret=True,
             required=True,
             default="embedded server in development",

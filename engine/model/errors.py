@@ -178,3 +178,7 @@ class QueueUnavailableError(EngineError):
 
 class SchemaError(EngineError):
     """The database has a schema that this engine must not touch."""
+
+
+class OldServerError(SchemaError):
+    """PostgreSQL is older than this engine can use."""

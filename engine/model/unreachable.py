@@ -55,6 +55,8 @@ def is_gone(error: BaseException) -> bool:
 
 def reason_of(error: BaseException) -> str:
     """The reason in words; the name of the exception where it has none."""
+    if isinstance(error, TimeoutError) and not str(error):
+        return "no answer in time"
     return str(error).strip() or type(error).__name__
 
 

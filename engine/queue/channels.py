@@ -7,7 +7,8 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from engine.model.unreachable import ignore_unreachable, is_unreachable
+from engine.model.unreachable import ignore_unreachable, is_unreachable, reason_of
+from engine.telemetry.logs import get_logger
 
 BACKOFF_S = (0.05, 2.0)
 
@@ -29,7 +30,7 @@ async def hear(
         heard: is given the message, which may be any text.
         listening: awaited with ``True`` each time that listening begins, and with ``False`` when it breaks off.
     """
-    pause = BACKOFF_S[0]
+    pause, is_known = BACKOFF_S[0], False
     while True:
         client = connect()
         try:
@@ -37,13 +38,16 @@ async def hear(
                 await subscription.subscribe(channel)
                 async for message in subscription.listen():
                     if message["type"] == "subscribe":
-                        pause = BACKOFF_S[0]
+                        pause, is_known = BACKOFF_S[0], False
                         await listening(True)
                     elif message["type"] == "message":
                         heard(message["data"].decode("ascii", "replace"))
         except Exception as error:
             if not is_unreachable(error):
                 raise
+            if not is_known:
+                get_logger().warning("Redis is unreachable", channel=channel, reason=reason_of(error))
+            is_known = True  # one line for an outage
             pause = min(pause * 2, BACKOFF_S[1])
         finally:
             await listening(False)

@@ -22,6 +22,7 @@ import asyncio
 import contextlib
 import itertools
 import random
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
@@ -42,8 +43,10 @@ from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoPermissionError
 
 from engine.model.errors import EngineError, QueueUnavailableError
+from engine.model.redact import redact
 from engine.model.status import Priority
 from engine.model.task import QueueItem
 from engine.model.unreachable import ignore_unreachable, is_unreachable, reason_of
@@ -74,6 +77,8 @@ POP_TIMEOUT_S = 5.0
 POP_GRACE_S = 10.0
 OUTAGE_PAUSE_S = 1.0
 BACKOFF_S = (0.05, 2.0)
+LEAST_VERSION = (6, 2)
+"""It has GETDEL and ZMSCORE."""
 
 
 class QueueEntryError(EngineError):
@@ -126,6 +131,9 @@ class Queue:
         self._turns = asyncio.Semaphore(CONNECTIONS)
         self._unreachable_until_s = 0.0
         """Until then nothing is sent to Redis, on the clock of ``time.monotonic``."""
+        self._outage = ""
+        """Why it was unreachable the last time."""
+        self._is_new_enough = False
         self.listening = False
         """Whether ``listen`` hears of every task that ends."""
 
@@ -192,13 +200,17 @@ class Queue:
                 await pipe.execute()
 
     async def ping(self) -> None:
-        """Check that Redis answers.
+        """Check that Redis answers, and is no older than we can use.
 
         Raises:
-            QueueUnavailableError: it does not.
+            QueueUnavailableError: it does not, or it is.
         """
         async with self._reachable():
             await self._redis.ping()
+            if not self._is_new_enough:
+                with contextlib.suppress(NoPermissionError):  # INFO may be denied: then what is needed shows itself
+                    require_version((await self._redis.info("server"))["redis_version"])
+                self._is_new_enough = True
 
     async def listen(self, channel: Channel, heard: Callable[[str], None], reconnected: Callable[[], None]) -> None:
         """Call ``heard`` with the id of each task that ends, or is to end. Runs until cancelled; reconnects by itself.
@@ -233,11 +245,12 @@ class Queue:
             if not is_unreachable(error):
                 raise
             self._unreachable_until_s = time.monotonic() + OUTAGE_PAUSE_S
-            raise QueueUnavailableError(f"Redis is unreachable: {reason_of(error)}") from error
+            self._outage = f"Redis is unreachable: {redact(reason_of(error))}"
+            raise QueueUnavailableError(self._outage) from error
 
     def _refuse_during_outage(self) -> None:
         if time.monotonic() < self._unreachable_until_s:
-            raise QueueUnavailableError("Redis was unreachable a moment ago")
+            raise QueueUnavailableError(f"{self._outage} (a moment ago)")
 
 
 RunTask = Callable[[UUID, MemoryShare], Awaitable[None]]
@@ -444,6 +457,18 @@ def _client(url: str, timeout_s: float | None, *, connections: int) -> ArqRedis:
         **({} if url.startswith("unix:") else {"socket_keepalive": True}),
     )
     return ArqRedis(pool, job_serializer=encode_entry, job_deserializer=decode_entry)
+
+
+def require_version(version: str) -> None:
+    """Check what a server says of its version; Valkey says that of the Redis that it is like.
+
+    Raises:
+        QueueUnavailableError: it is too old.
+    """
+    numbers = tuple(int(number) for number in re.findall(r"[0-9]+", version)[:2])
+    if numbers < LEAST_VERSION:
+        least = ".".join(map(str, LEAST_VERSION))
+        raise QueueUnavailableError(f"Redis {version} is too old: this service needs {least} or later, or Valkey")
 
 
 async def _close(client: ArqRedis) -> None:

@@ -464,6 +464,7 @@ class Service:
             except SchemaError as error:
                 self._log.error("database not usable", reason=str(error), retry_s=pause)
             else:
+                self._log.info("PostgreSQL is open", **self._store.facts)
                 return
             await asyncio.sleep(pause)
             pause = min(pause * 2, RECONNECT_S[1])

@@ -20,11 +20,11 @@ from engine.model.result import ArtifactFacts
 from engine.model.task import Claim, ListedFile, ListedTask, LostTask, NewFile, NewTask, StoredTask
 from engine.model.unreachable import ignore_unreachable, is_gone, is_unreachable, reason_of
 from engine.store.columns import Columns
+from engine.store.connect import CONNECT_TIMEOUT_S, Connector
 from engine.store.migrate import migrate
 from engine.store.statements import Statement, load_statements
 
 SQL_DIR = Path(__file__).resolve().parent / "sql"
-CONNECT_TIMEOUT_S = 3.0
 ANSWER_S = 5.0
 BULK_TIMEOUT_S = 60.0
 OPEN_TIMEOUT_S = 300.0
@@ -82,7 +82,7 @@ class Database:
             answer_s: how long a call waits in all, for its turn, a connection and the answer, before the database
                 counts as unreachable. Megabytes may take longer, on a database that has just answered in this time.
         """
-        self._dsn = dsn
+        self._connector = Connector(dsn)
         self.answer_s = answer_s
         self.opened = asyncio.Event()
         """Set once `open` has succeeded. The database may have become unreachable since."""
@@ -97,17 +97,23 @@ class Database:
         Raises:
             StoreUnavailableError: the database is unreachable.
             SchemaError: its schema is newer than this engine, or was changed by hand.
+            OldServerError: it is older than this engine can use.
         """
         if self.opened.is_set():
             return
         with unreachable_is_unavailable():
-            connection = await asyncpg.connect(self._dsn, timeout=CONNECT_TIMEOUT_S)
+            connection = await self._connector.first()
             try:
                 async with asyncio.timeout(OPEN_TIMEOUT_S):
                     await migrate(connection, self._schema)
             finally:
                 await connection.close(timeout=CONNECT_TIMEOUT_S)
             self.opened.set()
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether a connection pooler, such as PgBouncer, is before the database, once ``open`` has succeeded."""
+        return self._connector.is_pooled
 
     async def close(self) -> None:
         """Close every connection."""
@@ -210,11 +216,7 @@ class Database:
             connection = self._idle.pop()  # the one used last: the others may close while the load is low
             if not connection.is_closed():
                 return connection
-        return await asyncpg.connect(
-            self._dsn,
-            timeout=CONNECT_TIMEOUT_S,
-            server_settings={"application_name": "unityai-engine", "jit": "off"},
-        )
+        return await self._connector.connect()
 
 
 def bulk_of(name: str, arguments: Iterable[Any]) -> Bulk:

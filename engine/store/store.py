@@ -50,6 +50,11 @@ class Store:
         """
         await self.database.open()
 
+    @property
+    def facts(self) -> dict[str, bool]:
+        """What ``open`` has found out, for the log."""
+        return {"pooled": self.database.is_pooled}
+
     async def close(self) -> None:
         """Close every connection."""
         await self.database.close()

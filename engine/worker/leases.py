@@ -89,6 +89,7 @@ class Leases:
             except StoreUnavailableError as error:
                 self._note_outage(str(error))
                 await asyncio.sleep(OUTAGE_PAUSE_S)
+        self._log.info("PostgreSQL is open", **self._store.facts)
 
     async def _keep_by_one(self) -> None:
         """Speak to one keeper until it ends."""

@@ -81,6 +81,66 @@ def test_value_that_cannot_be_is_named_with_what_may(name: str, value: str) -> N
     assert "must be" in fault
 
 
+WORD = "ask/w#rd"
+MISTAKES = [
+    (f"postgresql://u:{WORD}@h/db", "%2F"),
+    ("postgresql://u:p@ss@h/db", "%40"),
+    ("postgresql://u:12/34@h/db", "%2F"),
+    ("postgresql://u:p?q@h/db", "%3F"),
+    ("postgresql://u:p%zz@h/db", "%25"),
+    ("postgresql://u:[x@h/db", "%40"),
+    ("postgresql:///db", "names no host"),
+    ("postgresql://h:70000/db", "port"),
+    ("postgresql://h:1,:2/db", "host"),
+    ("postgresql://h/db#x", "fragment"),
+    ("postgresql://h/db?sslmode", "name=value"),
+    ("postgresql://h/db?sslmode=full", "verify-full"),
+    ("postgresql://h/db?ssl_mode=require", "sslmode"),
+    ("postgresql://h/db?sslrootcert=/no/ca.pem", "'/no/ca.pem' cannot be read: No such file"),
+    ("postgresql://h/db?sslkey=/no/key.pem", "'/no/key.pem' cannot be read: No such file"),
+    ("postgresql://h/db?target_session_attrs=master", "read-write"),
+    ("postgresql://h/db?connect_timeout=3", "leave it out"),
+    ("mysql://h/db", "does not begin with postgresql://"),
+    (f"redis://:{WORD}@h:6379/0", "%2F"),
+    ("redis://u:12/34@h/0", "%2F"),
+    ("redis://:p@ss@h/0", "%40"),
+    ("redis://:p%zz@h/0", "%25"),
+    ("redis://h/zero", "number of a database"),
+    ("redis://h:0/0", "port"),
+    ("redis://h?ssl_ca_certs=/etc/hostname", "rediss://"),
+    ("rediss://h?ssl_ca_certs=/no/ca.pem", "'/no/ca.pem' cannot be read: No such file"),
+    ("rediss://h?sslrootcert=/etc/hostname", "ssl_ca_certs"),
+    ("redis+sentinel://h:26379/mymaster", "Sentinel"),
+    ("redis://h1:6379,h2:6379/0", "lists of hosts"),
+    ("unix://", "no socket"),
+    ("http://h", "does not begin with redis://"),
+]
+RIGHT = [
+    "postgresql://u:p%40ss%2Fw%23rd%25@h:5432/db?sslmode=require",
+    "postgresql://u@h1:5432,h2/db?target_session_attrs=read-write",
+    "postgres://[::1]:5432/db",
+    "postgresql://u:p@/db?host=/run/postgresql",
+    "postgresql://h/db?sslmode=verify-full&sslrootcert=/etc/hostname&application_name=x",
+    "redis://h", "redis://:p%40ss@h:6379/1", "redis://u:p@h?db=2", "rediss://h/0?ssl_ca_certs=/etc/hostname",
+    "unix:///run/redis.sock?db=1", "unix://:p%40@/run/redis.sock",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("url", "said"), MISTAKES)
+def test_mistake_in_a_url_is_one_sentence_without_the_url(url: str, said: str) -> None:
+    """It says what to write instead; a password that is not escaped is neither shown nor taken for a host."""
+    [fault] = faults({"DATABASE_URL" if url.partition("://")[0] in ("postgresql", "mysql") else "REDIS_URL": url})
+    assert said in fault
+    assert not any(part in fault for part in ("ask/w", "12/34", "ss@h", "%zz"))
+
+
+@pytest.mark.parametrize("url", RIGHT)
+def test_url_that_both_drivers_take_is_taken(url: str) -> None:
+    """TLS parameters, several hosts, sockets, and passwords of any characters that are percent-encoded."""
+    settings = load_settings({"DATABASE_URL" if url.startswith("postgres") else "REDIS_URL": url})
+    assert url in (settings.database_url, settings.redis_url)
+
+
 def test_all_faults_come_at_once_and_secrets_stay_secret() -> None:
     """Two bad values, two sentences; a password in neither."""
     found = faults({"DATABASE_URL": "mysql://u:hunter2@h/db", "PORT": "x"})

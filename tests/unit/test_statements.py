@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import enum
+import re
 from pathlib import Path
 from uuid import UUID, uuid4
 
 import msgspec
 import pytest
 
+from engine.model.errors import OldServerError, QueueUnavailableError
+from engine.queue import queue
+from engine.store import connect
 from engine.store.columns import Columns
 from engine.store.database import COLUMNS, SQL_DIR
 from engine.store.statements import load_statements
@@ -108,3 +112,24 @@ def test_every_statement_is_complete() -> None:
     assert [] == [
         name for name, statement in statements.items() if "{" in statement.sql or ":" in statement.sql.replace("::", "")
     ]
+
+
+def test_types_of_the_schema_are_known_before_a_pooler_is_used() -> None:
+    """Each type that a migration makes is among those that asyncpg looks up at once."""
+    made = [
+        name
+        for path in SQL_DIR.glob("0*.sql")
+        for name in re.findall(r"CREATE (?:TYPE|DOMAIN) (\w+)", path.read_text())
+    ]
+    assert set(made) == set(connect.OUR_TYPES)
+
+
+def test_servers_that_are_too_old_are_named() -> None:
+    """The least versions pass; what comes before them is refused with both versions in words."""
+    connect.check_version(140_000, "14.0")
+    with pytest.raises(OldServerError, match=r"PostgreSQL 13\.22 is too old: .* 14 or later"):
+        connect.check_version(130_022, "13.22")
+    for version in ("6.2.0", "7.0.15", "8.1", "10.0.0"):
+        queue.require_version(version)
+    with pytest.raises(QueueUnavailableError, match=r"Redis 6\.0\.16 is too old: .* 6\.2 or later, or Valkey"):
+        queue.require_version("6.0.16")

@@ -323,6 +323,7 @@ SMALL = {
     "engine/worker/leases.py:Leases._keep_by_one": "what our own process says",
     "engine/model/versions.py:find_version": "our own file",
     "engine/telemetry/logs.py:_json_line": "a line of our own, whose fields are cut",
+    "engine/queue/queue.py:require_version": "the version of the operator's own server",
     "engine/queue/events.py:EventWriter._hear": "36 characters of our own channel",
     "engine/queue/events.py:_read_entry": "an entry that our own worker wrote, of a size that it bounds",
     "engine/store/statements.py:_fill": "our own SQL, at import",
