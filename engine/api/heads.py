@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
+
+from engine.model.cancel import end_tasks
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -33,8 +34,5 @@ async def answer_head(
         if not head.is_set():
             await answering
     finally:
-        for task in (answering, told):
-            task.cancel()
-        with contextlib.suppress(asyncio.CancelledError, Exception):
-            await answering
+        await end_tasks(answering, told)
         scope.update({name: value for name, value in asked.items() if name != "method"})  # what was noted on the way

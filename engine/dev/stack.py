@@ -18,6 +18,7 @@ from engine.config.listening import listen
 from engine.config.machine import tasks_memory_mib
 from engine.config.settings import PROJECT_DIR, Settings
 from engine.dev.embedded import Embedded, default_data_dir, die_with
+from engine.model.cancel import end_tasks
 from engine.model.errors import EngineError
 from engine.policies.policies import Policies, largest_memory_mib
 from engine.telemetry.logs import get_logger
@@ -72,7 +73,8 @@ class Part:
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
         try:
-            await asyncio.wait_for(process.wait(), self._stop_s)
+            async with asyncio.timeout(self._stop_s):
+                await process.wait()
         except TimeoutError:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
@@ -137,9 +139,7 @@ async def _run_parts(
             if job.done():
                 job.result()
     finally:
-        for task in (coming, stopping, *jobs):
-            task.cancel()
-        await asyncio.gather(coming, stopping, *jobs, return_exceptions=True)
+        await end_tasks(coming, stopping, *jobs)
         for part in parts:  # the API first: nothing new comes in while the workers drain
             await part.stop()
 
@@ -189,7 +189,8 @@ async def _is_ready(host: str, port: int) -> bool:
         return False
     try:
         writer.write(request)
-        return b" 200 " in await asyncio.wait_for(reader.readline(), 5)
+        async with asyncio.timeout(5):
+            return b" 200 " in await reader.readline()
     except (OSError, TimeoutError):
         return False
     finally:

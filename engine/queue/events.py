@@ -230,7 +230,8 @@ class AttemptEvents:
             if ended:
                 return
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._ended.wait(), BATCH_S)
+                async with asyncio.timeout(BATCH_S):
+                    await self._ended.wait()
 
     async def _write(self) -> None:
         """Write the events that Redis does not have yet.

@@ -351,7 +351,8 @@ class Service:
             poll_s = POLL_LISTENING_S if self._queue.listening else POLL_DEAF_S
             if not self.waiters.closing:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(waiter.ended.wait(), max(0.0, min(poll_s, left_s)))
+                    async with asyncio.timeout(max(0.0, min(poll_s, left_s))):
+                        await waiter.ended.wait()
             waiter.ended.clear()
             found = await self._store.tasks.get(waiter.task_id, principal.tenant)
             if found is None or found.status.final or self.waiters.closing or time.monotonic() >= deadline:

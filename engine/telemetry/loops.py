@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any
 
+from engine.model.cancel import end_tasks
 from engine.model.unreachable import is_unreachable, reason_of
 from engine.telemetry.logs import get_logger
 
@@ -57,15 +58,13 @@ class Loops:
         try:
             yield
         finally:
-            pulse.cancel()
-            await asyncio.gather(pulse, *map(self.stop, loops), return_exceptions=True)
+            await asyncio.gather(end_tasks(pulse), *map(self.stop, loops))
 
     async def stop(self, name: str) -> None:
         """Stop one loop for good."""
         task = self._tasks.pop(name, None)
         if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await end_tasks(task)
 
     async def _keep_going(self, name: str, loop: Loop) -> None:
         """Run one loop until cancelled, and begin it anew whenever it ends."""

@@ -26,6 +26,7 @@ from standardwebhooks import Webhook
 from engine.config.destinations import CallbackUrlError, Destinations
 from engine.config.settings import Settings
 from engine.model.answers import Task, task_answer
+from engine.model.cancel import end_tasks
 from engine.model.errors import StoreUnavailableError
 from engine.model.task import CONFLICT, OwedCallback
 from engine.model.unreachable import is_unreachable, reason_of
@@ -128,9 +129,7 @@ class CallbackSender:
                     await self._pause()
                 running = {task for task in running if not task.done()}
         finally:
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+            await end_tasks(*running)
 
     async def _take(self, origin: str, most: int) -> list[OwedCallback]:
         try:
@@ -142,7 +141,8 @@ class CallbackSender:
 
     async def _pause(self) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._owed.wait(), LOOK_S * random.uniform(0.8, 1.2))  # noqa: S311  workers take turns
+            async with asyncio.timeout(LOOK_S * random.uniform(0.8, 1.2)):  # noqa: S311  workers take turns
+                await self._owed.wait()
         self._owed.clear()
 
     async def _deliver(self, client: httpx.AsyncClient, callback: OwedCallback) -> None:

@@ -12,6 +12,7 @@ from uuid import UUID
 import msgspec
 
 from engine.config.settings import PROJECT_DIR, Settings
+from engine.model.cancel import end_tasks
 from engine.model.errors import StoreUnavailableError
 from engine.model.worker_state import WorkerState
 from engine.store.store import Store
@@ -105,8 +106,7 @@ class Leases:
             while line := await cast(asyncio.StreamReader, process.stdout).readline():
                 await self._hear(msgspec.json.decode(line, type=Report))
         finally:
-            speaking.cancel()
-            await asyncio.gather(speaking, return_exceptions=True)
+            await end_tasks(speaking)
             words.close()  # the keeper ends, should it still be there
 
     async def _speak(self, words: asyncio.StreamWriter) -> None:

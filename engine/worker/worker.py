@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry
 
 from engine.config.machine import tasks_memory_mib
 from engine.config.settings import Settings
+from engine.model.cancel import end_tasks
 from engine.model.errors import QueueUnavailableError, StoreUnavailableError
 from engine.model.versions import engine_version, versions
 from engine.model.worker_state import WorkerState
@@ -176,9 +177,7 @@ class Worker:
                     await stopped
                 await self._drain()
         finally:
-            for task in (stopped, opening):
-                task.cancel()
-            await asyncio.gather(stopped, opening, return_exceptions=True)
+            await end_tasks(stopped, opening)
             await self._leave()
 
     def _list_loops(self) -> dict[str, Loop]:

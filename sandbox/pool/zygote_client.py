@@ -63,7 +63,8 @@ class ZygoteClient:
         self._control.send(self._plan.without_host_paths().encode())
         self._loop.add_reader(self._control, self._read_packet)
         try:
-            await asyncio.wait_for(asyncio.shield(self._ready), START_TIMEOUT_S)
+            async with asyncio.timeout(START_TIMEOUT_S):
+                await asyncio.shield(self._ready)
         except BaseException as error:
             await self.close()
             if isinstance(error, TimeoutError):
@@ -131,7 +132,8 @@ class ZygoteClient:
         if group is not None:
             group.add(pid_of(pidfd))
         keep.callback(_kill, pidfd)  # a half-locked child might wait for an answer that nobody gives
-        workspace, listener, proxy = await asyncio.wait_for(self._read_ready(control), READY_TIMEOUT_S)
+        async with asyncio.timeout(READY_TIMEOUT_S):
+            workspace, listener, proxy = await self._read_ready(control)
         keep.callback(os.close, listener)
         keep.callback(workspace.close)
         if proxy is not None:

@@ -367,10 +367,12 @@ def test_slow_bodies_of_one_tenant_leave_a_place_to_others() -> None:
         tasks = [asyncio.create_task(hold("slow", event)) for event in events[:-1]]
         await asyncio.gather(*(event.wait() for event in events[: BigBodies.PLACES - 1]))
         tasks.append(asyncio.create_task(hold("other", events[-1])))
-        await asyncio.wait_for(events[-1].wait(), 20)
+        async with asyncio.timeout(20):
+            await events[-1].wait()
         assert not events[-2].is_set()
         tasks[0].cancel()
-        await asyncio.wait_for(events[-2].wait(), 20)
+        async with asyncio.timeout(20):
+            await events[-2].wait()
         for each in tasks:
             each.cancel()
 

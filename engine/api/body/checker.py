@@ -21,6 +21,7 @@ import msgspec
 
 from engine.api.body.check import CPU_SIGNAL, HEAD, LENGTH, Reply, check, check_batch
 from engine.config.settings import PROJECT_DIR
+from engine.model.cancel import end_tasks
 from engine.model.errors import EngineError, InvalidRequestError
 from engine.model.request import SubmitRequest
 from handlers.parameters.faults import Fault
@@ -234,8 +235,7 @@ class Checker:
         try:
             yield
         finally:
-            warming.cancel()
-            await asyncio.gather(warming, return_exceptions=True)
+            await end_tasks(warming)
             await self.close()
 
     async def warm_up(self) -> None:

@@ -21,6 +21,7 @@ from engine.api.call import Answer, call, in_header
 from engine.api.problems import RequestError, make_problem
 from engine.api.routes.requests import TASK_ID, ApiRequest, State, found_task, principal_of, task_id_of
 from engine.model.answers import task_answer
+from engine.model.cancel import end_tasks
 from engine.model.principal import Scope
 from engine.queue.events import EventId, Log, parse_event_id
 from engine.service.follow import BrokenOff, FinalTask, Gap, NewStatus, StreamItem
@@ -114,9 +115,7 @@ class EventStream(Response[None]):
             except TimeoutError:
                 get_logger().warning("follower takes nothing", seconds=SEND_S)
             finally:
-                for job in jobs:
-                    job.cancel()
-                await asyncio.gather(*jobs, return_exceptions=True)
+                await end_tasks(*jobs)
 
     async def _send_all(self, send: Send) -> None:
         async with contextlib.aclosing(self._follow()) as events:

@@ -115,7 +115,8 @@ async def post(
         for _ in range(share):
             started = time.perf_counter()
             writer.write(message)
-            answer = await asyncio.wait_for(_answer(reader), TIMEOUT_S)
+            async with asyncio.timeout(TIMEOUT_S):
+                answer = await _answer(reader)
             seconds.append(time.perf_counter() - started)
             if ends and ends not in (json.loads(answer).get("exit_reason"), json.loads(answer).get("status")):
                 raise RuntimeError(f"a benchmark task ended with {answer.decode()}")
