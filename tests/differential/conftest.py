@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.differential.corpus import Script
 from tests.differential.runs import Both, run_both
 
 
@@ -13,6 +14,6 @@ from tests.differential.runs import Both, run_both
 def both(request: pytest.FixtureRequest) -> Iterator[Both]:
     """What a script did on both sides. All that the tests chose are under way before the first test asks."""
     specs = (getattr(item, "callspec", None) for item in request.session.items)
-    found = [spec.params["script"] for spec in specs if spec is not None and "script" in spec.params]
+    found = [script for spec in specs if spec is not None and isinstance(script := spec.params.get("script"), Script)]
     with run_both({script.id: script for script in found}.values()) as get:
         yield get
