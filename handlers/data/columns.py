@@ -288,7 +288,9 @@ def _number_array(values: list[Any], kinds: set[type], has_nulls: bool) -> tuple
     except OverflowError:
         return _exact_array(values)
     if int in kinds and not np.all(np.abs(doubles[~np.isnan(doubles)]) < MAX_EXACT_INTEGER):
-        return _exact_array(values)  # a double may have rounded one of the integers
+        exact = _exact_array(values)  # a double may have rounded one of the integers
+        is_rounded = any(type(value) is int and not -MAX_EXACT_INTEGER < value < MAX_EXACT_INTEGER for value in values)
+        return exact if exact is not None or is_rounded else (doubles, "DOUBLE")
     return doubles, "DOUBLE"
 
 

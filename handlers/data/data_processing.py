@@ -238,8 +238,10 @@ def _correlate(query: _Query, columns: Sequence[Column], method: str) -> list[di
 
 
 def _pair(first: Column, second: Column, count: int, value: float | None) -> dict[str, Any]:
-    value = None if value is None else max(-1.0, min(1.0, value))
-    return {"fields": [first.name, second.name], "correlation": value, "count": count}
+    pair = {"fields": [first.name, second.name], "correlation": None, "count": count}
+    if value is not None and math.isinf(value):
+        return pair | {"out_of_range": True}
+    return pair if value is None else pair | {"correlation": max(-1.0, min(1.0, value))}
 
 
 def _correlate_ranks(query: _Query, first: Column, second: Column) -> list[Any]:
@@ -256,11 +258,12 @@ def _correlate_ranks(query: _Query, first: Column, second: Column) -> list[Any]:
 def _corr(a: str, b: str, *, has_nulls: bool) -> str:
     """``corr`` over the rows that have both; NULL where one of the two is constant over these rows.
 
-    Told by its extremes: the variance of a constant may be a rounding error instead of zero.
+    Infinity where its sums are beyond what a double holds: DuckDB has NaN then. Constant is told by its extremes: the
+    variance of a constant may be a rounding error instead of zero.
     """
     only_b, only_a = (f" FILTER ({b} IS NOT NULL)", f" FILTER ({a} IS NOT NULL)") if has_nulls else ("", "")
     varies = f"min({a}){only_b} < max({a}){only_b} AND min({b}){only_a} < max({b}){only_a}"
-    return f"CASE WHEN {varies} THEN corr({a}, {b}) END"
+    return f"CASE WHEN {varies} THEN coalesce(nullif(corr({a}, {b}), 'nan'::DOUBLE), 'inf'::DOUBLE) END"
 
 
 def _matrix(query: _Query, columns: Sequence[Column], pairs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

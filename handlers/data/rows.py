@@ -79,6 +79,8 @@ class OutputField(NamedTuple):
     sql: str
     name: str
     is_json: bool = False
+    is_computed: bool = False
+    """Whether it is an aggregate over numbers, which may be beyond what a double holds."""
 
 
 def register(database: duckdb.DuckDBPyConnection, name: str, table: Table) -> NamedTable:
@@ -105,10 +107,20 @@ class OperationContext(NamedTuple):
     def rows(
         self, asked: RowsOperation, shown: Sequence[OutputField], rest: str, values: Sequence[Any] = ()
     ) -> dict[str, Any]:
-        """The answer of a SELECT."""
+        """The answer of a SELECT.
+
+        Raises:
+            Refusal: DuckDB cannot compute an aggregate.
+        """
         fields = ", ".join(f"{field.sql} AS s{place}" for place, field in enumerate(shown))
         select = f"SELECT {fields} {rest} LIMIT {asked.limit + 1} OFFSET {asked.offset}"
-        return self.answer(asked, shown, self.database.execute(select, list(values)))
+        try:
+            return self.answer(asked, shown, self.database.execute(select, list(values)))
+        except duckdb.OutOfRangeException:
+            raise Refusal(
+                "number_out_of_range",
+                "An aggregate is too large to compute: beyond ±1.8e308, or of more than 38 digits; scale the data.",
+            ) from None
 
     def answer(self, asked: RowsOperation, shown: Sequence[OutputField], found: Any) -> dict[str, Any]:
         """Rows of a result, up to a limit, in the form that was asked for."""
@@ -118,11 +130,26 @@ class OperationContext(NamedTuple):
         more = len(rows) > limit
         plain_value = _plain if asked.output == "rows" else _plain_but_decimal
         convert = [_from_json if field.is_json else plain_value for field in shown]
+        beyond = _take_beyond(rows, shown)
         plain = ([function(value) for function, value in zip(convert, row, strict=True)] for row in rows[:limit])
-        answer = {"fields": names, "rows_returned": min(len(rows), limit), "more": more}
+        answer: dict[str, Any] = {"fields": names, "rows_returned": min(len(rows), limit), "more": more}
+        if beyond:
+            answer["out_of_range"] = [names[place] for place in beyond]
         if asked.output != "rows":
             return answer | TABLE_FILES[asked.output](names, plain)
         return answer | {"data": [dict(zip(names, row, strict=True)) for row in plain]}
+
+
+def _take_beyond(rows: list[Any], shown: Sequence[OutputField]) -> list[int]:
+    """Replace what is beyond ±1.8e308 in computed fields by null; the places of the fields that had such values."""
+    computed = [place for place, field in enumerate(shown) if field.is_computed]
+    beyond: dict[int, None] = {}
+    for number, row in enumerate(rows) if computed else ():
+        found = [place for place in computed if isinstance(row[place], float) and not math.isfinite(row[place])]
+        if found:
+            rows[number] = [None if place in found else value for place, value in enumerate(row)]
+            beyond.update(dict.fromkeys(found))
+    return sorted(beyond)
 
 
 def select(context: OperationContext, asked: SelectionOperation) -> dict[str, Any]:
@@ -190,7 +217,7 @@ def pivot(context: OperationContext, asked: DataPivot) -> dict[str, Any]:
     data = context.data
     across = data.sql(asked.columns, "columns")
     function = Aggregate(function=asked.function, field=asked.values)
-    inner = _aggregate(data, function, parameter="values").sql
+    filled = _aggregate(data, function, parameter="values")
     found = context.database.execute(
         f"SELECT DISTINCT {across} FROM data WHERE {across} IS NOT NULL ORDER BY 1 LIMIT {MAX_PIVOT_FIELDS + 1}"  # noqa: S608
     ).fetchall()
@@ -199,7 +226,10 @@ def pivot(context: OperationContext, asked: DataPivot) -> dict[str, Any]:
             "too_many_fields", f"{asked.columns!r} has more than {MAX_PIVOT_FIELDS} values, and each would be a field."
         )
     keys = [_as_is(data, field, "index") for field in asked.index]
-    cells = [OutputField(f"{inner} FILTER ({across} = ?)", str(_plain(value))) for (value,) in found]
+    cells = [
+        filled._replace(sql=f"{filled.sql} FILTER ({across} = ?)", name=str(_plain(value)), is_json=False)
+        for (value,) in found
+    ]
     by = ", ".join(key.sql for key in keys)
     rest = f"FROM data GROUP BY {by} ORDER BY {by}"
     answer = context.rows(asked, [*keys, *cells], rest, [value for (value,) in found])
@@ -338,7 +368,8 @@ def _aggregate(data: NamedTable, aggregate: Aggregate, parameter: str = "aggrega
     sql = (
         (_OF_DOUBLES if is_double else _FUNCTIONS).get(aggregate.function, _FUNCTIONS[aggregate.function]).format(name)
     )
-    return OutputField(sql, aggregate.shown, is_value and _is_json(data, aggregate.field))
+    is_json = is_value and _is_json(data, aggregate.field)
+    return OutputField(sql, aggregate.shown, is_json, aggregate.function in _OF_NUMBERS)
 
 
 def _refuse_kind(data: NamedTable, field: str, what: str) -> None:

@@ -316,6 +316,49 @@ def test_infinity_spoils_its_own_field_only(tmp_path: Path) -> None:
     assert ["Infinity", 1.0] == [row["d"] for row in select(data, "d")]
 
 
+HUGE = [{"g": "a", "x": 1.7e308}, {"g": "a", "x": 1.6e308}, {"g": "b", "x": 1.5}]
+"""Numbers of which the sum is beyond what a double holds."""
+
+
+@pytest.mark.parametrize("function", ["sum", "mean", "std"])
+def test_an_overflow_of_a_group_is_null_and_marked(function: str) -> None:
+    """As it is in `sum`, `average` and `statistics`; the other groups are answered, or all of it is refused."""
+    asked = {"operation": "group", "data": HUGE, "group_by": ["g"]}
+    answer = process(**asked, aggregates=[{"function": function, "field": "x"}, {"function": "max", "field": "x"}])
+    name = f"{function}_x"
+    assert [None, None if function == "std" else 1.5] == [row[name] for row in answer["data"]]
+    assert [1.7e308, 1.5] == [row["max_x"] for row in answer["data"]]
+    assert [name] == answer["out_of_range"]
+
+
+def test_an_overflow_of_a_pivot_or_a_correlation_is_null_and_marked() -> None:
+    """A cell of a pivot by its field, a pair by itself; a constant's correlation is null without a mark."""
+    pivot = process(operation="pivot", data=HUGE, index=["g"], columns="g", values="x", function="sum")
+    assert [{"g": "a", "a": None, "b": None}, {"g": "b", "a": None, "b": 1.5}] == pivot["data"]
+    assert ["a"] == pivot["out_of_range"]
+    far = [{"a": 1.7e308, "b": 1, "c": 1}, {"a": -1.7e308, "b": 2, "c": 1}, {"a": 1.5, "b": 4, "c": 1}]
+    of_a_and_b, of_a_and_c, _ = process(operation="correlation", data=far)["pairs"]
+    assert (None, True) == (of_a_and_b["correlation"], of_a_and_b["out_of_range"])
+    assert None is of_a_and_c["correlation"]
+    assert "out_of_range" not in of_a_and_c
+
+
+def test_exact_sums_that_need_too_many_digits_are_refused() -> None:
+    """Of a group, whose integers have 38 digits: no number stands in for the sum."""
+    data = [{"x": 10**38 - 1}] * 3
+    for _ in range(2):
+        assert "number_out_of_range" == refusal(
+            operation="group", data=data, group_by=[], aggregates=[{"function": "sum", "field": "x"}]
+        ).code
+        data = [{"x": 10**37 * 9}] * 10**3
+
+
+def test_an_integer_beside_a_huge_number_is_a_number() -> None:
+    """A double holds both, though no decimal does."""
+    assert {"x": 1.5e300} == process(operation="sum", data=[{"x": 1.5e300}, {"x": 1}])["sum"]
+    assert [1, 1.5e300] == [row["x"] for row in select({"format": "jsonl", "text": '{"x":1}\n{"x":1.5e300}\n'}, "x")]
+
+
 def test_sql_answers_dates_and_intervals_as_they_are() -> None:
     """Python's types have no infinite date, and no month."""
     sql = "SELECT 'infinity'::DATE AS d, INTERVAL 1 MONTH AS i, [DATE '2024-01-02'] AS l, 1 AS n -- a comment"
