@@ -345,12 +345,9 @@ def test_an_overflow_of_a_pivot_or_a_correlation_is_null_and_marked() -> None:
 
 def test_exact_sums_that_need_too_many_digits_are_refused() -> None:
     """Of a group, whose integers have 38 digits: no number stands in for the sum."""
-    data = [{"x": 10**38 - 1}] * 3
-    for _ in range(2):
-        assert "number_out_of_range" == refusal(
-            operation="group", data=data, group_by=[], aggregates=[{"function": "sum", "field": "x"}]
-        ).code
-        data = [{"x": 10**37 * 9}] * 10**3
+    for data in ([{"x": 10**38 - 1}] * 3, [{"x": 10**37 * 9}] * 10**3):
+        asked = {"operation": "group", "data": data, "group_by": []}
+        assert "number_out_of_range" == refusal(**asked, aggregates=[{"function": "sum", "field": "x"}]).code
 
 
 def test_an_integer_beside_a_huge_number_is_a_number() -> None:

@@ -43,8 +43,7 @@ def felt(rows: Sequence[Rated]) -> list[tuple[float, str]]:
 def felt_by_lexicon(rows: Sequence[Rated]) -> list[tuple[float, str]]:
     """The same by VADER as its authors use it."""
     scores = [sentiment.analyzer().polarity_scores(row.text)["compound"] for row in rows]
-    labels = ["positive" if score >= 0.05 else "negative" if score <= -0.05 else "neutral" for score in scores]
-    return list(zip(scores, labels, strict=True))
+    return [(score, sentiment.LABELS[sentiment.vader_label(score)]) for score in scores]
 
 
 def two_classes(rows: Sequence[Rated], answers: Sequence[tuple[float, str]]) -> float:

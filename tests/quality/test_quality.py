@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from handlers import models, sentiment, zero_shot
+from handlers import sentiment, zero_shot
 from tests.quality import measure
 from tests.quality.sources import Rated
 from tests.support.entry_process import ROOT
@@ -42,16 +42,14 @@ def rated(*named: str) -> list[Rated]:
 
 @pytest.mark.parametrize("source", ["films", "products"])
 def test_sentiment_of_reviews(source: str) -> None:
-    """In two classes at least 75 of 100 with the second encoder; without it no worse than VADER by itself."""
+    """In two classes at least 80 of 100 of a small sample; README.md has the figure over all of it."""
     rows = rated(source)
     assert 60 == len(rows)
-    alone = measure.two_classes(rows, measure.felt_by_lexicon(rows))
-    floor = alone - 0.02 if models.sentiment_encoder() is None else 0.75
-    assert measure.two_classes(rows, measure.felt(rows)) >= floor
+    assert measure.two_classes(rows, measure.felt(rows)) >= 0.8
 
 
 def test_sentiment_by_the_lexicon_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Without the second encoder it is no worse than VADER as its authors use it, over tweets and editorials."""
+    """Where a policy grants no models it is no worse than VADER as its authors use it, over tweets and editorials."""
     monkeypatch.setenv("MODELS_DIR", str(tmp_path))
     rows = rated("tweets", "editorials")
     ours, peer = (measure.three_classes(rows, how(rows)) for how in (measure.felt, measure.felt_by_lexicon))
@@ -59,12 +57,12 @@ def test_sentiment_by_the_lexicon_alone(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_the_language_of_short_texts() -> None:
-    """Of texts of user interfaces at least 90 of 100 answers are right, and 6 of 10 texts are answered."""
+    """Of texts of user interfaces at least 90 of 100 answers are right, and 8 of 10 texts are answered."""
     rows = [(language, text) for language, text in sample("interface.json")]
     given, right = measure.answered(rows, measure.answer_of)
     assert len(rows) > 300
     assert right >= 0.9
-    assert given >= 0.6
+    assert given >= 0.8
 
 
 def test_topics_of_one_line() -> None:
@@ -79,7 +77,7 @@ def test_several_topics_of_one_line() -> None:
     """Where a category is said to hold, it does in two of three cases (descriptions that set no number)."""
     rows = json.loads((SAMPLES / "works_with.json").read_text(encoding="utf-8"))
     categories = tuple(sorted({category for held, _, _ in rows for category in held}))
-    said = [(set(held), set(zero_shot.classify_each(text, categories)["labels"])) for held, text, _ in rows[::2]]
+    said = [(set(held), set(zero_shot.classify_each(text, categories)["labels"] or ())) for held, text, _ in rows[::2]]
     right, given = sum(len(held & found) for held, found in said), sum(len(found) for _, found in said)
     assert given > 20
     assert right / given >= 0.6

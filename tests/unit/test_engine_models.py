@@ -29,4 +29,4 @@ def test_a_worker_without_models_does_not_start(tmp_path: Path) -> None:
     for part in ("model.onnx", "tokenizer.json", "MODELS_DIR", str(tmp_path)):
         assert part in str(raised.value)
     require(tmp_path, (policies["data_processing"],))
-    assert 2 == len(missing(tmp_path))
+    assert 4 == len(missing(tmp_path))
