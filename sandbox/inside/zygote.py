@@ -27,7 +27,7 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
-from sandbox.inside import caches, child, streams, surroundings
+from sandbox.inside import arenas, caches, child, streams, surroundings
 from sandbox.inside.child import STDERR
 from sandbox.inside.networks import Networks
 from sandbox.inside.plan import Plan
@@ -196,15 +196,16 @@ def prepare(plan: Plan, proc_fd: int) -> tuple[child.Inheritance, dict[bool, chi
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # every signal as a new process has it
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
-    with caches.lend_matplotlib(plan.caches, plan.preload):
-        for name in plan.preload:
-            importlib.import_module(name)
-    caches.listen(plan.caches)
-    module, _, function = plan.entry.partition(":")
-    entry = getattr(importlib.import_module(module), function)
-    prepare, rehearse = find_hook(plan, "prepare"), find_hook(plan, "rehearse")
-    prepare()
-    rehearse()
+    with arenas.side_by_side() if forks_much(plan) else contextlib.nullcontext():
+        with caches.lend_matplotlib(plan.caches, plan.preload):
+            for name in plan.preload:
+                importlib.import_module(name)
+        caches.listen(plan.caches)
+        module, _, function = plan.entry.partition(":")
+        entry = getattr(importlib.import_module(module), function)
+        prepare, rehearse = find_hook(plan, "prepare"), find_hook(plan, "rehearse")
+        prepare()
+        rehearse()
     child.renew_randomness()  # the first time is slow: here, not in every child
     # Invariant: one thread from here to every fork. A fork copies the calling thread alone: a lock that another thread
     # held would stay locked for ever in the child, and unshare(CLONE_NEWUSER) refuses a process with threads.
@@ -220,6 +221,12 @@ def prepare(plan: Plan, proc_fd: int) -> tuple[child.Inheritance, dict[bool, chi
     lists = {rehearsing: child.lock_down(inheritance, rehearse=rehearsing) for rehearsing in (False, True)}
     gc.freeze()  # these, too
     return inheritance, lists
+
+
+def forks_much(plan: Plan) -> bool:
+    """Whether what is loaded beforehand is so much that its place matters: packages, and not for one child alone."""
+    ours = {"handlers", *sys.stdlib_module_names}
+    return not plan.cold and any(name.partition(".")[0] not in ours for name in plan.preload)
 
 
 def inherit(
@@ -254,7 +261,8 @@ def use_huge_pages(proc_fd: int) -> None:
             start, end = (int(address, 16) // libc.HUGE_PAGE_BYTES for address in where.split("-"))
             for huge in range(start + 1, end):
                 if count_present(pages, huge * _SMALL_PAGES, _SMALL_PAGES) >= _NEARLY_FULL:
-                    libc.collapse(huge * libc.HUGE_PAGE_BYTES)
+                    with contextlib.suppress(OSError):  # e.g. no huge page is free; the next one may be
+                        libc.collapse(huge * libc.HUGE_PAGE_BYTES)
     os.close(pages)
 
 
