@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import typer
 
-from engine.cli import audit, develop, doctor, files, keys, libraries, local, policies, reference, serve, tasks
+from engine.cli import (
+    audit,
+    develop,
+    doctor,
+    files,
+    keys,
+    libraries,
+    loadtest,
+    local,
+    policies,
+    reference,
+    serve,
+    tasks,
+)
 from engine.cli.shared import version_option
 
 app = typer.Typer(
@@ -34,6 +47,7 @@ app.add_typer(libraries.app, name="libraries")
 app.command()(develop.up)
 app.command()(develop.demo)
 app.command()(develop.bench)
+app.command()(loadtest.loadtest)
 
 
 def main() -> None:

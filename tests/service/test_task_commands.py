@@ -245,3 +245,20 @@ def test_what_is_no_url_is_a_sentence(wrong: str) -> None:
     assert 1 == done.returncode
     assert "is no URL of a service: give one such as http://localhost:8001" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_loadtest_sends_so_many_and_says_what_came_back(url: str) -> None:
+    """A closed load of six, all of which end well; each is a task like any other."""
+    done = engine("loadtest", url, "--tasks", "6", "--clients", "3", "--json")
+    assert 0 == done.returncode, done.stderr
+    found = json.loads(done.stdout)
+    assert (6, {"ok": 6}, 0) == (found["sent"], found["ended"], found["not_sent"])
+    assert 6 == sum(count for _, count in found["histogram"])
+
+
+def test_loadtest_whose_tasks_all_fail_says_so(url: str) -> None:
+    """An open load; the exit code is 1."""
+    failing = json.dumps(task("1 / 0"))
+    done = engine("loadtest", url, "--task", "-", "--rate", "50", "--tasks", "3", stdin=failing)
+    assert (1, True) == (done.returncode, "3 requests in" in done.stdout and "error 3" in done.stdout)
+    assert "error: no task ended well\n" == done.stderr
