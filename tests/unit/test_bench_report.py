@@ -7,7 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from engine.dev.bench.report import BARS, write_report
+from engine.dev.bench.quiet import in_words
+from engine.dev.bench.report import BARS, HISTORY, read_history, write_report
 from engine.dev.bench.rows import Row, make_row
 
 QUICK = {
@@ -21,6 +22,7 @@ QUICK = {
     "urgent task through busy workers, 50,000": Row(what="", samples=1, ratio=0.5, baseline="nothing waiting"),
     "data_processing statistics 1,000,000": Row(what="", samples=1, p50_ms=2, ratio=0.5, baseline="in process"),
     "memory of a ready child": Row(what="", samples=1, value=6, unit="MiB"),
+    "whole life of a child against a bare fork": Row(what="", samples=1, value=2.2, unit="times"),
     "idle worker": Row(what="", samples=1, value=1, unit="%"),
 }
 SLOW = {
@@ -72,3 +74,20 @@ def test_row_of_times_has_its_median_and_its_slow_end() -> None:
     baseline = make_row("baseline", [0.01])
     row = make_row("row", [number / 1000 for number in range(1, 101)], baseline)
     assert (50.5, 96, 0.2) == (row.p50_ms, row.p95_ms, row.ratio)
+
+
+def test_history_keeps_the_last_versions_and_a_row_of_each(tmp_path: Path) -> None:
+    """What an earlier report said stays; the oldest goes."""
+    path = tmp_path / "report.md"
+    for number in range(HISTORY + 2):
+        write_report([Row(what="row, here", samples=1, rate_s=float(number + 1))], path, busy="It was busy.")
+    kept = read_history(path.read_text(encoding="utf-8"))
+    assert [float(number + 1) for number in range(2, HISTORY + 2)] == [one["rows"]["row, here"] for one in kept]
+    assert all(one["busy"] and one["version"] for one in kept)
+    assert "It was busy." in path.read_text(encoding="utf-8")
+
+
+def test_busy_machine_is_said_to_be_one() -> None:
+    """Above a tenth of the cores the times are not to be believed."""
+    assert "" == in_words(0.1)
+    assert "used 50% of its cores" in in_words(0.5)

@@ -9,12 +9,17 @@ import textwrap
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import msgspec
 
 from engine.dev.bench.rows import Row
+from engine.model.versions import find_version
 
 Rows = list[Row]
 LINE = 118
+HISTORY_HEAD, HISTORY = "## History", 8
+"""The section, and how many versions it keeps."""
 UNEXPLAINED = "It is reached on a quiet machine; measure again with nothing else running."
 
 
@@ -63,6 +68,11 @@ def _value(most: float) -> Callable[[Rows], tuple[str, bool]]:
         return words, all((row.value or 0) <= most for row in rows)
 
     return reached
+
+
+def _lives(rows: Rows) -> tuple[str, bool]:
+    words = ", ".join(f"{row.value:.2f} x ({row.what.rpartition(', ')[2]})" for row in rows)
+    return words, all((row.value or 0) <= (1.6 if "pandas" in row.what else 2.2) for row in rows)
 
 
 BARS = (
@@ -129,16 +139,64 @@ BARS = (
         "A child with pandas has about 3 MiB of its own. The rest is its share of the memory that all children of its "
         "zygote share; it falls with their number.",
     ),
+    Goal(
+        "whole life of a child, processor time",
+        "≤ 2.2 (light) and 1.6 (pandas) x a bare fork + exit",
+        "whole life of a child against a bare fork",
+        _lives,
+        "Nearly half of it is the copying of pages that a child touches: CPython counts references in the objects "
+        "themselves.",
+    ),
     Goal("idle worker", "≤ 1 % of a core", "idle worker", _value(1), ""),
 )
 
 
-def write_report(rows: Rows, path: Path) -> None:
-    """Write the report."""
-    path.write_text("\n".join([*_head(), *_bars(rows), *_all(rows)]) + "\n", encoding="utf-8")
+def write_report(rows: Rows, path: Path, *, busy: str = "") -> None:
+    """Write the report, with what it said of earlier versions.
+
+    Args:
+        rows: what was measured.
+        path: of the report, which may be there.
+        busy: a sentence, if the machine was.
+    """
+    earlier = read_history(path.read_text(encoding="utf-8")) if path.exists() else []
+    kept = [*earlier, _summary(rows, busy=bool(busy))][-HISTORY:]
+    lines = [*_head(busy), *_bars(rows), *_all(rows), *_history(kept)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _head() -> list[str]:
+def read_history(report: str) -> list[dict[str, Any]]:
+    """What a report says of the versions before, the oldest first: one JSON object a line, below ``## History``."""
+    _, _, section = report.partition(f"{HISTORY_HEAD}\n")
+    return [msgspec.json.decode(line) for line in section.splitlines() if line.startswith("{")]
+
+
+def _summary(rows: Rows, *, busy: bool) -> dict[str, Any]:
+    """One measurement: name of a row → the number that counts there."""
+    numbers = {row.what: row.rate_s or row.value or row.p50_ms for row in rows}
+    version = find_version()
+    return {
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "version": version.number + (f" ({version.note})" if version.note else ""),
+        "kernel": os.uname().release,
+        "busy": busy,
+        "rows": {name: round(number, 3) for name, number in numbers.items()},
+    }
+
+
+def _history(kept: list[dict[str, Any]]) -> list[str]:
+    about = (
+        "One line of JSON for each of the last versions that were measured, the oldest first: the rate where a row has "
+        "one, else its value, else its p50 in milliseconds."
+    )
+    return ["", HISTORY_HEAD, "", *textwrap.wrap(about, LINE), "", "```json", *map(_one_line, kept), "```"]
+
+
+def _one_line(summary: dict[str, Any]) -> str:
+    return msgspec.json.encode(summary).decode()
+
+
+def _head(busy: str) -> list[str]:
     machine = f"{os.cpu_count()} cores ({_processor()}), Linux {os.uname().release}, Python {platform.python_version()}"
     return [
         "# Benchmarks",
@@ -149,6 +207,7 @@ def _head() -> list[str]:
         "behind.",
         "",
         f"{datetime.now(UTC):%Y-%m-%d}, {machine}",
+        *(["", *textwrap.wrap(busy, LINE)] if busy else []),
         "",
     ]
 

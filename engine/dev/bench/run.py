@@ -25,6 +25,8 @@ from rich.table import Table
 from engine.config.settings import Settings
 from engine.dev.bench import data as bench_data
 from engine.dev.bench import egress as bench_egress
+from engine.dev.bench import lives as bench_lives
+from engine.dev.bench import quiet
 from engine.dev.bench import service as bench_service
 from engine.dev.bench.report import write_report
 from engine.dev.bench.rows import Row, make_row
@@ -131,6 +133,8 @@ async def measure_sandbox(policy: Policy, template: Template, progress: Progress
                 rows.append(make_row("ready child, import pandas + correlation", seconds, with_pandas))
         async with Pool(chosen, host, template, ready=10) as pool:
             rows.append(_weigh(pool, name))
+        progress(f"whole lives beside bare forks, {name}")
+        rows.append(_compare_lives(await bench_lives.measure(chosen, host, template, _run_trivial), name))
         async with Pool(chosen, host, template, ready=0) as pool:
             for concurrency in (1, 2, 4, 8):
                 progress(f"turnover, {name}, {concurrency} at once")
@@ -138,6 +142,20 @@ async def measure_sandbox(policy: Policy, template: Template, progress: Progress
                 what = f"fork + lock down + run + reap, {name}, {concurrency} at once"
                 rows.append(make_row(what, seconds, bare, rate_s=rate_s))
     return rows
+
+
+async def _run_trivial(pool: Pool) -> float:
+    return await _run_once(pool, _request(_TRIVIAL))
+
+
+def _compare_lives(lives: bench_lives.Lives, name: str) -> Row:
+    note = (
+        f"cpu ms: life {lives.life_ms:.2f}, bare fork + exit {lives.bare_ms:.2f}, beside it the worker "
+        f"{lives.worker_ms:.2f}"
+    )
+    times = lives.life_ms / lives.bare_ms
+    what = f"whole life of a child against a bare fork, {name}"
+    return Row(what=what, samples=bench_lives.BLOCKS * bench_lives.LIVES, value=times, unit="times", note=note)
 
 
 def _weigh(pool: Pool, name: str) -> Row:
@@ -253,10 +271,11 @@ def run(settings: Settings, parts: list[str], *, json: bool, report: Path | None
     """Measure with a progress line on stderr, and show the table unless it is to be JSON."""
     # a line each, no spinner: what moves on the screen takes processor time from what is measured
     console = Console(stderr=True)
+    console.print(busy := quiet.in_words(quiet.busy_share()), style="bold", end="\n" if busy else "")
     # on the loop that a worker runs on
     rows = uvloop.run(measure(parts, settings, lambda what: console.print(f"measuring: {what}", style="dim")))
     if report is not None:
-        write_report(rows, report)
+        write_report(rows, report, busy=busy)
     if not json:
         show(rows, Console(width=None if sys.stdout.isatty() else 150))
     return rows
