@@ -7,7 +7,9 @@ from typing import Any
 import msgspec
 
 from engine.model.status import NULL, Status
-from sandbox import Artifact, ExitReason, Result, RunError, Usage
+from sandbox import Artifact, ExitReason, RefusedArtifact, Result, RunError, Usage
+
+NO_ROOM = "the tenant has stored as much as it may (stored_mib)"
 
 
 class ArtifactFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +85,25 @@ class TaskResult(msgspec.Struct, frozen=True, kw_only=True):
     def files(self) -> tuple[Artifact, ...]:
         """The artifacts with their bytes, as the run left them."""
         return self.run.artifacts if isinstance(self.run, Result) else ()
+
+    def within(self, room_bytes: int) -> TaskResult:
+        """The result without the artifacts for which its tenant has no room, each of which it names as refused."""
+        kept: list[Artifact] = []
+        refused: list[RefusedArtifact] = []
+        for artifact in self.files:
+            if artifact.size_bytes <= room_bytes:
+                kept.append(artifact)
+                room_bytes -= artifact.size_bytes
+            else:
+                refused.append(RefusedArtifact(name=artifact.name, reason=NO_ROOM))
+        if not refused or not isinstance(self.run, Result):
+            return self
+        names = {artifact.name for artifact in kept}
+        run = msgspec.structs.replace(
+            self.run, artifacts=tuple(kept), artifacts_refused=(*self.run.artifacts_refused, *refused)
+        )
+        facts = tuple(facts for facts in self.artifacts if facts.name in names)
+        return msgspec.structs.replace(self, run=run, artifacts=facts)
 
     def flatten(self) -> dict[str, Any]:
         """All of it on one level, under the names of the API: so it is answered, and so it is stored."""

@@ -13,7 +13,13 @@ from collections.abc import Iterator
 import asyncpg
 from redis.exceptions import RedisError
 
+
+class ServerUnreachableError(Exception):
+    """PostgreSQL, Redis or another server is unreachable, or too busy to answer; its text says why."""
+
+
 _BY_TYPE = (
+    ServerUnreachableError,
     OSError,
     EOFError,  # asyncio.IncompleteReadError: the connection ended within an answer
     TimeoutError,
@@ -61,10 +67,22 @@ def reason_of(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def ignore_unreachable() -> Iterator[None]:
-    """Go on where a server is unreachable: what is done here is worth no more than the try."""
+def named_if_unreachable() -> Iterator[None]:
+    """Give what shows that a server is unreachable one name, whatever the driver calls it; it stays the cause.
+
+    Raises:
+        ServerUnreachableError: a server is unreachable.
+    """
     try:
         yield
     except Exception as error:
         if not is_unreachable(error):
             raise
+        raise ServerUnreachableError(reason_of(error)) from error
+
+
+@contextlib.contextmanager
+def ignore_unreachable() -> Iterator[None]:
+    """Go on where a server is unreachable: what is done here is worth no more than the try."""
+    with contextlib.suppress(ServerUnreachableError), named_if_unreachable():
+        yield

@@ -7,7 +7,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from engine.model.unreachable import ignore_unreachable, is_unreachable, reason_of
+from engine.model.unreachable import ServerUnreachableError, ignore_unreachable, named_if_unreachable
 from engine.telemetry.logs import get_logger
 
 BACKOFF_S = (0.05, 2.0)
@@ -34,19 +34,18 @@ async def hear(
     while True:
         client = connect()
         try:
-            async with client.pubsub() as subscription:
-                await subscription.subscribe(channel)
-                async for message in subscription.listen():
-                    if message["type"] == "subscribe":
-                        pause, is_known = BACKOFF_S[0], False
-                        await listening(True)
-                    elif message["type"] == "message":
-                        heard(message["data"].decode("ascii", "replace"))
-        except Exception as error:
-            if not is_unreachable(error):
-                raise
+            with named_if_unreachable():
+                async with client.pubsub() as subscription:
+                    await subscription.subscribe(channel)
+                    async for message in subscription.listen():
+                        if message["type"] == "subscribe":
+                            pause, is_known = BACKOFF_S[0], False
+                            await listening(True)
+                        elif message["type"] == "message":
+                            heard(message["data"].decode("ascii", "replace"))
+        except ServerUnreachableError as error:
             if not is_known:
-                get_logger().warning("Redis is unreachable", channel=channel, reason=reason_of(error))
+                get_logger().warning("Redis is unreachable", channel=channel, reason=str(error))
             is_known = True  # one line for an outage
             pause = min(pause * 2, BACKOFF_S[1])
         finally:

@@ -33,7 +33,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import ResponseError
 
 from engine.model.task import Claim
-from engine.model.unreachable import ignore_unreachable, is_unreachable
+from engine.model.unreachable import ServerUnreachableError, ignore_unreachable, named_if_unreachable
 from engine.queue.channels import close, hear
 from engine.telemetry.logs import get_logger
 from sandbox import Progress, Stream
@@ -220,10 +220,9 @@ class AttemptEvents:
             self._news.clear()
             ended = self._ended.is_set()
             try:
-                await self._write()
-            except Exception as error:
-                if not is_unreachable(error):
-                    raise
+                with named_if_unreachable():
+                    await self._write()
+            except ServerUnreachableError:
                 self._news.set()
                 await asyncio.sleep(OUTAGE_PAUSE_S)
                 continue
@@ -413,10 +412,9 @@ class EventReader:
         if time.monotonic() < self._unreachable_until_s:
             return None
         try:
-            return await command(*arguments)
-        except Exception as error:
-            if not is_unreachable(error):
-                raise
+            with named_if_unreachable():
+                return await command(*arguments)
+        except ServerUnreachableError:
             self._unreachable_until_s = time.monotonic() + OUTAGE_PAUSE_S
             return None
 

@@ -49,7 +49,7 @@ from engine.model.errors import EngineError, QueueUnavailableError
 from engine.model.redact import redact
 from engine.model.status import Priority
 from engine.model.task import QueueItem
-from engine.model.unreachable import ignore_unreachable, is_unreachable, reason_of
+from engine.model.unreachable import ServerUnreachableError, ignore_unreachable, named_if_unreachable
 from engine.queue.channels import hear
 from engine.queue.memory import MemoryBudget, MemoryShare
 from engine.telemetry.logs import get_logger
@@ -238,14 +238,13 @@ class Queue:
         try:
             # As many turns as connections: whoever has a turn gets a connection at once, and the time runs for the
             # wait as well. Without turns redis-py would raise when its pool is empty.
-            async with asyncio.timeout(ANSWER_S), self._turns:
-                self._refuse_during_outage()  # another call may have found the outage while this one waited
-                yield
-        except Exception as error:
-            if not is_unreachable(error):
-                raise
+            with named_if_unreachable():
+                async with asyncio.timeout(ANSWER_S), self._turns:
+                    self._refuse_during_outage()  # another call may have found the outage while this one waited
+                    yield
+        except ServerUnreachableError as error:
             self._unreachable_until_s = time.monotonic() + OUTAGE_PAUSE_S
-            self._outage = f"Redis is unreachable: {redact(reason_of(error))}"
+            self._outage = f"Redis is unreachable: {redact(str(error))}"
             raise QueueUnavailableError(self._outage) from error
 
     def _refuse_during_outage(self) -> None:
@@ -305,12 +304,11 @@ class QueueWorker(ArqWorker):
             await self._free.acquire()
             taken: Taken | None = None
             try:
-                taken = await self._take()
+                with named_if_unreachable():
+                    taken = await self._take()
                 pause = BACKOFF_S[0]
-            except Exception as error:
-                if not is_unreachable(error):
-                    raise
-                self._log.warning("Redis is unreachable", reason=reason_of(error), retry_s=pause)
+            except ServerUnreachableError as error:
+                self._log.warning("Redis is unreachable", reason=str(error), retry_s=pause)
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  so that not all come back at once
                 pause = min(pause * 2, BACKOFF_S[1])
             finally:
@@ -401,14 +399,13 @@ class QueueWorker(ArqWorker):
     async def _run_entry(self, taken: Taken) -> None:
         name = taken.name
         try:
-            await self.run_job(_job_id(name), taken.score, taken.share)
+            with named_if_unreachable():
+                await self.run_job(_job_id(name), taken.score, taken.share)
         except QueueEntryError as error:
             self._log.error("queue entry dropped", entry=repr(name[:80]), reason=str(error))
-        except Exception as error:
-            if not is_unreachable(error):
-                raise
+        except ServerUnreachableError as error:
             # before the task ran: the sweeper queues it again
-            self._log.warning("Redis is unreachable", reason=reason_of(error), entry=repr(name[:80]))
+            self._log.warning("Redis is unreachable", reason=str(error), entry=repr(name[:80]))
         finally:
             taken.share.release()
 

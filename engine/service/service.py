@@ -26,12 +26,11 @@ from engine.model.errors import (
     NoReceiptsError,
     NotEndedError,
     QueueUnavailableError,
-    QuotaError,
     SchemaError,
     StoreFullError,
     StoreUnavailableError,
 )
-from engine.model.principal import Principal
+from engine.model.principal import Principal, Quotas
 from engine.model.receipt import SignedReceipt, state_receipt
 from engine.model.request import SubmitRequest
 from engine.model.result import ArtifactFacts
@@ -47,6 +46,7 @@ from engine.model.task import (
     StoredTask,
     TaskFilter,
 )
+from engine.model.turns import taking_turns
 from engine.policies.policies import Policies
 from engine.queue.queue import Queue
 from engine.service.accept import accept
@@ -54,6 +54,7 @@ from engine.service.health import Health, ask_health
 from engine.service.room import LOOK_S, find_fullness
 from engine.service.wait_estimate import WaitEstimator
 from engine.service.waiting import Waiter, Waiters
+from engine.store.admission import large_bytes
 from engine.store.sessions import Sessions
 from engine.store.store import Store
 from engine.telemetry.logs import get_logger
@@ -66,8 +67,6 @@ from sandbox import ExitReason
 MAX_WAIT_S = 300.0
 POLL_LISTENING_S = 5.0
 POLL_DEAF_S = 0.25
-LARGE_BYTES = 1 << 16
-"""Parameters of this length count as stored bytes (``store/sql/0011_bytes.sql``)."""
 RECONNECT_S = (0.1, 2.0)
 
 
@@ -125,11 +124,11 @@ class Service:
             StoreFullError: PostgreSQL is almost full.
             StoreUnavailableError: PostgreSQL is unreachable; nothing is promised.
         """
-        await self._check_room(principal, [request])
+        self._check_not_full()
         known_files = await self._known_files(principal, [request])
         task = self._accept(principal, request, task_id, known_files)
         with self.traces.span("store", task_id=str(task_id)):
-            created_at = await self._store.tasks.insert(task, principal.quotas)
+            created_at = await self._store.tasks.insert(task, self._quotas_for(principal, [request]))
         if created_at is None:
             return await self._replayed(principal, task)
         self.metrics.accepted(request.task_type, task.policy)
@@ -145,12 +144,13 @@ class Service:
         Raises:
             StoreUnavailableError: PostgreSQL is unreachable; nothing is promised.
         """
-        await self._check_room(principal, requests)
+        self._check_not_full()
         known_files = await self._known_files(principal, requests)
-        prepared = [self._accept_or_not(principal, request, known_files) for request in requests]
+        prepared = [self._accept_or_not(principal, request, known_files) async for request in taking_turns(requests)]
         tasks = [task for task in prepared if isinstance(task, NewTask)]
         with self.traces.span("store", tasks=len(tasks)):
-            stored = await self._store.tasks.insert_many(tasks, principal.quotas) if tasks else {}
+            quotas = self._quotas_for(principal, requests)
+            stored = await self._store.tasks.insert_many(tasks, quotas) if tasks else {}
         for task in tasks:
             if task.task_id in stored:
                 self.metrics.accepted(task.request.task_type, task.policy)
@@ -160,7 +160,7 @@ class Service:
             AcceptedTask(_waiting_task(task, stored[task.task_id]))
             if isinstance(task, NewTask) and task.task_id in stored
             else await self._replayed_or_not(principal, task)
-            for task in prepared
+            async for task in taking_turns(prepared)
         ]
 
     async def keep_file(self, principal: Principal, name: str, media_type: str, content: bytes) -> StoredFile:
@@ -221,9 +221,7 @@ class Service:
         Raises:
             StoreUnavailableError: PostgreSQL is unreachable.
         """
-        task = await self._store.tasks.get(task_id, principal.tenant)
-        result = task.result if task else None
-        return result is not None and any(artifact.name == name for artifact in result.artifacts)
+        return await self._store.files.artifact_was_deleted(task_id, principal.tenant, name)
 
     async def delete_artifacts(self, principal: Principal, task_id: UUID, name: str | None = None) -> int | None:
         """Delete one artifact of a task, or all: how many there were; ``None`` when the tenant has no such task.
@@ -231,8 +229,6 @@ class Service:
         Raises:
             StoreUnavailableError: PostgreSQL is unreachable.
         """
-        if await self._store.tasks.get(task_id, principal.tenant) is None:
-            return None
         return await self._store.files.delete_artifacts(task_id, principal.tenant, name)
 
     async def callbacks(self, principal: Principal, state: str, most: int) -> list[tuple[UUID, Callback]]:
@@ -428,21 +424,11 @@ class Service:
         if self._full is not None:
             raise StoreFullError
 
-    async def _check_room(self, principal: Principal, requests: Sequence[SubmitRequest]) -> None:
-        """Refuse tasks for which there is no room. Small ones have quotas of their number.
-
-        Raises:
-            QuotaError: they are large, and the tenant has stored as much as it may.
-            StoreFullError: PostgreSQL is almost full.
-        """
-        self._check_not_full()
-        quotas = self.settings.quotas_of(principal.quotas)
-        sizes = [memoryview(request.parameters).nbytes for request in requests]
-        large = sum(size for size in sizes if size >= LARGE_BYTES)
-        if not large or quotas.stored_bytes is None or quotas.stored_mib is None:
-            return
-        if await self._store.files.stored_bytes(principal.tenant) + large > quotas.stored_bytes:
-            raise QuotaError("stored_mib", quotas.stored_mib, 60.0)
+    def _quotas_for(self, principal: Principal, requests: Sequence[SubmitRequest]) -> Quotas:
+        """The quotas that hold for new tasks. That of stored bytes is for large ones; small ones have their number."""
+        if any(large_bytes(request) for request in requests):
+            return self.settings.quotas_of(principal.quotas)
+        return principal.quotas
 
     async def _watch_store(self) -> None:
         """Open the store as soon as PostgreSQL answers, then look for room there every few seconds, until cancelled."""

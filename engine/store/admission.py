@@ -10,10 +10,46 @@ from weakref import WeakValueDictionary
 
 from engine.model.errors import QuotaError
 from engine.model.principal import Quotas
+from engine.model.request import SubmitRequest
 from engine.model.task import NewTask
-from engine.store.database import Bulk, Database, unreachable_is_unavailable
+from engine.store.database import BULK_TIMEOUT_S, Bulk, Database, unreachable_is_unavailable
 
 UNLIMITED = Quotas()
+LARGE_BYTES = 1 << 16
+"""Parameters of this length count as stored bytes (``sql/0011_bytes.sql``)."""
+
+
+def large_bytes(request: SubmitRequest) -> int:
+    """How many stored bytes a request counts as: the length of its parameters, or 0 while that is small."""
+    length = memoryview(request.parameters).nbytes
+    return length if length >= LARGE_BYTES else 0
+
+
+async def refuse_bytes(
+    database: Database, connection: Any, tenant: str, quotas: Quotas, *, more_files: int, more_bytes: int
+) -> QuotaError | None:
+    """Why a tenant may not store more; otherwise nobody stores more for it until the transaction ends.
+
+    Args:
+        database: has the statements.
+        connection: within the transaction that stores.
+        tenant: whose.
+        quotas: those that hold.
+        more_files: uploaded files.
+        more_bytes: of all sorts.
+    """
+    asked = {
+        "tenant": tenant,
+        "files_per_minute": quotas.files_per_minute,
+        "most_bytes": quotas.stored_bytes,
+        "more_files": more_files,
+        "more_bytes": more_bytes,
+    }
+    admit = database.statement("admit_bytes")
+    row = await connection.fetchrow(admit.sql, *admit.bind(asked))
+    if row is None:
+        return None
+    return QuotaError(row["reason"], getattr(quotas, row["reason"]), max(0.0, row["retry_after_s"]))
 
 
 class Admission:
@@ -35,7 +71,7 @@ class Admission:
         """
         tenant = tasks[0].tenant
         async with (
-            self._turn_of(tenant, quotas),
+            self._turn_of(tenant, quotas, self._database.answer_s if bulk is Bulk.NO else BULK_TIMEOUT_S),
             self._database.connection(bulk) as connection,
             connection.transaction(),
         ):
@@ -46,7 +82,7 @@ class Admission:
         raise refusal
 
     @contextlib.asynccontextmanager
-    async def _turn_of(self, tenant: str, quotas: Quotas) -> AsyncIterator[None]:
+    async def _turn_of(self, tenant: str, quotas: Quotas, wait_s: float) -> AsyncIterator[None]:
         """Let one request of a tenant at a time wait for its lock in PostgreSQL.
 
         Those that wait there hold a connection each; those that wait here hold none, and leave them to other tenants.
@@ -56,7 +92,7 @@ class Admission:
             return
         lock = self._locks.setdefault(tenant, asyncio.Lock())
         with unreachable_is_unavailable():
-            async with asyncio.timeout(self._database.answer_s):
+            async with asyncio.timeout(wait_s):
                 await lock.acquire()
         try:
             yield
@@ -77,6 +113,9 @@ class Admission:
             "more": more,
         }
         row = await connection.fetchrow(admit.sql, *admit.bind(asked))
+        large = sum(large_bytes(task.request) for task in tasks)
+        if row is None and large and quotas.stored_bytes is not None:
+            return await refuse_bytes(self._database, connection, tenant, quotas, more_files=0, more_bytes=large)
         if row is None:
             return None
         return QuotaError(row["reason"], getattr(quotas, row["reason"]), max(0.0, row["retry_after_s"]))

@@ -17,7 +17,7 @@ from engine.model.result import CANCELLED, TaskResult
 from engine.model.status import Status
 from engine.model.task import Claim, ClaimRefused, LostTask
 from engine.store.columns import plain_uuid
-from engine.store.database import CLAIM, LOST_TASK, Database, unreachable_is_unavailable
+from engine.store.database import CLAIM, LOST_TASK, Database, bulk_of, unreachable_is_unavailable
 from engine.store.results import encode_result
 
 CLOCK_S = 1.0
@@ -73,20 +73,22 @@ class Claims:
         return {plain_uuid(row["task_id"]): row["cancel_asked"] for row in rows}
 
     async def finish(self, claim: Claim, result: TaskResult) -> bool:
-        """Store how an attempt ended; ``False`` when its lease was lost meanwhile and nothing was stored."""
-        rows = await self._database.rows(
-            "finish_task",
-            task_id=claim.task_id,
-            attempt=claim.attempt,
-            worker_id=claim.worker_id,
-            status=result.status.value,
-            exit_reason=result.exit_reason.value,
-            outcome=encode_result(result),
-            names=[artifact.name for artifact in result.files],
-            hashes=[artifact.sha256 for artifact in result.files],
-            contents=[artifact.content for artifact in result.files],
-        )
-        return bool(rows)
+        """Store how an attempt ended; ``False`` when its lease was lost meanwhile and nothing was stored.
+
+        Artifacts for which its tenant has no room are not stored; the result names each of them as refused.
+        """
+        limit = claim.stored_bytes_limit
+        if limit is None or not result.files:
+            return bool(await self._database.rows("finish_task", **_ended(claim, result)))
+        lock, stored, finish = map(self._database.statement, ("lock_stored_bytes", "get_stored_bytes", "finish_task"))
+        whose = {"tenant": claim.tenant}
+        bulk = bulk_of("finish_task", _ended(claim, result).values())
+        async with self._database.connection(bulk) as connection, connection.transaction():
+            # two statements: the second sees what was stored by whoever had the lock before
+            await connection.execute(lock.sql, *lock.bind(whose))
+            room_bytes = limit - await connection.fetchval(stored.sql, *stored.bind(whose))
+            fitting = result.within(room_bytes)
+            return bool(await connection.fetch(finish.sql, *finish.bind(_ended(claim, fitting))))
 
     async def release(self, claim: Claim) -> Status | None:
         """Give a task back without spending an attempt, because its worker stops.
@@ -147,3 +149,18 @@ class Claims:
             "sweep_lost_tasks", lost=encode_result(lost), cancelled=encode_result(CANCELLED), now=now
         )
         return [LOST_TASK.read(row) for row in rows]
+
+
+def _ended(claim: Claim, result: TaskResult) -> dict[str, Any]:
+    """The arguments of ``finish_task``."""
+    return {
+        "task_id": claim.task_id,
+        "attempt": claim.attempt,
+        "worker_id": claim.worker_id,
+        "status": result.status.value,
+        "exit_reason": result.exit_reason.value,
+        "outcome": encode_result(result),
+        "names": [artifact.name for artifact in result.files],
+        "hashes": [artifact.sha256 for artifact in result.files],
+        "contents": [artifact.content for artifact in result.files],
+    }

@@ -18,7 +18,7 @@ from engine.model.errors import StoreReadOnlyError, StoreUnavailableError
 from engine.model.redact import redact
 from engine.model.result import ArtifactFacts
 from engine.model.task import Claim, ListedFile, ListedTask, LostTask, NewFile, NewTask, StoredTask
-from engine.model.unreachable import ignore_unreachable, is_gone, is_unreachable, reason_of
+from engine.model.unreachable import ServerUnreachableError, ignore_unreachable, is_gone, named_if_unreachable
 from engine.store.columns import Columns
 from engine.store.connect import CONNECT_TIMEOUT_S, Connector
 from engine.store.migrate import migrate
@@ -231,10 +231,9 @@ def bulk_of(name: str, arguments: Iterable[Any]) -> Bulk:
 def unreachable_is_unavailable() -> Iterator[None]:
     """Turn what shows that the database is unreachable into ``StoreUnavailableError``."""
     try:
-        yield
-    except asyncpg.ReadOnlySQLTransactionError as error:
-        raise StoreReadOnlyError(READ_ONLY) from error
-    except Exception as error:
-        if not is_unreachable(error):
-            raise
-        raise StoreUnavailableError(f"PostgreSQL is unreachable: {redact(reason_of(error))}") from error
+        with named_if_unreachable():
+            yield
+    except ServerUnreachableError as error:
+        if isinstance(error.__cause__, asyncpg.ReadOnlySQLTransactionError):
+            raise StoreReadOnlyError(READ_ONLY) from error
+        raise StoreUnavailableError(f"PostgreSQL is unreachable: {redact(str(error))}") from error

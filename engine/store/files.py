@@ -11,7 +11,7 @@ from engine.model.errors import QuotaError, StoreUnavailableError
 from engine.model.principal import Quotas
 from engine.model.result import ArtifactFacts
 from engine.model.task import ListedFile, NewFile
-from engine.store.admission import UNLIMITED
+from engine.store.admission import UNLIMITED, refuse_bytes
 from engine.store.copying import copy_row
 from engine.store.database import ARTIFACT, LISTED_FILE, NEW_FILE, Database, bulk_of
 
@@ -49,18 +49,7 @@ class Files:
         """Why a file cannot be kept; otherwise no other one of this tenant is until the transaction ends."""
         if quotas.files_per_minute is None and quotas.stored_mib is None:
             return None
-        asked = {
-            "tenant": tenant,
-            "files_per_minute": quotas.files_per_minute,
-            "most_bytes": quotas.stored_bytes,
-            "more_files": 1,
-            "more_bytes": size_bytes,
-        }
-        admit = self._database.statement("admit_bytes")
-        row = await connection.fetchrow(admit.sql, *admit.bind(asked))
-        if row is None:
-            return None
-        return QuotaError(row["reason"], getattr(quotas, row["reason"]), max(0.0, row["retry_after_s"]))
+        return await refuse_bytes(self._database, connection, tenant, quotas, more_files=1, more_bytes=size_bytes)
 
     async def stored_bytes(self, tenant: str) -> int:
         """How many bytes a tenant has stored: files, artifacts, and tasks from 64 KiB on."""
@@ -97,9 +86,15 @@ class Files:
         rows = await self._database.rows("get_artifact", task_id=task_id, name=name, tenant=tenant)
         return ARTIFACT.read(rows[0]) if rows else None
 
-    async def delete_artifacts(self, task_id: UUID, tenant: str, name: str | None = None) -> int:
-        """Delete an artifact of a tenant's task, or all of them; returns how many there were."""
-        return await self._database.execute("delete_artifacts", task_id=task_id, tenant=tenant, name=name)
+    async def delete_artifacts(self, task_id: UUID, tenant: str, name: str | None = None) -> int | None:
+        """Delete an artifact of a tenant's task, or all of them: how many there were; ``None`` without such a task."""
+        deleted: int | None = await self._database.value("delete_artifacts", task_id=task_id, tenant=tenant, name=name)
+        return deleted
+
+    async def artifact_was_deleted(self, task_id: UUID, tenant: str, name: str) -> bool:
+        """Whether a tenant's task had an artifact of this name, which the tenant has deleted."""
+        deleted: bool = await self._database.value("was_artifact_deleted", task_id=task_id, tenant=tenant, name=name)
+        return deleted
 
     async def artifact_parts(self, task_id: UUID, name: str, tenant: str, size_bytes: int) -> AsyncIterator[bytes]:
         """The content of an artifact, a MiB at a time.

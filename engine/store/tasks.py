@@ -16,6 +16,7 @@ from engine.model.receipt import FileDigest, Submitted
 from engine.model.result import CANCELLED, status_after
 from engine.model.status import TASK_TYPES, Status
 from engine.model.task import Cancellation, ListedTask, NewTask, StoredTask, TaskFilter
+from engine.model.turns import taking_turns
 from engine.store.admission import UNLIMITED, Admission
 from engine.store.columns import plain_uuid
 from engine.store.database import LISTED_TASK, NEW_TASK, STORED_TASK, Database, bulk_of
@@ -65,7 +66,7 @@ class Tasks:
             Task id → when it was accepted, without those whose tenant has a task under their idempotency key.
         """
         insert = self._database.statement("insert_task")
-        bound = [insert.bind(NEW_TASK.values(task)) for task in tasks]
+        bound = [insert.bind(NEW_TASK.values(task)) async for task in taking_turns(tasks)]
         bulk = bulk_of("insert_task", chain.from_iterable(bound))
         async with self._admission.admitted(tasks, quotas, bulk) as connection:
             rows = await connection.fetchmany(insert.sql, bound)

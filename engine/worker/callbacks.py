@@ -29,7 +29,7 @@ from engine.model.answers import Task, task_answer
 from engine.model.cancel import end_tasks
 from engine.model.errors import StoreUnavailableError
 from engine.model.task import CONFLICT, OwedCallback
-from engine.model.unreachable import is_unreachable, reason_of
+from engine.model.unreachable import ServerUnreachableError, named_if_unreachable, reason_of
 from engine.store.store import Store
 from engine.telemetry.logs import get_logger
 
@@ -162,17 +162,17 @@ class CallbackSender:
             return Delivery(delivered=False, status=None, error=f"the URL {error}", is_final=True)
         body = msgspec.json.encode(_message(callback))
         try:
-            async with (
-                asyncio.timeout(ATTEMPT_S),
-                client.stream("POST", url, content=body, headers=self._signed(callback, body)) as response,
-            ):
-                if response.status_code == CONFLICT and await _says_finished(response):
-                    return _finished_already(callback)
-                return _delivery(response)
-        except Exception as error:
-            if not (isinstance(error, httpx.HTTPError) or is_unreachable(error)):
-                raise
-            reason = f"no answer within {ATTEMPT_S:g} s" if isinstance(error, TimeoutError) else reason_of(error)
+            with named_if_unreachable():
+                async with (
+                    asyncio.timeout(ATTEMPT_S),
+                    client.stream("POST", url, content=body, headers=self._signed(callback, body)) as response,
+                ):
+                    if response.status_code == CONFLICT and await _says_finished(response):
+                        return _finished_already(callback)
+                    return _delivery(response)
+        except (httpx.HTTPError, ServerUnreachableError) as error:
+            is_late = isinstance(error.__cause__, TimeoutError)
+            reason = f"no answer within {ATTEMPT_S:g} s" if is_late else reason_of(error)
             return Delivery(delivered=False, status=None, error=reason)
 
     def _signed(self, callback: OwedCallback, body: bytes) -> dict[str, str]:

@@ -4,33 +4,26 @@ from __future__ import annotations
 
 import asyncio
 
-import msgspec
-
 from engine.model.errors import StoreUnavailableError
 from engine.model.result import TaskResult
 from engine.model.status import Status
 from engine.store.claims import Claims
-from engine.store.files import Files
 from engine.telemetry.logs import get_logger
 from engine.telemetry.metrics import WorkerMetrics
 from engine.telemetry.tracing import Traces
 from engine.worker.announce import Announcer
 from engine.worker.running import Attempt
-from sandbox import Artifact, ExitReason, RefusedArtifact, Result
+from sandbox import ExitReason
 
 STORE_PAUSE_S = (0.1, 2.0)
 STORE_PATIENCE_S = 60.0
-NO_ROOM = "the tenant has stored as much as it may (stored_mib)"
 
 
 class ResultWriter:
     """Writes results to PostgreSQL, and tries again while it is unreachable."""
 
-    def __init__(
-        self, claims: Claims, files: Files, announcer: Announcer, metrics: WorkerMetrics, *, traces: Traces
-    ) -> None:
+    def __init__(self, claims: Claims, announcer: Announcer, metrics: WorkerMetrics, *, traces: Traces) -> None:
         self._claims = claims
-        self._files = files
         self._announcer = announcer
         self._metrics = metrics
         self._traces = traces
@@ -65,7 +58,6 @@ class ResultWriter:
             unsure: an earlier try had no answer. It may have stored the result all the same, and then this one finds
                 no lease: that is no reason to keep the result from those who wait for it.
         """
-        result = await self._fitting(attempt, result)
         with self._traces.span("store result"):
             stored = await self._claims.finish(attempt.claim, result)
         if stored:
@@ -73,31 +65,6 @@ class ResultWriter:
         elif not unsure:
             self._log.warning("result not stored: the lease was lost")
         return stored or unsure
-
-    async def _fitting(self, attempt: Attempt, result: TaskResult) -> TaskResult:
-        """The result without the artifacts for which its tenant has no room, each of which it names as refused."""
-        limit, run = attempt.claim.stored_bytes_limit, result.run
-        if limit is None or not isinstance(run, Result) or not run.artifacts:
-            return result
-        room = limit - await self._files.stored_bytes(attempt.claim.tenant)
-        kept: list[Artifact] = []
-        refused: list[RefusedArtifact] = []
-        for artifact in run.artifacts:
-            if artifact.size_bytes <= room:
-                kept.append(artifact)
-                room -= artifact.size_bytes
-            else:
-                refused.append(RefusedArtifact(name=artifact.name, reason=NO_ROOM))
-        if not refused:
-            return result
-        names = {artifact.name for artifact in kept}
-        return msgspec.structs.replace(
-            result,
-            run=msgspec.structs.replace(
-                run, artifacts=tuple(kept), artifacts_refused=(*run.artifacts_refused, *refused)
-            ),
-            artifacts=tuple(facts for facts in result.artifacts if facts.name in names),
-        )
 
     async def _give_back(self, attempt: Attempt, result: TaskResult) -> bool:
         """Queue a task again whose run this worker stopped; ``True`` when its client cancelled it meanwhile."""

@@ -160,7 +160,7 @@ class Worker:
             events=self._events,
             announcer=announcer,
             retries=Retries(claims, self._failing, announcer, metrics, self._draining),
-            results=ResultWriter(claims, files, announcer, metrics, traces=traces),
+            results=ResultWriter(claims, announcer, metrics, traces=traces),
             records=AttemptRecords(self.worker_id, metrics, traces, audit),
         )
 

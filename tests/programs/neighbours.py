@@ -94,6 +94,13 @@ SLOW_NUMBERS = (
     + b"1e308," * 21_000  # 128 KB
     + b"1]}}"
 )
+FAULTY_BATCH = (
+    b"["
+    + b",".join(
+        [b'{"task_type":"data_processing","parameters":{"operation":"group","data":[{}],"group_by":3,"agg":1}}'] * 1000
+    )
+    + b"]"
+)
 
 
 class Hostile(NamedTuple):
@@ -113,9 +120,9 @@ def upload(mib: int) -> Callable[[httpx.Client], httpx.Response]:
     return lambda client: client.post("/files", content=bytes(mib << 20))
 
 
-def _body(content: bytes) -> Callable[[httpx.Client], httpx.Response]:
+def _body(content: bytes, path: str = "/execute?wait=60") -> Callable[[httpx.Client], httpx.Response]:
     kind = {"Content-Type": "application/json"}
-    return lambda client: client.post("/execute?wait=60", content=content, headers=kind)
+    return lambda client: client.post(path, content=content, headers=kind)
 
 
 ATTACKS = (
@@ -127,6 +134,7 @@ ATTACKS = (
     Hostile("6 files of 60 MiB", upload(60), at_once=2),
     Hostile("7 results of 8 MiB of brackets", _script(BRACKETS), at_once=8),
     Hostile("8 a body of 21,000 numbers that are slow to read", _body(SLOW_NUMBERS)),
+    Hostile("9 a batch of 1,000 tasks with faults", _body(FAULTY_BATCH, "/execute/batch")),
 )
 
 

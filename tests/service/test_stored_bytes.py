@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -66,6 +68,23 @@ def test_large_parameters_count_and_are_refused(limited: Stack) -> None:
             refused = client.post(path, json=body)
             assert (429, True) == (refused.status_code, "stored_mib" in refused.text)
         assert 202 == client.post("/execute", json=task("result = 1")).status_code
+
+
+def test_requests_at_once_store_no_more_than_one_after_the_other(limited: Stack) -> None:
+    """QUO-09: what is asked and what is then stored is one matter, for files, large tasks and artifacts alike."""
+    big = task("result = 1")
+    big["parameters"]["args"] = "x" * MIB
+    with client_of(limited, "race", stored_mib=2) as client, ThreadPoolExecutor(8) as at_once:
+        sent = [at_once.submit(client.post, "/execute", json=big) for _ in range(4)]
+        sent += [at_once.submit(client.post, "/files", content=bytes(MIB)) for _ in range(4)]
+        answers = Counter(one.result().status_code for one in sent)
+        assert client.get("/files").json()["stored_bytes"] <= 2 * MIB
+        assert (answers[429], 0) == (8 - answers[201] - answers[202], answers[503])
+    leaves = task("open('artifacts/a', 'wb').write(bytes(1 << 20))")
+    with client_of(limited, "race2", stored_mib=2) as client, ThreadPoolExecutor(8) as at_once:
+        sent = [at_once.submit(client.post, "/execute?wait=60", json=leaves) for _ in range(6)]
+        kept = [len(one.result().json()["artifacts"]) for one in sent]
+        assert (2, 2 * MIB) == (sum(kept), client.get("/files").json()["stored_bytes"])
 
 
 def test_artifact_without_room_is_named_as_refused(limited: Stack) -> None:

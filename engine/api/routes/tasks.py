@@ -40,6 +40,7 @@ from engine.model.principal import Principal, Scope
 from engine.model.receipt import SignedReceipt
 from engine.model.request import SubmitRequest
 from engine.model.task import AcceptedTask, StoredTask
+from engine.model.turns import taking_turns
 from engine.service.service import Service
 from engine.service.waiting import Waiter
 
@@ -114,7 +115,7 @@ async def execute_batch(request: ApiRequest) -> Response[bytes]:
     items = [next(answers) if isinstance(item, SubmitRequest) else item for item in checked]
     refused = sum(isinstance(item, PolicyForbiddenError) for item in items)
     request.scope["refused_tasks"] = refused  # type: ignore[typeddict-unknown-key]  # for the audit log
-    return answer_json(BatchAnswer(tasks=tuple(batch_item(item) for item in items)))
+    return answer_json(BatchAnswer(tasks=tuple([batch_item(item) async for item in taking_turns(items)])))
 
 
 @get(

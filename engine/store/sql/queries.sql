@@ -271,6 +271,10 @@ SELECT now() + make_interval(secs => :ttl_s)
 -- Whether a tenant may store more bytes, and another file. A row: it may not, with the reason and how long to wait.
 SELECT reason, retry_after_s FROM admit_bytes(:tenant, :files_per_minute, :most_bytes, :more_files, :more_bytes)
 
+-- name: lock_stored_bytes
+-- Let nobody store more for a tenant until the transaction ends.
+SELECT pg_advisory_xact_lock(hashtextextended('bytes ' || :tenant, 0))
+
 -- name: get_stored_bytes
 -- How many bytes a tenant has stored.
 SELECT stored_bytes_of(:tenant)
@@ -320,9 +324,24 @@ SELECT substring(content FROM :start FOR :length) FROM artifacts JOIN tasks USIN
 WHERE task_id = :task_id AND name = :name AND tasks.tenant = :tenant
 
 -- name: delete_artifacts
--- Delete one artifact of a tenant's task, or all of them (without a name).
-DELETE FROM artifacts USING tasks WHERE artifacts.task_id = tasks.task_id AND tasks.task_id = :task_id
-    AND tasks.tenant = :tenant AND (:name::text IS NULL OR artifacts.name = :name)
+-- Delete one artifact of a tenant's task, or all of them (without a name): how many. No row: there is no such task.
+WITH task AS (
+    SELECT task_id FROM tasks WHERE task_id = :task_id AND tenant = :tenant
+), gone AS (
+    DELETE FROM artifacts USING task
+    WHERE artifacts.task_id = task.task_id AND (:name::text IS NULL OR artifacts.name = :name)
+    RETURNING artifacts.task_id, artifacts.name
+), noted AS (
+    INSERT INTO deleted_artifacts (task_id, name) SELECT task_id, name FROM gone ON CONFLICT DO NOTHING
+)
+SELECT (SELECT count(*) FROM gone) FROM task
+
+-- name: was_artifact_deleted
+-- Whether a tenant's task had an artifact of this name, which the tenant has deleted.
+SELECT EXISTS (
+    SELECT FROM deleted_artifacts JOIN tasks USING (task_id)
+    WHERE task_id = :task_id AND tenant = :tenant AND name = :name
+)
 
 -- name: take_callbacks
 -- Callbacks that are due to URLs that begin with an origin, leased for some seconds: no other worker tries them
