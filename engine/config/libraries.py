@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import functools
 import hashlib
 import importlib.metadata
 import re
@@ -64,12 +65,14 @@ def find_sets(folder: Path) -> dict[str, LibrarySet]:
 def describe_sets(folder: Path) -> tuple[LibrarySetFacts, ...]:
     """Every set of a folder with the name, version and summary of each package. Nothing of a package is imported."""
     return tuple(
-        LibrarySetFacts(name=name, digest=found.digest, libraries=_describe(found.folder))
+        LibrarySetFacts(name=name, digest=found.digest, libraries=_describe(found.folder, found.digest))
         for name, found in find_sets(folder).items()
     )
 
 
-def _describe(packages: Path) -> tuple[LibraryFacts, ...]:
+@functools.lru_cache(maxsize=8)
+def _describe(packages: Path, _digest: str) -> tuple[LibraryFacts, ...]:
+    """Read the metadata of a set's packages: half a second of work, done once for what has this digest."""
     found = [
         LibraryFacts(name=one.metadata["Name"], version=one.version, summary=str(one.metadata.json.get("summary", "")))
         for one in importlib.metadata.distributions(path=[str(packages)])
