@@ -10,6 +10,7 @@ import pytest
 from engine.config.load import markdown_tables
 from engine.model.status import TASK_TYPES, Status
 from sandbox import ExitReason
+from tests.attacks.table import ROWS
 from tests.support.readme import ROOT, blocks, pages, read_page
 
 LINE = 120
@@ -115,6 +116,20 @@ def test_the_interface_page_has_every_word_of_an_answer() -> None:
     text = read_page("engine/api/README.md")
     assert [] == [reason for reason in ExitReason if f"| `{reason}` |" not in text]
     assert [] == [word for word in (*Status, *TASK_TYPES) if f"`{word}`" not in text]
+
+
+def test_promise_of_the_sandbox_names_tests_that_there_are() -> None:
+    """Each row of the table names at least one file or row of attacks, and each that it names exists."""
+    _, _, rest = read_page("sandbox/README.md").partition("## Promises, and the test that holds each\n")
+    rows = [line.split("|") for line in rest.partition("\n## ")[0].splitlines() if line.startswith("| ")][1:]
+    ids = {row.id for row in ROWS}
+    known = ids | {one.partition("-")[0] for one in ids}
+    assert len(rows) > 20
+    for _, promise, held_by, _ in rows:
+        files, attacks = re.findall(r"`([^`]+)`", held_by), re.findall(r"\b[A-Z]{2,4}(?:-\d\d)?\b", held_by)
+        assert files or attacks, promise
+        assert [] == [file for file in files if not (ROOT / file).is_file()], promise
+        assert set() == set(attacks) - known, promise
 
 
 def test_pages_are_found() -> None:
