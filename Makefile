@@ -5,7 +5,7 @@ PY     := $(VENV)/bin/python
 SETS   := .libraries
 
 .DEFAULT_GOAL := help
-.PHONY: help install models demo check test busy-test cgroup-test memory-test lint ablation soak neighbours chaos quality cpython-test monitoring-test image-test console-test servers-test coverage audit bench lock clean
+.PHONY: help install models demo check test busy-test cgroup-test memory-test lint ablation soak neighbours chaos quality cpython-test monitoring-test image-test console-test servers-test n8n-test coverage audit bench lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -80,6 +80,9 @@ monitoring-test: install  ## Have promtool try alert rules, dashboard and metric
 
 image-test: install models  ## Build the container image and try it under three seccomp profiles (root; apt-get install podman …)
 	@$(PY) -m tests.image
+
+n8n-test: install  ## Run the shipped workflows in n8n from npm (Node.js 20 or later)
+	@$(PY) -m tests.programs.n8n
 
 servers-test: install  ## Run the service on Debian's servers: PgBouncer, TLS, failover, mistakes (apt-get install postgresql pgbouncer redis-server)
 	@$(PY) -m tests.servers

@@ -47,6 +47,8 @@ GROWTH = 3.0
 MAX_PAUSE_S = 4 * 3600.0
 CONFLICT_BYTES = 4096
 """Of the answer of a 409, which alone is read."""
+MOST_CONFLICTS = 8
+"""A receiver that still answers 409 to this attempt, an hour and a half after the first, is asked no more."""
 GONE = 410
 """The status (RFC 9110, section 15.5.11) by which a receiver asks for no further attempt."""
 
@@ -169,7 +171,7 @@ class CallbackSender:
                 ):
                     if response.status_code == CONFLICT and await _says_finished(response):
                         return _finished_already(callback)
-                    return _delivery(response)
+                    return delivery_of(response, callback.attempts)
         except (httpx.HTTPError, ServerUnreachableError) as error:
             is_late = isinstance(error.__cause__, TimeoutError)
             reason = f"no answer within {ATTEMPT_S:g} s" if is_late else reason_of(error)
@@ -226,14 +228,20 @@ def _message(callback: OwedCallback) -> Message:
     return Message(type=f"task.{task.status}", timestamp=ended, data=task_answer(task))
 
 
-def _delivery(response: httpx.Response) -> Delivery:
-    """How an attempt ended, by the head of the answer."""
+def delivery_of(response: httpx.Response, attempts: int) -> Delivery:
+    """How an attempt ended, by the head of the answer.
+
+    Args:
+        response: the answer.
+        attempts: how many there have been, this one included.
+    """
     status = response.status_code
     if response.is_success:
         return Delivery(delivered=True, status=status, error=None)
     error = "a redirect, which is not followed" if response.is_redirect else f"answered {status}"
     retry_after_s = _retry_after_s(response.headers.get("retry-after", ""))
-    return Delivery(delivered=False, status=status, error=error, is_final=status == GONE, retry_after_s=retry_after_s)
+    is_final = status == GONE or (status == CONFLICT and attempts >= MOST_CONFLICTS)
+    return Delivery(delivered=False, status=status, error=error, is_final=is_final, retry_after_s=retry_after_s)
 
 
 def _finished_already(callback: OwedCallback) -> Delivery:

@@ -493,3 +493,23 @@ def test_the_deploy_page_names_files_that_there_are() -> None:
     page = (DEPLOY / "README.md").read_text(encoding="utf-8")
     targets = [target.partition("#")[0] for target in re.findall(r"\]\((.*?)\)", page)]
     assert [] == [target for target in targets if not (DEPLOY / target).exists()]
+
+
+N8N = sorted((DEPLOY / "n8n").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", N8N, ids=lambda path: path.stem)
+def test_workflow_of_n8n_asks_the_api_of_compose(path: Path) -> None:
+    """Each is whole, is off until somebody turns it on, and gives each item an idempotency key of its own."""
+    workflow = json.loads(path.read_text())
+    names = {node["name"] for node in workflow["nodes"]}
+    reached = {end["node"] for one in workflow["connections"].values() for ends in one["main"] for end in ends}
+    assert (reached | {"Start"}, False) == (names, workflow["active"])
+    asking = [node for node in workflow["nodes"] if node["type"].endswith("httpRequest")]
+    for node in asking:
+        assert node["parameters"]["url"].removeprefix("=").startswith("http://api:8001/")
+        assert "httpHeaderAuth" == node["parameters"]["genericAuthType"]
+    [submit] = [node for node in asking if node["parameters"]["method"] == "POST"]
+    [key] = submit["parameters"]["headerParameters"]["parameters"]
+    assert ("Idempotency-Key", True) == (key["name"], "{{ $itemIndex }}" in key["value"])
+    assert submit["parameters"]["jsonBody"].startswith("=")

@@ -6,12 +6,15 @@ import asyncio
 from typing import Any, cast
 from uuid import UUID, uuid4
 
+import httpx
 import msgspec
+import pytest
 
 from engine.model.request import SubmitRequest
 from engine.model.task import Claim
 from engine.queue.events import AttemptEvents
 from engine.queue.memory import MemoryShare
+from engine.worker.callbacks import delivery_of
 from engine.worker.failing import FailingPolicies
 from engine.worker.running import RunningAttempts
 
@@ -103,3 +106,13 @@ def test_policy_without_sandboxes_here_is_not_reported_as_failing() -> None:
     failing = FailingPolicies(["custom_script"])
     failing.note_failure(claim(policy="another"))
     assert () == failing.names
+
+
+@pytest.mark.parametrize(
+    ("status", "attempts", "final"),
+    [(409, 1, False), (409, 7, False), (409, 8, True), (410, 1, True), (404, 50, False), (500, 50, False)],
+)
+def test_conflicts_are_tried_a_bounded_number_of_times(status: int, attempts: int, final: bool) -> None:
+    """n8n answers 409 while an execution runs, and 404 while it starts; only the first of them ends the attempts."""
+    delivery = delivery_of(httpx.Response(status), attempts)
+    assert (False, status, final) == (delivery.delivered, delivery.status, delivery.is_final)
