@@ -142,8 +142,12 @@ class Shell:
         with self._traced(scope, request_id) as span, lines_with(request_id=request_id, trace_id=span.trace_id):
             status = await self._answer_marked(scope, receive, send, request_id)
             method = scope["method"] if scope["method"] in METHODS else "other"
-            span.note(status=status, task_id=scope.get("task_id"))
-            span.end_as(f"{method} {scope.get('path_template') or 'no route'}", failed=status >= 500)
+            route = scope.get("path_template")
+            path = scope["path"] if route else None  # of a path that there is not, a client chose every character
+            span.note(method=method if method != "other" else "_OTHER", route=route, path=path, status=status)
+            span.note(scheme=scope["scheme"], task_id=scope.get("task_id"))
+            span.note(error_type=str(status) if status >= 500 else None)
+            span.end_as(f"{method} {route or 'no route'}", failed=status >= 500)
 
     def _traced(self, scope: Scope, request_id: str) -> contextlib.AbstractContextManager[Span]:
         if scope["path"].startswith(SAYS_NOTHING):

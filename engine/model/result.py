@@ -61,6 +61,8 @@ class TaskResult(msgspec.Struct, frozen=True, kw_only=True):
     """How long the task waited for its last attempt, seconds; ``None`` when no worker came to that."""
     script: Script | None = None
     artifacts: tuple[ArtifactFacts, ...] = ()
+    events: int | None = None
+    """How many live events the last attempt had; ``None`` when nobody followed it."""
 
     @classmethod
     def of_run(cls, run: Result, *, queue_s: float, script: Script | None) -> TaskResult:

@@ -207,6 +207,8 @@ class OwedCallback(msgspec.Struct, frozen=True, kw_only=True):
     """How long it has been due, seconds."""
     last_status: int | None = None
     """How the attempt before was answered; ``None`` when it had no answer, or there was none."""
+    traceparent: str | None = None
+    """The trace of its task."""
 
     @property
     def may_have_arrived(self) -> bool:

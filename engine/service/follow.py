@@ -229,7 +229,15 @@ class StreamPosition:
         if task.attempts > self._started:
             yield self._start(task.attempts)
         if task.status.final:
+            yield from self._lost_tail(task)
             yield StreamItem(NewStatus(task.status, task.attempts))
+
+    def _lost_tail(self, task: StoredTask) -> Iterator[StreamItem]:
+        """The last events of a task that has ended, if Redis never had them, or has them no more."""
+        events = task.result.events if task.result is not None else None
+        if events is not None and self.last_id.attempt == task.attempts and self.last_id.number < events:
+            missing, self.last_id = events - self.last_id.number, EventId(task.attempts, events)
+            yield StreamItem(Gap(missing))
 
     def _start(self, attempt: int) -> StreamItem:
         self._started, self.last_id = attempt, EventId(attempt, 0)

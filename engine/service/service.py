@@ -132,7 +132,7 @@ class Service:
         if created_at is None:
             return await self._replayed(principal, task)
         self.metrics.accepted(request.task_type, task.policy)
-        with self.traces.span("enqueue"):
+        with self.traces.sending(destination=self.settings.queue_name, message_id=str(task_id)):
             await self._enqueue([task])
         return AcceptedTask(_waiting_task(task, created_at))
 
@@ -154,7 +154,7 @@ class Service:
         for task in tasks:
             if task.task_id in stored:
                 self.metrics.accepted(task.request.task_type, task.policy)
-        with self.traces.span("enqueue"):
+        with self.traces.sending(destination=self.settings.queue_name, message_count=len(stored)):
             await self._enqueue([task for task in tasks if task.task_id in stored])
         return [
             AcceptedTask(_waiting_task(task, stored[task.task_id]))

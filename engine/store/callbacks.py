@@ -33,6 +33,7 @@ class Outbox:
                 attempts=row["callback_attempts"],
                 age_s=row["age_s"],
                 last_status=row["last_status"],
+                traceparent=row["traceparent"],
             )
             for row in rows
         ]

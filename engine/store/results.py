@@ -43,6 +43,8 @@ class _QueueTime(msgspec.Struct, frozen=True):
 def encode_result(result: TaskResult) -> bytes:
     """The document of a result, without the bytes of artifacts."""
     fields = result.flatten()
+    if result.events is not None:
+        fields["events"] = result.events
     value = fields.pop("result")
     length = memoryview(value).nbytes
     if length < LARGE_BYTES:
@@ -69,6 +71,7 @@ def decode_result(text: bytes, *, policy: str) -> TaskResult:
         queue_s=None if usage is None else usage.queue_s,
         script=msgspec.json.decode(document.get("script", NULL), type=Script | None),
         artifacts=msgspec.json.decode(document.get("artifacts", b"[]"), type=tuple[ArtifactFacts, ...]),
+        events=msgspec.json.decode(document.get("events", NULL), type=int | None),
     )
 
 

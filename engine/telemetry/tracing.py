@@ -3,7 +3,10 @@
 The context of a trace travels with the task, as the value of a W3C ``traceparent`` header in its row. Without
 ``OTEL_EXPORTER_OTLP_ENDPOINT`` nothing of OpenTelemetry is imported and nothing is recorded or stored.
 
-Spans hold ids, names of policies and exit reasons; no parameters, no results, no URLs, nothing that a run printed.
+Spans hold ids, names of policies and exit reasons; no parameters, no results, nothing that a run printed. Names follow
+OpenTelemetry's semantic conventions for HTTP and messaging (``CONVENTIONS``); others begin with ``unityai.``. Two
+attributes of the conventions are left out, for they may hold what a client wrote: the path of a request that no route
+has, and the URL of a callback, which often holds a secret.
 """
 # ruff: noqa: PLC0415  the library takes 0.15 s to load, which is for those who asked for it
 # ruff: noqa: ARG002  who records nothing needs no arguments
@@ -14,6 +17,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Protocol, Self
 
 from engine.config.settings import Settings
@@ -21,6 +25,27 @@ from engine.model.versions import engine_version
 
 EXPORT_TIMEOUT_S = 3.0
 Attribute = str | float | None
+CONVENTIONS = MappingProxyType(
+    {
+        "method": "http.request.method",
+        "route": "http.route",
+        "path": "url.path",
+        "scheme": "url.scheme",
+        "status": "http.response.status_code",
+        "server": "server.address",
+        "port": "server.port",
+        "resent": "http.request.resend_count",
+        "error_type": "error.type",
+        "messaging_system": "messaging.system",
+        "destination": "messaging.destination.name",
+        "operation": "messaging.operation.name",
+        "operation_type": "messaging.operation.type",
+        "message_id": "messaging.message.id",
+        "message_count": "messaging.batch.message_count",
+    }
+)
+"""What we call an attribute → what https://opentelemetry.io/docs/specs/semconv calls it."""
+SYSTEM = "arq"
 SAYS_NOTHING = ("/health", "/metrics")
 """Paths that are asked for again and again, and never of interest."""
 
@@ -33,10 +58,13 @@ class Span(Protocol):
         """Of the trace that it is part of, in hex; ``None`` when it is not recorded."""
 
     def note(self, **attributes: Attribute) -> None:
-        """Say more of it. Names become ``unityai.NAME``; ``None`` is left out."""
+        """Say more of it. ``None`` is left out; ``CONVENTIONS`` has the names."""
 
     def end_as(self, name: str, *, failed: bool) -> None:
         """Name it by what is known at its end only."""
+
+    def fail(self, reason: str) -> None:
+        """Mark it as failed."""
 
 
 class Traces:
@@ -52,6 +80,14 @@ class Traces:
 
     def span(self, name: str, **attributes: Attribute) -> contextlib.AbstractContextManager[Span]:
         """A part of the current span."""
+        return _NOTHING
+
+    def sending(self, **attributes: Attribute) -> contextlib.AbstractContextManager[Span]:
+        """Tasks that are put into the queue, a part of the current span."""
+        return _NOTHING
+
+    def callback(self, traceparent: str | None, **attributes: Attribute) -> contextlib.AbstractContextManager[Span]:
+        """One attempt to deliver a callback, in the trace of its task."""
         return _NOTHING
 
     def attempt(
@@ -81,6 +117,8 @@ class _Nothing:
     def note(self, **attributes: Attribute) -> None: ...
 
     def end_as(self, name: str, *, failed: bool) -> None: ...
+
+    def fail(self, reason: str) -> None: ...
 
 
 _NOTHING = _Nothing()
@@ -147,9 +185,22 @@ class _Recorded(Traces):
             yield span
 
     @contextlib.contextmanager
+    def sending(self, **attributes: Attribute) -> Iterator[Span]:
+        about = {"operation": "enqueue", "operation_type": "send", "messaging_system": SYSTEM}
+        with self._current("enqueue", about | attributes, kind=self._trace.SpanKind.PRODUCER) as span:
+            yield span
+
+    @contextlib.contextmanager
+    def callback(self, traceparent: str | None, **attributes: Attribute) -> Iterator[Span]:
+        context, kind = self._context(traceparent), self._trace.SpanKind.CLIENT
+        with self._current("POST callback", {"method": "POST"} | attributes, context=context, kind=kind) as span:
+            yield span
+
+    @contextlib.contextmanager
     def attempt(
         self, traceparent: str | None, *, queue_s: float, claimed_at_ns: int, **attributes: Attribute
     ) -> Iterator[Span]:
+        attributes |= {"operation": "attempt", "operation_type": "process", "messaging_system": SYSTEM}
         context, kind = self._context(traceparent), self._trace.SpanKind.CONSUMER
         waiting_since_ns = claimed_at_ns - round(queue_s * 1e9)
         self._tracer.start_span("queue wait", context=context, start_time=waiting_since_ns).end(claimed_at_ns)
@@ -168,7 +219,7 @@ class _Recorded(Traces):
             try:
                 yield recorded
             except Exception as error:
-                span.set_status(self._trace.StatusCode.ERROR, type(error).__name__)
+                recorded.fail(type(error).__name__)
                 raise
 
     def _context(self, traceparent: str | None) -> Any:
@@ -189,7 +240,7 @@ class _RecordedSpan:
     def note(self, **attributes: Attribute) -> None:
         for name, value in attributes.items():
             if value is not None:
-                self._span.set_attribute(f"unityai.{name}", value)
+                self._span.set_attribute(CONVENTIONS.get(name, f"unityai.{name}"), value)
 
     def end_as(self, name: str, *, failed: bool) -> None:
         from opentelemetry.trace import StatusCode
@@ -197,3 +248,9 @@ class _RecordedSpan:
         self._span.update_name(name)
         if failed:
             self._span.set_status(StatusCode.ERROR)
+
+    def fail(self, reason: str) -> None:
+        from opentelemetry.trace import StatusCode
+
+        self._span.set_status(StatusCode.ERROR, reason)
+        self.note(error_type=reason)

@@ -7,8 +7,11 @@ import time
 from typing import Protocol
 from uuid import UUID
 
+import msgspec
+
 from engine.model.errors import StoreUnavailableError
-from engine.model.result import TaskResult
+from engine.model.result import TaskResult, status_after
+from engine.model.status import Status
 from engine.model.task import Claim, ClaimRefused
 from engine.queue.events import EventWriter
 from engine.queue.memory import MemoryShare
@@ -37,6 +40,14 @@ class Execute(Protocol):
         on_progress: OnProgress,
     ) -> TaskResult:
         """How the attempt ended; raises ``SandboxError`` for our own failure."""
+
+
+def reason_of_failure(result: TaskResult | None) -> str | None:
+    """The exit reason of an attempt that failed; ``None`` for one that succeeded or that a client cancelled."""
+    if result is None:
+        return "sandbox_failed"
+    reason = result.run.exit_reason
+    return None if status_after(reason) in (Status.SUCCEEDED, Status.CANCELLED) else reason.value
 
 
 class Attempts:
@@ -88,11 +99,13 @@ class Attempts:
         if claim is None:
             return
         with (
-            self._records.attempt(claim, claimed_at_ns),
+            self._records.attempt(claim, claimed_at_ns) as span,
             self._events.attempt(claim) as events,
             self._running.add(claim, events, memory) as attempt,
         ):
             result = await self._run(attempt)
+            if (reason := reason_of_failure(result)) is not None:
+                span.fail(reason)
             is_final = result is not None and await self._results.store(attempt, result)
         if is_final:
             await self._announcer.announce_final(claim)
@@ -153,6 +166,6 @@ class Attempts:
             on_progress=events.on_progress,
         )
         if isinstance(result.run, Result):
-            await events.end()
+            result = msgspec.structs.replace(result, events=await events.end())
             self._retries.note_success(attempt.claim.policy)
         return result

@@ -17,7 +17,9 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from types import MappingProxyType
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import httpx
 import msgspec
@@ -32,6 +34,7 @@ from engine.model.task import CONFLICT, OwedCallback
 from engine.model.unreachable import ServerUnreachableError, named_if_unreachable, reason_of
 from engine.store.store import Store
 from engine.telemetry.logs import get_logger
+from engine.telemetry.tracing import NO_TRACES, Traces
 
 PARALLEL = 8
 """Deliveries under way at the same time to one origin; a slow one does not keep another waiting."""
@@ -49,6 +52,7 @@ CONFLICT_BYTES = 4096
 """Of the answer of a 409, which alone is read."""
 MOST_CONFLICTS = 8
 """A receiver that still answers 409 to this attempt, an hour and a half after the first, is asked no more."""
+DEFAULT_PORTS = MappingProxyType({"http": 80, "https": 443})
 GONE = 410
 """The status (RFC 9110, section 15.5.11) by which a receiver asks for no further attempt."""
 
@@ -78,16 +82,20 @@ class Delivery(NamedTuple):
 class CallbackSender:
     """Sends the callbacks that are due."""
 
-    def __init__(self, settings: Settings, store: Store, count: Callable[[str], None]) -> None:
+    def __init__(
+        self, settings: Settings, store: Store, count: Callable[[str], None], traces: Traces = NO_TRACES
+    ) -> None:
         """
         Args:
             settings: where callbacks may go, and how they are signed.
             store: holds the outbox.
             count: called with the end of each attempt: ``delivered``, ``retried`` or ``dead``.
+            traces: record each attempt as a span of its task's trace, which goes on at the receiver.
         """
         self._settings = settings
         self._store = store
         self._count = count
+        self._traces = traces
         self._destinations = Destinations(settings.callback_urls)
         self._keys = tuple(Webhook(secret) for secret in settings.callback_secrets)
         self._owed = asyncio.Event()
@@ -150,12 +158,27 @@ class CallbackSender:
     async def _deliver(self, client: httpx.AsyncClient, callback: OwedCallback) -> None:
         """Make one attempt and store its end. If either fails, the callback is due again when its lease is over."""
         try:
-            delivery = await self._attempt(client, callback)
+            delivery = await self._traced_attempt(client, callback)
             await self._settle(callback, delivery)
         except StoreUnavailableError as error:
             self._log.warning("callback not stored", task_id=str(callback.task.task_id), reason=str(error))
         except Exception:
             self._log.exception("callback failed", task_id=str(callback.task.task_id))
+
+    async def _traced_attempt(self, client: httpx.AsyncClient, callback: OwedCallback) -> Delivery:
+        parts = urlsplit(callback.url)
+        with self._traces.callback(
+            callback.traceparent,
+            server=parts.hostname,
+            port=parts.port or DEFAULT_PORTS.get(parts.scheme),
+            resent=callback.attempts - 1 or None,
+            task_id=str(callback.task.task_id),
+        ) as span:
+            delivery = await self._attempt(client, callback)
+            span.note(status=delivery.status)
+            if not delivery.delivered:
+                span.fail(str(delivery.status or "no_answer"))
+            return delivery
 
     async def _attempt(self, client: httpx.AsyncClient, callback: OwedCallback) -> Delivery:
         try:
@@ -180,7 +203,8 @@ class CallbackSender:
     def _signed(self, callback: OwedCallback, body: bytes) -> dict[str, str]:
         message_id, now = f"msg_{callback.task.task_id.hex}", datetime.now(UTC)
         signatures = (key.sign(message_id, now, body.decode()) for key in self._keys)
-        return {
+        traceparent = self._traces.traceparent()
+        return ({} if traceparent is None else {"traceparent": traceparent}) | {
             "webhook-id": message_id,
             "webhook-timestamp": str(int(now.timestamp())),
             "webhook-signature": " ".join(signatures),

@@ -104,11 +104,14 @@ class Keeper:
         while True:
             word = self._word
             silent_s = _now_s() - self._heard_at_s
-            if word is not None and silent_s < self._start.stall_s and not self._is_stopped():
+            if word is not None:
                 try:
                     await self._store.open()
-                    self._say(await self._renew(word, silent_s))
-                    await self._beat(word, silent_s)
+                    if silent_s < self._start.stall_s and not self._is_stopped():
+                        self._say(await self._renew(word, silent_s))
+                        await self._beat(word, silent_s)
+                    else:  # whoever looks at the alert that it has raised shall find it, until it goes on or is gone
+                        await self._store.workers.note_stuck(self._start.worker_id)
                 except StoreUnavailableError as error:
                     self._say(Report(fault=str(error)))
                     await asyncio.sleep(OUTAGE_PAUSE_S)

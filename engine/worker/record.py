@@ -12,14 +12,17 @@ from engine.model.task import Claim
 from engine.telemetry.audit import AuditLog
 from engine.telemetry.logs import get_logger, lines_with
 from engine.telemetry.metrics import WorkerMetrics
-from engine.telemetry.tracing import Traces
+from engine.telemetry.tracing import Span, Traces
 from sandbox import Result
 
 
 class AttemptRecords:
     """The records of one worker's attempts."""
 
-    def __init__(self, worker_id: UUID, metrics: WorkerMetrics, traces: Traces, audit: AuditLog) -> None:
+    def __init__(
+        self, worker_id: UUID, metrics: WorkerMetrics, traces: Traces, audit: AuditLog, *, queue_name: str
+    ) -> None:
+        self._queue_name = queue_name
         self._worker_id = worker_id
         self._metrics = metrics
         self._traces = traces
@@ -27,7 +30,7 @@ class AttemptRecords:
         self._log = get_logger(worker_id=str(worker_id))
 
     @contextlib.contextmanager
-    def attempt(self, claim: Claim, claimed_at_ns: int) -> Iterator[None]:
+    def attempt(self, claim: Claim, claimed_at_ns: int) -> Iterator[Span]:
         """Record what is done meanwhile as this attempt's: in its trace, and with its ids on each line of the log.
 
         Args:
@@ -44,10 +47,12 @@ class AttemptRecords:
             policy=claim.policy,
             tenant=claim.tenant,
             worker_id=str(self._worker_id),
+            destination=self._queue_name,
+            message_id=str(claim.task_id),
             **ids,
         )
         with span as recorded, lines_with(**ids, trace_id=recorded.trace_id):
-            yield
+            yield recorded
 
     def ended(self, claim: Claim, result: TaskResult) -> None:
         """An attempt ended, whether or not its result can be stored."""

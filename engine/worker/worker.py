@@ -125,7 +125,7 @@ class Worker:
         self._store = Store(database_url, connections=settings.database_connections)
         self._queue = Queue(redis_url, settings.queue_name)
         self._events = EventWriter(redis_url, settings.queue_name)
-        self._callbacks = CallbackSender(settings, self._store, metrics.called_back)
+        self._callbacks = CallbackSender(settings, self._store, metrics.called_back, traces)
         self._memory = _memory_budget(settings, policies)
         held, outage = HeldTasks(self._store, self._queue), DatabaseOutage()
         self._leases = Leases(
@@ -161,7 +161,7 @@ class Worker:
             announcer=announcer,
             retries=Retries(claims, self._failing, announcer, metrics, self._draining),
             results=ResultWriter(claims, announcer, metrics, traces=traces),
-            records=AttemptRecords(self.worker_id, metrics, traces, audit),
+            records=AttemptRecords(self.worker_id, metrics, traces, audit, queue_name=self._settings.queue_name),
         )
 
     async def run(self, stop: asyncio.Event) -> None:

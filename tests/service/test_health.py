@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from engine.model.worker_state import BEAT_S
+from engine.model.worker_state import BEAT_S, SHOWN_FOR_S
 from engine.service.health import ALIVE_WITHIN_S, SLOW_S
 from tests.support.stack import Stack, ask, free_port, until
 
@@ -58,6 +58,9 @@ def test_stopped_worker_shows_as_silent_and_comes_back(stack: Stack) -> None:
         health = stack.client.get("/health").json()
         code, status, reasons = _ready(stack)
         metrics = stack.client.get("/metrics").text
+        ask(stack.environ["DATABASE_URL"], f"UPDATE workers SET seen_at = seen_at - interval '{SHOWN_FOR_S} s'")
+        until(lambda: worker.pid in workers(stack), "it is shown for as long as it hangs, and so its alerts fire on")
+        assert "silent" == workers(stack)[worker.pid]["state"]
     finally:
         os.kill(worker.pid, signal.SIGCONT)
     assert ("degraded", 0) == (health["status"], health["queue"]["free_slots"])

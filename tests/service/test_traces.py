@@ -7,13 +7,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
 from tests.support.otlp import Collector
-from tests.support.stack import ROOT, Stack, task, until
+from tests.support.stack import ROOT, Stack, answers, free_port, task, until
+from tests.support.web import raw_server
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 PARENT_ID = "b7ad6b7169203331"
+SECRET = "whsec_" + 32 * "A"
 SPANS = {"POST /execute", "store", "enqueue", "queue wait", "attempt", "claim", "sandbox run", "store result"}
 
 
@@ -63,6 +66,62 @@ def test_one_trace_from_request_to_attempt(traced: Stack, collector: Collector) 
     starts = [spans[name].start_ns for name in (request, "store", "claim", "sandbox run", "store result")]
     assert sorted(starts) == starts
     assert all(span.start_ns <= span.end_ns for span in spans.values())
+
+
+def test_spans_have_the_names_of_the_conventions(traced: Stack, collector: Collector) -> None:
+    """HTTP and messaging attributes as OpenTelemetry names them; only the attempt that failed is marked as failed."""
+    trace_id, mark = (
+        TRACE_ID.replace("0af7", "1af7"),
+        {"traceparent": f"00-{TRACE_ID.replace('0af7', '1af7')}-{PARENT_ID}-01"},
+    )
+    answer = traced.client.post("/execute", params={"wait": 30}, json=task("1 / 0"), headers=mark).json()
+    until(lambda: SPANS <= collector.trace(trace_id).keys(), "all spans")
+    spans = collector.trace(trace_id)
+    assert {
+        "http.request.method": "POST",
+        "http.route": "/execute",
+        "url.path": "/execute",
+        "url.scheme": "http",
+        "http.response.status_code": 200,
+    }.items() <= spans["POST /execute"].attributes.items()
+    about = {
+        "messaging.system": "arq",
+        "messaging.destination.name": "unityai:tasks",
+        "messaging.message.id": answer["task_id"],
+    }
+    for name, kind, operation in (("enqueue", "PRODUCER", "send"), ("attempt", "CONSUMER", "process")):
+        assert (about | {"messaging.operation.type": operation}).items() <= spans[name].attributes.items()
+        assert kind == spans[name].kind
+    assert {"attempt"} == {name for name, span in spans.items() if span.failed}
+    assert "error" == spans["attempt"].attributes["error.type"]
+
+
+def test_trace_goes_on_in_the_receiver_of_a_callback(collector: Collector, traced: Stack) -> None:
+    """Each attempt to deliver is a span of the task's trace, and the request names that span as its parent."""
+    trace_id = TRACE_ID.replace("0af7", "2af7")
+    with raw_server(b"HTTP/1.1 500 no\r\ncontent-length: 0\r\n\r\n") as receiver:
+        environ = {"CALLBACK_ALLOW": f"http://127.0.0.1:{receiver.port}", "CALLBACK_SECRET": SECRET}
+        api = traced.start("api", PORT=str(port := free_port()), **environ)
+        sender = traced.start("worker", **environ)
+        url = f"http://127.0.0.1:{port}/execute"
+        headers = {"traceparent": f"00-{trace_id}-{PARENT_ID}-01"}
+        body = task("result = 1", callback_url=f"http://127.0.0.1:{receiver.port}/x?secret=only-in-the-url")
+        until(lambda: answers(traced.client, f"http://127.0.0.1:{port}/health"), "the API answers")
+        httpx.post(url, json=body, headers=headers, timeout=60).raise_for_status()
+        until(lambda: "POST callback" in collector.trace(trace_id), "the span of the callback")
+        api.stop()
+        sender.stop()
+    span = collector.trace(trace_id)["POST callback"]
+    facts = {
+        "server.address": "127.0.0.1",
+        "server.port": receiver.port,
+        "http.response.status_code": 500,
+        "error.type": "500",
+    }
+    assert ("CLIENT", True) == (span.kind, span.failed)
+    assert facts.items() <= span.attributes.items()
+    assert f"traceparent: 00-{trace_id}-{span.span_id}-01".encode() in receiver.received[0].lower()
+    assert not any(b"only-in-the-url" in body for body in collector.bodies)
 
 
 def test_attributes_say_which_task_and_nothing_of_its_content(traced: Stack, collector: Collector) -> None:

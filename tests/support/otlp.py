@@ -7,6 +7,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span as SentSpan
+from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 
 class Span(NamedTuple):
@@ -20,6 +22,9 @@ class Span(NamedTuple):
     start_ns: int
     end_ns: int
     attributes: dict[str, Any]
+    kind: str
+    """``SERVER``, ``CLIENT``, ``PRODUCER``, ``CONSUMER`` or ``INTERNAL``."""
+    failed: bool
 
 
 class Collector:
@@ -69,6 +74,8 @@ def _spans(request: ExportTraceServiceRequest) -> list[Span]:
             start_ns=span.start_time_unix_nano,
             end_ns=span.end_time_unix_nano,
             attributes=_values(span.attributes),
+            kind=SentSpan.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_"),
+            failed=span.status.code == Status.STATUS_CODE_ERROR,
         )
         for resource in request.resource_spans
         for scope in resource.scope_spans

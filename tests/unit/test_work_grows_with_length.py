@@ -318,6 +318,7 @@ SMALL = {
     "engine/api/body/checker.py:Process._exchange": "the answer of our own process",
     "engine/api/body/checker.py:Checker._check_apart": "the answer of our own process",
     "engine/api/routes/tasks.py:_idempotency_key": "one header field of a head; one class of characters",
+    "engine/worker/callbacks.py:CallbackSender._traced_attempt": "a URL that was checked, 2,048 characters at most",
     "engine/worker/keeper.py:Keeper._beat": "what our own process says",
     "engine/worker/keeper.py:main": "what our own process says",
     "engine/worker/leases.py:Leases._keep_by_one": "what our own process says",

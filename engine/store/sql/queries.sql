@@ -14,6 +14,10 @@
 callbacks.state AS callback_state, callbacks.attempts AS callback_attempts, callbacks.due_at AS callback_due_at,
     callbacks.ended_at AS callback_ended_at, callbacks.last_status, callbacks.last_error
 
+-- fragment: LastSign
+-- When a worker was last heard of, or was last seen to be there without saying anything.
+greatest(seen_at, to_timestamp((state ->> 'stuck_at')::float8))
+
 -- fragment: ClaimedTask
 -- What a worker needs to know of the task that it has claimed, with the seconds that it waited and its age.
 {tasks.Claim}, tasks.attempts AS attempt,
@@ -355,7 +359,7 @@ WITH taken AS (
     RETURNING task_id, attempts, created_at, last_status
 )
 SELECT {tasks.StoredTask}, tasks.outcome, tasks.callback_url, taken.attempts AS callback_attempts, taken.last_status,
-    extract(epoch FROM now() - taken.created_at)::float8 AS age_s
+    tasks.traceparent, extract(epoch FROM now() - taken.created_at)::float8 AS age_s
 FROM taken JOIN tasks USING (task_id)
 
 -- name: retry_callback
@@ -390,18 +394,22 @@ RETURNING {callbacks.Callback}
 INSERT INTO workers (worker_id, state) VALUES (:worker_id, :state)
 ON CONFLICT (worker_id) DO UPDATE SET seen_at = now(), state = excluded.state
 
+-- name: note_stuck
+-- A worker is still there and does not answer: it is silent, and is not forgotten.
+UPDATE workers SET state = jsonb_set(state, ARRAY['stuck_at'], to_jsonb(extract(epoch FROM now()))) WHERE worker_id = :worker_id
+
 -- name: forget_worker
 -- A worker has stopped.
 DELETE FROM workers WHERE worker_id = :worker_id
 
 -- name: forget_lost_workers
 -- Delete the workers that have been silent for longer than this.
-DELETE FROM workers WHERE seen_at < now() - make_interval(secs => :silent_s)
+DELETE FROM workers WHERE {LastSign} < now() - make_interval(secs => :silent_s)
 
 -- name: heartbeats
 -- The last heartbeat of each worker that has sent one lately, and its age in seconds.
 SELECT worker_id, state, greatest(0, extract(epoch FROM now() - seen_at))::float8 AS age_s
-FROM workers WHERE seen_at > now() - make_interval(secs => :within_s) ORDER BY started_at
+FROM workers WHERE {LastSign} > now() - make_interval(secs => :within_s) ORDER BY started_at
 
 -- name: queue_depth
 -- How many tasks wait, how long the oldest of those that are not held has waited, and how many run.
