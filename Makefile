@@ -22,7 +22,7 @@ $(VENV)/.installed: requirements.lock requirements-installer.lock
 	@$(PYTHON) -m venv $(VENV) \
 	  || { echo "The venv module is missing; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
 	@$(PIP_INSTALL) --requirement requirements-installer.lock
-	@$(PY) -m uv pip install --quiet --python $(PY) --require-hashes --requirement requirements.lock \
+	@$(PY) -m uv pip install --quiet --compile-bytecode --python $(PY) --require-hashes --requirement requirements.lock \
 	  || { echo "uv could not; pip tries, which has settings of its own (an index, a certificate) ..."; \
 	       $(PIP_INSTALL) --requirement requirements.lock; }
 	@touch $@

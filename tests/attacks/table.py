@@ -127,8 +127,8 @@ ELSEWHERE = {
     "ZYG-02": "sandbox/test_randomness.py::test_no_two_runs_draw_the_same",
     "ZYG-04": "sandbox/test_randomness.py::test_no_two_runs_draw_the_same",
     "ZYG-05": "sandbox/test_randomness.py::test_no_two_runs_draw_the_same",
-    "ZYG-08": "sandbox/test_pool.py::test_a_thousand_runs_leave_nothing",
+    "ZYG-08": "sandbox/test_pool.py::test_hundreds_of_runs_leave_nothing",
     "ZYG-10": "sandbox/test_pool.py::test_killed_zygote_is_our_failure_and_the_pool_heals",
-    "ZYG-11": "sandbox/test_pool.py::test_a_thousand_runs_leave_nothing",
+    "ZYG-11": "sandbox/test_pool.py::test_hundreds_of_runs_leave_nothing",
 }
 """Case → the test that has it: it is about the pool or the service, not about one program."""

@@ -16,11 +16,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.programs.suite import LANES
+from tests.programs.suite import LANES, compile_all, files_of
 
 ROOT = Path(__file__).resolve().parents[2]
 TIERS = tuple(folder for lane in LANES for part in lane for folder in part if folder.startswith("tests/"))
-"""Every folder of tests, as the suite names them."""
+"""Every folder of tests, or part of one, as the suite names them."""
 BURN = "while True: pass"
 
 
@@ -39,14 +39,22 @@ def busy_cores() -> Iterator[None]:
 def main(options: list[str]) -> int:
     """Run the tiers; the number of those that failed."""
     given = any((ROOT / option.partition("::")[0]).exists() for option in options)
-    places = [[]] if given else [[tier] for tier in TIERS]
     failed = []
+    compile_all()
     with busy_cores():
-        for place in places:
+        for tier in [""] if given else TIERS:
             started_s = time.monotonic()
-            command = [sys.executable, "-m", "pytest", "-q", "--durations=10", *place, *options]
+            command = [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-q",
+                "--durations=10",
+                *(files_of(tier) if tier else ()),
+                *options,
+            ]
             code = subprocess.call(command, cwd=ROOT)
-            what = " ".join(place or options)
+            what = tier or " ".join(options)
             print(f"{what}: exit code {code} after {time.monotonic() - started_s:.0f} s, all cores busy", flush=True)
             failed += [what] if code else []
     print(f"failed: {', '.join(failed)}" if failed else "all passed")

@@ -1,7 +1,7 @@
-"""Runs every test in three lanes at the same time: ``python -m tests.programs.suite [pytest options]`` (make test).
+"""Runs every test in four lanes at the same time: ``python -m tests.programs.suite [pytest options]`` (make test).
 
 Most tests of the service wait, for leases, processes and servers; most tests of the sandbox compute. So both go on at
-the same time, and two cores are enough for three lanes. What a lane runs, and in which order, never changes: nothing is
+the same time, and two cores are enough for four lanes. What a lane runs, and in which order, never changes: nothing is
 dealt out by chance. Tests share nothing but the host: each lane is a pytest process of its own, with servers, ports,
 folders and processes of its own, and what a test counts (descriptors, processes, mounts) it counts below itself.
 
@@ -34,14 +34,15 @@ SLOWEST = 30
 AGAIN_MOST = 5
 """So many tests may fail, in all lanes together, for them to run again alone."""
 LANES: tuple[tuple[tuple[str, ...], ...], ...] = (
-    (("pytest", "tests/service"),),
+    (("pytest", "tests/service/test_[a-f]*.py"),),
+    (("pytest", "tests/service/test_[g-z]*.py"),),
     (("pytest", "tests/attacks", "tests/sandbox"), ("pytest", "tests/differential")),
     (
         ("pytest", "tests/unit", "tests/handlers", "tests/peers", "tests/quality", "tests/image", "tests/chaos"),
         ("tests.programs.as_user",),
     ),
 )
-"""Lane → its parts, one after the other: a module and its arguments."""
+"""Lane → its parts, one after the other: a module and its arguments. One with a ``*`` is every file of that name."""
 TESTS_FAILED = 1
 """pytest's exit code when tests failed, and nothing else went wrong."""
 _DURATION = re.compile(r"^([\d.]+)s (setup|call|teardown) +(\S.*)$", re.MULTILINE)
@@ -69,6 +70,30 @@ class Ended(NamedTuple):
         return lines[-1].strip("= ") if lines else "no test ran"
 
 
+def files_of(place: str) -> list[str]:
+    """What pytest is given for an argument of a part: the files that a pattern means; anything else as it is.
+
+    Raises:
+        ValueError: no file has such a name.
+    """
+    if "*" not in place:
+        return [place]
+    found = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(place))
+    if not found:
+        raise ValueError(f"{place}: there is no such file of tests")
+    return found
+
+
+def compile_all() -> None:
+    """Compile our own modules, which some thousand processes of a run import.
+
+    Python does so by itself, unless the environment forbids it (``PYTHONDONTWRITEBYTECODE``, as in many containers and
+    CI systems): then each of them would compile every module anew.
+    """
+    folders = [str(ROOT / name) for name in ("engine", "handlers", "sandbox", "scripts", "tests")]
+    subprocess.run([sys.executable, "-m", "compileall", "-q", "-j0", *folders], check=True)
+
+
 class Suite:
     """One run of all lanes."""
 
@@ -92,7 +117,9 @@ class Suite:
 
     def run_part(self, part: tuple[str, ...]) -> Ended:
         """Run one part, print its output if it fails, and its last line in any case."""
-        command = [sys.executable, "-m", *part, "-q", f"--durations={SLOWEST}", "--color=no", *self._options]
+        module, *places = part
+        given = [file for place in places for file in files_of(place)]
+        command = [sys.executable, "-m", module, *given, "-q", f"--durations={SLOWEST}", "--color=no", *self._options]
         started_s = time.monotonic()
         with tempfile.TemporaryFile() as output, tempfile.NamedTemporaryFile() as failed:
             os.fchmod(failed.fileno(), 0o666)  # the second pass writes to it as an ordinary user
@@ -145,6 +172,7 @@ def main(options: list[str]) -> int:
     for signum in (signal.SIGINT, signal.SIGTERM):  # a shell's background job ignores SIGINT, and so would all below it
         signal.signal(signum, signal.default_int_handler)
     started_s = time.monotonic()
+    compile_all()
     suite = Suite(options)
     parts = suite.run()
     failed, unsteady = run_again(suite, parts)

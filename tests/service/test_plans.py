@@ -32,7 +32,7 @@ FINAL = QUEUED = 20_000
 HARDLY_ANY = 10
 SINGLE_PAGES = 75
 """Touched at most for one task: its row, each of its indexes from the root, its triggers, and the foreign keys."""
-LISTED_PAGES = 400
+LISTED_PAGES = 600
 """Touched at most for a page of ten: fourteen reasons and two states of six types, each from the root of its index."""
 LABELLED_PAGES = LISTED_PAGES + NEWEST
 """The newest tasks are looked through for labels, too."""
