@@ -23,6 +23,7 @@ from engine.model.principal import Scope
 from engine.telemetry.metrics import LIVE_PATH
 from sandbox import load_policies
 from sandbox.run.cgroup import CONTROLLERS
+from tests.image.pod_security import breaches
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / ".github" / "deploy"
@@ -356,6 +357,73 @@ def test_kustomize_builds_the_manifests(folder: str) -> None:
         if (one["kind"], one["metadata"]["name"]) == ("Deployment", "worker")
     ]
     assert ("runtimeClassName" in worker["spec"]["template"]["spec"]) is (folder == "kubernetes-cgroup")
+
+
+RESTRICTED = ("kubernetes-restricted-full", "kubernetes-restricted-unprivileged")
+
+
+def built(folder: str) -> list[dict[str, Any]]:
+    """The manifests as kustomize builds them."""
+    if (kubectl := shutil.which("kubectl")) is None:
+        pytest.skip("kubectl is not installed")
+    done = subprocess.run([kubectl, "kustomize", str(DEPLOY / folder)], capture_output=True, text=True, check=False)
+    assert 0 == done.returncode, done.stderr
+    return list(yaml.safe_load_all(done.stdout))
+
+
+@pytest.mark.parametrize("folder", RESTRICTED)
+def test_pods_of_an_overlay_are_admitted_where_pod_security_is_restricted(folder: str) -> None:
+    """Both pods keep every rule of the level that the namespace enforces."""
+    manifests = built(folder)
+    pods = {
+        one["metadata"]["name"]: one["spec"]["template"]["spec"] for one in manifests if one["kind"] == "Deployment"
+    }
+    assert set(PARTS) == set(pods)
+    assert [] == [breach for spec in pods.values() for breach in breaches(spec)]
+    [namespace] = [one for one in manifests if one["kind"] == "Namespace"]
+    assert {"pod-security.kubernetes.io/enforce": "restricted"} == namespace["metadata"]["labels"]
+    settings = next(one["data"] for one in manifests if one["kind"] == "ConfigMap")
+    context = pods["worker"]["securityContext"]
+    if folder.endswith("full"):
+        assert f"profile {context['appArmorProfile']['localhostProfile']} " in APPARMOR
+        assert ("Localhost", None) == (context["seccompProfile"]["type"], settings.get("SANDBOX_ISOLATION"))
+    else:
+        disabled = UNPRIVILEGED["services"]["worker"]["environment"]["DISABLED_POLICIES"]
+        assert ("unprivileged", disabled) == (settings["SANDBOX_ISOLATION"], settings["DISABLED_POLICIES"])
+        assert ({"type": "RuntimeDefault"}, False) == (context["seccompProfile"], "appArmorProfile" in context)
+
+
+def test_rules_of_pod_security_find_what_the_plain_manifests_break() -> None:
+    """Without an overlay the worker's pod is refused by one field; a pod that has everything wrong by each rule."""
+    assert (["appArmorProfile"], []) == (breaches(pod("worker")), breaches(pod("api")))
+    wrong = {
+        "hostNetwork": True, "hostPID": True, "hostIPC": True, "volumes": [{"name": "x", "hostPath": {"path": "/"}}],
+        "securityContext": {
+            "runAsUser": 0, "appArmorProfile": {"type": "Unconfined"}, "seLinuxOptions": {"type": "spc_t"},
+            "sysctls": [{"name": "kernel.msgmax"}],
+        },
+        "containers": [{
+            "name": "c", "ports": [{"hostPort": 80}], "livenessProbe": {"httpGet": {"host": "other"}},
+            "securityContext": {"privileged": True, "procMount": "Unmasked", "capabilities": {"add": ["SYS_ADMIN"]}},
+        }],
+    }  # fmt: skip
+    assert 16 == len(breaches(wrong)), breaches(wrong)
+
+
+APPARMOR = (DEPLOY / "apparmor-full").read_text(encoding="ascii")
+
+
+def test_apparmor_profile_allows_what_the_sandbox_needs_and_can_be_read(tmp_path: Path) -> None:
+    """And AppArmor's own parser, where it is installed, reads it; versions before 4 without the rule that they lack."""
+    for rule in ("userns,", "mount,", "umount,", "pivot_root,"):
+        assert f"\n  {rule}\n" in APPARMOR
+    assert "flags=(attach_disconnected" in APPARMOR
+    if (parser := shutil.which("apparmor_parser")) is None:
+        pytest.skip("apparmor_parser is not installed")
+    (copy := tmp_path / "profile").write_text(APPARMOR.replace("abi/4.0", "abi/3.0").replace("\n  userns,", ""))
+    command = [parser, "--skip-kernel-load", "--skip-cache", str(copy)]
+    read = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert 0 == read.returncode, read.stderr
 
 
 def test_unit_delegates_the_controllers_that_the_layer_needs(tmp_path: Path) -> None:
