@@ -72,6 +72,24 @@ def test_process_hands_over_the_same_request() -> None:
     asyncio.run(run())
 
 
+def test_short_body_that_takes_long_is_checked_in_a_process() -> None:
+    """ENG-05, ENG-07: slow numbers, and the faults of many tasks; ordinary short bodies are checked at once."""
+    task = b'{"task_type":"custom_script","parameters":{"script":"x","args":%b}}'
+    slow, faulty = task % (b"[" + b"1e308," * 101 + b"1]"), b"[" + b",".join([b'{"task":1}'] * 30) + b"]"
+
+    async def run() -> None:
+        async with open_checker() as checker:
+            assert check(task % b"[1e10]") == await checker.check(task % b"[1e10]")
+            await checker.check_batch(b"[" + b",".join([task % b"1"] * 5) + b"]")
+            assert () == checker.pids
+            assert 30 == len(await checker.check_batch(faulty))
+            assert 1 == len(checker.pids)
+            checked = checker.check(slow)
+            assert check(slow) == await checked
+
+    asyncio.run(run())
+
+
 def test_process_that_dies_with_a_body_in_hand_is_named_and_started_again() -> None:
     """Only the check fails: nothing blames PostgreSQL, and the next body is checked."""
 
