@@ -16,6 +16,7 @@ from engine.config.settings import Settings
 from engine.model.callback import Callback
 from engine.model.task import ListedTask, StoredFile
 from engine.model.versions import Versions
+from engine.model.worker_state import OuterConfinement
 from engine.policies.policies import effective_limits
 from engine.policies.show import show
 from engine.service.health import DependencyCheck, Health, WorkerFound
@@ -131,6 +132,10 @@ class WorkerHealth(msgspec.Struct, frozen=True, kw_only=True):
         tuple[str, ...], Meta(description="Policies whose sandbox failed there by our fault, and has not worked since.")
     ] = ()
     isolation: Annotated[Isolation, Meta(description="The layers that hold every run there.")]
+    confinement: Annotated[
+        OuterConfinement | None,
+        Meta(description="What holds the worker itself: its container's seccomp filter and AppArmor profile."),
+    ] = None
     versions: Versions
     policies: Annotated[dict[str, str] | None, Meta(description="Policy → digest of the file that it has.")]
     policies_differ: Annotated[tuple[str, ...], Meta(description="Policies that it does not have as this API has.")]
@@ -261,6 +266,7 @@ def _worker(worker: WorkerFound) -> WorkerHealth:
         redis=at.redis,
         failing=at.failing,
         isolation=at.isolation,
+        confinement=at.confinement,
         versions=at.versions,
         policies=at.policies,
         policies_differ=worker.policies_differ,

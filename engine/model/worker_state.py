@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 from uuid import UUID
 
@@ -14,6 +15,42 @@ BEAT_S = 2.0
 """Between two heartbeats of a worker, seconds."""
 SHOWN_FOR_S = 300.0
 """How long a worker that sends none is still shown, seconds."""
+
+
+class OuterConfinement(msgspec.Struct, frozen=True, kw_only=True):
+    """What holds a worker itself, as its container or service manager has set it up."""
+
+    seccomp: Literal["none", "strict", "filter", "unknown"]
+    """Its mode, proc_pid_status(5). The kernel keeps no name of a filter."""
+    seccomp_filters: int | None
+    """How many filters are in force; ``None`` where the kernel does not say."""
+    security_label: str | None
+    """AppArmor's profile with its mode, such as ``unityai-full (enforce)``, or SELinux's context; ``None``: neither."""
+
+
+def read_confinement(proc: Path = Path("/proc/self")) -> OuterConfinement:
+    """What holds this process.
+
+    Args:
+        proc: where the kernel says it.
+    """
+    status = _read(proc / "status")
+    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    modes: dict[str, Literal["none", "strict", "filter"]] = {"0": "none", "1": "strict", "2": "filter"}
+    filters = fields.get("Seccomp_filters", "")
+    return OuterConfinement(
+        seccomp=modes.get(fields.get("Seccomp", ""), "unknown"),
+        seccomp_filters=int(filters) if filters.isdecimal() else None,
+        security_label=_read(proc / "attr" / "current").rstrip("\0\n") or None,
+    )
+
+
+def _read(path: Path) -> str:
+    """The text of a file; empty where the kernel has none."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +75,8 @@ class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
     failing: tuple[str, ...] = ()
     """Policies whose sandbox failed on this worker by our own fault, and has not worked since."""
     isolation: Isolation
+    confinement: OuterConfinement | None = None
+    """``None`` from a worker of a version that does not report it."""
     state: Literal["working", "draining"]
     versions: Versions = Versions()
     policies: dict[str, str] | None = None

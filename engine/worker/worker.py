@@ -24,7 +24,7 @@ from engine.config.settings import Settings
 from engine.model.cancel import end_tasks
 from engine.model.errors import QueueUnavailableError, StoreUnavailableError
 from engine.model.versions import engine_version, versions
-from engine.model.worker_state import WorkerState
+from engine.model.worker_state import WorkerState, read_confinement
 from engine.policies.policies import Policies, largest_memory_mib
 from engine.queue.events import EventWriter
 from engine.queue.memory import MemoryBudget
@@ -118,6 +118,7 @@ class Worker:
         self._pools = pools
         self._metrics_address = metrics_address
         self._versions = versions()
+        self._confinement = read_confinement()
         self._draining = asyncio.Event()
         self._loops = Loops(metrics.loop_failed)
         self._running = RunningAttempts()
@@ -240,6 +241,7 @@ class Worker:
             redis=await self._reach_redis(),
             failing=self._failing.names,
             isolation=self._isolation(),
+            confinement=self._confinement,
             state="draining" if self._draining.is_set() else "working",
             versions=self._versions,
             policies=self._policies.digests,

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 
-from engine.model.worker_state import BEAT_S, SHOWN_FOR_S
+from engine.model.worker_state import BEAT_S, SHOWN_FOR_S, read_confinement
 from engine.service.health import ALIVE_WITHIN_S, SLOW_S
 from tests.support.stack import Stack, ask, free_port, until
 
@@ -37,6 +38,7 @@ def test_health_tells_latency_versions_and_digests(client: httpx.Client) -> None
         assert (health["versions"], digests, []) == (worker["versions"], worker["policies"], worker["policies_differ"])
         assert ("working", True) == (worker["state"], worker["heartbeat_age_s"] <= ALIVE_WITHIN_S)
         assert worker["lag_ms"] >= 0
+        assert msgspec.to_builtins(read_confinement(Path("/proc", str(worker["pid"])))) == worker["confinement"]
     assert [] == health["reasons"]
 
 
