@@ -18,7 +18,7 @@ BUSY = 0.8
 """Share of a core from which on this program is itself what limits the load."""
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class TimedAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to one request."""
 
     total_s: float
@@ -53,10 +53,10 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
     next_steps: list[str]
 
 
-def answer_of(task: Mapping[str, Any], total_s: float) -> Answer:
+def answer_of(task: Mapping[str, Any], total_s: float) -> TimedAnswer:
     """An answer from a task as the service shows it."""
     created, started, finished = (_moment(task.get(name)) for name in ("created_at", "started_at", "finished_at"))
-    return Answer(
+    return TimedAnswer(
         total_s=total_s,
         ended=str(task.get("exit_reason") or task.get("status")),
         queued_s=started - created if started is not None and created is not None else None,
@@ -68,7 +68,7 @@ def _moment(text: str | None) -> float | None:
     return datetime.fromisoformat(text).timestamp() if text else None
 
 
-def report(answers: Sequence[Answer], *, seconds: float, not_sent: int, own_cpu: float) -> LoadReport:
+def report(answers: Sequence[TimedAnswer], *, seconds: float, not_sent: int, own_cpu: float) -> LoadReport:
     """Put it together. There must be an answer."""
     times = sorted(one.total_s for one in answers)
     ended = Counter(one.ended for one in answers)

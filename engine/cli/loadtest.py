@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engine.cli.client import KEY_ENV, ServiceError
-from engine.cli.load_report import Answer, LoadReport, answer_of, lines, report
+from engine.cli.load_report import LoadReport, TimedAnswer, answer_of, lines, report
 from engine.cli.shared import AsJson, fail, print_either, read_body, sentences
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ async def _measure(
     try:
         async with AsyncClient(url, os.environ.get(KEY_ENV), patience_s=0) as client:
             await client.ask("POST", "/execute", query={"wait": WAIT_S}, content=body)  # what is slow only once
-            load = Load(client, body, tasks=tasks, seconds=seconds)
+            load = BoundedLoad(client, body, tasks=tasks, seconds=seconds)
             started, cpu = time.perf_counter(), time.process_time()
             await (load.closed(clients) if rate is None else load.open(rate))
             took_s = time.perf_counter() - started
@@ -72,7 +72,7 @@ async def _measure(
     return report(load.answers, seconds=took_s, not_sent=load.not_sent, own_cpu=own_cpu)
 
 
-class Load:
+class BoundedLoad:
     """A bounded load of one task, again and again."""
 
     def __init__(self, client: AsyncClient, body: bytes, *, tasks: int, seconds: float) -> None:
@@ -85,7 +85,7 @@ class Load:
         """
         self._client, self._body = client, body
         self._tasks, self._seconds = tasks, seconds
-        self.answers: list[Answer] = []
+        self.answers: list[TimedAnswer] = []
         self.not_sent = 0
 
     async def closed(self, clients: int) -> None:
@@ -129,9 +129,9 @@ class Load:
             task = await self._client.ask("POST", "/execute", query={"wait": WAIT_S}, content=self._body)
             answer = answer_of(task, time.perf_counter() - moment)
         except RequestRefusedError as error:
-            answer = Answer(total_s=time.perf_counter() - moment, ended=f"refused {error.status}")
+            answer = TimedAnswer(total_s=time.perf_counter() - moment, ended=f"refused {error.status}")
         except ServiceUnreachableError:
-            answer = Answer(total_s=time.perf_counter() - moment, ended="unreachable")
+            answer = TimedAnswer(total_s=time.perf_counter() - moment, ended="unreachable")
         self.answers.append(answer)
 
 

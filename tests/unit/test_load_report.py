@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from engine.cli.load_report import Answer, answer_of, histogram, lines, report
+from engine.cli.load_report import TimedAnswer, answer_of, histogram, lines, report
 
 TASK = {
     "status": "succeeded",
@@ -17,8 +17,8 @@ TASK = {
 }
 
 
-def answers(count: int, ended: str = "ok", **more: Any) -> list[Answer]:
-    return [Answer(total_s=number / 1000, ended=ended, **more) for number in range(1, count + 1)]
+def answers(count: int, ended: str = "ok", **more: Any) -> list[TimedAnswer]:
+    return [TimedAnswer(total_s=number / 1000, ended=ended, **more) for number in range(1, count + 1)]
 
 
 def test_answer_has_the_parts_that_the_service_says() -> None:
@@ -58,7 +58,7 @@ def test_histogram_has_every_answer_once_and_no_bin_is_left_out() -> None:
         (answers(9, "unreachable"), "The service gave no answer to some"),
     ],
 )
-def test_what_limits_is_named_with_its_fix(given: list[Answer], beginning: str) -> None:
+def test_what_limits_is_named_with_its_fix(given: list[TimedAnswer], beginning: str) -> None:
     """One sentence for each cause."""
     (step,) = report(given, seconds=1.0, not_sent=0, own_cpu=0.1).next_steps
     assert step.startswith(beginning)
