@@ -176,11 +176,12 @@ def test_postgres_that_hangs_is_503_meanwhile(stack: Stack) -> None:
     assert stack.servers.database
     bodies = [task("result = 1"), task("result = 1")]
     bodies[1]["parameters"]["args"] = "x" * (2 << 20)
-    with frozen(stack.servers.database.pid), ThreadPoolExecutor(12) as threads:  # more than DATABASE_CONNECTIONS
+    with frozen(stack.servers.database.pid), ThreadPoolExecutor(13) as threads:  # more than DATABASE_CONNECTIONS
         asked = [threads.submit(stack.client.post, "/execute", json=body) for body in bodies * 5]
-        asked += [threads.submit(stack.client.get, path) for path in (f"/task/{task_id}", "/health")]
+        paths = (f"/task/{task_id}", f"/task/{task_id}?wait=60", "/health")
+        asked += [threads.submit(stack.client.get, path) for path in paths]
         refused = [question.result() for question in asked]  # while it hangs
-    assert [503] * 12 == [response.status_code for response in refused]
+    assert [503] * 13 == [response.status_code for response in refused]
     assert {"2"} == {response.headers["retry-after"] for response in refused[:-1]}
     until(lambda: stack.client.get("/health").json()["database"]["status"] == "ok", "PostgreSQL is back")
     stack.worker()
