@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -121,6 +122,12 @@ def _free_mib() -> float:
     return (kib["MemFree"] + kib["Active(file)"] + kib["Inactive(file)"]) / 1024
 
 
+def let_go_on(pid: int) -> None:
+    """Have the script's ``hold()`` return, unless the run has met a limit and ended."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGUSR1)
+
+
 def measure(box: Sandbox, row: Row) -> tuple[Result, float]:
     """The result of a row, and what the kernel counted for it in MiB."""
     counted = 0.0
@@ -129,8 +136,8 @@ def measure(box: Sandbox, row: Row) -> tuple[Result, float]:
         nonlocal counted
         with contextlib.ExitStack() as stack:
             count = stack.enter_context(counter_of(pid))
-            stack.callback(os.kill, pid, 10)  # SIGUSR1: it may end, so that its cgroup can go
-            os.kill(pid, 10)
+            stack.callback(let_go_on, pid)  # to its end, so that its cgroup can go
+            let_go_on(pid)
             comm = Path(f"/proc/{pid}/comm")
             assert eventually(lambda: not comm.exists() or comm.read_text() == "held\n"), "it does not hold still"
             time.sleep(0.2)  # for the watchdog, which looks ten times meanwhile
