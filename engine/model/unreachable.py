@@ -13,8 +13,10 @@ from collections.abc import Iterator
 import asyncpg
 from redis.exceptions import RedisError
 
+from engine.model.errors import EngineError
 
-class ServerUnreachableError(Exception):
+
+class ServerUnreachableError(EngineError):
     """PostgreSQL, Redis or another server is unreachable, or too busy to answer; its text says why."""
 
 
