@@ -5,7 +5,7 @@ PY     := $(VENV)/bin/python
 SETS   := .libraries
 
 .DEFAULT_GOAL := help
-.PHONY: help install models demo check test busy-test cgroup-test memory-test lint ablation soak neighbours chaos quality cpython-test monitoring-test image-test console-test servers-test n8n-test coverage audit bench lock clean
+.PHONY: help install models demo check test busy-test cgroup-test memory-test lint ablation soak neighbours chaos quality peers cpython-test monitoring-test image-test console-test servers-test n8n-test coverage audit bench lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -90,6 +90,9 @@ servers-test: install  ## Run the service on Debian's servers: PgBouncer, TLS, f
 console-test: install  ## Go through the console in headless Chromium, with axe-core; keeps screenshots (apt-get install chromium)
 	@$(PIP_INSTALL) --requirement requirements-console.lock
 	@$(PY) -m tests.programs.console
+
+peers: install  ## Hold what handlers read against peers, over some 500 real files fetched by name (npm, apt-get)
+	@$(PY) -m tests.peers
 
 cpython-test: install models  ## CPython's own tests in the service and by plain python: all that differs is in a table
 	@$(PY) -m tests.programs.cpython_tests

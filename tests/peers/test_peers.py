@@ -112,7 +112,7 @@ def _pages() -> list[str]:
     return [text for text in texts if words(text) and "{{" not in text and "{%" not in text]
 
 
-def _soup(page: str) -> BeautifulSoup:
+def soup_of(page: str) -> BeautifulSoup:
     """What a reader sees of a page, with a space between cells, which ``get_text`` would join to one word."""
     soup = BeautifulSoup(page, "lxml")
     for hidden in soup(["script", "style", "noscript", "template"]):
@@ -128,7 +128,7 @@ def test_words_of_pages_agree(peer: str) -> None:
     found = wanted = 0
     for page in _pages():
         ours = words(pages.text_of(pages.tree(page, is_html=True)))
-        soup = _soup(page)
+        soup = soup_of(page)
         theirs = words(soup.get_text() if peer == "bs4" else get_text(str(soup)))
         found += (theirs & ours).total()
         wanted += theirs.total()
