@@ -21,7 +21,7 @@ import pypdfium2
 import pypdfium2.raw as pdfium
 
 from handlers import ocr, progress
-from handlers.documents import pdf_marks
+from handlers.documents import pdf_marks, pdf_spaces
 from handlers.documents.reading import PDF, Allowance, DocumentText, clean, flow, looks_like
 from handlers.failures import Refusal
 from handlers.parameters.documents import Ocr
@@ -296,7 +296,7 @@ def _text(page: pypdfium2.PdfPage, number: int) -> tuple[str, int]:
     except pypdfium2.PdfiumError:
         raise _broken_page(number) from None
     try:
-        text = text_page.get_text_range().replace("\r\n", "\n")
+        text = pdf_spaces.restore(text_page, text_page.get_text_range()).replace("\r\n", "\n")
         unknown = sum(
             pdfium.FPDFText_HasUnicodeMapError(text_page, place) == 1 for place in range(text_page.count_chars())
         )
