@@ -24,7 +24,7 @@ import PIL.JpegImagePlugin
 import PIL.PngImagePlugin
 import PIL.TiffImagePlugin
 import PIL.WebPImagePlugin  # noqa: F401 like those above it: loaded here, so that nothing is later
-from PIL import ExifTags, Image, ImageChops, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageChops, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from handlers import inputs, ocr, progress
 from handlers.data.decoding import decode_parameters
@@ -69,6 +69,8 @@ HEIF = "HEIF"
 MAX_BYTES = 64 << 20
 MAX_PIXELS = 50_000_000
 """Of an image that is read, made on the way or written: 200 MB with four channels."""
+_GRAY_BITS = MappingProxyType({"L;2": 2, "L;4": 4, "L": 8})
+"""How Pillow names the pixels of a gray PNG → bits of each. It makes pixels of one bit a mode of their own."""
 MAX_FRAMES = 1000
 MAX_LINES = 5000
 """Of text in a picture."""
@@ -260,6 +262,7 @@ def _make(image: Image.Image, options: Options, output: Output) -> dict[str, Any
 def _upright(image: Image.Image, frame: int = 0) -> Image.Image:
     """A copy of a frame with eight bits a channel (L, RGB or RGBA), turned as its EXIF orientation says."""
     image.seek(frame)
+    _read_unseen_gray(image)
     image.load()
     upright = ImageOps.exif_transpose(image)
     if upright.mode == "RGBA":
@@ -273,6 +276,21 @@ def _upright(image: Image.Image, frame: int = 0) -> Image.Image:
     if upright.mode == "CMYK":
         return _from_inks(upright)
     return upright.convert("L" if upright.mode == "1" else "RGB")
+
+
+def _read_unseen_gray(image: Image.Image) -> None:
+    """Have the level of gray that a PNG makes invisible count in eight bits, as its pixels will.
+
+    The file names it in as many bits as its own pixels have; higher bits do not count (PNG, 11.3.2.1). Pillow spreads
+    the pixels and leaves the number as it stands.
+    """
+    unseen = image.info.get("transparency")
+    if not isinstance(image, PngImagePlugin.PngImageFile) or not isinstance(unseen, int) or not image.tile:
+        return
+    bits = _GRAY_BITS.get(str(image.tile[0].args))
+    if bits:
+        most = (1 << bits) - 1
+        image.info["transparency"] = (unseen & most) * 255 // most
 
 
 def _from_inks(image: Image.Image) -> Image.Image:

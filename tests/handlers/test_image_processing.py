@@ -564,6 +564,19 @@ def test_each_operation_has_its_options() -> None:
 KEPT = Path(__file__).resolve().parent / "files"
 
 
+@pytest.mark.parametrize(("bits", "unseen", "invisible"), [
+    (1, 0, [0]), (1, 1, [1]), (1, 255, [1]), (2, 0, [0]), (2, 3, [3]), (2, 255, [3]), (4, 7, [7]), (4, 15, [15]),
+    (4, 23, [7]), (8, 7, [7]), (8, 255, [255]), (8, 263, [7]), (16, 7, [7]), (16, 65535, [65535]),
+])  # fmt: skip
+def test_a_level_of_gray_that_is_not_seen(bits: int, unseen: int, invisible: list[int]) -> None:
+    """It is named in the file's own bits, of which the lowest count (PNG, 11.3.2.1); every other level is seen."""
+    levels = sorted({0, 1, 3, 7, 15, 254, 255, 65534, 65535} & set(range(1 << bits)))
+    made = make(files.gray_png(bits, levels, unseen), "convert", {"format": "png"}).convert("RGBA")
+    alphas = list(made.getchannel("A").tobytes())
+    assert invisible == [level for level, alpha in zip(levels, alphas, strict=True) if alpha == 0]
+    assert {0, 255} == set(alphas)
+
+
 @pytest.mark.parametrize("name", ["l_trns", "rgb_trns"])
 @pytest.mark.parametrize("target", ["png", "webp", "gif", "tiff", "avif"])
 def test_one_transparent_colour_stays_transparent(name: str, target: str) -> None:

@@ -202,11 +202,24 @@ def photo() -> bytes:
 
 def png_header(width: int, height: int) -> bytes:
     """A PNG that claims a size and has no pixels to show for it."""
+    return _png(struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"\0" * 1000)
+
+
+def gray_png(bits: int, levels: list[int], unseen: int) -> bytes:
+    """A PNG of one row, a level of gray in so many bits for each pixel, and the level that its tRNS makes invisible."""
+    row = int("".join(f"{level:0{bits}b}" for level in levels).ljust(-(-len(levels) * bits // 8) * 8, "0"), 2)
+    packed = row.to_bytes(-(-len(levels) * bits // 8), "big")
+    return _png(
+        struct.pack(">IIBBBBB", len(levels), 1, bits, 0, 0, 0, 0), b"\0" + packed, tRNS=struct.pack(">H", unseen)
+    )
+
+
+def _png(head: bytes, pixels: bytes, **more: bytes) -> bytes:
+    """A PNG of its parts (PNG, 5.3)."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
-    )
+    beside = b"".join(chunk(kind.encode(), content) for kind, content in more.items())
+    body = chunk(b"IHDR", head) + beside + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
