@@ -18,8 +18,8 @@ from docx.oxml.ns import qn
 from handlers.archives import is_xml
 from handlers.documents import docx_archive, docx_text
 from handlers.documents.docx_archive import broken_is_refused
-from handlers.documents.docx_text import UNREADABLE, Block
-from handlers.documents.reading import Allowance, DocumentText, clean
+from handlers.documents.docx_text import Block
+from handlers.documents.reading import UNREADABLE, Allowance, DocumentText, clean
 from handlers.failures import Refusal
 from handlers.parameters.documents import Changes
 

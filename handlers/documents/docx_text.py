@@ -9,12 +9,11 @@ from typing import Any
 from docx.oxml.ns import qn
 
 from handlers.documents.docx_math import MATH, line
-from handlers.documents.reading import Allowance, clean
+from handlers.documents.reading import UNREADABLE, Allowance, clean
 
 MAX_CELLS = 50_000
 MAX_COLUMNS = 1000
 """Of a table, whatever its cells say that they span."""
-UNREADABLE = "\ufffd"
 
 PARAGRAPH, TABLE = qn("w:p"), qn("w:tbl")
 BOX = qn("w:txbxContent")

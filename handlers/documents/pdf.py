@@ -22,7 +22,7 @@ import pypdfium2.raw as pdfium
 
 from handlers import ocr, progress
 from handlers.documents import pdf_marks, pdf_spaces
-from handlers.documents.reading import PDF, Allowance, DocumentText, clean, flow, looks_like
+from handlers.documents.reading import PDF, UNREADABLE, Allowance, DocumentText, clean, flow, looks_like
 from handlers.failures import Refusal
 from handlers.parameters.documents import Ocr
 
@@ -38,6 +38,8 @@ _MAY_COPY = 1 << 4
 """ISO 32000-1, table 22: bit 5."""
 _HYPHEN = "\ufffe"
 """The character that pdfium writes for a hyphen at a line's end, in place of both."""
+_NO_SIGN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+"""Codes of a font that does not say what they mean, such as TeX's ligatures, which stand where text has controls."""
 _LEAST_LETTERS = 30
 """A page with fewer letters and digits, most of which a picture covers, is a scan with a stamp on it."""
 _MOST_OF_A_PAGE = 0.5
@@ -296,14 +298,21 @@ def _text(page: pypdfium2.PdfPage, number: int) -> tuple[str, int]:
     except pypdfium2.PdfiumError:
         raise _broken_page(number) from None
     try:
-        text = pdf_spaces.restore(text_page, text_page.get_text_range()).replace("\r\n", "\n")
-        unknown = sum(
-            pdfium.FPDFText_HasUnicodeMapError(text_page, place) == 1 for place in range(text_page.count_chars())
-        )
+        signs = text_page.get_text_range()
+        unknown = _unknown(text_page, signs)
+        text = _NO_SIGN.sub(UNREADABLE, pdf_spaces.restore(text_page, signs)).replace("\r\n", "\n")
         return clean(text, keep=_HYPHEN).strip(), unknown
     finally:
         text_page.close()
         page.set_rotation(turned)
+
+
+def _unknown(text_page: pypdfium2.PdfTextPage, signs: str) -> int:
+    """How many characters of a page have no known meaning: pdfium knows none, or has taken their code for one."""
+    count = text_page.count_chars()
+    codes = {found.start() for found in _NO_SIGN.finditer(signs)}
+    no_meaning = {place for place in range(count) if pdfium.FPDFText_HasUnicodeMapError(text_page, place) == 1}
+    return len(no_meaning | codes) if len(signs) == count else len(no_meaning) + len(codes)
 
 
 def _upright(text_page: pypdfium2.PdfTextPage) -> int:

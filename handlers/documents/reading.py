@@ -28,6 +28,8 @@ _BEGINNINGS: tuple[tuple[bytes, str], ...] = (
     (b"Rar!\x1a\x07", "a rar archive"),
     (b"\x7fELF", "a program"),
 )
+UNREADABLE = "\ufffd"
+"""Stands for a sign whose meaning the document does not say."""
 # control characters other than tab and line feed, and what no text may hold: pdfium marks a broken word by the first
 _NOT_TEXT = dict.fromkeys([*range(9), 11, 12, *range(14, 32), 127, 0xFFFE, 0xFFFF])
 
