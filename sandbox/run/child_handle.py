@@ -84,9 +84,13 @@ class ChildHandle:
         self._freed = False
         self.pid = pid_of(pidfd)
         self._status = os.open(f"/proc/{self.pid}/status", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self.own_pid = _own_pid(os.pread(self._status, 4096, 0))
+            """What it itself takes for its process id: 1 in a pid namespace of its own."""
+        except OSError:  # it has died since the line above
+            os.close(self._status)
+            raise
         self._open.add(self._status)
-        self.own_pid = _own_pid(os.pread(self._status, 4096, 0))
-        """What it itself takes for its process id: 1 in a pid namespace of its own."""
         self.at_rest = self.measure() or Measurement(0, 0, 1, 0.0)
 
     def measure(self) -> Measurement | None:
