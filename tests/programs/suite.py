@@ -34,8 +34,8 @@ SLOWEST = 30
 AGAIN_MOST = 5
 """So many tests may fail, in all lanes together, for them to run again alone."""
 LANES: tuple[tuple[tuple[str, ...], ...], ...] = (
-    (("pytest", "tests/service/test_[a-f]*.py"),),
-    (("pytest", "tests/service/test_[g-z]*.py"),),
+    (("pytest", "tests/service/test_[a-i]*.py"),),
+    (("pytest", "tests/service/test_[j-z]*.py"),),
     (("pytest", "tests/attacks", "tests/sandbox"), ("pytest", "tests/differential")),
     (
         ("pytest", "tests/unit", "tests/handlers", "tests/peers", "tests/quality", "tests/image", "tests/chaos"),
