@@ -92,7 +92,9 @@ class Zygotes:
         zygote = await self.ensure_living()
         child = await zygote.spawn(rehearse=rehearse)
         self.spawned += 1
-        if zygote.spawned >= self._rotate_after and not self.rotating and not self._closed:
+        # one that has been replaced may still end a fork or two: they say nothing of the zygote in its place
+        used_up = zygote is self._current and zygote.spawned >= self._rotate_after
+        if used_up and not self.rotating and not self._closed:
             self.rotating = True
             self._background.start(self._rotate())
         return child
