@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -45,7 +45,14 @@ async def refuse_bytes(
         "more_files": more_files,
         "more_bytes": more_bytes,
     }
-    admit = database.statement("admit_bytes")
+    return await _refused(database, connection, "admit_bytes", asked, quotas)
+
+
+async def _refused(
+    database: Database, connection: Any, name: str, asked: Mapping[str, Any], quotas: Quotas
+) -> QuotaError | None:
+    """Ask a statement of admission, whose row is a refusal; ``None`` where it has none."""
+    admit = database.statement(name)
     row = await connection.fetchrow(admit.sql, *admit.bind(asked))
     if row is None:
         return None
@@ -105,20 +112,17 @@ class Admission:
         more = len(tasks) - await self._count_replayed(connection, tenant, tasks)
         if not more:
             return None
-        admit = self._database.statement("admit")
         asked = {
             "tenant": tenant,
             "tasks_per_minute": quotas.tasks_per_minute,
             "queued_tasks": quotas.queued_tasks,
             "more": more,
         }
-        row = await connection.fetchrow(admit.sql, *admit.bind(asked))
+        refusal = await _refused(self._database, connection, "admit", asked, quotas)
         large = sum(large_bytes(task.request) for task in tasks)
-        if row is None and large and quotas.stored_bytes is not None:
+        if refusal is None and large and quotas.stored_bytes is not None:
             return await refuse_bytes(self._database, connection, tenant, quotas, more_files=0, more_bytes=large)
-        if row is None:
-            return None
-        return QuotaError(row["reason"], getattr(quotas, row["reason"]), max(0.0, row["retry_after_s"]))
+        return refusal
 
     async def _count_replayed(self, connection: Any, tenant: str, tasks: Sequence[NewTask]) -> int:
         """How many were accepted before: a quota is no reason to refuse the answer that a client has missed."""
