@@ -144,9 +144,15 @@ class Shell:
             method = scope["method"] if scope["method"] in METHODS else "other"
             route = scope.get("path_template")
             path = scope["path"] if route else None  # of a path that there is not, a client chose every character
-            span.note(method=method if method != "other" else "_OTHER", route=route, path=path, status=status)
-            span.note(scheme=scope["scheme"], task_id=scope.get("task_id"))
-            span.note(error_type=str(status) if status >= 500 else None)
+            span.note(
+                method=method if method != "other" else "_OTHER",
+                route=route,
+                path=path,
+                scheme=scope["scheme"],
+                status=status,
+                error_type=str(status) if status >= 500 else None,
+                task_id=scope.get("task_id"),
+            )
             span.end_as(f"{method} {route or 'no route'}", failed=status >= 500)
 
     def _traced(self, scope: Scope, request_id: str) -> contextlib.AbstractContextManager[Span]:
