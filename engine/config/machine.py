@@ -1,10 +1,13 @@
-"""How much memory this machine, or the container in which this process runs, has."""
+"""The machine, or the container, in which this process runs: how much memory it has, and what holds the process."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 from pathlib import Path
+from typing import Literal
+
+from engine.model.worker_state import OuterConfinement
 
 MIB = 1 << 20
 RESERVE_MIB = 1536
@@ -61,3 +64,28 @@ def _read_limit(path: Path) -> int | None:
     with contextlib.suppress(OSError, ValueError):
         return int(path.read_text(encoding="ascii"))
     return None
+
+
+def read_confinement(proc: Path = Path("/proc/self")) -> OuterConfinement:
+    """What holds this process.
+
+    Args:
+        proc: where the kernel says it.
+    """
+    status = _read(proc / "status")
+    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    modes: dict[str, Literal["none", "strict", "filter"]] = {"0": "none", "1": "strict", "2": "filter"}
+    filters = fields.get("Seccomp_filters", "")
+    return OuterConfinement(
+        seccomp=modes.get(fields.get("Seccomp", ""), "unknown"),
+        seccomp_filters=int(filters) if filters.isdecimal() else None,
+        security_label=_read(proc / "attr" / "current").rstrip("\0\n") or None,
+    )
+
+
+def _read(path: Path) -> str:
+    """The text of a file; empty where the kernel has none."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

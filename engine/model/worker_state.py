@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 from uuid import UUID
 
@@ -26,31 +25,6 @@ class OuterConfinement(msgspec.Struct, frozen=True, kw_only=True):
     """How many filters are in force; ``None`` where the kernel does not say."""
     security_label: str | None
     """AppArmor's profile with its mode, such as ``unityai-full (enforce)``, or SELinux's context; ``None``: neither."""
-
-
-def read_confinement(proc: Path = Path("/proc/self")) -> OuterConfinement:
-    """What holds this process.
-
-    Args:
-        proc: where the kernel says it.
-    """
-    status = _read(proc / "status")
-    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
-    modes: dict[str, Literal["none", "strict", "filter"]] = {"0": "none", "1": "strict", "2": "filter"}
-    filters = fields.get("Seccomp_filters", "")
-    return OuterConfinement(
-        seccomp=modes.get(fields.get("Seccomp", ""), "unknown"),
-        seccomp_filters=int(filters) if filters.isdecimal() else None,
-        security_label=_read(proc / "attr" / "current").rstrip("\0\n") or None,
-    )
-
-
-def _read(path: Path) -> str:
-    """The text of a file; empty where the kernel has none."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
 
 
 class WorkerState(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,12 +19,12 @@ from uuid import uuid4
 
 from prometheus_client import CollectorRegistry
 
-from engine.config.machine import tasks_memory_mib
+from engine.config.machine import read_confinement, tasks_memory_mib
 from engine.config.settings import Settings
 from engine.model.cancel import end_tasks
 from engine.model.errors import QueueUnavailableError, StoreUnavailableError
 from engine.model.versions import engine_version, versions
-from engine.model.worker_state import WorkerState, read_confinement
+from engine.model.worker_state import WorkerState
 from engine.policies.policies import Policies, largest_memory_mib
 from engine.queue.events import EventWriter
 from engine.queue.memory import MemoryBudget

@@ -14,7 +14,8 @@ from typing import Any
 import httpx
 import msgspec
 
-from engine.model.worker_state import BEAT_S, SHOWN_FOR_S, read_confinement
+from engine.config.machine import read_confinement
+from engine.model.worker_state import BEAT_S, SHOWN_FOR_S
 from engine.service.health import ALIVE_WITHIN_S, SLOW_S
 from tests.support.stack import Stack, ask, free_port, until
 

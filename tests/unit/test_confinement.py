@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.model.worker_state import OuterConfinement, read_confinement
+from engine.config.machine import read_confinement
+from engine.model.worker_state import OuterConfinement
 
 
 @pytest.mark.parametrize(
