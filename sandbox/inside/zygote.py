@@ -255,15 +255,19 @@ def use_huge_pages(proc_fd: int) -> None:
     """
     with os.fdopen(os.open("self/maps", os.O_RDONLY, dir_fd=proc_fd), encoding="ascii", errors="replace") as file:
         lines = [line.split() for line in file]
-    pages = os.open("self/pagemap", os.O_RDONLY, dir_fd=proc_fd)
-    for where, access, *rest in lines:
-        if access.startswith("rw") and len(rest) == 3 + (rest[-1:] == ["[heap]"]):
+    heaps = (where for where, access, *rest in lines if access.startswith("rw") and is_anonymous(rest))
+    with os.fdopen(os.open("self/pagemap", os.O_RDONLY, dir_fd=proc_fd), "rb", buffering=0) as pages:
+        for where in heaps:
             start, end = (int(address, 16) // libc.HUGE_PAGE_BYTES for address in where.split("-"))
             for huge in range(start + 1, end):
-                if count_present(pages, huge * _SMALL_PAGES, _SMALL_PAGES) >= _NEARLY_FULL:
+                if count_present(pages.fileno(), huge * _SMALL_PAGES, _SMALL_PAGES) >= _NEARLY_FULL:
                     with contextlib.suppress(OSError):  # e.g. no huge page is free; the next one may be
                         libc.collapse(huge * libc.HUGE_PAGE_BYTES)
-    os.close(pages)
+
+
+def is_anonymous(described: list[str]) -> bool:
+    """Whether a mapping is of no file, by what stands behind its access in proc_pid_maps(5): three fields, no path."""
+    return len(described) == 3 + (described[-1:] == ["[heap]"])
 
 
 def count_present(pagemap: int, first: int, count: int) -> int:
