@@ -25,6 +25,7 @@ from sandbox.isolation import namespaces
 from sandbox.pool.make_plan import compile_filters, make_plan
 
 BLOCKS, LIVES, FORKS = 5, 60, 60
+BOTH = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
 
 class Lives(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,12 +53,11 @@ async def measure(
     with _bare_process(policy, host, template) as bare:
         async with Pool(policy, host, template, ready=0, rotate_after=1_000_000) as pool:
             for _ in range(BLOCKS + 1):
-                before, own = _zygotes_s(), resource.getrusage(resource.RUSAGE_SELF)
+                before, own_s = _zygotes_s(), _spent_s(resource.RUSAGE_SELF)
                 for _ in range(LIVES):
                     await run_once(pool)
-                after, own_after = _zygotes_s(), resource.getrusage(resource.RUSAGE_SELF)
-                own_s = own_after.ru_utime + own_after.ru_stime - own.ru_utime - own.ru_stime
-                found.append(((after - before) / LIVES, _ask(bare), own_s / LIVES))
+                lives_s, worker_s = _zygotes_s() - before, _spent_s(resource.RUSAGE_SELF) - own_s
+                found.append((lives_s / LIVES, _ask(bare), worker_s / LIVES))
         bare.stdin.close()  # type: ignore[union-attr]
     life, forks, worker = (statistics.median(column) * 1e3 for column in zip(*found[1:], strict=True))
     return Lives(life_ms=life, bare_ms=forks, worker_ms=worker)
@@ -102,17 +102,17 @@ def main() -> None:
     answer = os.fdopen(os.dup(1), "w")
     zygote.prepare(Plan.decode(sys.stdin.buffer.readline()), namespaces.open_proc())
     for _ in sys.stdin.buffer:
-        before = _spent_s()
+        before = _spent_s(*BOTH)
         for _ in range(FORKS):
             if (pid := os.fork()) == 0:
                 os._exit(0)
             os.waitpid(pid, 0)
-        print((_spent_s() - before) / FORKS, file=answer, flush=True)
+        print((_spent_s(*BOTH) - before) / FORKS, file=answer, flush=True)
 
 
-def _spent_s() -> float:
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
+def _spent_s(*whose: int) -> float:
+    """Processor time so far: getrusage(2)."""
+    return sum(used.ru_utime + used.ru_stime for used in map(resource.getrusage, whose))
 
 
 if __name__ == "__main__":
