@@ -23,26 +23,7 @@ from tests.support.synchronous import request
 
 ROOT = Path(__file__).resolve().parents[2]
 MOUNT = Path("/sys/fs/cgroup")
-HOLD = """
-import mmap
-held = mmap.mmap(-1, args << 20)
-for part in range(0, args << 20, 1 << 20):
-    held[part : part + (1 << 20)] = bytes(1 << 20)
-    held.madvise(mmap.MADV_DONTNEED, part, 1 << 20)
-result = 1
-"""
-SOCKETS = """
-import socket
-pairs = [socket.socketpair() for _ in range(args)]
-for one in (one for pair in pairs for one in pair):
-    one.setblocking(False)
-    try:
-        while one.send(bytes(1 << 14)):
-            pass
-    except BlockingIOError:
-        pass
-result = 1
-"""
+HOLD, SOCKETS = (f"{script}result = 1" for script in (memory_truth.HOLD_UNMAPPED, memory_truth.SOCKETS))
 PRIVATE = "kept = [bytearray(b'x' * (1 << 20)) for _ in range(args)]\nresult = 1"
 WORKSPACE = "open('big', 'wb').write(bytes(args << 20))\nresult = 1"
 CASES: dict[str, tuple[str, int, Callable[[Result, float], bool]]] = {
