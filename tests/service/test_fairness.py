@@ -107,12 +107,12 @@ def test_quota_of_queued_tasks_is_exact_through_two_apis(empty: Shared) -> None:
 
 
 def test_no_tenant_and_no_priority_waits_for_a_flood(empty: Shared) -> None:
-    """API-11: behind 400 high tasks of another tenant come one's own normal ones, and its low ones, in turn.
+    """API-11: behind 1,000 high tasks of another tenant come one's own normal ones, and its low ones, in turn.
 
     Then Redis loses everything, with most of the flood still waiting, and nothing is lost.
     """
     with empty.as_("flood") as flood, empty.as_("quiet", 1) as quiet:
-        flood.post("/execute/batch", json=[task("result = 1", priority="high")] * 400)
+        flood.post("/execute/batch", json=[task("result = 1", priority="high")] * 1000)
         low = flood.post("/execute/batch", json=[task("result = 1", priority="low")] * 3).json()["tasks"]
         own = [quiet.post("/execute", json=task("result = 1")).json()["task_id"] for _ in range(3)]
         assert quiet.get(f"/task/{own[0]}").json()["queue_position"] <= 3
