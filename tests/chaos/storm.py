@@ -102,7 +102,7 @@ class Storm:
         return self._stack.environ["DATABASE_URL"]
 
     def _blow(self) -> None:
-        """Kill and spoil until the time is over and all weather has been. What is spoilt is left whole."""
+        """Kill and spoil until the time is over, all weather has been and somebody died. What is spoilt is left whole."""
         began = time.monotonic()
         next_kill = began + self._plan.kill_every_s
         pause_s = self._plan.seconds / (len(self._plan.weather) + 1)
@@ -110,7 +110,7 @@ class Storm:
         next_weather, ends_at = began + pause_s, 0.0
         with contextlib.ExitStack() as last:
             over = last.enter_context(contextlib.ExitStack())
-            while (now := time.monotonic()) < began + self._plan.seconds or coming or ends_at:
+            while (now := time.monotonic()) < began + self._plan.seconds or coming or ends_at or not self._kills:
                 if now >= next_kill:
                     self._kill_worker()
                     next_kill += self._plan.kill_every_s
@@ -134,6 +134,9 @@ class Storm:
         return self._stack.keep(Part(["worker"], self._stack.environ, log))
 
     def _kill_worker(self) -> None:
+        """Kill any worker, even one that still starts; but the first to die is one at work: on a busy machine none might be."""
+        if not self._kills and not any(map(worker_id_of, self._workers)):
+            return
         number = self._random.randrange(len(self._workers))
         doomed = self._workers[number]
         killed_at = time.time()
