@@ -90,7 +90,10 @@ class FilesAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """The tenant's uploaded files, the newest first, and how much it has stored."""
 
     files: tuple[FileAnswer, ...]
-    stored_bytes: Annotated[int, Meta(description="Of files, artifacts, and tasks of 64 KiB or more.")]
+    stored_bytes: Annotated[
+        int,
+        Meta(description="Of files, artifacts and tasks. A task counts parameters, labels, outcome and one KiB."),
+    ]
     stored_mib: Annotated[int | None, Meta(description="How many MiB it may store; null for no limit.")]
 
 

@@ -44,7 +44,7 @@ def new(  # noqa: PLR0917  each is an option
     queued_tasks: Annotated[int | None, typer.Option(min=1, help="Tasks that wait at the same time.")] = None,
     concurrent_tasks: Annotated[int | None, typer.Option(min=1, help="Tasks that run at the same time.")] = None,
     stored_mib: Annotated[
-        int | None, typer.Option(min=1, help="MiB of files, artifacts and large tasks; STORED_MIB unless given.")
+        int | None, typer.Option(min=1, help="MiB of files, artifacts and tasks; STORED_MIB unless given.")
     ] = None,
     files_per_minute: Annotated[
         int | None, typer.Option(min=1, help="Files uploaded in any 60 seconds; FILES_PER_MINUTE unless given.")

@@ -654,8 +654,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(ge=0, le=1 << 40),
         _about(
             "STORED_MIB",
-            "MiB that one tenant may store: files, artifacts and tasks of 64 KiB or more; 0 for no limit. A key can "
-            "have its own.",
+            "MiB that one tenant may store: files, artifacts and tasks; 0 for no limit. A key can have its own.",
             group=Group.TUNE,
             unit="MiB",
         ),

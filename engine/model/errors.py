@@ -105,7 +105,7 @@ _QUOTAS = MappingProxyType(
         "queued_tasks": ("tasks that wait at the same time", "Try again after Retry-After seconds"),
         "files_per_minute": ("files a minute", "Try again after Retry-After seconds"),
         "stored_mib": (
-            "MiB of files, artifacts and large tasks",
+            "MiB of files, artifacts and tasks",
             "It is full: delete files or artifacts (DELETE /files/…, /task/…/artifacts), or wait until some expire",
         ),
     }

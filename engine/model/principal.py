@@ -37,7 +37,7 @@ class Quotas(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     concurrent_tasks: Annotated[int, Meta(ge=1)] | None = None
     """Tasks that run at the same time, on all workers together."""
     stored_mib: Annotated[int, Meta(ge=1)] | None = None
-    """MiB that files, artifacts and large tasks take together."""
+    """MiB that files, artifacts and tasks take together."""
     files_per_minute: Annotated[int, Meta(ge=1)] | None = None
     """Files uploaded within any 60 seconds."""
 

@@ -30,7 +30,7 @@ from engine.model.errors import (
     StoreFullError,
     StoreUnavailableError,
 )
-from engine.model.principal import Principal, Quotas
+from engine.model.principal import Principal
 from engine.model.receipt import SignedReceipt, state_receipt
 from engine.model.request import SubmitRequest
 from engine.model.result import ArtifactFacts
@@ -54,7 +54,6 @@ from engine.service.health import Health, ask_health
 from engine.service.room import LOOK_S, find_fullness
 from engine.service.wait_estimate import WaitEstimator
 from engine.service.waiting import Waiter, Waiters
-from engine.store.admission import large_bytes
 from engine.store.sessions import Sessions
 from engine.store.store import Store
 from engine.telemetry.logs import get_logger
@@ -128,7 +127,7 @@ class Service:
         known_files = await self._known_files(principal, [request])
         task = self._accept(principal, request, task_id, known_files)
         with self.traces.span("store", task_id=str(task_id)):
-            created_at = await self._store.tasks.insert(task, self._quotas_for(principal, [request]))
+            created_at = await self._store.tasks.insert(task, self.settings.quotas_of(principal.quotas))
         if created_at is None:
             return await self._replayed(principal, task)
         self.metrics.accepted(request.task_type, task.policy)
@@ -149,7 +148,7 @@ class Service:
         prepared = [self._accept_or_not(principal, request, known_files) async for request in taking_turns(requests)]
         tasks = [task for task in prepared if isinstance(task, NewTask)]
         with self.traces.span("store", tasks=len(tasks)):
-            quotas = self._quotas_for(principal, requests)
+            quotas = self.settings.quotas_of(principal.quotas)
             stored = await self._store.tasks.insert_many(tasks, quotas) if tasks else {}
         for task in tasks:
             if task.task_id in stored:
@@ -423,12 +422,6 @@ class Service:
     def _check_not_full(self) -> None:
         if self._full is not None:
             raise StoreFullError
-
-    def _quotas_for(self, principal: Principal, requests: Sequence[SubmitRequest]) -> Quotas:
-        """The quotas that hold for new tasks. That of stored bytes is for large ones; small ones have their number."""
-        if any(large_bytes(request) for request in requests):
-            return self.settings.quotas_of(principal.quotas)
-        return principal.quotas
 
     async def _watch_store(self) -> None:
         """Open the store as soon as PostgreSQL answers, then look for room there every few seconds, until cancelled."""

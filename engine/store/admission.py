@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 from weakref import WeakValueDictionary
+
+import msgspec
 
 from engine.model.errors import QuotaError
 from engine.model.principal import Quotas
@@ -15,14 +18,20 @@ from engine.model.task import NewTask
 from engine.store.database import BULK_TIMEOUT_S, Bulk, Database, unreachable_is_unavailable
 
 UNLIMITED = Quotas()
+ROW_BYTES = 1 << 10
+"""What each task counts besides its parameters and labels (``sql/0016_every_byte.sql``)."""
 LARGE_BYTES = 1 << 16
-"""Parameters of this length count as stored bytes (``sql/0011_bytes.sql``)."""
+"""Tasks of so many bytes are admitted one after the other with a tenant's files and artifacts, and no byte too many is
+stored. Smaller ones do not wait for a file that is stored meanwhile, and do not see it."""
+KNOWN_S = 1.0
+"""For how long it is taken as known how much a tenant has stored."""
+MOST_TENANTS = 10_000
+"""Of which it is kept."""
 
 
-def large_bytes(request: SubmitRequest) -> int:
-    """How many stored bytes a request counts as: the length of its parameters, or 0 while that is small."""
-    length = memoryview(request.parameters).nbytes
-    return length if length >= LARGE_BYTES else 0
+def stored_bytes(request: SubmitRequest) -> int:
+    """How many stored bytes a request counts as, before it has an outcome."""
+    return ROW_BYTES + memoryview(request.parameters).nbytes + len(msgspec.json.encode(request.labels))
 
 
 async def refuse_bytes(
@@ -59,12 +68,60 @@ async def _refused(
     return QuotaError(row["reason"], getattr(quotas, row["reason"]), max(0.0, row["retry_after_s"]))
 
 
+class Room:
+    """How much tenants have stored, as PostgreSQL last said: for small tasks, which are not worth a question each."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._known: dict[str, _Known] = {}
+
+    async def take(self, tenant: str, most_bytes: int, more_bytes: int) -> bool:
+        """Take room for more; ``False`` when so little is left that PostgreSQL has to be asked.
+
+        Others may store at the same time what is not known here for a second: so the last eighth is not given away.
+        """
+        known = self._known.get(tenant)
+        if known is None or time.monotonic() - known.at_s > KNOWN_S:
+            if len(self._known) >= MOST_TENANTS:
+                self._known.clear()
+            known = self._known[tenant] = _Known(time.monotonic(), known.bytes if known else most_bytes)
+            known.bytes = await self._database.value("get_stored_bytes", tenant=tenant)
+        if known.bytes + more_bytes > most_bytes - most_bytes // 8:
+            return False
+        known.bytes += more_bytes
+        return True
+
+
+class _Known(msgspec.Struct):
+    at_s: float
+    bytes: int
+
+
 class Admission:
     """Decides whether a tenant may have more tasks accepted."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._room = Room(database)
+
+    async def quotas_to_ask(self, tasks: Sequence[NewTask], quotas: Quotas) -> Quotas:
+        """The quotas of one tenant that PostgreSQL must be asked about before it stores these tasks.
+
+        ``UNLIMITED`` if only bytes are limited, and small tasks find room as far as is known: most do, and then one
+        statement stores them.
+
+        Raises:
+            StoreUnavailableError: PostgreSQL is unreachable.
+        """
+        if quotas.tasks_per_minute is not None or quotas.queued_tasks is not None:
+            return quotas
+        if quotas.stored_bytes is None:
+            return UNLIMITED
+        more_bytes = sum(stored_bytes(task.request) for task in tasks)
+        is_small = more_bytes < LARGE_BYTES
+        has_room = is_small and await self._room.take(tasks[0].tenant, quotas.stored_bytes, more_bytes)
+        return UNLIMITED if has_room else quotas
 
     @contextlib.asynccontextmanager
     async def admitted(self, tasks: Sequence[NewTask], quotas: Quotas, bulk: Bulk) -> AsyncIterator[Any]:
@@ -117,11 +174,12 @@ class Admission:
             "tasks_per_minute": quotas.tasks_per_minute,
             "queued_tasks": quotas.queued_tasks,
             "more": more,
+            "most_bytes": quotas.stored_bytes,
+            "more_bytes": (more_bytes := sum(stored_bytes(task.request) for task in tasks)),
         }
         refusal = await _refused(self._database, connection, "admit", asked, quotas)
-        large = sum(large_bytes(task.request) for task in tasks)
-        if refusal is None and large and quotas.stored_bytes is not None:
-            return await refuse_bytes(self._database, connection, tenant, quotas, more_files=0, more_bytes=large)
+        if refusal is None and more_bytes >= LARGE_BYTES and quotas.stored_bytes is not None:
+            return await refuse_bytes(self._database, connection, tenant, quotas, more_files=0, more_bytes=more_bytes)
         return refusal
 
     async def _count_replayed(self, connection: Any, tenant: str, tasks: Sequence[NewTask]) -> int:

@@ -86,8 +86,8 @@ class Claims:
         async with self._database.connection(bulk) as connection, connection.transaction():
             # two statements: the second sees what was stored by whoever had the lock before
             await connection.execute(lock.sql, *lock.bind(whose))
-            room_bytes = limit - await connection.fetchval(stored.sql, *stored.bind(whose))
-            fitting = result.within(room_bytes)
+            stored_bytes = await connection.fetchval(stored.sql, *stored.bind(whose))
+            fitting = result.within(limit - stored_bytes - len(_ended(claim, result)["outcome"]))
             return bool(await connection.fetch(finish.sql, *finish.bind(_ended(claim, fitting))))
 
     async def release(self, claim: Claim) -> Status | None:

@@ -52,7 +52,7 @@ class Files:
         return await refuse_bytes(self._database, connection, tenant, quotas, more_files=1, more_bytes=size_bytes)
 
     async def stored_bytes(self, tenant: str) -> int:
-        """How many bytes a tenant has stored: files, artifacts, and tasks from 64 KiB on."""
+        """How many bytes a tenant has stored: files, artifacts and tasks."""
         stored: int = await self._database.value("get_stored_bytes", tenant=tenant)
         return stored
 

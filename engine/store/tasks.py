@@ -46,6 +46,7 @@ class Tasks:
             When it was accepted; ``None`` when its tenant has a task under its idempotency key, and nothing was stored.
         """
         values = NEW_TASK.values(task)
+        quotas = await self._admission.quotas_to_ask([task], quotas)
         if quotas == UNLIMITED:
             rows = await self._database.rows("insert_task", **values)
         else:
@@ -68,6 +69,7 @@ class Tasks:
         insert = self._database.statement("insert_task")
         bound = [insert.bind(NEW_TASK.values(task)) async for task in taking_turns(tasks)]
         bulk = bulk_of("insert_task", chain.from_iterable(bound))
+        quotas = await self._admission.quotas_to_ask(tasks, quotas)
         async with self._admission.admitted(tasks, quotas, bulk) as connection:
             rows = await connection.fetchmany(insert.sql, bound)
         return {plain_uuid(row["task_id"]): row["created_at"] for row in rows}

@@ -102,7 +102,7 @@ class Storm:
         return self._stack.environ["DATABASE_URL"]
 
     def _blow(self) -> None:
-        """Kill and spoil until the time is over, all weather has been and somebody died. What is spoilt is left whole."""
+        """Kill and spoil until the time is over, all weather has been and somebody died; leave everything whole."""
         began = time.monotonic()
         next_kill = began + self._plan.kill_every_s
         pause_s = self._plan.seconds / (len(self._plan.weather) + 1)
@@ -134,7 +134,7 @@ class Storm:
         return self._stack.keep(Part(["worker"], self._stack.environ, log))
 
     def _kill_worker(self) -> None:
-        """Kill any worker, even one that still starts; but the first to die is one at work: on a busy machine none might be."""
+        """Kill any worker, even one that still starts, as soon as one is at work, however long that takes."""
         if not self._kills and not any(map(worker_id_of, self._workers)):
             return
         number = self._random.randrange(len(self._workers))

@@ -142,7 +142,7 @@ SELECT count(*) FROM tasks WHERE tenant = :tenant AND idempotency_key = ANY(:ide
 
 -- name: admit
 -- Whether a tenant may have more tasks accepted. A row: it may not, with the reason and how long to wait.
-SELECT reason, retry_after_s FROM admit(:tenant, :tasks_per_minute, :queued_tasks, :more)
+SELECT reason, retry_after_s FROM admit(:tenant, :tasks_per_minute, :queued_tasks, :more, :most_bytes, :more_bytes)
 
 -- name: get_throughput
 -- How long a task has kept a slot lately (null: no task ended recently), and how many slots the live workers have.
