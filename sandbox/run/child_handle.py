@@ -17,6 +17,9 @@ from typing import NamedTuple
 from sandbox.run.cgroup import RunGroup
 from sandbox.run.workspace import LastFacts, Workspace
 
+GIVES_WAY = 10
+"""The niceness of a run that has computed for long: about a tenth of the share that others have."""
+
 
 class ExitFacts(NamedTuple):
     """How a child ended, from the kernel."""
@@ -138,6 +141,18 @@ class ChildHandle:
         poll = select.poll()
         poll.register(self.pidfd, select.POLLIN)
         return bool(poll.poll(0))
+
+    def give_way(self) -> None:
+        """Let all others go first where there are too few processors: setpriority(2), sched(7) on autogroups.
+
+        The niceness counts within a control group for processors; where there is none, within a session, which is the
+        run's own. So the session gets it, too, where we may: as root.
+        """
+        nice = max(GIVES_WAY, os.getpriority(os.PRIO_PROCESS, 0))  # never before the worker itself
+        with contextlib.suppress(OSError):  # it has ended
+            os.setpriority(os.PRIO_PGRP, self.pid, nice)
+        with contextlib.suppress(OSError), open(f"/proc/{self.pid}/autogroup", "w", encoding="ascii") as autogroup:
+            autogroup.write(str(nice))
 
     def kill(self) -> None:
         """SIGKILL pid 1 of the child's namespace: the kernel kills the rest, pid_namespaces(7)."""

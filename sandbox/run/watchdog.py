@@ -22,6 +22,8 @@ _MIB = 1 << 20
 _FASTEST_GROWTH_BYTES_S = 2 << 30
 """Memory that a run can touch in a second here; sets how long the watchdog may look away."""
 _TICK_S = (0.005, 0.05)
+_LONG_CPU_S = 0.1
+"""A run that has computed for longer lets short ones, and the service itself, go first."""
 _AWAY_S = 1.0
 """A tick that comes so much too late means that this process was away: stopped, frozen, or without a processor."""
 
@@ -48,6 +50,7 @@ class Watchdog:
         self._began_s = self._cpu_before_s = self._cpu_peak_s = 0.0
         self._due_s = math.inf
         """When the next tick is due."""
+        self._gives_way = False
         self._away_s = 0.0
         """For how long nobody watched, because this process was away."""
 
@@ -152,6 +155,9 @@ class Watchdog:
         if (reason := self._limit_met(measured)) is not None:
             self._ending.end(reason)
             return
+        if not self._gives_way and measured.cpu_s - self._cpu_before_s > _LONG_CPU_S:
+            self._gives_way = True
+            self._child.give_way()
         left_bytes = self._limits.memory_mib * _MIB - self._memory_bytes
         pause_s = min(max(left_bytes / _FASTEST_GROWTH_BYTES_S / 4, _TICK_S[0]), _TICK_S[1])
         self._look_after(pause_s)

@@ -1,11 +1,11 @@
 """What an innocent tenant feels of each known attack: ``python -m tests.programs.neighbours`` (make neighbours).
 
 A service of its own, with one worker and two tenants. The innocent one sends a small task after the other and waits for
-each. The hostile one sends the attack, several at once, again and again. Rounds with and without the attack take turns,
-so that a busy machine spoils both alike; so do rounds beside as many ordinary tasks at once, which show what is only
-company. ``/health/live`` is asked all the time. The table has the median and the worst latency of the innocent tenant's
-tasks, and the worst of ``/health/live``. ``as tasks``: a bar is missed, and the attack costs what as many ordinary
-tasks cost; the machine has too few free cores for either.
+each. The hostile one sends the attack again and again, as many at once as it was found with, or ``--at-once`` times as
+many. Rounds with and without the attack take turns, so that a busy machine spoils both alike; so do rounds beside as
+many ordinary tasks at once, which show what is only company. ``/health/live`` is asked all the time. The table has the
+median and the worst latency of the innocent tenant's tasks, and the worst of ``/health/live``. ``as tasks``: a bar is
+missed, and the attack costs what as many ordinary tasks cost; the machine has too few free cores for either.
 """
 
 from __future__ import annotations
@@ -83,6 +83,7 @@ while p:
     p = p[os.write(3, p):]
 os._exit(0)
 """
+COMPUTES = "import time\nwhile time.process_time() < 2: pass"
 REPEATED_NAME = (
     '{"task_type":"custom_script","parameters":{"script":"x","args":{'
     + ",".join(f'"n{number}":0' for number in range(40_000))
@@ -108,7 +109,12 @@ class Hostile(NamedTuple):
 
     name: str
     send: Callable[[httpx.Client], httpx.Response]
-    at_once: int = 4
+    at_once: int = 1
+    """How many senders the attack was found with."""
+
+    def times(self, many: int) -> Hostile:
+        """The same with so many times as many senders."""
+        return self._replace(at_once=self.at_once * many)
 
 
 def _script(source: str, **more: int) -> Callable[[httpx.Client], httpx.Response]:
@@ -131,10 +137,11 @@ ATTACKS = (
     Hostile("3 buffers of socket pairs", _script(SOCKET_BUFFERS)),
     Hostile("4 a body of 40,000 names, the last repeated", _body(REPEATED_NAME)),
     Hostile("5 a real-time signal", _script(REAL_TIME_SIGNAL)),
-    Hostile("6 files of 60 MiB", upload(60), at_once=2),
+    Hostile("6 files of 60 MiB", upload(60)),
     Hostile("7 results of 8 MiB of brackets", _script(BRACKETS), at_once=8),
     Hostile("8 a body of 21,000 numbers that are slow to read", _body(SLOW_NUMBERS)),
     Hostile("9 a batch of 1,000 tasks with faults", _body(FAULTY_BATCH, "/execute/batch")),
+    Hostile("10 runs that compute for two seconds", _script(COMPUTES), at_once=4),
 )
 
 
@@ -237,6 +244,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.programs.neighbours", description=__doc__)
     parser.add_argument("--rounds", type=int, default=4, help="of each kind, for each attack")
     parser.add_argument("--seconds", type=float, default=4.0, help="of one round")
+    parser.add_argument("--at-once", type=int, default=1, help="as many times as many at once as it was found with")
+    parser.add_argument("--only", default="", help="the attacks whose name has this text")
     parser.add_argument("--isolation", default="auto", help="SANDBOX_ISOLATION")
     given = parser.parse_args()
     measured = ("median", "worst", "live")
@@ -247,7 +256,7 @@ def main() -> int:
         two = Two(folder, SANDBOX_ISOLATION=given.isolation, FILES_PER_MINUTE="0", STORED_MIB="2048")
         try:
             two.feel(given.seconds)  # what is slow only once
-            for attack in ATTACKS:
+            for attack in [one.times(given.at_once) for one in ATTACKS if given.only in one.name]:
                 print(f"{attack.name} ...", file=sys.stderr)
                 cells, verdict = _measure(two, attack, given.rounds, given.seconds)
                 table.add_row(attack.name, *cells, verdict)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sandbox import ExitReason, Violation
 from sandbox.run import calls
-from tests.support.synchronous import BUSY, Sandbox, value_of
+from tests.support.synchronous import BUSY, HOLD, Sandbox, eventually, name_of, value_of
 
 pytestmark = pytest.mark.privilege(
     "an ordinary worker reads /proc of its runs by the rights of one user, not by root's"
@@ -39,6 +41,44 @@ threads = [threading.Thread(target=burn) for _ in range(3)]
     result = box.run(script)
     assert 0.8 <= result.usage.cpu_s <= 1.6
     assert 4 == result.usage.processes_peak
+
+
+def niceness_of(pid: int) -> set[int]:
+    """Of each thread of a process: proc_pid_stat(5), field 19."""
+    stats = [path.read_text(encoding="utf-8").rpartition(")")[2] for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return {int(stat.split()[19 - 3]) for stat in stats}
+
+
+COMPUTES = """
+import threading, time
+threading.Thread(target=hold).start()
+while time.process_time() < 0.5: pass
+threading.Event().wait()
+"""
+
+
+def test_run_that_computes_for_long_gives_way(box: Sandbox) -> None:
+    """NEI-02: with every thread, as soon as the watchdog sees it; its session, too, where sessions count and we may."""
+
+    def gives_way(pid: int) -> bool:
+        session = Path(f"/proc/{pid}/autogroup")
+        is_last = not session.exists() or os.geteuid() != 0 or session.read_text("ascii").strip().endswith("nice 10")
+        return is_last and niceness_of(pid) == {10}
+
+    seen, _ = box.while_running(HOLD + COMPUTES, lambda pid: eventually(lambda: gives_way(pid)), then="cancel")
+    assert seen
+
+
+def test_run_that_waits_keeps_its_place(box: Sandbox) -> None:
+    """However long it takes: it takes no processor from anybody."""
+    script = BUSY + "import time\ntime.sleep(0.5)\nctypes.CDLL(None).prctl(15, b'slept', 0, 0, 0)\ntime.sleep(60)"
+
+    def act(pid: int) -> set[int]:
+        assert eventually(lambda: name_of(pid) == "slept")
+        return niceness_of(pid)
+
+    seen, _ = box.while_running(script, act, then="cancel")
+    assert {0} == seen
 
 
 def test_memory_peak_is_what_was_held(box: Sandbox) -> None:
