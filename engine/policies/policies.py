@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from engine.config.settings import Settings
 from engine.policies.lock import check_lock
 from sandbox import Limits, Policy, PolicyError, PolicyFile, read_policies
@@ -54,7 +56,7 @@ class Policies:
         """Every policy."""
         return tuple(self._policies.values())
 
-    @property
+    @functools.cached_property  # asked for each request
     def task_types(self) -> tuple[str, ...]:
         """The task types that have a policy."""
         return tuple(sorted({policy.task_type for policy in self._policies.values()}))

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
+import msgspec
 from rich.console import Console
 from rich.table import Table
 
@@ -102,6 +103,7 @@ FAULTY_BATCH = (
     )
     + b"]"
 )
+BATCH = msgspec.json.encode([task("result = 1", priority="low")] * 1000)
 
 
 class Hostile(NamedTuple):
@@ -143,6 +145,8 @@ ATTACKS = (
     Hostile("9 a batch of 1,000 tasks with faults", _body(FAULTY_BATCH, "/execute/batch")),
     Hostile("10 runs that compute for two seconds", _script(COMPUTES), at_once=4),
 )
+FLOODS = (Hostile("11 a batch of 1,000 tasks that are accepted", _body(BATCH, "/execute/batch")),)
+"""No attacks, but the heaviest requests that there are."""
 
 
 def ordinary(attack: Hostile) -> Hostile:
@@ -256,7 +260,7 @@ def main() -> int:
         two = Two(folder, SANDBOX_ISOLATION=given.isolation, FILES_PER_MINUTE="0", STORED_MIB="2048")
         try:
             two.feel(given.seconds)  # what is slow only once
-            for attack in [one.times(given.at_once) for one in ATTACKS if given.only in one.name]:
+            for attack in [one.times(given.at_once) for one in ATTACKS + FLOODS if given.only in one.name]:
                 print(f"{attack.name} ...", file=sys.stderr)
                 cells, verdict = _measure(two, attack, given.rounds, given.seconds)
                 table.add_row(attack.name, *cells, verdict)

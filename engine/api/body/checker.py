@@ -24,6 +24,7 @@ from engine.config.settings import PROJECT_DIR
 from engine.model.cancel import end_tasks
 from engine.model.errors import EngineError, InvalidRequestError
 from engine.model.request import SubmitRequest
+from engine.model.turns import taking_turns
 from handlers.parameters.faults import Fault
 
 INLINE_BYTES = 128 * 1024
@@ -217,7 +218,7 @@ class Checker:
             raise CheckerBusyError(self._wait_s) from None
         if reply.faults:
             raise InvalidRequestError(*reply.faults)
-        return [packed.unpack(body) for packed in reply.requests]
+        return [packed.unpack(body) async for packed in taking_turns(reply.requests)]
 
     @contextlib.asynccontextmanager
     async def _process_for(self, tenant: str) -> AsyncIterator[Process]:
