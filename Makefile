@@ -5,7 +5,7 @@ PY     := $(VENV)/bin/python
 SETS   := .libraries
 
 .DEFAULT_GOAL := help
-.PHONY: help install models demo check test busy-test cgroup-test memory-test lint ablation soak neighbours chaos quality peers cpython-test monitoring-test image-test console-test servers-test n8n-test coverage audit bench lock clean
+.PHONY: help install models demo check unit-growth unit-rest test busy-test cgroup-test memory-test lint ablation soak neighbours chaos quality peers cpython-test monitoring-test image-test console-test servers-test n8n-test coverage audit bench lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -45,8 +45,15 @@ models: install  ## Download the models of ml_inference into models/, digests ch
 demo: install models  ## Start the whole service on embedded servers, run real tasks end to end, stop it again
 	@$(PY) -m engine demo
 
-check: lint  ## What to run while you work, about a minute: lint, and the unit tests, which start nothing
-	$(PY) -m pytest -q tests/unit
+GROWTH := tests/unit/test_work_grows_with_length.py
+check: $(VENV)/.package  ## What to run while you work, half a minute on two cores: lint, and the unit tests, which start nothing
+	@$(MAKE) --no-print-directory --output-sync=target --jobs=2 unit-growth lint unit-rest
+
+unit-growth: $(VENV)/.package
+	$(PY) -m pytest -q $(GROWTH)
+
+unit-rest: $(VENV)/.package
+	$(PY) -m pytest -q tests/unit --ignore=$(GROWTH)
 
 test: install models  ## Every test, then those that can depend on the user again as an unprivileged one
 	@$(PY) -m tests.programs.suite

@@ -161,12 +161,12 @@ def recorded_files(packages: Path) -> Iterator[tuple[str, str, str]]:
 
     Without what lies outside (programs) and what the installer adds. The format of RECORD: PEP 376, PEP 427.
     """
-    for info in sorted(packages.glob("*.dist-info")):
-        with (info / "RECORD").open(encoding="utf-8", newline="") as record:
+    for package in sorted(info.name for info in packages.glob("*.dist-info")):
+        with (packages / package / "RECORD").open(encoding="utf-8", newline="") as record:
             for path, digest, *_ in csv.reader(record):
-                is_added = path.startswith(f"{info.name}/") and path.rpartition("/")[2] in _OF_THE_INSTALLATION
+                is_added = path.startswith(f"{package}/") and path.rpartition("/")[2] in _OF_THE_INSTALLATION
                 if not is_added and not path.startswith(("../", "/")) and not path.endswith(".pyc"):
-                    yield path, digest, info.name
+                    yield path, digest, package
 
 
 def _set_folders(folder: Path) -> list[Path]:

@@ -111,7 +111,12 @@ STEPS = {
 """Step → plants the death there."""
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Be the part that the arguments name, and die at the step that they name."""
     chosen, command = sys.argv[1:]
     STEPS[chosen](chosen)
     app([command])
+
+
+if __name__ == "__main__":
+    main()

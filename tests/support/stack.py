@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
+import functools
 import os
 import re
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +25,24 @@ import httpx
 import psutil
 
 from engine.dev.embedded import Embedded
+from tests.support.forked import Forked
 
 ROOT = Path(__file__).resolve().parents[2]
 FOREIGN = ("DATABASE_URL", "REDIS_URL", "HOST", "PORT", "DATA_DIR", "ENVIRONMENT")
 
 
 class Part:
-    """One process of the service."""
+    """One process of the service: ``python -m engine COMMAND``, forked from a process that has imported it already.
+
+    Importing takes as long as all else that a part does at its start. Tests that start ``python -m engine`` itself
+    (``whole_service``, ``test_command_line.py``) show that a fresh interpreter does the same.
+    """
 
     def __init__(self, command: list[str], environ: dict[str, str], log: Path, module: str = "engine") -> None:
         inherited = {name: value for name, value in os.environ.items() if name not in FOREIGN}
         self.log = log
-        with log.open("ab") as stderr:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", module, *command],
-                cwd=ROOT,
-                env=inherited | environ,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=stderr,
-            )
+        log.touch()
+        self.process = Forked(module, command, inherited | environ, log)
 
     @property
     def pid(self) -> int:
@@ -79,7 +80,7 @@ class Stack:
         self.folder = folder
         self._cleanup = contextlib.ExitStack()
         policies = light_policies(folder, "custom_script", *filter(None, [twin]), max_attempts=max_attempts)
-        self.servers = self._cleanup.enter_context(Embedded(None))
+        self.servers = self._cleanup.enter_context(fresh_servers())
         self.port = free_port()
         self.environ = {
             "DATABASE_URL": str(self.servers.urls.database),
@@ -236,17 +237,44 @@ def open_folder() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def whole_service(*, light: bool = False, wall_s: int = 0) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def fresh_servers() -> Iterator[Embedded]:
+    """Embedded servers with an empty database, which is a copy: making one anew takes a second of processor time."""
+    with open_folder() as folder:
+        shutil.copytree(_empty_database(), folder / "postgresql")
+        with Embedded(folder) as servers:
+            yield servers
+
+
+@functools.cache
+def _empty_database() -> Path:
+    """The data of a PostgreSQL that was started once; made once for this process, and deleted at its end."""
+    folder = Path(tempfile.mkdtemp(prefix="empty-database-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder.chmod(0o755)
+    with Embedded(folder, redis=False):
+        pass
+    return folder / "postgresql"
+
+
+@contextlib.contextmanager
+def whole_service(
+    *, light: bool = False, wall_s: int = 0, without: Collection[str] = ()
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """``python -m engine up`` in a temporary folder; yields its URL and the process.
 
     Args:
         light: with one policy that loads little, instead of those that are delivered.
         wall_s: with custom_script's delivered policy, which grants so much time and processor time.
+        without: names of delivered policies that it does without: each has a zygote, some of which start slowly.
     """
     inherited = {name: value for name, value in os.environ.items() if name not in FOREIGN} | {"DRAIN_S": "1"}
     with open_folder() as folder:
         if light:
             inherited["POLICIES_DIR"] = str(light_policies(folder, "custom_script"))
+        if without:
+            inherited["POLICIES_DIR"] = str(shutil.copytree(ROOT / "policies", folder / "policies"))
+            for name in without:
+                (folder / "policies" / f"{name}.toml").unlink()
         if wall_s:
             delivered = (ROOT / "policies" / "custom_script.toml").read_text()
             (folder / "policies").mkdir()
