@@ -25,6 +25,10 @@ _NO_ENCODINGS = frozenset({"idna", "punycode", "unicode-escape", "raw-unicode-es
 """Of what Python decodes to text: names of hosts, source code, and a form that browsers refuse."""
 _SAMPLE_BYTES = 1 << 20
 _ZEROS_SAMPLE_BYTES = 4096
+_LEAST_ZEROS = 0.2
+"""Share of zeros in UTF-16 whose other bytes are ASCII."""
+_ISO_2022_JP = re.compile(rb"\x1b(?:\$[@B]|\([JI])")
+"""What switches to Japanese in a text of seven bits."""
 _MARKUP = re.compile(rb"(?is)<(script|style)\b.*?</\1\s*>|<[^>]*>")
 _CONFIDENCES = ((4, 0.6), (10, 0.8), (30, 0.9), (100, 0.95))
 """Bytes beyond ASCII → the confidence that is stated for a guess from so few; README.md has how often it was right."""
@@ -60,7 +64,19 @@ def decode(content: bytes, *, declared: str | None = None, markup: bool = False)
         text = content.decode()
     except UnicodeDecodeError:
         return _guess(content, markup=markup)
+    if "\x1b" in text and (japanese := _seven_bits(content)) is not None:
+        return japanese
     return _guess(content, markup=markup) if "\0" in text else Decoded(text, "utf-8", 1, 0)
+
+
+def _seven_bits(content: bytes) -> Decoded | None:
+    """Japanese in seven bits (RFC 1468), which is ASCII otherwise; None if it is not that."""
+    if not content.isascii() or not _ISO_2022_JP.search(content):
+        return None
+    try:
+        return Decoded(content.decode("iso2022_jp_ext"), "iso2022_jp", _MOST_CONFIDENCE, 0)
+    except UnicodeDecodeError:
+        return None
 
 
 def _is_of_text(name: str) -> bool:
@@ -104,6 +120,9 @@ def _guess(content: bytes, *, markup: bool) -> Decoded | None:
 def _wide(content: bytes) -> Decoded | None:
     """UTF-16 or UTF-32 without a mark, by where the zeros are; None if it is neither."""
     sample = content[:_ZEROS_SAMPLE_BYTES]
+    if sample.count(0) < len(sample) * _LEAST_ZEROS and _is_utf8(sample.replace(b"\0", b"")):
+        return None  # bytes of a text with a zero here and there, which would be signs of Chinese in pairs
+    starts = []
     for name in _WIDE:
         try:
             start = sample[: len(sample) // 4 * 4].decode(name)
@@ -114,6 +133,18 @@ def _wide(content: bytes) -> Decoded | None:
             and "\0" not in start
             and sum(sign.isprintable() or sign.isspace() for sign in start) > 0.9 * len(start)
         ):
-            found = _as(content, name, 0.95)
-            return None if "\0" in found.text else found
-    return None
+            starts.append((sum(map(str.isascii, start)) / len(start), name))
+    if not starts:
+        return None
+    # in the wrong order of bytes spaces, digits and line ends are signs of Chinese
+    name = max(starts, key=lambda one: one[0])[1]
+    found = _as(content, name, 0.95)
+    return None if "\0" in found.text else found
+
+
+def _is_utf8(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        return error.start > len(content) - 4  # a sign that the sample cuts off
+    return True

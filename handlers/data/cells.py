@@ -39,6 +39,23 @@ class Notation(NamedTuple):
         point = re.escape(self.decimal)
         return f"-?(({self._whole(zero=True)})({point}[0-9]+)?|{point}[0-9]+)([eE][+-]?[0-9]+)?"
 
+    @property
+    def given_integer(self) -> str:
+        """Pattern of an integer where the caller says that it is one: also with a plus, or zeros in front."""
+        return f"[+-]?{self._given_whole}"
+
+    @property
+    def given_number(self) -> str:
+        """Pattern of any number where the caller says that it is one."""
+        point = re.escape(self.decimal)
+        return f"[+-]?({self._given_whole}({point}[0-9]*)?|{point}[0-9]+)([eE][+-]?[0-9]+)?"
+
+    @property
+    def _given_whole(self) -> str:
+        if self.thousands is None:
+            return "[0-9]+"
+        return f"([0-9]+|[0-9]{{1,3}}({re.escape(self.thousands)}[0-9]{{3}})+)"
+
     def plain(self, sql: str) -> str:
         """SQL of a text with the number as everybody writes it."""
         if self.thousands is not None:
@@ -208,12 +225,11 @@ TYPES = {
 """The types that a caller may give a field → DuckDB's."""
 _DATE = "[0-9]{4}[-/][0-9]{1,2}[-/][0-9]{1,2}"
 _SHAPES = {
-    "integer": "[+-]?[0-9]+",
-    "number": "[+-]?([0-9]+([.][0-9]*)?|[.][0-9]+)([eE][+-]?[0-9]+)?",
     "date": f" *{_DATE}([T ]00:00(:00([.]0+)?)?)? *",
     "datetime": f" *{_DATE}([T ][0-9]{{1,2}}:[0-9]{{2}}(:[0-9]{{2}}([.][0-9]{{1,6}}0*)?)?)? *",  # microseconds
 }
-"""What DuckDB's casts would change: they also take hex and "nan", round fractions, cut times, and know more dates."""
+"""What DuckDB's casts would change: they cut times, and know more dates. Of numbers they take hex and "nan", and round
+fractions: their shapes are those of the file's ``Notation``."""
 _OFFSET = "[T ][0-9:.]+ ?(Z|[+-][0-9]{2}(?::?[0-9]{2})?)$"
 """The offset of a date and time, which a cast would drop."""
 
@@ -237,11 +253,10 @@ def give_type(database: duckdb.DuckDBPyConnection, given: GivenType, notation: N
     """
     wanted, column = given.wanted, given.column
     offset = f"regexp_extract({column}, {literal(_OFFSET)}, 1)"
-    text = notation.plain(column) if wanted in ("integer", "number") else column
-    if wanted == "datetime":
-        text = f"left({column}, length({column}) - length({offset}))"
+    written = f"left({column}, length({column}) - length({offset}))" if wanted == "datetime" else column
+    text = notation.plain(column) if wanted in ("integer", "number") else written
     value = f"TRY_CAST({text} AS {TYPES[wanted]})"
-    wrong = f"{column} IS NOT NULL AND {_is_wrong(text, value, wanted)}"
+    wrong = f"{column} IS NOT NULL AND {_is_wrong(written, value, wanted, notation)}"
     rows, filled, first = database.execute(
         f"SELECT count(*), count({column}), min(rowid) FILTER ({wrong}) FROM {given.table}"  # noqa: S608 names of ours
     ).fetchone() or (0, 0, None)
@@ -283,11 +298,12 @@ def _iso(offset: str) -> str:
     return f"regexp_replace({with_colon}, '^([+-][0-9][0-9])$', '\\1:00')"
 
 
-def _is_wrong(text: str, value: str, wanted: str) -> str:
-    """SQL that is true where a text is not of the type."""
-    if wanted not in _SHAPES:
+def _is_wrong(text: str, value: str, wanted: str, notation: Notation) -> str:
+    """SQL that is true where a text, as the file has it, is not of the type."""
+    shapes = {**_SHAPES, "integer": notation.given_integer, "number": notation.given_number}
+    if wanted not in shapes:
         return f"{value} IS NULL"
-    wrong = f"{value} IS NULL OR NOT regexp_full_match({text}, {literal(_SHAPES[wanted])})"
+    wrong = f"{value} IS NULL OR NOT regexp_full_match({text}, {literal(shapes[wanted])})"
     return f"({wrong} OR isinf(CAST({value} AS DOUBLE)))" if wanted in ("integer", "number") else f"({wrong})"
 
 

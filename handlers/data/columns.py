@@ -14,7 +14,8 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
-from handlers.data.decoding import decode_any, decode_lines, decode_parameters, fits
+from handlers.data.decoding import decode_any, decode_data, decode_lines, decode_parameters, fits
+from handlers.data.exact_numbers import json_text, may_be_inexact
 from handlers.failures import Refusal
 from handlers.parameters.data import DataOperation, DataSource
 from handlers.parameters.data_options import Scalar
@@ -83,6 +84,8 @@ def read(parameters: msgspec.Raw) -> tuple[Table | None, DataOperation]:
     fast = _decode_uniform(parameters) if len(memoryview(parameters)) >= _LARGE_BYTES else None
     if fast is None:
         whole: DataOperation = decode_parameters("data_processing", parameters)
+        if _has_numbers(whole) and may_be_inexact(parameters):
+            whole = _with_exact_numbers(whole, parameters)
         is_file = isinstance(whole.data, DataSource) and whole.data.format is not None
         return (None if is_file else table_of(whole.data)), whole
     asked, rows, names = fast
@@ -146,7 +149,7 @@ def _decode_uniform(parameters: msgspec.Raw) -> tuple[DataOperation, list[Any], 
     try:
         envelope = msgspec.json.decode(parameters, type=_Envelope)
         names = _fields_of_head(envelope.data)
-        if names is None:
+        if names is None or may_be_inexact(envelope.data):
             return None
         if not fits(envelope.data, object_bytes=40, field_bytes=8):
             return None
@@ -157,14 +160,39 @@ def _decode_uniform(parameters: msgspec.Raw) -> tuple[DataOperation, list[Any], 
     return asked, rows, names
 
 
+def _has_numbers(asked: DataOperation) -> bool:
+    """Whether some of the data stands in the request itself, not in a file."""
+    given = [asked.data, getattr(asked, "right", None), *getattr(asked, "tables", {}).values()]
+    return any(isinstance(one, list) or (isinstance(one, DataSource) and one.columns is not None) for one in given)
+
+
+def _with_exact_numbers(asked: DataOperation, parameters: msgspec.Raw) -> DataOperation:
+    """The same parameters, their data with decimals where no double holds a number."""
+    exact = decode_data(parameters)
+    changed: dict[str, Any] = {
+        name: _with_values(getattr(asked, name), exact[name]) for name in ("data", "right") if hasattr(asked, name)
+    }
+    if "tables" in exact:
+        changed["tables"] = {
+            name: _with_values(given, exact["tables"][name]) for name, given in getattr(asked, "tables", {}).items()
+        }
+    return msgspec.structs.replace(asked, **changed)
+
+
+def _with_values(given: Any, exact: Any) -> Any:
+    if isinstance(given, list):
+        return exact
+    return given if given.columns is None else msgspec.structs.replace(given, columns=exact["columns"])
+
+
 def table_of_lines(content: bytes) -> Table:
     """The table of JSON lines: one object each, whose values may be nested.
 
     Raises:
-        Refusal: too many fields; a line is not JSON, or not an object: says which.
+        Refusal: too many fields; a line is not JSON, or not an object: says which; a number that a double cannot hold.
         MemoryError: it takes more memory than there is.
     """
-    rows = _decode_uniform_lines(content) if len(content) >= _LARGE_BYTES else None
+    rows = _decode_uniform_lines(content) if len(content) >= _LARGE_BYTES and not may_be_inexact(content) else None
     if rows is not None:
         return _table(*rows, _get_from_structs)
     try:
@@ -248,17 +276,9 @@ def column_of(name: str, values: list[Any]) -> Column:
     if kinds == {bool}:
         booleans = np.ma.MaskedArray(np.array(values, dtype=bool), [value is None for value in values])
         return Column(name, "boolean", booleans, has_nulls)
-    texts = [None if value is None else _json_text(value) for value in values]
+    texts = [None if value is None else json_text(value) for value in values]
     is_nested = kinds <= {dict, list}
     return Column(name, "text" if is_nested else "mixed", _object_array(texts), has_nulls)
-
-
-def _json_text(value: Any) -> str:
-    """A value as JSON, exact integers included, which msgspec does not write beyond 64 bits."""
-    try:
-        return msgspec.json.encode(value).decode()
-    except OverflowError:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _numbers(values: list[Any]) -> Column:

@@ -22,6 +22,8 @@ from handlers.failures import Refusal
 from handlers.parameters.data import DataSource
 
 MAX_LINE_BYTES = 16 << 20
+_MAX_HEADER_CHARACTERS = 1 << 20
+"""Looked at for delimiters."""
 _DELIMITERS = ",;\t|"
 _SPACE = re.compile(r"[\s\0]*")
 
@@ -105,13 +107,25 @@ def _find_dialect(source: DataSource, text: str, skip: int) -> Dialect:
     quote = source.quote or '"'
     if source.delimiter is not None:
         return Dialect(source.delimiter, quote)
-    lines = itertools.islice(io.StringIO(text), skip, None)
-    header = next((line for line in lines if line.strip()), "")
-    unquoted = re.sub(f"{re.escape(quote)}[^{re.escape(quote)}]*{re.escape(quote)}", "", header)
+    lines = itertools.islice(io.StringIO(text, newline=""), skip, None)
+    unquoted = _outside_quotes((line for line in lines if line.strip()), quote)
     counts = {one: unquoted.count(one) for one in _DELIMITERS if one not in (source.decimal, source.thousands)}
     best = max(counts, key=counts.__getitem__)
     total = sum(counts.values())
     return Dialect(best, quote, counts[best] / total if counts[best] < total else None)
+
+
+def _outside_quotes(lines: Iterable[str], quote: str) -> str:
+    """What stands outside of quotes in the first row, which may go on over several lines within them."""
+    pieces: list[str] = []
+    quotes = size = 0
+    for line in lines:
+        parts = line.split(quote)
+        pieces += parts[quotes % 2 :: 2]
+        quotes, size = quotes + len(parts) - 1, size + len(line)
+        if quotes % 2 == 0 or size > _MAX_HEADER_CHARACTERS:
+            break
+    return "".join(pieces)
 
 
 def _read_head(text: str, dialect: Dialect, skip: int, *, has_header: bool) -> Head:

@@ -171,10 +171,10 @@ def _mean(query: _Query, column: Column) -> str:
 
 def _describe_numbers(query: _Query) -> list[dict[str, Any]]:
     expressions = []
-    for column in query.numbers:
+    for column, centred in zip(query.numbers, query.centred(query.numbers), strict=True):
         name = query.sql(column)
         expressions += [
-            f"count({name})", _total(query, column), _mean(query, column), f"stddev_samp({name})",
+            f"count({name})", _total(query, column), _mean(query, column), f"stddev_samp({centred})",
             f"min({name})", f"max({name})", f"quantile_cont(CAST({name} AS DOUBLE), [0.25, 0.5, 0.75])",
         ]  # fmt: skip
     found = query.row(expressions)
@@ -226,9 +226,10 @@ def _correlate(query: _Query, columns: Sequence[Column], method: str) -> list[di
     couples = list(itertools.combinations(columns, 2))
     if method == "spearman":
         return [_pair(first, second, *_correlate_ranks(query, first, second)) for first, second in couples]
+    centred = dict(zip((column.name for column in columns), query.centred(columns), strict=True))
     expressions = []
     for first, second in couples:
-        a, b = query.sql(first), query.sql(second)
+        a, b = centred[first.name], centred[second.name]
         expressions += [f"regr_count({a}, {b})", _corr(a, b, has_nulls=first.has_nulls or second.has_nulls)]
     found = iter(query.row(expressions))
     pairs = []
@@ -297,6 +298,21 @@ class _Query:
         """Name of a column in SQL."""
         return self._names[column.name]
 
+    def centred(self, columns: Sequence[Column]) -> list[str]:
+        """SQL of each column for what looks at distances only: less its least value, where that is far from zero.
+
+        The squares of large numbers that lie close together would take up all digits of a double.
+        """
+        names = [self.sql(column) for column in columns]
+        asked = [f"CAST({end}({name}) AS VARCHAR)" for name in names for end in ("min", "max")]
+        ends = self.one(f"SELECT {', '.join(asked)} FROM data") if asked else ()  # noqa: S608 nothing in it is a caller's
+        found = []
+        for place, (name, column) in enumerate(zip(names, columns, strict=True)):
+            low, high = ends[2 * place], ends[2 * place + 1]
+            shift = f"CAST({name} - CAST('{low}' AS {column.sql_type}) AS DOUBLE)"
+            found.append(shift if low is not None and _is_far(float(low), float(high)) else name)
+        return found
+
     def count_distinct(self, column: Column) -> int:
         """Different values of a column of numbers."""
         name = self.sql(column)
@@ -347,6 +363,11 @@ def _plain_number(value: Any) -> Any:
     if isinstance(value, decimal.Decimal):
         return exact(value)
     return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _is_far(low: float, high: float) -> bool:
+    """Whether numbers lie closer to each other than to zero."""
+    return math.isfinite(high - low) and high - low < max(low, -high)
 
 
 def _is_beyond(value: Any) -> bool:

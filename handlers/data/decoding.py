@@ -6,12 +6,12 @@ limit. So it decodes only what surely fits. The standard library decodes the res
 
 from __future__ import annotations
 
-import json
 import mmap
 from typing import Any
 
 import msgspec
 
+from handlers.data.exact_numbers import decode_exactly, exact_number, loads_strictly, may_be_inexact
 from handlers.parameters.decode import decode_json
 from handlers.parameters.registry import decode
 
@@ -32,16 +32,30 @@ def decode_any(raw: msgspec.Raw) -> Any:
 
 
 def decode_lines(content: bytes) -> list[dict[str, Any]]:
-    """JSON objects, one a line.
+    """JSON objects, one a line, with decimals where no double holds a number.
 
     Raises:
         msgspec.MsgspecError: a line is not JSON, or not an object.
+        Refusal: a number is beyond what a double reaches.
         MemoryError: they do not fit.
     """
+    hook = exact_number if may_be_inexact(content) else None
     if fits(msgspec.Raw(content)):
-        return msgspec.json.Decoder(dict[str, Any]).decode_lines(content)
+        return msgspec.json.Decoder(dict[str, Any], float_hook=hook).decode_lines(content)
     lines = (line for line in content.split(b"\n") if line.strip())
-    return msgspec.convert([_decode_slowly(msgspec.Raw(line)) for line in lines], list[dict[str, Any]])
+    decoded = [_decode_slowly(msgspec.Raw(line), exactly=hook is not None) for line in lines]
+    return msgspec.convert(decoded, list[dict[str, Any]])
+
+
+def decode_data(raw: msgspec.Raw) -> dict[str, Any]:
+    """The parameters of a task that were decoded before, with decimals where no double holds a number.
+
+    Raises:
+        Refusal: a number is beyond what a double reaches.
+        MemoryError: they do not fit.
+    """
+    decoded: dict[str, Any] = decode_exactly(raw) if fits(raw) else _decode_slowly(raw, exactly=True)
+    return decoded
 
 
 def decode_parameters(task_type: str, raw: msgspec.Raw) -> Any:
@@ -78,9 +92,9 @@ def fits(raw: msgspec.Raw, *, object_bytes: int = 256, field_bytes: int = 128) -
     return True
 
 
-def _decode_slowly(raw: msgspec.Raw) -> Any:
+def _decode_slowly(raw: msgspec.Raw, *, exactly: bool = False) -> Any:
     try:
-        return json.loads(bytes(raw))
+        return loads_strictly(bytes(raw), exactly=exactly)
     except RecursionError:
         raise msgspec.ValidationError("JSON is nested too deep") from None
     except ValueError as error:

@@ -22,10 +22,11 @@ from handlers.parameters.data import DataSource
 
 MAX_BYTES = 256 << 20
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
+_MAY_BE_NO_NUMBER = ("FLOAT", "DOUBLE")
 _NUMBERS = {
     **dict.fromkeys(_INTEGERS, "BIGINT"),
     **dict.fromkeys(("UBIGINT", "HUGEINT"), "HUGEINT"),
-    **dict.fromkeys(("FLOAT", "DOUBLE"), "DOUBLE"),
+    **dict.fromkeys(_MAY_BE_NO_NUMBER, "DOUBLE"),
 }
 
 
@@ -107,7 +108,8 @@ def _read_parquet(path: str, database: duckdb.DuckDBPyConnection, name: str) -> 
             f"CREATE OR REPLACE TABLE {name} AS SELECT {', '.join(values)} FROM read_parquet(?) AS read({renamed})",  # noqa: S608 the text is ours
             [path],
         )
-        return _table_of_stored(database, name, [column for column, *_ in described], types)
+        table = _table_of_stored(database, name, [column for column, *_ in described], types)
+        return dataclasses.replace(table, origin={"not_a_number_total": _count_no_numbers(database, path, types)})
     except duckdb.OutOfMemoryException:
         raise
     except duckdb.Error as error:
@@ -115,10 +117,21 @@ def _read_parquet(path: str, database: duckdb.DuckDBPyConnection, name: str) -> 
         raise Refusal("invalid_parquet", f"The file cannot be read as parquet: {reason}. Check its format.") from None
 
 
+def _count_no_numbers(database: duckdb.DuckDBPyConnection, path: str, types: list[str]) -> int:
+    """How many NaN there are, each of which became null."""
+    places = [place for place, sql_type in enumerate(types) if sql_type in _MAY_BE_NO_NUMBER]
+    counts = " + ".join(["0", *(f"count_if(isnan(c{place}))" for place in places)])
+    renamed = ", ".join(f"c{place}" for place in range(len(types)))
+    sql = f"SELECT {counts} FROM read_parquet(?) AS read({renamed})"  # noqa: S608 the text is ours
+    return int((database.execute(sql, [path]).fetchone() or (0,))[0])
+
+
 def _value(column: str, sql_type: str) -> str:
     """SQL of a column with the types that fields may have."""
     if sql_type in ("BOOLEAN", "VARCHAR") or sql_type.startswith("DECIMAL"):
         return column
+    if sql_type in _MAY_BE_NO_NUMBER:
+        return f"nullif(CAST({column} AS DOUBLE), 'nan'::DOUBLE)"
     if (target := _NUMBERS.get(sql_type)) is not None:
         return f"CAST({column} AS {target})"
     return iso_text(column, sql_type)

@@ -6,9 +6,12 @@ first, then texts, then booleans, each kind in its own order.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
+MAX_INTEGER = 10**38
+"""Above what HUGEINT holds in the digits that are read as such."""
 _COMPARISONS = {"eq": "=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 
 
@@ -36,7 +39,18 @@ def mixed_condition(name: str, op: str, value: Any) -> tuple[str, list[Any]]:
         )
     if isinstance(value, str):
         return f"coalesce({_text(name)} {sign} ?, false)", [value]
+    value = within_reach(value)
     return f"coalesce({_integer(name)} {sign} ?, {_double(name)} {sign} ?, false)", [value, value]
+
+
+def within_reach(value: Any) -> Any:
+    """A value as DuckDB can bind it: an integer beyond its own as a double, which every one of them compares with."""
+    if type(value) is not int or -MAX_INTEGER < value < MAX_INTEGER:
+        return value
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def mixed_order(name: str) -> list[str]:

@@ -9,18 +9,20 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import decimal
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import duckdb
-import msgspec
+import numpy as np
 
 from handlers.data import charts
 from handlers.data.cells import iso_text
 from handlers.data.columns import Column, Table, distinct_names
-from handlers.data.mixed import mixed_condition, mixed_order
+from handlers.data.exact_numbers import decode_exactly
+from handlers.data.mixed import mixed_condition, mixed_order, within_reach
 from handlers.data.table_files import TABLE_FILES, exact
 from handlers.data.tables import forget, register_columns
 from handlers.failures import Refusal
@@ -186,7 +188,12 @@ def _draw_groups(context: OperationContext, asked: DataGroup, shown: list[Output
 
 
 def _label(value: Any) -> str:
-    return "(null)" if value is None else str(value).lower() if isinstance(value, bool) else str(_plain(value))
+    return "(null)" if value is None else _name_of(value)
+
+
+def _name_of(value: Any) -> str:
+    """A value as the name of a field: a boolean as JSON has it."""
+    return str(value).lower() if isinstance(value, bool) else str(_plain(value))
 
 
 def join(context: OperationContext, asked: DataJoin) -> dict[str, Any]:
@@ -227,7 +234,7 @@ def pivot(context: OperationContext, asked: DataPivot) -> dict[str, Any]:
         )
     keys = [_as_is(data, field, "index") for field in asked.index]
     cells = [
-        filled._replace(sql=f"{filled.sql} FILTER ({across} = ?)", name=str(_plain(value)), is_json=False)
+        filled._replace(sql=f"{filled.sql} FILTER ({across} = ?)", name=_name_of(value), is_json=False)
         for (value,) in found
     ]
     by = ", ".join(key.sql for key in keys)
@@ -239,25 +246,35 @@ def pivot(context: OperationContext, asked: DataPivot) -> dict[str, Any]:
 
 def histogram(context: OperationContext, asked: DataHistogram) -> dict[str, Any]:
     """How many numbers fall into each of ``bins`` ranges of one width; the last holds its upper end, too."""
-    data, bins = context.data, asked.bins
+    data = context.data
     name = data.sql(asked.field, "field")
     _refuse_kind(data, asked.field, "histogram")
-    numbers = f"SELECT CAST({name} AS DOUBLE) AS x FROM data WHERE {name} IS NOT NULL"  # noqa: S608
-    extremes = f"SELECT count(x), min(x), max(x) FROM ({numbers})"  # noqa: S608
-    count, low, high = context.database.execute(extremes).fetchone() or (0,) * 3
-    nulls = data.table.rows - count
-    if not count:
-        return {"field": asked.field, "count": 0, "nulls": nulls, "bins": []}
-    width = (high - low) / bins
-    place = f"least(CAST(floor((x - {low!r}) / {width!r}) AS BIGINT), {bins - 1})" if width > 0 else "0"
-    found = dict(context.database.execute(f"SELECT {place}, count(*) FROM ({numbers}) GROUP BY 1").fetchall())  # noqa: S608
-    edges = [low + width * number for number in range(bins)] + [high]
-    ranges = [
-        {"from": edges[number], "to": edges[number + 1], "count": found.get(number, 0)}
-        for number in range(bins if width > 0 else 1)
-    ]
-    answer = {"field": asked.field, "count": count, "nulls": nulls, "bins": ranges}
-    return answer | {"chart": charts.draw_histogram(asked.field, ranges, nulls)} if asked.chart else answer
+    sql = f"SELECT CAST({name} AS DOUBLE) AS x FROM data WHERE {name} IS NOT NULL"  # noqa: S608
+    filled = np.asarray(context.database.execute(sql).fetchnumpy()["x"])
+    numbers = filled[np.isfinite(filled)]
+    beyond = len(filled) - len(numbers)  # infinities, which have no place
+    counts = {"count": len(numbers), "nulls": data.table.rows - len(filled)}
+    answer = {"field": asked.field, **counts, **({"out_of_range_total": beyond} if beyond else {})}
+    if not len(numbers):
+        return {**answer, "bins": []}
+    edges = _edges(float(numbers.min()), float(numbers.max()), asked.bins)
+    found = np.histogram(numbers, np.array(edges))[0].tolist()
+    ranges = [{"from": edges[number], "to": edges[number + 1], "count": count} for number, count in enumerate(found)]
+    answer["bins"] = ranges
+    return answer | {"chart": charts.draw_histogram(asked.field, ranges, counts["nulls"])} if asked.chart else answer
+
+
+def _edges(low: float, high: float, bins: int) -> list[float]:
+    """Where the ranges begin, and where the last one ends; one range where there is no room for more."""
+    width = high / bins - low / bins  # not of the difference, which may be infinite
+    shares = (number / bins for number in range(bins))
+    edges = (
+        [low + width * number for number in range(bins)]
+        if math.isfinite(width * bins)
+        else [low * (1 - share) + high * share for share in shares]
+    )
+    has_room = all(one < other for one, other in itertools.pairwise([*edges, high]))
+    return [*edges, high] if has_room else [low, high]
 
 
 def query(context: OperationContext, asked: DataQuery) -> dict[str, Any]:
@@ -343,7 +360,7 @@ def _bound(kind: str, value: Any, condition: Condition) -> Any:
             "value_of_another_kind",
             f"The field {condition.field!r} is {kind}; `{condition.op}` compares it with {value!r:.80}.",
         )
-    return value
+    return within_reach(value)
 
 
 def _key(data: NamedTable, key: SortKey) -> str:
@@ -437,7 +454,7 @@ def _first_line(error: duckdb.Error) -> str:
 
 
 def _from_json(value: Any) -> Any:
-    return None if value is None else msgspec.json.decode(value)
+    return None if value is None else _plain(decode_exactly(value))
 
 
 def _plain_but_decimal(value: Any) -> Any:

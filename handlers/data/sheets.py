@@ -28,6 +28,7 @@ MAX_COLUMNS = 16_384
 """Of Excel's sheets, and of LibreOffice's."""
 MAX_NAMES = 20
 _INTEGER = re.compile(r"[+-]?[0-9]{1,4000}")
+_NUMBER = re.compile(r"[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?")
 _NO_DIGITS = re.compile(r"[+-]|[.]|[eE].*$")
 _DOUBLE_DIGITS = 17
 """Significant digits after which a double is told from every other; what has more was no double."""
@@ -140,8 +141,11 @@ def number_of(text: str) -> int | float | Decimal:
         ValueError: it is none.
         Refusal: no number of JSON can be it.
     """
+    text = text.strip()
     if _INTEGER.fullmatch(text):
         return int(text)
+    if not _NUMBER.fullmatch(text):
+        raise ValueError(f"no number: {text:.40}")
     value = float(text)
     significant = _NO_DIGITS.sub("", text).strip("0") if len(text) > _DOUBLE_DIGITS or not value else ""
     if math.isinf(value) or (not value and significant):

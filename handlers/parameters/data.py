@@ -61,7 +61,7 @@ class DataSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         Literal[".", ","] | None, Meta(description="Decimal mark of a CSV's numbers; `.` unless given.", examples=[","])
     ] = None
     thousands: Annotated[
-        Literal[",", ".", " ", "'", "_"] | None,
+        Literal[",", ".", " ", "'", "_", "\u00a0", "\u202f", "\u2019"] | None,
         Meta(description="Mark between the thousands of a CSV's numbers; none unless given.", examples=["."]),
     ] = None
     nulls: Annotated[
