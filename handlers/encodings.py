@@ -27,6 +27,7 @@ _SAMPLE_BYTES = 1 << 20
 _ZEROS_SAMPLE_BYTES = 4096
 _LEAST_ZEROS = 0.2
 """Share of zeros in UTF-16 whose other bytes are ASCII."""
+_CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 _ISO_2022_JP = re.compile(rb"\x1b(?:\$[@B]|\([JI])")
 """What switches to Japanese in a text of seven bits."""
 _MARKUP = re.compile(rb"(?is)<(script|style)\b.*?</\1\s*>|<[^>]*>")
@@ -120,12 +121,12 @@ def _guess(content: bytes, *, markup: bool) -> Decoded | None:
 def _wide(content: bytes) -> Decoded | None:
     """UTF-16 or UTF-32 without a mark, by where the zeros are; None if it is neither."""
     sample = content[:_ZEROS_SAMPLE_BYTES]
-    if sample.count(0) < len(sample) * _LEAST_ZEROS and _is_utf8(sample.replace(b"\0", b"")):
+    if sample.count(0) < len(sample) * _LEAST_ZEROS and _is_plain(sample.replace(b"\0", b"")):
         return None  # bytes of a text with a zero here and there, which would be signs of Chinese in pairs
     starts = []
     for name in _WIDE:
         try:
-            start = sample[: len(sample) // 4 * 4].decode(name)
+            start = codecs.getincrementaldecoder(name)().decode(sample)  # which may end within a sign
         except UnicodeDecodeError:
             continue
         if (
@@ -142,9 +143,11 @@ def _wide(content: bytes) -> Decoded | None:
     return None if "\0" in found.text else found
 
 
-def _is_utf8(content: bytes) -> bool:
+def _is_plain(content: bytes) -> bool:
+    """Whether bytes are UTF-8 without controls, which letters of other scripts have as one of their two bytes."""
     try:
         content.decode()
     except UnicodeDecodeError as error:
-        return error.start > len(content) - 4  # a sign that the sample cuts off
-    return True
+        if error.start <= len(content) - 4:  # not just a sign that the sample cuts off
+            return False
+    return _CONTROLS.search(content) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html.entities
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -29,6 +30,10 @@ _BLOCKS = frozenset({
     "tfoot", "th", "thead", "title", "tr", "ul",
 })  # fmt: skip
 """Elements at whose edges a reader sees a gap."""
+_ENTITY = re.compile(r"<!\[CDATA\[.*?(?:\]\]>|\Z)|&([A-Za-z][A-Za-z0-9]{1,31});", re.DOTALL)
+_OF_XML = frozenset({"amp", "lt", "gt", "quot", "apos"})
+_SECTIONS = ("thead", "tbody", "tfoot")
+_REFRESH = re.compile(r"""\s*[0-9.]+\s*[;,]?\s*(?:url\s*=\s*)?(["']?)(.*?)\1\s*""", re.IGNORECASE | re.DOTALL)
 _XML_DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
 
 
@@ -45,6 +50,7 @@ def tree(text: str, *, is_html: bool) -> Any:
         parser: Any = etree.HTMLParser(recover=True, encoding="utf-8", huge_tree=True)
     else:
         body = _XML_DECLARATION.sub("", body)
+        body = body if "<!ENTITY" in body else _ENTITY.sub(_spelled_out, body)
         parser = etree.XMLParser(
             recover=True, encoding="utf-8", huge_tree=True, resolve_entities=False, no_network=True
         )
@@ -56,6 +62,12 @@ def tree(text: str, *, is_html: bool) -> Any:
     if not is_html:
         _drop_default_namespaces(root)
     return root
+
+
+def _spelled_out(reference: re.Match[str]) -> str:
+    """A sign that HTML has a name for, which feeds use and XML does not know: its parser would drop it."""
+    name = reference[1]
+    return reference[0] if name is None or name in _OF_XML else html.entities.html5.get(f"{name};", reference[0])
 
 
 def namespaces(root: Any) -> dict[str, str]:
@@ -124,12 +136,12 @@ def links(root: Any, url: str) -> tuple[list[dict[str, Any]], int]:
     """Absolute http links with their texts, each once, in the order of the page; and how many there are."""
     base = base_of(root, url)
     found: dict[str, dict[str, Any]] = {}
-    for anchor in root.iter("a"):
+    for anchor in root.iter("a", "area"):
         address = joined(base, anchor.get("href")) if anchor.get("href") is not None else None
         if address is None or address in found:
             continue
         if len(found) < MAX_LINKS:
-            text = text_of(anchor)
+            text = text_of(anchor) if anchor.tag == "a" else anchor.get("alt", "")
             cut = {"text_truncated": True} if len(text) > MAX_LINK_TEXT else {}
             found[address] = {"url": address, "text": text[:MAX_LINK_TEXT], **cut}
         else:
@@ -154,10 +166,20 @@ def metadata(root: Any, url: str) -> dict[str, Any]:
     return {
         "language": selector.css("html::attr(lang)").get(),
         "canonical": joined(base_of(root, url), canonical) if canonical else None,
+        "refresh": _refresh(root, url),
         "meta": found,
         "meta_total": total,
         **({"meta_truncated": truncated} if truncated else {}),
     }
+
+
+def _refresh(root: Any, url: str) -> str | None:
+    """Where a page sends its reader by itself, which is not followed; None where it stays."""
+    for meta in root.iter("meta"):
+        if (meta.get("http-equiv") or "").lower() == "refresh":
+            found = _REFRESH.fullmatch((meta.get("content") or "")[:MAX_META_CHARACTERS])
+            return joined(base_of(root, url), found[2]) if found and found[2] else None
+    return None
 
 
 def tables(root: Any) -> dict[str, Any]:
@@ -177,12 +199,13 @@ def tables(root: Any) -> dict[str, Any]:
 def _grid(table: Any, room: int) -> tuple[list[list[str]], bool]:
     rows: list[list[str]] = []
     covered: dict[tuple[int, int], None] = {}
-    for number, row in enumerate(_own(table, ("tr",), ("thead", "tbody", "tfoot"))):
+    for number, (row, below) in enumerate(_rows(table)):
         texts: list[str] = []
-        for cell in _own(row, ("td", "th"), ()):
+        for cell in row.iterchildren("td", "th"):
             while (number, len(texts)) in covered:
                 texts.append("")
             column, wide, high = len(texts), _span(cell, "colspan"), _span(cell, "rowspan")
+            high = below + 1 if cell.get("rowspan", "").strip() == "0" else min(high, below + 1)
             texts += [text_of(cell), *[""] * (wide - 1)]
             room -= wide * high
             if room < 0:
@@ -193,13 +216,21 @@ def _grid(table: Any, room: int) -> tuple[list[list[str]], bool]:
     return [row + [""] * (width - len(row)) for row in rows], width * len(rows) > MAX_CELLS
 
 
-def _own(parent: Any, names: tuple[str, ...], through: tuple[str, ...]) -> Iterator[Any]:
-    """Children of these names, also within those of the others."""
-    for child in parent:
-        if child.tag in names:
-            yield child
-        elif child.tag in through:
-            yield from _own(child, names, ())
+def _rows(table: Any) -> Iterator[tuple[Any, int]]:
+    """The rows of a table, each with how many follow in its section: no cell spans more."""
+    rows: list[Any] = []
+    for child in [*table.iterchildren("tr", *_SECTIONS), None]:
+        if child is not None and child.tag == "tr":
+            rows.append(child)
+            continue
+        yield from _counted(rows)
+        rows = []
+        if child is not None:
+            yield from _counted(list(child.iterchildren("tr")))
+
+
+def _counted(rows: list[Any]) -> Iterator[tuple[Any, int]]:
+    return ((row, len(rows) - number) for number, row in enumerate(rows, 1))
 
 
 def _span(cell: Any, name: str) -> int:

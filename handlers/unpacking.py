@@ -5,7 +5,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
 
 from handlers.failures import Refusal
 
@@ -75,28 +74,34 @@ def _deflate(content: bytes, max_bytes: int) -> bytes:
     return b""
 
 
-def _in_steps(decoder: Any, content: bytes, max_bytes: int, is_over: Callable[[Any], bool], name: str) -> bytes:
-    made = bytearray()
-    for place in range(0, len(content), _STEP):
-        made += (decoder.process if name == "br" else decoder.decompress)(content[place : place + _STEP])
-        if len(made) > max_bytes:
-            raise _too_large(max_bytes)
-    if content and not is_over(decoder):
-        raise _cut_off(name)
-    return bytes(made)
-
-
 def _brotli(content: bytes, max_bytes: int) -> bytes:
     import brotli  # noqa: PLC0415 only for pages that are packed so
 
-    return _in_steps(brotli.Decompressor(), content, max_bytes, lambda decoder: bool(decoder.is_finished()), "br")
+    decoder, made = brotli.Decompressor(), bytearray()
+    for place in range(0, len(content), _STEP):
+        made += decoder.process(content[place : place + _STEP])
+        if len(made) > max_bytes:
+            raise _too_large(max_bytes)
+    if content and not decoder.is_finished():
+        raise _cut_off("br")
+    return bytes(made)
 
 
 def _zstd(content: bytes, max_bytes: int) -> bytes:
+    """All frames of it: RFC 8878, 3.1, has several one behind the other, and frames that say nothing."""
     import zstandard  # noqa: PLC0415 only for pages that are packed so
 
-    decoder = zstandard.ZstdDecompressor(max_window_size=1 << 23).decompressobj()  # RFC 8878: 8 MiB for the web
-    return _in_steps(decoder, content, max_bytes, lambda decoder: bool(decoder.eof), "zstd")
+    library = zstandard.ZstdDecompressor(max_window_size=1 << 23)  # RFC 8878: 8 MiB for the web
+    made, place, decoder = bytearray(), 0, None
+    while place < len(content):
+        decoder = library.decompressobj() if decoder is None or decoder.eof else decoder
+        made += decoder.decompress(content[place : place + _STEP])
+        if len(made) > max_bytes:
+            raise _too_large(max_bytes)
+        place = min(place + _STEP, len(content)) - len(decoder.unused_data)
+    if decoder is not None and not decoder.eof:
+        raise _cut_off("zstd")
+    return bytes(made)
 
 
 _DECODERS: Mapping[str, Callable[[bytes, int], bytes]] = MappingProxyType(

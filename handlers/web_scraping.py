@@ -38,6 +38,7 @@ _SHOWN_HEADERS = (
     "content-type", "content-length", "content-language", "last-modified", "etag", "date", "server", "cache-control",
     "location", "retry-after",
 )  # fmt: skip
+_WIDE, _WIDE_SAMPLE_BYTES = ("utf-16", "utf-32"), 4096
 MAX_ATTRIBUTES = 50
 _XPATH_FUNCTION = re.compile(
     r"\s*(?:/|\./|\.\.|\(|[A-Za-z-]+\s*\(|(?:ancestor|attribute|child|descendant|following|parent|preceding|self)[a-z-]*::)"
@@ -274,6 +275,8 @@ class _Robots:
 def _decoded(content_type: str | None, content: bytes) -> encodings.Decoded:
     """The text: by a byte order mark, the header, the page's own word, or a guess, as browsers do."""
     declared = http_content_type_encoding(content_type) or html_body_declared_encoding(content)
+    if declared is not None and declared.startswith(_WIDE) and b"\0" not in content[:_WIDE_SAMPLE_BYTES]:
+        declared = "utf-8"  # what is read byte by byte is no UTF-16, whatever it says: HTML, 13.2.3.2
     found = encodings.decode(content, declared=declared, markup=True)
     return found or encodings.Decoded(content.decode("utf-8", "replace"), "utf-8", 0, content.count(0))
 

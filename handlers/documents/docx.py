@@ -70,7 +70,7 @@ class DocxDocument:
         Raises:
             Refusal: the document is broken.
         """
-        allowance, cells, is_cut = Allowance(max_characters), 0, False
+        allowance, cells, is_cut, joins = Allowance(max_characters), 0, False, False
         texts: list[str] = []
         paragraphs: list[str] = []
         tables: list[list[list[str]]] = []
@@ -83,9 +83,12 @@ class DocxDocument:
                     cells += sum(map(len, table))
                     tables.append(table)
                     texts.append("\n".join(map(_tabbed, table)))
-                elif text := allowance.take(docx_text.text_of(element, self._how)):
-                    paragraphs.append(text)
-                    texts.append(text)
+                    joins = False
+                elif text := allowance.take(docx_text.text_of(element, self._how, goes_on_from=joins)):
+                    joined = [paragraphs.pop() + text] if joins else [text]
+                    texts[len(texts) - joins :] = joined
+                    paragraphs += joined
+                    joins = docx_text.goes_on(element, self._how)
             notes = self._read_notes(allowance)
             texts += [f"[{note['number']}] {note['text']}" for note in notes]
             beside = {"notes": notes, **self._beside(allowance)}

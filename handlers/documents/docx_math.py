@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -10,8 +11,16 @@ MATH = "{http://schemas.openxmlformats.org/officeDocument/2006/math}"
 _MAX_DEPTH = 50
 
 
-def line(element: Any, depth: int = 0) -> str:
-    """What an equation, or a part of one, says."""
+def line(element: Any, depth: int = 0, *, hidden: Callable[[Any], bool] = lambda _: False) -> str:
+    """What an equation, or a part of one, says.
+
+    Args:
+        element: of the equation.
+        depth: how many elements of it are around this one.
+        hidden: whether an element of this tag is not shown.
+    """
+    if any(hidden(one.tag) for one in element.iter() if not str(one.tag).startswith(MATH)) and not depth:
+        element = _shown(element, hidden)
     if depth > _MAX_DEPTH:
         return "".join(text.text or "" for text in element.iter(MATH + "t"))
     name = element.tag.removeprefix(MATH) if isinstance(element.tag, str) else ""
@@ -20,6 +29,15 @@ def line(element: Any, depth: int = 0) -> str:
     if name in _FORMS:
         return _FORMS[name](element, lambda part: _part(element, part, depth + 1))
     return "".join(line(child, depth + 1) for child in element)
+
+
+def _shown(element: Any, hidden: Callable[[Any], bool]) -> Any:
+    """A copy of an equation without the changes that are not shown, and with what the others wrap."""
+    whole = copy.deepcopy(element)
+    for one in [one for one in whole.iter() if one is not whole and hidden(one.tag)]:
+        if one.getparent() is not None:
+            one.getparent().remove(one)
+    return whole
 
 
 def _part(element: Any, name: str, depth: int) -> str:

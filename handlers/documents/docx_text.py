@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from docx.oxml.ns import qn
@@ -21,6 +23,11 @@ _COMPATIBILITY = "{http://schemas.openxmlformats.org/markup-compatibility/2006}"
 _CHOICES, _FALLBACK = _COMPATIBILITY + "AlternateContent", _COMPATIBILITY + "Fallback"
 _ROW, _CELL, _RUN, _TEXT, _DELETED_TEXT = qn("w:tr"), qn("w:tc"), qn("w:r"), qn("w:t"), qn("w:delText")
 _SYMBOL, _RUBY, _BOX_TO_TICK = qn("w:sym"), qn("w:ruby"), qn("w:checkBox")
+_SHAPE_TEXT = "{http://schemas.openxmlformats.org/drawingml/2006/main}t"
+_LETTERING = "{urn:schemas-microsoft-com:vml}textpath"
+_SAYS = (_TEXT, _DELETED_TEXT, _SYMBOL, _SHAPE_TEXT, _LETTERING, MATH + "t")
+_FIELD, _FIELD_SIGNS = qn("w:fldChar"), {"begin": "\x13", "separate": "\x14", "end": "\x15"}
+"""The ends of a field's code and result, by the signs that Word itself had for them; XML has none such."""
 _NOTES = (qn("w:footnoteReference"), qn("w:endnoteReference"))
 _SIGNS = {
     qn("w:tab"): "\t", qn("w:ptab"): "\t", qn("w:br"): "\n", qn("w:cr"): "\n",
@@ -32,7 +39,7 @@ CHANGES = _INSERTED | _DELETED
 _PROPERTIES = frozenset(
     map(qn, ("w:pPr", "w:rPr", "w:tblPr", "w:tblGrid", "w:trPr", "w:tcPr", "w:sdtPr", "w:sdtEndPr", "w:sectPr"))
 )
-_MATH = frozenset({MATH + "oMath"})
+_AT_FIELD_SIGNS = re.compile("([\x13\x14\x15])")
 _SYMBOL_AREA = range(0xF020, 0xF100)
 """The private characters by which Word names the signs of symbol fonts."""
 
@@ -71,15 +78,33 @@ def blocks(parent: Any, how: Reading) -> Iterator[Block]:
             yield from blocks(child, how)
 
 
-def text_of(paragraph: Any, how: Reading) -> str:
-    """The text of a paragraph, without that of text boxes in it."""
-    return clean("".join(_pieces(paragraph, how))).strip()
+def text_of(paragraph: Any, how: Reading, *, goes_on_from: bool = False) -> str:
+    """The text of a paragraph, without that of text boxes in it.
+
+    Spaces at its ends are left out, but for those beside a paragraph with which it is one line.
+    """
+    text = clean(_without_codes("".join(_pieces(paragraph, how))))
+    text = text if goes_on_from else text.lstrip()
+    return text if paragraph.tag == PARAGRAPH and goes_on(paragraph, how) else text.rstrip()
+
+
+def goes_on(paragraph: Any, how: Reading) -> bool:
+    """Whether the end of a paragraph is of a change that is not shown: the next one goes on in its line."""
+    marks = paragraph.findall(f"{qn('w:pPr')}/{qn('w:rPr')}/*")
+    return any(how.hides(mark.tag) for mark in marks if mark.tag in CHANGES)
 
 
 def flat_text(parent: Any, how: Reading) -> str:
     """The text of all blocks of a cell, note or comment, in one line for each."""
-    found = (_block_text(kind, element, how) for kind, element in blocks(parent, how))
-    return " ".join(filter(None, found))
+    pieces: list[str] = []
+    joins = False
+    for kind, element in blocks(parent, how):
+        is_paragraph = kind == "paragraph"
+        text = text_of(element, how, goes_on_from=joins) if is_paragraph else _cells_text(element, how)
+        if text:
+            joins = is_paragraph and goes_on(element, how)
+            pieces += [text, "" if joins else " "]
+    return "".join(pieces).strip()
 
 
 def grid(table: Any, how: Reading, allowance: Allowance, max_cells: int) -> tuple[list[list[str]], bool]:
@@ -103,19 +128,18 @@ def grid(table: Any, how: Reading, allowance: Allowance, max_cells: int) -> tupl
     return rows, is_cut
 
 
-def _block_text(kind: str, element: Any, how: Reading) -> str:
-    if kind == "paragraph":
-        return text_of(element, how)
-    return " ".join(filter(None, (flat_text(cell, how) for row in _rows(element, how) for cell in _cells(row, how))))
+def _cells_text(table: Any, how: Reading) -> str:
+    return " ".join(filter(None, (flat_text(cell, how) for row in _rows(table, how) for cell in _cells(row, how))))
 
 
 def _children(parent: Any) -> Iterator[Any]:
-    """Its elements; of alternatives the first that is there, which all say the same."""
+    """Its elements; of alternatives the first that says something: the others say the same, or nothing."""
     for child in parent:
         if not isinstance(child.tag, str):  # a comment
             continue
         if child.tag == _CHOICES:
-            yield from list(child)[:1]
+            ways = [way for way in child if isinstance(way.tag, str)]
+            yield from [way for way in ways if next(way.iter(*_SAYS), None) is not None][:1] or ways[:1]
         else:
             yield child
 
@@ -135,18 +159,50 @@ def _pieces(element: Any, how: Reading, font: str = "") -> Iterator[str]:
             yield _in_font(child.text or "", font)
         elif tag in _SIGNS:
             yield _SIGNS[tag]
-        elif tag == _SYMBOL:
-            yield _symbol(child.get(qn("w:font"), ""), child.get(qn("w:char"), ""))
-        elif tag in _NOTES:
-            yield how.note(child)
-        elif tag in _MATH:
-            yield line(child)
-        elif tag == _BOX_TO_TICK:
-            yield _ticked(child)
+        elif tag in _LEAVES:
+            yield _LEAVES[tag](child, how)
+        elif tag == _FIELD:
+            yield from _pieces(child, how)
+            yield _FIELD_SIGNS.get(child.get(qn("w:fldCharType"), ""), "")
         elif tag == _RUBY:
             yield from _ruby(child, how)
         elif tag not in (BOX, PARAGRAPH, TABLE) and not how.hides(tag):
             yield from _pieces(child, how, _font(child) if tag == _RUN else font)
+
+
+def _without_codes(text: str) -> str:
+    """A text without the codes of its fields, which Word does not show, whatever stands in them.
+
+    A code that has no end here is text: it may be of a field that a faulty file never ends.
+    """
+    if _FIELD_SIGNS["begin"] not in text:
+        return text
+    open_fields: list[_OpenField] = [_OpenField()]
+    for piece in _AT_FIELD_SIGNS.split(text):
+        if piece == _FIELD_SIGNS["begin"]:
+            open_fields.append(_OpenField())
+        elif piece == _FIELD_SIGNS["separate"]:
+            open_fields[-1].code_ended(is_field=len(open_fields) > 1)
+        elif piece == _FIELD_SIGNS["end"]:
+            if len(open_fields) > 1:
+                ended = open_fields.pop()
+                open_fields[-1].pieces += ended.pieces if ended.has_result else []
+        else:
+            open_fields[-1].pieces.append(piece)
+    return "".join(piece for one in open_fields for piece in one.pieces)
+
+
+class _OpenField:
+    """What a field that has not ended says: its code, and then its result."""
+
+    def __init__(self) -> None:
+        self.pieces: list[str] = []
+        self.has_result = False
+
+    def code_ended(self, *, is_field: bool) -> None:
+        """Forget the code; the result begins."""
+        if is_field and not self.has_result:
+            self.pieces, self.has_result = [], True
 
 
 def _ruby(element: Any, how: Reading) -> Iterator[str]:
@@ -192,6 +248,19 @@ def _symbol(font: str, code: str) -> str:
     return UNREADABLE if number in _SYMBOL_AREA or number > 0x10FFFF else chr(number)
 
 
+_LEAVES: Mapping[str, Callable[[Any, Reading], str]] = MappingProxyType(
+    {
+        _SYMBOL: lambda element, _: _symbol(element.get(qn("w:font"), ""), element.get(qn("w:char"), "")),
+        MATH + "oMath": lambda element, how: line(element, hidden=how.hides),
+        _SHAPE_TEXT: lambda element, _: element.text or "",
+        _LETTERING: lambda element, _: str(element.get("string", "")),
+        _BOX_TO_TICK: lambda element, _: _ticked(element),
+        **dict.fromkeys(_NOTES, lambda element, how: how.note(element)),
+    }
+)
+"""Element → the function that writes it whole."""
+
+
 # ---- tables -----------------------------------------------------------------------------------------------------
 
 
@@ -210,10 +279,17 @@ def _is_hidden_row(row: Any, how: Reading) -> bool:
     return any(how.hides(tag) for tag in marks if tag in CHANGES)
 
 
+def _is_hidden_cell(cell: Any, how: Reading) -> bool:
+    """Whether the cell as a whole is of a change that is not shown."""
+    gone = "w:cellIns" if how.shown is _DELETED else "w:cellDel"
+    return cell.find(f"{qn('w:tcPr')}/{qn(gone)}") is not None
+
+
 def _cells(row: Any, how: Reading) -> Iterator[Any]:
     for child in _children(row):
         if child.tag == _CELL:
-            yield child
+            if not _is_hidden_cell(child, how):
+                yield child
         elif not how.hides(child.tag):
             yield from _cells(child, how)
 
