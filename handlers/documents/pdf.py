@@ -21,7 +21,7 @@ import pypdfium2
 import pypdfium2.raw as pdfium
 
 from handlers import ocr, progress
-from handlers.documents import pdf_marks, pdf_spaces
+from handlers.documents import pdf_marks, pdf_spaces, pdf_vertical
 from handlers.documents.reading import PDF, UNREADABLE, Allowance, DocumentText, clean, flow, looks_like
 from handlers.failures import Refusal
 from handlers.parameters.documents import Ocr
@@ -298,13 +298,25 @@ def _text(page: pypdfium2.PdfPage, number: int) -> tuple[str, int]:
     except pypdfium2.PdfiumError:
         raise _broken_page(number) from None
     try:
-        signs = text_page.get_text_range()
+        signs = _signs(text_page)
         unknown = _unknown(text_page, signs)
-        text = _NO_SIGN.sub(UNREADABLE, pdf_spaces.restore(text_page, signs)).replace("\r\n", "\n")
+        read = pdf_vertical.in_order(text_page, signs) or pdf_spaces.restore(text_page, signs)
+        text = _NO_SIGN.sub(UNREADABLE, read).replace("\r\n", "\n")
         return clean(text, keep=_HYPHEN).strip(), unknown
     finally:
         text_page.close()
         page.set_rotation(turned)
+
+
+def _signs(text_page: pypdfium2.PdfTextPage) -> str:
+    """The text of a page as pdfium gives it, with a zero where it has the mark of a hyphen and there is none."""
+    signs: str = text_page.get_text_range()
+    if _HYPHEN not in signs or len(signs) != text_page.count_chars():
+        return signs
+    return "".join(
+        "\0" if sign == _HYPHEN and pdfium.FPDFText_IsHyphen(text_page, place) != 1 else sign
+        for place, sign in enumerate(signs)
+    )
 
 
 def _unknown(text_page: pypdfium2.PdfTextPage, signs: str) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import pypdfium2
 import pypdfium2.raw as pdfium
 
+from handlers import markup
 from handlers.documents.reading import clean
 
 MAX_MARKS = 1000
@@ -46,6 +47,7 @@ _NOTES: Mapping[int, str] = MappingProxyType(
         pdfium.FPDF_ANNOT_POLYGON: "drawing",
         pdfium.FPDF_ANNOT_POLYLINE: "drawing",
         pdfium.FPDF_ANNOT_FILEATTACHMENT: "file",
+        pdfium.FPDF_ANNOT_REDACT: "redaction",
     }
 )
 
@@ -84,13 +86,19 @@ class Marks:
             self._fields_total += 1
             if len(self._fields) < MAX_MARKS:
                 self._fields.append({"page": number, **_field(pdf.formenv, mark)})
-        elif kind in _NOTES and (text := _text(pdfium.FPDFAnnot_GetStringValue, mark, b"Contents")):
+        elif kind in _NOTES and (text := _contents(mark)):
             self._notes_total += 1
             if len(self._notes) < MAX_MARKS:
                 author = _text(pdfium.FPDFAnnot_GetStringValue, mark, b"T")
                 self._notes.append(
                     {"page": number, "type": _NOTES[kind], "author": author or None, **_cut("text", text)}
                 )
+
+
+def _contents(mark: Any) -> str:
+    """What a note says; of one that says it as rich text only, without the tags."""
+    text = _text(pdfium.FPDFAnnot_GetStringValue, mark, b"Contents")
+    return text or markup.see(_text(pdfium.FPDFAnnot_GetStringValue, mark, b"RC")).text.strip()
 
 
 def attachments(pdf: pypdfium2.PdfDocument) -> dict[str, Any]:
@@ -114,7 +122,21 @@ def _field(forms: Any, mark: Any) -> dict[str, Any]:
         value = {"value": bool(pdfium.FPDFAnnot_IsChecked(forms, mark)), "option": _option(forms, mark)}
     else:
         value = _cut("value", _text(pdfium.FPDFAnnot_GetFormFieldValue, forms, mark))
+    if kind == "choice":
+        value["chosen"] = _chosen(forms, mark)
     return {"name": _text(pdfium.FPDFAnnot_GetFormFieldName, forms, mark)[:MAX_VALUE_CHARACTERS], "type": kind, **value}
+
+
+def _chosen(forms: Any, mark: Any) -> list[str]:
+    """What a reader sees as chosen of a list: of one that allows it several."""
+    count = min(max(pdfium.FPDFAnnot_GetOptionCount(forms, mark), 0), MAX_MARKS)
+    chosen = [place for place in range(count) if pdfium.FPDFAnnot_IsOptionSelected(forms, mark, place)]
+    labels = (_text(_option_label, forms, mark, place) for place in chosen)
+    return [label[:MAX_VALUE_CHARACTERS] for label in labels]
+
+
+def _option_label(forms: Any, mark: Any, place: int, buffer: Any, size: int) -> int:
+    return int(pdfium.FPDFAnnot_GetOptionLabel(forms, mark, place, buffer, size))
 
 
 def _option(forms: Any, mark: Any) -> str:

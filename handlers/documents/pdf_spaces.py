@@ -9,6 +9,7 @@ other gaps of that line, so that a heading whose letters are all set apart stays
 from __future__ import annotations
 
 import ctypes
+import re
 import statistics
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -20,6 +21,10 @@ WIDE = 0.2
 """Of the height of a letter: a space has about 0.25 to 0.3, and letters have less than 0.05 between them."""
 _FIRST_EAST_ASIAN = 0x2E80
 """Signs from here on are written without spaces."""
+_MOST_RAISED = 12
+"""Characters that are raised or lowered together, such as the numbers of notes."""
+_NEAR = 0.6
+"""Of the height: what follows a raised sign in its line stands no further away."""
 _LEVEL = 0.1
 """Of the height: letters whose baselines differ by no more stand in one line."""
 
@@ -39,8 +44,47 @@ def restore(text_page: pypdfium2.PdfTextPage, text: str) -> str:
     """
     if len(text) != text_page.count_chars():
         return text
+    joined = {place for end in _false_ends(text_page, text) for place in (end, end + 1)}
     lost = {place for line in _lines(text_page, text) for place in _wide(line)}
-    return "".join(f" {sign}" if place in lost else sign for place, sign in enumerate(text)) if lost else text
+    if not joined and not lost:
+        return text
+    return "".join("" if place in joined else f" {sign}" if place in lost else sign for place, sign in enumerate(text))
+
+
+def _false_ends(text_page: pypdfium2.PdfTextPage, text: str) -> list[int]:
+    """Where pdfium ends a line behind a raised or lowered sign, and the line goes on: places of its line ends."""
+    ends = (end for end in re.finditer(r"\r\n", text) if end.start() > 0 and end.end() < len(text))
+    return [end.start() for end in ends if _goes_on(text_page, text, end)]
+
+
+def _goes_on(text_page: pypdfium2.PdfTextPage, text: str, end: re.Match[str]) -> bool:
+    raised, after = _Placed.of(text_page, end.start() - 1), _Placed.of(text_page, end.end())
+    if abs(after.base - raised.base) <= _LEVEL * after.size or raised.size >= after.size:
+        return False
+    begin = max(text.rfind("\n", 0, end.start()) + 1, end.start() - _MOST_RAISED)
+    for place in range(end.start() - 2, begin - 1, -1):
+        before = _Placed.of(text_page, place)
+        if abs(before.base - raised.base) > _LEVEL * before.size:
+            is_level = abs(before.base - after.base) <= _LEVEL * before.size and before.size > raised.size
+            return is_level and -_NEAR <= (after.left - raised.right) / after.size <= _NEAR
+    return False
+
+
+class _Placed(NamedTuple):
+    """Where a character stands."""
+
+    left: float
+    right: float
+    base: float
+    size: float
+
+    @classmethod
+    def of(cls, text_page: pypdfium2.PdfTextPage, place: int) -> _Placed:
+        """One of a page's characters."""
+        box, x, y = pdfium.FS_RECTF(), ctypes.c_double(), ctypes.c_double()
+        pdfium.FPDFText_GetLooseCharBox(text_page, place, box)
+        pdfium.FPDFText_GetCharOrigin(text_page, place, x, y)
+        return cls(box.left, box.right, y.value, max(box.top - box.bottom, 0.001))
 
 
 def _wide(line: list[_Gap]) -> Iterator[int]:

@@ -12,7 +12,9 @@ import contextlib
 import functools
 import io
 import os
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, cast
@@ -81,6 +83,10 @@ ARTIFACTS_FOLDER = "artifacts"
 _WITHOUT_ALPHA = ("JPEG", "BMP")
 _WITH_FRAMES = ("PNG", "WEBP", "GIF", "TIFF", "AVIF")
 _MAX_SIDES: Mapping[str, int] = MappingProxyType({"WEBP": 16383, "JPEG": 65500, "GIF": 65535, "AVIF": 65535})
+_CHANNELS = MappingProxyType({0: 1, 2: 3, 3: 1, 4: 2, 6: 4})
+"""Sort of colours of a PNG → numbers a pixel: PNG, 11.2.1."""
+_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+"""Of an interlaced PNG: its first column and row, and the steps between them: PNG, 8.2."""
 _NAMES: Mapping[str, str] = MappingProxyType({"MPO": "jpeg", HEIF: "heic"})
 _OF_THE_FILE = (
     *range(254, 260), 262, 266, *range(273, 285), *range(317, 321), *range(322, 326), 338, 339, 347, 513, 514,
@@ -149,7 +155,11 @@ def _open(content: bytes) -> Image.Image:
     except UnidentifiedImageError:
         kind = looks_like(content)
         if kind is not None and kind.endswith("image"):
-            raise Refusal("corrupt_image", f"The content begins like {kind} but is broken; save it again.") from None
+            raise Refusal(
+                "corrupt_image",
+                f"The content begins like {kind} but is broken, or of a sort that is not read, such as a TIFF with "
+                "fractions for colours; save it again, as PNG.",
+            ) from None
         raise Refusal(
             "unsupported_format",
             f"The content is none of {', '.join((*FORMATS, 'HEIC'))}"
@@ -256,14 +266,20 @@ def _make(image: Image.Image, options: Options, output: Output) -> dict[str, Any
     if timing and repeats is not None:
         timing["loop"] = repeats
     found = _save(frames, saving, output, metadata, timing)
-    return {**found, "output": {**found["output"], "frames": len(frames), "frames_total": total}}
+    return {**found, "output": {**found["output"], "frames_total": total}}
 
 
 def _upright(image: Image.Image, frame: int = 0) -> Image.Image:
     """A copy of a frame with eight bits a channel (L, RGB or RGBA), turned as its EXIF orientation says."""
     image.seek(frame)
     _read_unseen_gray(image)
+    seen, source = _seen_of_deep(image), getattr(image, "fp", None)  # which Pillow forgets
     image.load()
+    if isinstance(source, io.BytesIO):
+        _refuse_missing_rows(image, source)
+    if seen is not None:
+        image = image.convert("RGBA")
+        image.putalpha(seen)
     upright = ImageOps.exif_transpose(image)
     if upright.mode == "RGBA":
         return upright
@@ -291,6 +307,66 @@ def _read_unseen_gray(image: Image.Image) -> None:
     if bits:
         most = (1 << bits) - 1
         image.info["transparency"] = (unseen & most) * 255 // most
+
+
+def _seen_of_deep(image: Image.Image) -> Image.Image | None:
+    """Of a PNG with 16 bits a channel, one of whose colours is invisible: white where another one is; else None.
+
+    Pillow keeps the upper half of each channel, and the colour in 16 bits, which then is no colour of any pixel. The
+    lower halves are read beside the upper ones.
+    """
+    unseen = image.info.get("transparency")
+    if not isinstance(image, PngImagePlugin.PngImageFile) or not isinstance(unseen, tuple) or not image.tile:
+        return None
+    if str(image.tile[0].args) != "RGB;16B":
+        return None
+    seen = Image.new("L", image.size, 0)
+    content = cast("io.BytesIO", image.fp).getvalue()
+    for order, shift in (("RGB;16B", 8), ("RGB;16L", 0)):
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as half:
+            half.tile = [tile._replace(args=order) for tile in half.tile]
+            half.load()
+            for channel, level in zip(half.split(), unseen, strict=True):
+                own = level >> shift & 0xFF
+                seen = ImageChops.lighter(seen, channel.point([0 if value == own else 255 for value in range(256)]))
+    image.info.pop("transparency")
+    return seen
+
+
+def _refuse_missing_rows(image: Image.Image, source: io.BytesIO) -> None:
+    """Refuse a PNG whose packed pixels end before its last rows, which Pillow leaves black.
+
+    Raises:
+        Refusal: there are fewer than the header says.
+    """
+    if not isinstance(image, PngImagePlugin.PngImageFile) or getattr(image, "n_frames", 1) > 1 or image.height < 1:
+        return
+    last = image.crop((0, max(image.height - 2, 0), image.width, image.height))
+    if any(last.crop((0, row, image.width, row + 1)).getbbox(alpha_only=False) is None for row in range(last.height)):
+        _count_rows(source.getvalue())
+
+
+def _count_rows(content: bytes) -> None:
+    """Unpack the pixels of a PNG without keeping them, and refuse it if there are too few.
+
+    Raises:
+        Refusal: there are.
+    """
+    width, height, bits, colour, _, _, interlace = struct.unpack(">IIBBBBB", content[16:29])
+    depth = bits * _CHANNELS.get(colour, 1)
+    passes = _PASSES if interlace else ((0, 0, 1, 1),)
+    sizes = [(-(-(width - x) // dx), -(-(height - y) // dy)) for x, y, dx, dy in passes if x < width and y < height]
+    needed = sum(rows * (1 + -(-columns * depth // 8)) for columns, rows in sizes)
+    decoder, found, place = zlib.decompressobj(), 0, 8
+    while place + 8 <= len(content) and not decoder.eof:
+        size, kind = struct.unpack(">I4s", content[place : place + 8])
+        packed = content[place + 8 : place + 8 + size] if kind == b"IDAT" else b""
+        while packed:
+            found += len(decoder.decompress(packed, 1 << 20))
+            packed = decoder.unconsumed_tail
+        place += 12 + size
+    if found < needed:
+        raise Refusal("corrupt_image", "The image is cut off: rows of pixels are missing at its end; save it again.")
 
 
 def _from_inks(image: Image.Image) -> Image.Image:
@@ -405,11 +481,19 @@ def _save(
     return {
         "output": {
             "format": saving.format, "width": image.width, "height": image.height, "mode": image.mode,
-            "size_bytes": len(content), "artifact": file_name,
+            "size_bytes": len(content), "artifact": file_name, "frames": _count_frames(content, len(frames)),
             "base64": base64.b64encode(content).decode() if is_small else None,
         },
         "artifacts": [{"name": file_name, "media_type": media_type, "size_bytes": len(content)}],
     }  # fmt: skip
+
+
+def _count_frames(content: bytes, saved: int) -> int:
+    """How many frames a new file has: Pillow makes one of neighbours that are alike, shown for as long as both."""
+    if saved == 1:
+        return 1
+    with Image.open(io.BytesIO(content), formats=list(FORMATS)) as image:
+        return int(getattr(image, "n_frames", 1))
 
 
 def _encoded(
@@ -423,6 +507,12 @@ def _encoded(
         )
     if len(frames) > 1 and name not in _WITH_FRAMES:
         raise Refusal("one_frame_only", f"A {saving.format} has one frame; leave `animation` out, or choose webp.")
+    if name != "TIFF" and len({frame.size for frame in frames}) > 1:
+        raise Refusal(
+            "one_frame_only",
+            f"The frames differ in size, and those of a {saving.format} cannot: parts of them would be cut off. Leave "
+            "`animation` out, choose tiff, or resize them to one size.",
+        )
     if name in _WITHOUT_ALPHA:
         frames = [_over(frame, saving.background) for frame in frames]
     if image.mode == "L":
