@@ -37,7 +37,7 @@ def run_both(scripts: Iterable[Script], *, wall_s: int = 0, at_once: int = AT_ON
     """
     with (
         contextlib.closing(Plain(script_interpreter())) as plain,
-        whole_service(wall_s=wall_s) as (url, _),
+        whole_service(wall_s=wall_s, only=["custom_script"]) as (url, _),
         httpx.Client(base_url=url, timeout=90) as client,
         ThreadPoolExecutor(at_once) as threads,
     ):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.model.status import TASK_TYPES
 from tests.support.stack import whole_service
 
 ST = Path(sys.executable).parent / "st"
@@ -26,8 +27,8 @@ RUNS = {
 
 @pytest.fixture(scope="module")
 def fuzzed() -> Iterator[str]:
-    """A service of its own: what is thrown at it stands in nobody else's line."""
-    with whole_service() as (address, _):
+    """A service of its own, with a policy for each task type: what is thrown at it stands in nobody else's line."""
+    with whole_service(only=TASK_TYPES) as (address, _):
         yield address
 
 

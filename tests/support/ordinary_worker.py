@@ -1,8 +1,7 @@
 """A worker in a process of its own, run by an ordinary user, on a host that may refuse namespaces.
 
-Started by ``test_unprivileged.py`` with one JSON argument; then one JSON line in, one out. As root it first does what
-``tests/programs/as_user.py`` does, so that what it shows holds for any user. What the host refuses is refused by a real
-seccomp filter of this process, which everything that it starts inherits.
+Started by ``become_ordinary.py`` with one JSON argument; then one JSON line in, one out. What the host refuses is
+refused by a real seccomp filter of this process, which everything that it starts inherits.
 
 Sources: seccomp(2), unshare(2), clone(2); AppArmor's ``unprivileged_userns`` profile of Ubuntu 24.04 for MOUNT.
 """
@@ -31,28 +30,15 @@ sys.path.insert(0, str(ROOT))  # it runs as a program of its own, as another use
 import msgspec  # noqa: E402
 
 import sandbox  # noqa: E402
-from tests.programs import coverage_sandbox  # noqa: E402
-from tests.programs.as_user import UID, make_reachable  # noqa: E402
 from tests.support import container_seccomp  # noqa: E402
-from tests.support.libraries import FOLDER, library_sets  # noqa: E402
+from tests.support.libraries import library_sets  # noqa: E402
 from tests.support.synchronous import Sandbox, children_of, descendants, eventually, name_of, status_of  # noqa: E402
 
+MEASURED = "SANDBOX_COVERAGE_FOLDER"
+"""The variable by which ``coverage_sandbox.py`` says that the sandbox's lines are counted, and where."""
 UMASK = os.umask(0o022)
 os.umask(UMASK)
 CLONE_NEWUSER = 0x10000000  # include/uapi/linux/sched.h
-
-
-def become_ordinary(arguments: list[str]) -> None:
-    """Give root up, if it is there, then start anew: a process that changed its user is not its own to inspect."""
-    if os.geteuid() == 0:
-        make_reachable([Path(sys.base_prefix).resolve(), Path(sys.prefix).resolve(), ROOT, FOLDER.resolve()])
-        os.setgroups([])
-        os.setresgid(UID, UID, UID)
-        os.setresuid(UID, UID, UID)
-    home = tempfile.mkdtemp(prefix="ordinary-", dir="/tmp")
-    environment = {"HOME": home, "TMPDIR": home, "PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
-    environment |= {name: value for name, value in os.environ.items() if "COVERAGE" in name}
-    os.execve(sys.executable, [sys.executable, "-B", __file__, "second", *arguments], environment)
 
 
 def refuse_namespaces() -> None:
@@ -194,8 +180,10 @@ class Worker:
         self.code = self.home / "code"
         for name in ("handlers", "sandbox", "scripts"):
             shutil.copytree(ROOT / name, self.code / name, ignore=shutil.ignore_patterns("__pycache__"))
-        if coverage_sandbox.FOLDER in os.environ:
-            coverage_sandbox.instrument(self.code / "sandbox", Path(os.environ[coverage_sandbox.FOLDER]))
+        if MEASURED in os.environ:
+            from tests.programs import coverage_sandbox  # noqa: PLC0415 it imports pytest
+
+            coverage_sandbox.instrument(self.code / "sandbox", Path(os.environ[MEASURED]))
         if options.get("refused"):
             REFUSALS[options["refused"]]()
         if options.get("seccomp"):
@@ -346,9 +334,8 @@ def serve(worker: Worker) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "second":
-        if coverage_sandbox.FOLDER in os.environ:
-            coverage_sandbox.measure_this_process()
-        serve(Worker(json.loads(sys.argv[2])))
-    else:
-        become_ordinary(sys.argv[1:])
+    if MEASURED in os.environ:
+        from tests.programs import coverage_sandbox
+
+        coverage_sandbox.measure_this_process()
+    serve(Worker(json.loads(sys.argv[1])))

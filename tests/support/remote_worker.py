@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-PROGRAM = Path(__file__).with_name("ordinary_worker.py")
+PROGRAM = Path(__file__).with_name("become_ordinary.py")
 
 
 class Remote:

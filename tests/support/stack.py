@@ -155,6 +155,18 @@ def light_policies(folder: Path, *names: str, max_attempts: int = 3) -> Path:
     return policies
 
 
+def delivered_policies(folder: Path, names: Collection[str], wall_s: int = 0) -> Path:
+    """A folder of some of the delivered policies, which grant so much time and processor time, if that is said."""
+    policies = folder / "policies"
+    policies.mkdir()
+    for name in names:
+        text = (ROOT / "policies" / f"{name}.toml").read_text()
+        if wall_s:
+            text = re.sub(r"^(wall_s|cpu_s) .*$", rf"\1 = {wall_s}", text, flags=re.MULTILINE)
+        (policies / f"{name}.toml").write_text(text)
+    return policies
+
+
 @contextlib.contextmanager
 def frozen(pid: int | None, *, whole_family: bool = True) -> Iterator[None]:
     """A process, and all below it unless said otherwise, that does nothing (SIGSTOP) and then goes on (SIGCONT)."""
@@ -258,29 +270,21 @@ def _empty_database() -> Path:
 
 @contextlib.contextmanager
 def whole_service(
-    *, light: bool = False, wall_s: int = 0, without: Collection[str] = ()
+    *, light: bool = False, wall_s: int = 0, only: Collection[str] = ()
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """``python -m engine up`` in a temporary folder; yields its URL and the process.
 
     Args:
         light: with one policy that loads little, instead of those that are delivered.
         wall_s: with custom_script's delivered policy, which grants so much time and processor time.
-        without: names of delivered policies that it does without: each has a zygote, some of which start slowly.
+        only: with these of the delivered policies: each has a zygote, and those of models start slowly.
     """
     inherited = {name: value for name, value in os.environ.items() if name not in FOREIGN} | {"DRAIN_S": "1"}
     with open_folder() as folder:
         if light:
             inherited["POLICIES_DIR"] = str(light_policies(folder, "custom_script"))
-        if without:
-            inherited["POLICIES_DIR"] = str(shutil.copytree(ROOT / "policies", folder / "policies"))
-            for name in without:
-                (folder / "policies" / f"{name}.toml").unlink()
-        if wall_s:
-            delivered = (ROOT / "policies" / "custom_script.toml").read_text()
-            (folder / "policies").mkdir()
-            longer = re.sub(r"^(wall_s|cpu_s) .*$", rf"\1 = {wall_s}", delivered, flags=re.MULTILINE)
-            (folder / "policies" / "custom_script.toml").write_text(longer)
-            inherited["POLICIES_DIR"] = str(folder / "policies")
+        if wall_s or only:
+            inherited["POLICIES_DIR"] = str(delivered_policies(folder, only or ["custom_script"], wall_s))
         command = [sys.executable, "-m", "engine", "up", "--port", str(free_port()), "--data", str(folder / "data")]
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(command, cwd=ROOT, env=inherited, stdout=subprocess.PIPE, stderr=log)
