@@ -19,8 +19,8 @@ from pathlib import Path
 from tests.programs.suite import LANES, compile_all, files_of
 
 ROOT = Path(__file__).resolve().parents[2]
-TIERS = tuple(folder for lane in LANES for part in lane for folder in part if folder.startswith("tests/"))
-"""Every folder of tests, or part of one, as the suite names them."""
+TIERS = tuple(part[1:] for lane in LANES for part in lane if part[0] == "pytest")
+"""Folders and files of tests that one process runs, as the suite names them."""
 BURN = "while True: pass"
 
 
@@ -42,7 +42,7 @@ def main(options: list[str]) -> int:
     failed = []
     compile_all()
     with busy_cores():
-        for tier in [""] if given else TIERS:
+        for tier in [()] if given else TIERS:
             started_s = time.monotonic()
             command = [
                 sys.executable,
@@ -50,11 +50,11 @@ def main(options: list[str]) -> int:
                 "pytest",
                 "-q",
                 "--durations=10",
-                *(files_of(tier) if tier else ()),
+                *(file for place in tier for file in files_of(place)),
                 *options,
             ]
             code = subprocess.call(command, cwd=ROOT)
-            what = tier or " ".join(options)
+            what = " ".join(tier or options)
             print(f"{what}: exit code {code} after {time.monotonic() - started_s:.0f} s, all cores busy", flush=True)
             failed += [what] if code else []
     print(f"failed: {', '.join(failed)}" if failed else "all passed")

@@ -31,12 +31,30 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 SLOWEST = 30
+SHOWN = 8
+"""So many words of a part name it."""
 AGAIN_MOST = 5
 """So many tests may fail, in all lanes together, for them to run again alone."""
+SHARED = (
+    "batch", "callbacks", "client", "connections", "console", "cors", "docs", "events", "execute", "files", "health",
+    "http", "idempotency", "libraries", "list", "metrics", "policies", "projects", "readme_examples", "refusals",
+    "request_ids", "script_files", "scripts", "surroundings", "task_commands",
+)  # fmt: skip
+"""Of ``tests/service``: those that ask one whole service, in one process, for starting it takes twenty seconds."""
+APART = (
+    "acceptance", "audit_processes", "backup", "body_checker", "broken_lines", "cancel", "command_line", "doctor",
+    "embedded", "fairness", "faults", "installation", "keys", "models_command", "neighbours", "new_field", "plans",
+    "policy_commands", "queue", "quotas", "receipts", "recipes", "schemathesis", "store", "stored_bytes", "traces",
+    "uncaught", "who_did_what", "worker", "worker_memory",
+)  # fmt: skip
+"""The others, which start what they need."""
 LANES: tuple[tuple[tuple[str, ...], ...], ...] = (
-    (("pytest", "tests/service/test_[a-i]*.py"),),
-    (("pytest", "tests/service/test_[j-z]*.py"),),
-    (("pytest", "tests/attacks", "tests/sandbox"), ("pytest", "tests/differential")),
+    (
+        ("pytest", *(f"tests/service/test_{name}.py" for name in SHARED)),
+        ("pytest", "tests/differential"),
+    ),
+    (("pytest", *(f"tests/service/test_{name}.py" for name in APART)),),
+    (("pytest", "tests/attacks", "tests/sandbox"),),
     (
         ("pytest", "tests/unit", "tests/handlers", "tests/peers", "tests/quality", "tests/image", "tests/chaos"),
         ("tests.programs.as_user",),
@@ -61,7 +79,8 @@ class Ended(NamedTuple):
     @property
     def name(self) -> str:
         """The part as a reader knows it."""
-        return " ".join(self.part)
+        shown, others = self.part[:SHOWN], len(self.part) - SHOWN
+        return " ".join(shown) + (f" and {others} more" if others > 0 else "")
 
     @property
     def last_line(self) -> str:
