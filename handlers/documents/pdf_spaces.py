@@ -3,7 +3,8 @@
 pdfium writes a space where the file has one, and mostly where two letters stand apart. Not where the file widens all
 letters of a piece of text (ISO 32000-1, 9.3.2), as Ghostscript does instead of a space: ``given as a`` came out as
 ``givenasa``. Here two letters of one line belong to two words if the gap between them is wide, by itself and beside the
-other gaps of that line, so that a heading whose letters are all set apart stays one word.
+other gaps of that line, so that a heading whose letters are all set apart stays one word. There pdfium puts spaces
+where there are none, before the last letter of a word: these go.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ import pypdfium2.raw as pdfium
 
 WIDE = 0.2
 """Of the height of a letter: a space has about 0.25 to 0.3, and letters have less than 0.05 between them."""
+_APART, _EVEN = 0.1, 0.05
+"""Of the height: the gap of letters that are all set apart; and how much more none of them has within a word."""
+_MOST_OF_A_LINE = 0.8
+"""Of the letters of a line that is set as a typewriter sets it, so many are equally far from the next."""
 _FIRST_EAST_ASIAN = 0x2E80
 """Signs from here on are written without spaces."""
 _MOST_RAISED = 12
@@ -34,6 +39,10 @@ class _Gap(NamedTuple):
     """Index of the character behind it."""
     width: float
     """Of the height of the letter before it."""
+    advance: float
+    """From the origin of that letter to the next one's, likewise."""
+    space: int | None = None
+    """Index of the space that pdfium has put there."""
 
 
 def restore(text_page: pypdfium2.PdfTextPage, text: str) -> str:
@@ -44,11 +53,15 @@ def restore(text_page: pypdfium2.PdfTextPage, text: str) -> str:
     """
     if len(text) != text_page.count_chars():
         return text
-    joined = {place for end in _false_ends(text_page, text) for place in (end, end + 1)}
-    lost = {place for line in _lines(text_page, text) for place in _wide(line)}
-    if not joined and not lost:
+    dropped = {place for end in _false_ends(text_page, text) for place in (end, end + 1)}
+    lost: set[int] = set()
+    for line in _lines(text_page, text):
+        wide, even = _wide_and_even(line)
+        lost.update(wide)
+        dropped.update(even)
+    if not dropped and not lost:
         return text
-    return "".join("" if place in joined else f" {sign}" if place in lost else sign for place, sign in enumerate(text))
+    return "".join("" if place in dropped else f" {sign}" if place in lost else sign for place, sign in enumerate(text))
 
 
 def _false_ends(text_page: pypdfium2.PdfTextPage, text: str) -> list[int]:
@@ -87,29 +100,50 @@ class _Placed(NamedTuple):
         return cls(box.left, box.right, y.value, max(box.top - box.bottom, 0.001))
 
 
-def _wide(line: list[_Gap]) -> Iterator[int]:
-    """Where words end that no space ends."""
-    usual = max(statistics.median_low(gap.width for gap in line), 0.0)
-    return (gap.place for gap in line if gap.width - usual >= WIDE)
+def _wide_and_even(line: list[_Gap]) -> tuple[list[int], list[int]]:
+    """Where words end that no space ends; and the spaces that stand between letters no further apart than others."""
+    between = [gap for gap in line if gap.space is None]
+    if not between:
+        return [], []
+    usual = max(statistics.median_low(gap.width for gap in between), 0.0)
+    wide = [gap.place for gap in between if gap.width - usual >= WIDE]
+    if usual < _APART:
+        return wide, []
+    pitch = statistics.median_low(gap.advance for gap in between)
+    is_typed = sum(_is_near(gap.advance, pitch) for gap in between) >= _MOST_OF_A_LINE * len(between)
+    even = [
+        gap.space
+        for gap in line
+        if gap.space is not None and (gap.width - usual < _EVEN or (is_typed and _is_near(gap.advance, pitch)))
+    ]
+    return wide, even
+
+
+def _is_near(advance: float, pitch: float) -> bool:
+    return abs(advance - pitch) <= _EVEN * abs(pitch)
 
 
 def _lines(text_page: pypdfium2.PdfTextPage, text: str) -> Iterator[list[_Gap]]:
     """The gaps between neighbours of each line; none at a space, nor beside East Asian signs."""
     box, x, y = pdfium.FS_RECTF(), ctypes.c_double(), ctypes.c_double()
     line: list[_Gap] = []
-    right = height = base = 0.0
-    before = " "
+    right = height = base = at = 0.0
+    before, space = " ", None
     for place, sign in enumerate(text):
         if sign in "\r\n":
             if line:
                 yield line
             line, before = [], " "
             continue
+        if sign == " " and pdfium.FPDFText_IsGenerated(text_page, place) == 1:
+            space = place
+            continue
         pdfium.FPDFText_GetLooseCharBox(text_page, place, box)
         pdfium.FPDFText_GetCharOrigin(text_page, place, x, y)
         if _is_letter(before) and _is_letter(sign) and height > 0 and abs(y.value - base) <= _LEVEL * height:
-            line.append(_Gap(place, (box.left - right) / height))
-        before, right, height, base = sign, box.right, box.top - box.bottom, y.value
+            line.append(_Gap(place, (box.left - right) / height, (x.value - at) / height, space))
+        space = None
+        before, right, height, base, at = sign, box.right, box.top - box.bottom, y.value, x.value
     if line:
         yield line
 

@@ -174,9 +174,20 @@ def chars(*pairs: str) -> bytes:
     return f"{len(pairs)} beginbfchar {' '.join(pairs)} endbfchar".encode()
 
 
+def typed(text: str) -> bytes:
+    """A text set letter by letter, all equally far apart, each last letter of a word with its space."""
+    signs = [(10 + 6.9 * place, sign, text[place + 1 : place + 2].strip()) for place, sign in enumerate(text)]
+    drawings = (f"1 0 0 1 {x:.1f} 99 Tm({sign}{'' if after else ' '})Tj" for x, sign, after in signs if sign != " ")
+    return b"BT/F 9.2 Tf " + " ".join(drawings).encode() + b" ET"
+
+
 SHOWN: dict[str, tuple[bytes, str, int]] = {
     "letters set closer and further": (drawn(b"BT/F 20 Tf 10 100 Td[(W)80(or)-50(ld)-300(two)]TJ ET"), "World two", 0),
     "letters all set apart": (drawn(b"BT/F 20 Tf 5 Tc 10 100 Td(spaced out)Tj ET"), "spaced out", 0),
+    "letters set one by one": (
+        drawn(typed("The tower stands here now"), HELVETICA.replace(b"Helvetica", b"Courier")),
+        "The tower stands here now", 0,
+    ),
     "drawn twice to be bold": (drawn(line(b"(Bold)") + b" BT/F 20 Tf 10.3 100 Td(Bold)Tj ET"), "Bold", 0),
     "a raised sign": (drawn(b"BT/F 12 Tf 10 99 Td(E=mc)Tj/F 7 Tf 4 Ts(2)Tj 0 Ts/F 12 Tf( is)Tj ET"), "E=mc2 is", 0),
     "a raised sign at a line's end": (
