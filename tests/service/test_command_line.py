@@ -12,7 +12,7 @@ import pytest
 
 from engine.config.load import variables
 from engine.config.settings import Group
-from tests.support.command_line import engine
+from tests.support.command_line import fresh_engine as engine
 from tests.support.stack import ROOT, free_port, open_folder
 
 

@@ -7,8 +7,6 @@ import hmac
 import json
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -30,7 +28,8 @@ from engine.api.routes.tasks import get_task
 from engine.api.server.serve import CONNECTIONS
 from engine.config.keys import Keys, KeysError, NewKey, add_key, make_key, read_keys, remove_key
 from engine.model.principal import Principal, Quotas, Scope
-from tests.support.stack import FOREIGN, ROOT, Stack, task, until
+from tests.support.command_line import engine_text as run
+from tests.support.stack import Stack, task, until
 
 POLICIES = ("custom_script",)
 NOBODY_LISTENS = "http://127.0.0.1:9/"
@@ -517,18 +516,6 @@ def test_keys_made_at_the_same_time_are_all_in_the_file(tmp_path: Path) -> None:
     after = real.stat()
     assert (before.st_mode, before.st_uid, before.st_gid) == (after.st_mode, after.st_uid, after.st_gid)
     assert ["keys.toml", "link"] == sorted(path.name for path in tmp_path.iterdir())
-
-
-def run(*command: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    inherited = {name: value for name, value in os.environ.items() if name not in FOREIGN}
-    return subprocess.run(
-        [sys.executable, "-m", "engine", *command],
-        cwd=ROOT,
-        env=inherited | environ,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def test_commands_make_list_and_revoke(tmp_path: Path) -> None:

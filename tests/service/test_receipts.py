@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,8 @@ from engine.config.keys import NewKey, add_key, make_key
 from engine.config.load import load_settings
 from engine.config.settings import SettingsError
 from engine.model.principal import Scope
-from tests.support.stack import ROOT, Stack, ask, task, until
+from tests.support.command_line import engine_text
+from tests.support.stack import Stack, ask, task, until
 
 SCRIPT = "print('out'); open('artifacts/a.txt', 'w').write('of a'); result = {'ü': [1.5, None, 'x'], 'n': 1}"
 
@@ -80,9 +80,7 @@ def receipted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receipted]:
 
 def held(path: Path, *more: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """What ``audit receipt`` says of a file, in a process that knows no service."""
-    command = [sys.executable, "-m", "engine", "audit", "receipt", str(path), *more]
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("RECEIPT_KEY")}
-    return subprocess.run(command, cwd=ROOT, env=inherited | environ, capture_output=True, text=True, check=False)
+    return engine_text("audit", "receipt", str(path), *more, **environ)
 
 
 def holds_by_hand(signed: dict[str, Any], x: str) -> bool:
@@ -293,20 +291,13 @@ def test_without_a_key_there_are_no_receipts(stack: Stack) -> None:
     for path in (f"/task/{made}/receipt", "/.well-known/unityai-receipt-keys"):
         until(lambda: stack.client.get(path).status_code == 404, "it answers")  # noqa: B023  called at once
         assert "RECEIPT_KEY is not set" in stack.client.get(path).json()["detail"]
-    command = [sys.executable, "-m", "engine", "check"]
-    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
-    assert "no receipts: RECEIPT_KEY is not set" in said
-    with_key = os.environ | {"RECEIPT_KEY": make_secret()}
-    assert (
-        "no receipts"
-        not in subprocess.run(command, cwd=ROOT, env=with_key, capture_output=True, text=True, check=False).stdout
-    )
+    assert "no receipts: RECEIPT_KEY is not set" in engine_text("check").stdout
+    assert "no receipts" not in engine_text("check", RECEIPT_KEY=make_secret()).stdout
 
 
 def test_command_makes_a_key() -> None:
     """RCP-12: `keys receipt-key` prints a RECEIPT_KEY, another each time, and on stderr what checks its receipts."""
-    command = [sys.executable, "-m", "engine", "keys", "receipt-key"]
-    first, second = (subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True) for _ in range(2))
+    first, second = (engine_text("keys", "receipt-key") for _ in range(2))
     assert first.stdout != second.stdout
     (secret,) = load_settings({"RECEIPT_KEY": first.stdout.strip()}).receipt_keys
     key = Ed25519PrivateKey.from_private_bytes(base64.b64decode(secret.removeprefix("uarec_")))

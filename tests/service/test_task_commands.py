@@ -17,24 +17,11 @@ from typing import Any
 
 import pytest
 
+from tests.support.command_line import engine_text as engine
 from tests.support.held import Held
 from tests.support.stack import FOREIGN, ROOT, free_port, task
 
 SLOW = "print('first', flush=True)\nhold()\nreport_progress(0.5, 'half')\nprint('last')\nresult = 7"
-
-
-def engine(*command: str, stdin: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
-    inherited = {name: value for name, value in os.environ.items() if name not in FOREIGN}
-    return subprocess.run(
-        [sys.executable, "-m", "engine", *command],
-        cwd=ROOT,
-        env=inherited | environ,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=250,
-        check=False,
-    )
 
 
 def following(task_id: str, url: str) -> subprocess.Popen[str]:

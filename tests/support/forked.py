@@ -15,8 +15,10 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 IMPORTED = (
@@ -29,11 +31,19 @@ pytest: multiprocessing imports its parent's main program in every child.
 """
 
 
+class Streams(NamedTuple):
+    """Files that take the place of the standard streams."""
+
+    stdin: str = os.devnull
+    stdout: str = os.devnull
+    stderr: str = os.devnull
+
+
 class Forked:
     """A process of ``python -m MODULE COMMAND``, with the methods of ``subprocess.Popen`` that tests use."""
 
-    def __init__(self, module: str, command: list[str], environ: dict[str, str], log: Path) -> None:
-        self._process = _forks().Process(target=_run, args=(module, command, environ, str(log)))
+    def __init__(self, module: str, command: Sequence[str], environ: dict[str, str], streams: Streams) -> None:
+        self._process = _forks().Process(target=_run, args=(module, tuple(command), environ, streams))
         self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
@@ -66,16 +76,18 @@ def _forks() -> ForkServerContext:
     return context
 
 
-def _run(module: str, command: list[str], environ: dict[str, str], log: str) -> None:
+def _run(module: str, command: tuple[str, ...], environ: dict[str, str], streams: Streams) -> None:
     """In the fork: be what ``python -m MODULE COMMAND`` is."""
     gc.freeze()  # what was imported is not looked through, and so not copied
     os.chdir(ROOT)
     os.environ.clear()
     os.environ.update(environ)
-    streams = ((os.devnull, os.O_RDONLY), (os.devnull, os.O_WRONLY), (log, os.O_WRONLY | os.O_APPEND))
-    for number, (path, flags) in enumerate(streams):
-        opened = os.open(path, flags)
+    for number, path in enumerate(streams):
+        opened = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT if number else os.O_RDONLY, 0o644)
         os.dup2(opened, number)
         os.close(opened)
-    sys.argv = [module, *command]
-    importlib.import_module(f"{module}.__main__" if module == "engine" else module).main()
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  for as long as the process lives
+    program: Any = importlib.import_module(f"{module}.__main__" if module == "engine" else module)
+    sys.modules["__main__"] = program
+    sys.argv = [program.__file__, *command]
+    program.main()

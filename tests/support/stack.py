@@ -25,7 +25,7 @@ import httpx
 import psutil
 
 from engine.dev.embedded import Embedded
-from tests.support.forked import Forked
+from tests.support.forked import Forked, Streams
 
 ROOT = Path(__file__).resolve().parents[2]
 FOREIGN = ("DATABASE_URL", "REDIS_URL", "HOST", "PORT", "DATA_DIR", "ENVIRONMENT")
@@ -41,8 +41,7 @@ class Part:
     def __init__(self, command: list[str], environ: dict[str, str], log: Path, module: str = "engine") -> None:
         inherited = {name: value for name, value in os.environ.items() if name not in FOREIGN}
         self.log = log
-        log.touch()
-        self.process = Forked(module, command, inherited | environ, log)
+        self.process = Forked(module, command, inherited | environ, Streams(stderr=str(log)))
 
     @property
     def pid(self) -> int:
