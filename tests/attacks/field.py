@@ -135,13 +135,11 @@ class Field:
         """Mode, owner, links, size and times of what is shown inside read-only."""
         found: dict[str, tuple[int, ...]] = {}
         for tree in self._trees():
-            for path in (tree, *tree.rglob("*")) if tree.is_dir() else (tree,):
-                if "__pycache__" not in path.parts:  # the tests' own imports write there
-                    facts = path.lstat()
-                    found[str(path)] = (
-                        facts.st_ino, facts.st_mode, facts.st_uid, facts.st_nlink, facts.st_size, facts.st_mtime_ns,
-                        facts.st_ctime_ns,
-                    )  # fmt: skip
+            found[str(tree)] = _facts(str(tree))
+            for folder, folders, files in os.walk(tree):
+                if "__pycache__" in folders:
+                    folders.remove("__pycache__")  # the tests' own imports write there
+                found |= {path: _facts(path) for name in (*folders, *files) for path in (f"{folder}/{name}",)}
         return found
 
     def _trees(self) -> list[Path]:
@@ -177,3 +175,10 @@ class Field:
             listener.close()
         for fd in self._kept_open:
             os.close(fd)
+
+
+def _facts(path: str) -> tuple[int, ...]:
+    seen = os.lstat(path)
+    return (
+        seen.st_ino, seen.st_mode, seen.st_uid, seen.st_nlink, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns,
+    )  # fmt: skip

@@ -222,14 +222,19 @@ def children_of(pid: int) -> list[int]:
 
 
 def parents() -> dict[int, int]:
-    """pid → parent's pid, of all processes that can be seen."""
+    """pid → parent's pid, of all processes that can be seen. Asked often, and so by bare calls: proc_pid_stat(5)."""
     found = {}
     for name in filter(str.isdigit, os.listdir("/proc")):
         try:
-            with open(f"/proc/{name}/stat", encoding="utf-8", errors="replace") as file:
-                found[int(name)] = int(file.read().rpartition(")")[2].split()[1])
+            fd = os.open(f"/proc/{name}/stat", os.O_RDONLY)
         except (FileNotFoundError, ProcessLookupError):
             continue
+        try:
+            found[int(name)] = int(os.read(fd, 4096).rpartition(b")")[2].split(maxsplit=2)[1])
+        except ProcessLookupError:
+            continue
+        finally:
+            os.close(fd)
     return found
 
 
