@@ -15,7 +15,7 @@ import msgspec
 from sandbox import refusals
 from sandbox.isolation import landlock, seccomp
 from sandbox.policy.policy import Policy
-from sandbox.run.cgroup import CONTROLLERS, CgroupUnavailableError, Groups, find_subtree
+from sandbox.run.cgroup import PROCESSORS, CgroupUnavailableError, Groups, find_subtree
 
 _PROBE_UID = 60999
 _TRY_S = 60.0
@@ -42,6 +42,11 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     layers: tuple[Layer, ...]
     cgroup: Path | None = None
     """The delegated subtree in which each child gets a cgroup of its own, ``None`` where there is none."""
+
+    @property
+    def limits_processors(self) -> bool:
+        """Whether the layer ``cgroup`` can hold ``limits.processors``."""
+        return self.cgroup is not None and PROCESSORS in Groups(self.cgroup).controllers
 
     def missing(self, policy: Policy) -> tuple[Layer, ...]:
         """The layers that ``policy`` requires and this host lacks.
@@ -92,7 +97,7 @@ def _cgroup() -> tuple[Layer, Path | None]:
     except (CgroupUnavailableError, OSError) as error:
         return Layer(name="cgroup", available=False, version="", detail=str(error), fix=_CGROUP_FIX), None
     layer = Layer(
-        name="cgroup", available=True, version=f"v2: {', '.join(CONTROLLERS)}",
+        name="cgroup", available=True, version=f"v2: {', '.join(groups.controllers)}",
         detail="memory of every sort, swap, tasks; the whole group ends at once",
     )  # fmt: skip
     return layer, subtree
@@ -116,7 +121,7 @@ def _try_group(groups: Groups) -> None:
 
 
 _CGROUP_FIX = (
-    "Optional. Delegate a subtree of cgroup v2. systemd: `Delegate=memory pids`, as in "
+    "Optional. Delegate a subtree of cgroup v2. systemd: `Delegate=cpu memory pids`, as in "
     ".github/deploy/unityai-worker.service. Docker: .github/deploy/compose.cgroup.yaml. "
     "Kubernetes: .github/deploy/kubernetes-cgroup."
 )

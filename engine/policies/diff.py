@@ -83,6 +83,10 @@ def _more_is_looser(key: str, old: float, new: float) -> list[Change]:
     return _change("looser" if new > old else "tighter", key, old, new)
 
 
+def _more_or_none_is_looser(key: str, old: float | None, new: float | None) -> list[Change]:
+    return _change("looser" if new is None or (old is not None and new > old) else "tighter", key, old, new)
+
+
 def _true_is_tighter(key: str, old: bool, new: bool) -> list[Change]:
     return _change("tighter" if new else "looser", key, old, new)
 
@@ -163,6 +167,7 @@ RULES: MappingProxyType[str, Rule] = MappingProxyType(
         "limits.workspace_mib": _more_is_looser,
         "limits.workspace_files": _more_is_looser,
         "limits.artifacts_mib": _more_is_looser,
+        "limits.processors": _more_or_none_is_looser,
         "filesystem.read": _more_grants,
         "filesystem.inputs": _ordered("none", "read-only"),
         "network.allow": _hosts,

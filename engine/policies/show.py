@@ -26,6 +26,7 @@ LIMITS = MappingProxyType(
         "result_kib": "of JSON as its answer; a longer one is not taken: invalid_result",
         "workspace_mib": "in /work, held in memory; then OSError (ENOSPC): workspace_limit, if it ends by that",
         "workspace_files": "files and folders in /work; then likewise",
+        "processors": "of which it has the time of so many, all threads and processes together; then it waits",
         "artifacts_mib": "kept of what it leaves in /work/artifacts; the rest is named in artifacts_refused",
     }
 )
@@ -117,7 +118,8 @@ def _loaded_if_named(policy: Policy) -> list[str]:
 
 def _limits(policy: Policy) -> list[str]:
     limits = policy.limits
-    rows = [_counted(key, getattr(limits, key), LIMITS[key]) for key in limits.__struct_fields__]
+    given = {key: getattr(limits, key) for key in limits.__struct_fields__}
+    rows = [_counted(key, value, LIMITS[key]) for key, value in given.items() if value is not None]
     return ["LIMITS, each hard; the environment and a request can only lower them", *rows]
 
 

@@ -39,6 +39,7 @@ class Plan:
     memory_bytes: int
     threads: int
     processes: int
+    processors: float | None
     open_files: int
     workspace_bytes: int
     workspace_files: int

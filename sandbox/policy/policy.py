@@ -31,7 +31,7 @@ MAX_FILE_BYTES = 64 << 10
 _ODD_NAME = "name: a policy file is named by small letters, digits, _ and -, a letter first"
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Every limit is hard. policies/README.md says what a script sees when it meets one."""
 
     wall_s: Annotated[float, Meta(gt=0, le=86400)]
@@ -46,6 +46,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     workspace_mib: Annotated[int, Meta(ge=1, le=1 << 16)]
     workspace_files: Annotated[int, Meta(ge=16, le=1 << 24)]
     artifacts_mib: Annotated[int, Meta(ge=0, le=1 << 16)]
+    processors: Annotated[float, Meta(ge=0.01, le=4096)] | None = None
+    """It has the time of so many, all its threads together; ``None`` for all. Needs the layer ``cgroup``."""
 
     def narrowed(self, *, timeout_s: float | None = None, memory_mib: int | None = None) -> Limits:
         """The same limits, lowered where the argument is lower. Never raises a limit.
@@ -401,6 +403,8 @@ def _contradictions(policy: Policy, exceptions: tuple[IPNetwork, ...]) -> list[s
         faults.append('filesystem.read: must name "python", or no interpreter is there to run')
     if not policy.require:
         faults.append("require: empty; a policy that requires no layer isolates nothing")
+    if limits.processors is not None and "cgroup" not in policy.require:
+        faults.append('limits.processors: nothing but the layer "cgroup" holds it, and require does not name that')
     faults += _network_faults(policy.network, exceptions)
     if (policy.syscalls.profile == "processes") != (limits.processes > 0):
         faults.append('syscalls.profile: "processes" and limits.processes > 0 go together, or neither')

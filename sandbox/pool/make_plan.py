@@ -111,6 +111,7 @@ def make_plan(
         memory_bytes=limits.memory_mib * _MIB,
         threads=limits.threads,
         processes=limits.processes,
+        processors=limits.processors,
         open_files=limits.open_files,
         workspace_bytes=limits.workspace_mib * _MIB,
         workspace_files=limits.workspace_files,

@@ -268,6 +268,11 @@ def require_host(policy: Policy, host: Host) -> None:
     for layer in host.missing(policy):
         wanted = f"policy {policy.name} requires {layer.name}"
         raise HostError(f"{wanted}, and this host lacks it: {layer.detail}. {layer.fix}")
+    if policy.limits.processors is not None and not host.limits_processors:
+        raise HostError(
+            f"policy {policy.name} limits processors, and the delegated subtree {host.cgroup} has no controller cpu. "
+            "Delegate that, too (systemd: `Delegate=cpu memory pids`), or remove limits.processors."
+        )
 
 
 async def _dispose(child: ChildHandle) -> None:

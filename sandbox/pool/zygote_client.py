@@ -151,7 +151,8 @@ class ZygoteClient:
         if self._groups is None:
             return None
         plan = self._plan
-        return self._groups.make(memory_bytes=plan.memory_bytes, tasks=plan.threads + plan.processes + 1)
+        tasks = plan.threads + plan.processes + 1
+        return self._groups.make(memory_bytes=plan.memory_bytes, tasks=tasks, processors=plan.processors)
 
     def _request_child(self, number: int, fds: list[int], *, rehearse: bool) -> None:
         packet = SPAWN.pack(rehearse, number)

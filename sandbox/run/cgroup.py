@@ -18,9 +18,14 @@ import errno
 import itertools
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 CONTROLLERS = ("memory", "pids")
+PROCESSORS = "cpu"
+"""The controller that a policy with ``limits.processors`` needs, too."""
+_PERIOD_US = 100_000
 LEAF = "unityai-service"
 _RUN = "unityai-run-"
 _LEAVE_TRIES, _LEAVE_PAUSE_S = 20, 0.001
@@ -98,6 +103,14 @@ class Groups:
         self._base = base
         self._numbers = itertools.count(1)
 
+    @property
+    def controllers(self) -> tuple[str, ...]:
+        """Those that the groups have: the two that each needs, and that of processors where it is delegated."""
+        with contextlib.suppress(OSError):
+            if PROCESSORS in (self._base / "cgroup.controllers").read_text(encoding="ascii").split():
+                return (*CONTROLLERS, PROCESSORS)
+        return CONTROLLERS
+
     def take_over(self) -> None:
         """Move what is in the subtree's own cgroup into the leaf, and hand the controllers to those beneath.
 
@@ -111,7 +124,7 @@ class Groups:
             for _ in range(_LEAVE_TRIES):
                 self._move_all()
                 try:
-                    _write(self._base / "cgroup.subtree_control", " ".join(f"+{name}" for name in CONTROLLERS))
+                    _write(self._base / "cgroup.subtree_control", " ".join(f"+{name}" for name in self.controllers))
                 except OSError as error:
                     if error.errno != errno.EBUSY:  # a process came in meanwhile
                         raise
@@ -126,12 +139,13 @@ class Groups:
             with contextlib.suppress(ProcessLookupError):
                 _write(self._base / LEAF / "cgroup.procs", pid)
 
-    def make(self, *, memory_bytes: int, tasks: int) -> RunGroup:
+    def make(self, *, memory_bytes: int, tasks: int, processors: float | None = None) -> RunGroup:
         """A new group for one child.
 
         Args:
             memory_bytes: past which the kernel ends all of it.
             tasks: threads and processes together.
+            processors: of which it has the time of so many, ``None`` for all.
         Raises:
             OSError: the kernel refuses.
         """
@@ -144,6 +158,8 @@ class Groups:
             if (folder / "memory.swap.max").exists():  # not where the kernel was built or started without swap accounts
                 _write(folder / "memory.swap.max", "0")
             _write(folder / "pids.max", str(tasks))
+            if processors is not None:
+                _write(folder / "cpu.max", f"{round(processors * _PERIOD_US)} {_PERIOD_US}")
         except BaseException:
             group.close()
             raise
@@ -154,6 +170,15 @@ class Groups:
         for folder in self._base.glob(f"{_RUN}*"):
             if not os.path.exists(f"/proc/{folder.name.removeprefix(_RUN).partition('-')[0]}"):
                 RunGroup(folder).close()
+
+
+class GroupMemory(NamedTuple):
+    """Memory that a group holds now, and that only its end gives back."""
+
+    all_bytes: int
+    """All of it but the cache of files on disk. What a child shares with its zygote is not in it."""
+    kernel_bytes: int
+    """Of these what no process shows: buffers of sockets and pipes, page tables, names of files, kernel stacks."""
 
 
 class RunGroup:
@@ -175,21 +200,21 @@ class RunGroup:
         with contextlib.suppress(OSError):
             _write(self._folder / "cgroup.kill", "1")
 
-    def held_bytes(self) -> int:
-        """Memory that the group holds and that only its end gives back: all of it but the cache of files on disk."""
+    def held(self) -> GroupMemory:
+        """The memory that it holds; nothing when it is gone."""
         try:
-            current = int(self._read("memory.current"))
+            current, stat = int(self._read("memory.current")), self._stat()
         except OSError:
-            return 0
-        return max(current - self._file_cache_bytes(), 0)
+            return GroupMemory(0, 0)
+        return GroupMemory(max(current - _file_cache_bytes(stat), 0), _kernel_bytes(stat))
 
     def peak_bytes(self) -> int:
         """The most that it ever held, ``memory.peak`` (Linux 5.19), without the cache of files that is left."""
         try:
-            peak = int(self._read("memory.peak"))
+            peak, stat = int(self._read("memory.peak")), self._stat()
         except OSError:
-            return self.held_bytes()
-        return max(peak - self._file_cache_bytes(), 0)
+            return self.held().all_bytes
+        return max(peak - _file_cache_bytes(stat), 0)
 
     def was_out_of_memory(self) -> bool:
         """Whether the kernel has ended something in it for want of memory."""
@@ -211,13 +236,23 @@ class RunGroup:
             else:
                 return
 
-    def _file_cache_bytes(self) -> int:
-        """Pages of files on disk. Those of a tmpfs are in ``shmem``, and cannot be given back."""
-        stat = dict(line.split() for line in self._read("memory.stat").splitlines())
-        return max(int(stat["file"]) - int(stat["shmem"]), 0)
+    def _stat(self) -> dict[str, int]:
+        fields = (line.split() for line in self._read("memory.stat").splitlines())
+        return {name: int(value) for name, value in fields}
 
     def _read(self, name: str) -> str:
         return (self._folder / name).read_text(encoding="ascii")
+
+
+def _file_cache_bytes(stat: Mapping[str, int]) -> int:
+    """Pages of files on disk. Those of a tmpfs are in ``shmem``, and cannot be given back."""
+    return max(stat["file"] - stat["shmem"], 0)
+
+
+def _kernel_bytes(stat: Mapping[str, int]) -> int:
+    """``sock``, and ``kernel`` (Linux 5.18) or those of its parts that older kernels name."""
+    parts = ("kernel",) if "kernel" in stat else ("kernel_stack", "pagetables", "percpu", "slab")
+    return sum(stat.get(name, 0) for name in ("sock", *parts))
 
 
 def _write(path: Path, text: str) -> None:

@@ -121,8 +121,10 @@ class Watchdog:
         # of shared memory and of the workspace what is mapped is a part: never less, and not counted twice
         held_bytes = self._shared_taken_bytes + self._child.workspace.in_memory_bytes()
         self._memory_bytes = measured.anonymous_bytes + max(measured.shared_bytes, held_bytes)
-        if self._child.group is not None:  # it sees what no process shows: buffers of sockets, page tables
-            self._memory_bytes = max(self._memory_bytes, self._child.group.held_bytes())
+        if self._child.group is not None:
+            # it sees what no process shows, and not what the child shares with its zygote: neither has the whole
+            held = self._child.group.held()
+            self._memory_bytes = max(self._memory_bytes + held.kernel_bytes, held.all_bytes)
         self.memory_peak_bytes = max(self.memory_peak_bytes, self._memory_bytes, self._peak_between_looks(measured))
         self.threads_peak = max(self.threads_peak, measured.threads)
         self._cpu_peak_s = max(self._cpu_peak_s, measured.cpu_s)

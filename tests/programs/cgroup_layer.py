@@ -36,10 +36,20 @@ CASES: dict[str, tuple[str, int, Callable[[Result, float], bool]]] = {
 }
 
 
+async def try_processors(policy: Policy, host: Host, template: Template) -> list[str]:
+    """A run that may have a fifth of a processor: for so much of its time it computes, and waits for the rest."""
+    limits = msgspec.structs.replace(policy.limits, processors=0.2)
+    async with Pool(msgspec.structs.replace(policy, limits=limits), host, template) as pool:
+        usage = (await pool.run(request("import time\nwhile time.process_time() < 0.6: pass\nresult = 1"))).usage
+    holds = usage.cpu_s < 0.4 * usage.wall_s
+    print("held" if holds else "FAILED", "processors", usage.cpu_s, "of", usage.wall_s)
+    return [] if holds else ["processors"]
+
+
 def enter_delegated() -> None:
     """Be alone in a cgroup that says it is delegated."""
     folder = MOUNT / f"unityai-test-{os.getpid()}"
-    (MOUNT / "cgroup.subtree_control").write_text("+memory +pids", encoding="ascii")
+    (MOUNT / "cgroup.subtree_control").write_text("+memory +pids +cpu", encoding="ascii")
     folder.mkdir()
     os.setxattr(folder, "trusted.delegate", b"1")
     (folder / "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
@@ -75,7 +85,7 @@ def main() -> int:
     template = Template(
         code=ROOT, entry="handlers.entry:main", libraries=library_sets(), places=places, uid=60999, gid=60999
     )
-    failed = asyncio.run(try_all(policy, host, template))
+    failed = asyncio.run(try_all(policy, host, template)) + asyncio.run(try_processors(policy, host, template))
     return 1 if memory_truth.compare(policy, host, template, layer=True) or failed else 0
 
 

@@ -92,13 +92,39 @@ def test_a_group_has_every_limit_before_a_process_is_in_it(tmp_path: Path) -> No
     assert {"memory.max": str(64 << 20), "memory.oom.group": "1", "pids.max": "33"} == written
 
 
+def test_a_group_has_the_time_of_so_many_processors(tmp_path: Path) -> None:
+    """cpu.max, in microseconds of each tenth of a second; the controller is handed down where it is delegated."""
+    (tmp_path / "cgroup.controllers").write_text("cpuset cpu io memory pids\n", encoding="ascii")
+    (tmp_path / "cgroup.procs").write_text("", encoding="ascii")
+    Groups(tmp_path).take_over()
+    assert "+memory +pids +cpu" == (tmp_path / "cgroup.subtree_control").read_text(encoding="ascii")
+    Groups(tmp_path).make(memory_bytes=64 << 20, tasks=33, processors=0.5)
+    (limit,) = tmp_path.glob("*/cpu.max")
+    assert "50000 100000" == limit.read_text(encoding="ascii")
+
+
 def test_memory_is_all_but_the_cache_of_files(tmp_path: Path) -> None:
     """Pages of a tmpfs count as memory, pages of files on disk do not."""
     (tmp_path / "memory.current").write_text("1000\n", encoding="ascii")
     (tmp_path / "memory.peak").write_text("1500\n", encoding="ascii")
     (tmp_path / "memory.stat").write_text("anon 200\nfile 700\nshmem 300\nsock 50\n", encoding="ascii")
     group = RunGroup(tmp_path)
-    assert (600, 1100) == (group.held_bytes(), group.peak_bytes())
+    assert ((600, 50), 1100) == (group.held(), group.peak_bytes())
+
+
+@pytest.mark.parametrize(
+    ("stat", "kernel_bytes"),
+    [
+        ("anon 1\nfile 0\nshmem 0\nkernel 70\nkernel_stack 30\nslab 40\nsock 5\n", 75),
+        ("anon 1\nfile 0\nshmem 0\nkernel_stack 30\nslab 40\nsock 5\n", 75),
+    ],
+    ids=["Linux 5.18", "before"],
+)
+def test_what_the_kernel_holds_for_a_run_counts(tmp_path: Path, stat: str, kernel_bytes: int) -> None:
+    """Buffers of sockets and pipes are in no process's memory; each part counts once."""
+    (tmp_path / "memory.current").write_text("100\n", encoding="ascii")
+    (tmp_path / "memory.stat").write_text(stat, encoding="ascii")
+    assert kernel_bytes == RunGroup(tmp_path).held().kernel_bytes
 
 
 @pytest.mark.parametrize(("kills", "expected"), [(0, False), (1, True)])
@@ -111,4 +137,4 @@ def test_the_kernel_says_whether_it_ended_the_group(tmp_path: Path, kills: int, 
 def test_check_shows_the_layer_and_how_to_get_it() -> None:
     """On a host that delegates nothing the layer is missing, with the reason and the fix."""
     (layer,) = (layer for layer in probe_host().layers if layer.name == "cgroup")
-    assert layer.available or ("Delegate=memory pids" in layer.fix and layer.detail)
+    assert layer.available or ("Delegate=cpu memory pids" in layer.fix and layer.detail)
