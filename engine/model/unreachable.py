@@ -8,10 +8,10 @@ on which the server has said goodbye with ``InternalClientError``.
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 
 import asyncpg
-from redis.exceptions import RedisError
 
 from engine.model.errors import EngineError
 
@@ -35,7 +35,6 @@ _BY_TYPE = (
     asyncpg.PostgresSystemError,  # its own disk fails
     asyncpg.TransactionRollbackError,  # another statement had the same rows first, and one of the two had to give way
     asyncpg.ReadOnlySQLTransactionError,
-    RedisError,
 )
 _OURS = (asyncpg.DataError,)
 """Subclasses of the above that say that our argument is wrong."""
@@ -53,7 +52,16 @@ def is_unreachable(error: BaseException) -> bool:
     """Whether an exception shows that a server is unreachable or too busy, rather than that we asked wrongly."""
     if isinstance(error, _OURS):
         return False
-    return isinstance(error, _BY_TYPE) or is_gone(error)
+    return isinstance(error, _BY_TYPE) or _is_of_redis(error) or is_gone(error)
+
+
+def _is_of_redis(error: BaseException) -> bool:
+    """Whether it is one of redis-py's, of which there is none in a process that has not imported it.
+
+    Importing it here would cost a keeper, which talks to PostgreSQL alone, a third of its start.
+    """
+    module = sys.modules.get("redis.exceptions")
+    return module is not None and isinstance(error, module.RedisError)
 
 
 def is_gone(error: BaseException) -> bool:
