@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from handlers.data.decoding import decode_any, decode_data, decode_lines, decode_parameters, fits
-from handlers.data.exact_numbers import json_text, may_be_inexact
+from handlers.data.exact_numbers import is_inexact, json_text
 from handlers.failures import Refusal
 from handlers.parameters.data import DataOperation, DataSource
 from handlers.parameters.data_options import Scalar
@@ -84,7 +84,7 @@ def read(parameters: msgspec.Raw) -> tuple[Table | None, DataOperation]:
     fast = _decode_uniform(parameters) if len(memoryview(parameters)) >= _LARGE_BYTES else None
     if fast is None:
         whole: DataOperation = decode_parameters("data_processing", parameters)
-        if _has_numbers(whole) and may_be_inexact(parameters):
+        if _has_numbers(whole) and is_inexact(parameters):
             whole = _with_exact_numbers(whole, parameters)
         is_file = isinstance(whole.data, DataSource) and whole.data.format is not None
         return (None if is_file else table_of(whole.data)), whole
@@ -149,7 +149,7 @@ def _decode_uniform(parameters: msgspec.Raw) -> tuple[DataOperation, list[Any], 
     try:
         envelope = msgspec.json.decode(parameters, type=_Envelope)
         names = _fields_of_head(envelope.data)
-        if names is None or may_be_inexact(envelope.data):
+        if names is None or is_inexact(envelope.data):
             return None
         if not fits(envelope.data, object_bytes=40, field_bytes=8):
             return None
@@ -192,7 +192,7 @@ def table_of_lines(content: bytes) -> Table:
         Refusal: too many fields; a line is not JSON, or not an object: says which; a number that a double cannot hold.
         MemoryError: it takes more memory than there is.
     """
-    rows = _decode_uniform_lines(content) if len(content) >= _LARGE_BYTES and not may_be_inexact(content) else None
+    rows = _decode_uniform_lines(content) if len(content) >= _LARGE_BYTES and not is_inexact(content) else None
     if rows is not None:
         return _table(*rows, _get_from_structs)
     try:

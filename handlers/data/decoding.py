@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from handlers.data.exact_numbers import decode_exactly, exact_number, loads_strictly, may_be_inexact
+from handlers.data.exact_numbers import decode_exactly, exact_number, is_inexact, loads_strictly
 from handlers.parameters.decode import decode_json
 from handlers.parameters.registry import decode
 
@@ -39,7 +39,7 @@ def decode_lines(content: bytes) -> list[dict[str, Any]]:
         Refusal: a number is beyond what a double reaches.
         MemoryError: they do not fit.
     """
-    hook = exact_number if may_be_inexact(content) else None
+    hook = exact_number if is_inexact(content) else None
     if fits(msgspec.Raw(content)):
         return msgspec.json.Decoder(dict[str, Any], float_hook=hook).decode_lines(content)
     lines = (line for line in content.split(b"\n") if line.strip())

@@ -1,13 +1,14 @@
 """Decodes numbers of JSON as they are written, where a double would hold another value than the text says.
 
-Most texts have no such number, which is seen without reading them: none of its numbers has more than 15 digits, nor an
-exponent below -99.
+Most texts have no such number, which is seen without reading them: none of their numbers has more than 15 digits, nor
+an exponent below -99.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from decimal import Decimal
 from typing import Any
 
@@ -19,18 +20,53 @@ _DOUBLE_DIGITS = 15
 """Significant digits that every double holds."""
 _SHAPES = bytes.maketrans(b"123456789.E", b"0000000000e")
 _LONG, _SMALL = b"0" * (_DOUBLE_DIGITS + 1), b"e-000"
+_LONG_NUMBER = re.compile(rb"[0-9.]{16,}(?:[eE][-+]?[0-9]+)?")
+_SMALL_NUMBER = re.compile(rb"[0-9.]{1,40}[eE]-[0-9]{3,}")
 _PIECE = 1 << 20
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
 
-def may_be_inexact(text: bytes | memoryview) -> bool:
-    """Whether a text of JSON may have a number that no double holds; also of digits in strings."""
-    view = memoryview(text)
-    for start in range(0, len(view), _PIECE):
-        shape = bytes(view[start : start + _PIECE + len(_LONG)]).translate(_SHAPES)
-        if _LONG in shape or _SMALL in shape:
+def is_inexact(raw: bytes | memoryview | msgspec.Raw) -> bool:
+    """Whether a text of JSON has a number that no double holds.
+
+    Numbers that were printed from doubles are read and written again many at once, and looked at one by one where that
+    gives another text.
+    """
+    text, start = bytes(raw), 0
+    while start < len(text):
+        end = text.find(b",", start + _PIECE) + 1 or len(text)  # no number goes on behind a comma
+        piece = text[start:end]
+        shape = piece.translate(_SHAPES)
+        found = _LONG_NUMBER.findall(piece) if _LONG in shape else []
+        found += _SMALL_NUMBER.findall(piece) if _SMALL in shape else []
+        if any(map(_is_other, _changed(found))):
             return True
+        start = end
     return False
+
+
+def _changed(numbers: list[bytes]) -> list[bytes]:
+    """Those that are another text when they have been read and written."""
+    joined = b",".join(numbers)
+    try:
+        again = _encoder.encode(msgspec.json.decode(b"[" + joined + b"]"))[1:-1]
+    except (msgspec.DecodeError, OverflowError):  # some are parts of strings, or larger than the library writes
+        return numbers
+    if again == joined:
+        return []
+    return [one for one, other in zip(numbers, again.split(b","), strict=True) if one != other]
+
+
+def _is_other(number: bytes) -> bool:
+    """Whether a double is another number; an integer is read as it is, and what is no number is of a string."""
+    if number.isdigit():
+        return False
+    try:
+        return type(exact_number(number.decode())) is not float
+    except Refusal:
+        return True
+    except (ValueError, ArithmeticError):
+        return False
 
 
 def exact_number(text: str) -> float | Decimal:

@@ -25,7 +25,7 @@ import pytest
 
 from handlers import jsonable
 from handlers.data import data_processing
-from handlers.data.exact_numbers import exact_number, may_be_inexact
+from handlers.data.exact_numbers import exact_number, is_inexact
 from handlers.failures import Refusal
 from handlers.parameters.registry import Request
 from tests.handlers.test_data_exact import of_bytes, process, refusal, select
@@ -85,11 +85,21 @@ def test_a_number_of_json_beyond_all_doubles_is_refused(text: str) -> None:
     assert "number_out_of_range" == refusal(operation="count", data=lines).code
 
 
-def test_texts_without_long_numbers_are_not_read_twice() -> None:
-    """Also where digits lie on both sides of a piece; digits of strings are looked at, too."""
-    assert not may_be_inexact(b'{"a":123456789012345,"b":0.25,"c":"x","d":1e-99}' * 100)
-    assert may_be_inexact(b" " * ((1 << 20) - 8) + b"0.1234567890123456789")
-    assert may_be_inexact(b"1e-300")
+PRINTED = {
+    "short": b'{"a":123456789012345,"b":0.25,"c":"x","d":1e-99}', "shortest": b"[0.30000000000000004,1.5e-300]",
+    "with a zero in the exponent": repr([1 / 81234, 2 / 3e6]).encode(), "17 digits": b"[0.10000000000000001]",
+    "an integer": b"[12345678901234567890123]", "digits of a string": b'["0012345678901234567","1.2.3.4.5.6.7.8.9"]',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", PRINTED.values(), ids=PRINTED)
+def test_a_text_without_such_a_number_is_told_at_once(text: bytes) -> None:
+    """Whatever program printed it; also among a million bytes."""
+    assert not is_inexact(text)
+    assert not is_inexact(text + b"," * (1 << 20) + text)
+    for long in (b"0.1234567890123456789", b"1e-400", b"9007199254740993.5"):
+        assert is_inexact(text + b"," + long)
+        assert is_inexact(b" " * ((1 << 20) - 8) + long + b"," + text)
 
 
 def test_nested_and_mixed_values_keep_their_digits() -> None:
