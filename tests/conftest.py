@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
@@ -46,6 +47,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for mark in (*item.iter_markers("privilege"), *item.iter_markers("slow")):
             if [str] != [type(argument) for argument in mark.args]:
                 raise pytest.UsageError(f"{item.nodeid}: the mark {mark.name} needs a reason, in a sentence")
+
+
+def pytest_collection_finish() -> None:
+    """What was imported for the tests lives as long as they do: a collector that looks at it takes a sixth of them."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
