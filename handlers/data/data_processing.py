@@ -22,9 +22,9 @@ import duckdb
 import msgspec
 
 from handlers.data import rows
+from handlers.data.cell_values import exact
 from handlers.data.columns import Column, Table, count_distinct, read, table_of
 from handlers.data.files import read_file
-from handlers.data.table_files import exact
 from handlers.data.tables import register_columns
 from handlers.failures import Refusal
 from handlers.parameters.data import (

@@ -19,11 +19,12 @@ import duckdb
 import numpy as np
 
 from handlers.data import charts
+from handlers.data.cell_values import exact
 from handlers.data.cells import iso_text
 from handlers.data.columns import Column, Table, distinct_names
 from handlers.data.exact_numbers import decode_exactly
 from handlers.data.mixed import mixed_condition, mixed_order, within_reach
-from handlers.data.table_files import TABLE_FILES, exact
+from handlers.data.table_files import TABLE_FILES
 from handlers.data.tables import forget, register_columns
 from handlers.failures import Refusal
 from handlers.parameters.data import (

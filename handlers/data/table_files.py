@@ -1,24 +1,18 @@
-"""Writes rows to files: CSV, and Excel workbooks."""
+"""Writes rows to files: CSV, Excel workbooks, and OpenDocument spreadsheets."""
 
 from __future__ import annotations
 
 import csv
-import decimal
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
-import msgspec
-
+from handlers.data.cell_values import MAX_CELL_CHARACTERS, cell_value, flat
 from handlers.failures import Refusal
-from handlers.jsonable import MAX_SAFE_INTEGER
-from handlers.text import clean_text
 
 FOLDER = "artifacts"
-MAX_CELL_CHARACTERS = 32_767
-"""Of Excel's cells, in units of UTF-16."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 # what XML cannot have or changes, and what would be taken for such an escape: ECMA-376 part 1, 22.9.2.19
 _TO_ESCAPE = re.compile("[\x00-\x08\x0b-\x1f\ufffe\uffff]|_(?=x[0-9A-Fa-f]{4}_)")
@@ -34,21 +28,8 @@ def _write_csv(names: list[str], rows: Iterable[list[Any]]) -> dict[str, Any]:
 
 
 def _harmless(value: Any) -> Any:
-    value = _flat(value)
+    value = flat(value)
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
-
-
-def exact(value: decimal.Decimal) -> float | str:
-    """A decimal as a number where a double holds it, else as text: no reader must get another value."""
-    number = float(value)
-    return number if decimal.Decimal(repr(number)) == value else f"{value:f}"
-
-
-def _flat(value: Any) -> Any:
-    """A value that a cell can have; a nested one as JSON text."""
-    if isinstance(value, decimal.Decimal):
-        return exact(value)
-    return msgspec.json.encode(value).decode() if isinstance(value, list | dict) else value
 
 
 def _write_xlsx(names: list[str], rows: Iterable[list[Any]]) -> dict[str, Any]:
@@ -74,6 +55,17 @@ def _write_xlsx(names: list[str], rows: Iterable[list[Any]]) -> dict[str, Any]:
     return {"artifact": "result.xlsx", "numbers_as_text_total": texts.numbers}
 
 
+def _write_ods(names: list[str], rows: Iterable[list[Any]]) -> dict[str, Any]:
+    """Texts are cells of text, as in an xlsx.
+
+    Raises:
+        Refusal: a text is longer than a cell can be, or has a character that XML has not.
+    """
+    from handlers.data.ods_files import write_ods  # noqa: PLC0415 few tasks ask for it
+
+    return {"artifact": "result.ods", "numbers_as_text_total": write_ods(_path("result.ods"), names, rows)}
+
+
 class _XlsxTexts:
     """Makes cells of a sheet."""
 
@@ -86,13 +78,12 @@ class _XlsxTexts:
     def cells(self, values: Iterable[Any], where: str) -> Iterator[Any]:
         """A row; ``where`` it is, for a refusal."""
         for given in values:
-            # all numbers of Excel are doubles
-            value = str(given) if type(given) is int and abs(given) > MAX_SAFE_INTEGER else _flat(given)
-            if isinstance(value, str) and isinstance(given, int | decimal.Decimal):
+            value, is_number_as_text = cell_value(given)
+            if is_number_as_text:
                 self.numbers += 1
                 yield self._text(value, is_plain=False)
             elif isinstance(value, str):
-                text = _escaped(clean_text(value))
+                text = _escaped(value)
                 if len(text) > MAX_CELL_CHARACTERS or len(text.encode("utf-16-le")) > 2 * MAX_CELL_CHARACTERS:
                     raise Refusal(
                         "text_too_long",
@@ -129,6 +120,6 @@ def _path(name: str) -> str:
 
 
 TABLE_FILES: Mapping[str, Callable[[list[str], Iterable[list[Any]]], dict[str, Any]]] = MappingProxyType(
-    {"csv": _write_csv, "xlsx": _write_xlsx}
+    {"csv": _write_csv, "xlsx": _write_xlsx, "ods": _write_ods}
 )
 """Output → what writes rows to its file, and says which; with the names of the fields, and the rows."""

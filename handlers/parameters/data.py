@@ -211,11 +211,11 @@ class RowsOperation(DataOperation, frozen=True, kw_only=True, forbid_unknown_fie
     ] = DEFAULT_LIMIT
     offset: Annotated[Annotated[int, Meta(ge=0)], Meta(description="Rows to skip.", examples=[100])] = 0
     output: Annotated[
-        Literal["rows", "csv", "xlsx"],
+        Literal["rows", "csv", "xlsx", "ods"],
         Meta(
             description="`rows`: in the answer. `csv`: as the artifact `result.csv`, where a text that a spreadsheet "
-            "would take for a formula gets an apostrophe in front. `xlsx`: as the artifact `result.xlsx`, where it is "
-            "a cell of text.",
+            "would take for a formula gets an apostrophe in front. `xlsx`, `ods`: as the artifact `result.xlsx` "
+            "or `result.ods`, where it is a cell of text.",
             examples=["csv"],
         ),
     ] = "rows"

@@ -1,4 +1,4 @@
-"""data_processing reads xlsx and ods and writes xlsx: each cell comes out as it stands in the file, or is counted."""
+"""data_processing reads and writes xlsx and ods: each cell comes out as it stands in the file, or is counted."""
 
 # ruff: noqa: DTZ001 cells have no zone
 
@@ -437,3 +437,35 @@ def test_nested_values_are_json_in_files(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert '{"a":[1,null]}' == cells[1][0][0]
     process(operation="query", data=[{"x": 1}], sql=sql, output="csv")
     assert '"{""a"":[1,null]}"' in Path("artifacts/result.csv").read_text()
+
+
+TEXTS = [" a  b ", "a\tb", "a\nb\n\nc", "a\r\nb", "<&>\"'", "=1+1", "007", "true", "1e5", "2024-01-02", "😀", "x "]
+
+
+def test_rows_come_back_from_an_opendocument_sheet_that_was_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each with its type; numbers that no double holds are texts, and are counted."""
+    monkeypatch.chdir(tmp_path)
+    data: list[dict[str, Any]] = [{"v": text, "x": 0.1 + 0.2, "b": True, "n": -5} for text in TEXTS]
+    data.append({"v": None, "x": 1e-300, "b": False, "n": 9007199254740993})
+    answer = process(operation="select", data=data, fields=["v", "x", "b", "n"], output="ods")
+    content = Path("artifacts", answer["artifact"]).read_bytes()
+    found, origin = rows(given(content, "ods"))
+    data[-1]["n"] = "9007199254740993"
+    assert data == found
+    assert (1, 0) == (answer["numbers_as_text_total"], origin["formulas_total"])
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        first = archive.infolist()[0]
+        assert ("mimetype", zipfile.ZIP_STORED) == (first.filename, first.compress_type)
+        assert "opendocument.spreadsheet" in archive.read("mimetype").decode()
+
+
+@pytest.mark.parametrize(("text", "code"), [("a\x01b", "unwritable_text"), ("x" * 32_768, "text_too_long")])
+def test_a_text_that_an_opendocument_sheet_cannot_have_is_refused(
+    text: str, code: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It says where."""
+    monkeypatch.chdir(tmp_path)
+    found = refusal(operation="select", data=[{"v": "ok"}, {"v": text}], fields=["v"], output="ods")
+    assert (code, True) == (found.code, "row 2" in str(found))
