@@ -72,6 +72,13 @@ def test_shipped_policies_have_no_errors() -> None:
         (r"^wall_s = 60$", 'wall_s = "60s"', "limits.wall_s: ", 'wall_s = "60s"'),
         (r"^wall_s = 60$", "wall_s = -1", "limits.wall_s: ", "wall_s = -1"),
         (r"^artifacts_mib = .*$", "artifacts_mib = 6400", "limits.artifacts_mib: more than", "artifacts_mib = 6400"),
+        (
+            r"^processes = 0",
+            "processors = 0.5\nprocesses = 0",
+            "limits.processors: nothing but the layer",
+            "processors = 0.5",
+        ),
+        (r"^processes = 0", "processors = 0\nprocesses = 0", "limits.processors: ", "processors = 0"),
         (r"^allow = \[\] .*$", 'allow = ["localhost:80"]', "network.allow: ", 'allow = ["localhost:80"]'),
         (r"^allow = \[\] .*$", 'allow = ["*"]', "network.allow: ", 'allow = ["*"]'),
         (r"^require .*$", "require = []", "require: empty", "require = []"),
@@ -195,6 +202,16 @@ def test_a_change_is_looser_or_tighter(folder: Path, old: str, new: str, directi
     before = read_policy(folder / "custom_script.toml").policy
     after = change(folder, old, new)
     assert ({direction} if direction else set()) == {found.direction for found in compare(before, after)}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "direction"),
+    [(None, 0.5, "tighter"), (0.5, None, "looser"), (0.5, 2.0, "looser"), (2.0, 1.0, "tighter")],
+)
+def test_no_limit_of_processors_is_the_loosest(old: float | None, new: float | None, direction: str) -> None:
+    """The one limit that a policy may leave out."""
+    (change,) = RULES["limits.processors"]("limits.processors", old, new)
+    assert direction == change.direction
 
 
 # -- lock

@@ -1,5 +1,5 @@
 -- How many bytes a tenant has stored, kept up to date by triggers: files, artifacts, and every task. A task counts as its
--- parameters, labels and outcome, and one KiB for its row. Each session of PostgreSQL adds to a row of its own (nearly: 64 of
+-- parameters, labels and outcome, and one KiB for its row. Each session of PostgreSQL adds to a row of its own (nearly: 256 of
 -- them), so that no transaction waits for another.
 
 CREATE TABLE stored_bytes (
@@ -18,7 +18,7 @@ CREATE FUNCTION bytes_of(parameters bytea, labels jsonb, outcome bytea) RETURNS 
 $$;
 
 CREATE FUNCTION add_stored(whose text, more bigint) RETURNS void LANGUAGE sql VOLATILE AS $$
-    INSERT INTO stored_bytes (tenant, shard, bytes) VALUES (whose, pg_backend_pid() % 64, more)
+    INSERT INTO stored_bytes (tenant, shard, bytes) VALUES (whose, pg_backend_pid() % 256, more)
     ON CONFLICT (tenant, shard) DO UPDATE SET bytes = stored_bytes.bytes + excluded.bytes
 $$;
 
