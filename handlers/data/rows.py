@@ -45,8 +45,12 @@ _FUNCTIONS = {
     "count": "count({})", "sum": "sum({})", "mean": "avg({})", "median": "median({})", "min": "min({})",
     "max": "max({})", "std": "stddev_samp({})", "distinct": "count(DISTINCT {})", "first": "any_value({})",
 }  # fmt: skip
-_OF_DOUBLES = {"sum": "fsum({})", "mean": "favg({})"}
-"""Sums that make up for the rounding of doubles."""
+_BY_TYPE: Mapping[str, Mapping[str, str]] = MappingProxyType({
+    "DOUBLE": {"sum": "fsum({})", "mean": "favg({})"},  # which make up for the rounding of doubles
+    # from the least one on, or large integers that lie close together would all be one double
+    "BIGINT": {"std": "stddev_samp(CAST(CAST({0} AS HUGEINT) - (SELECT min({0}) FROM {table}) AS DOUBLE))"},
+})  # fmt: skip
+"""DuckDB's type → what is computed in another way there."""
 _TEMPORAL = ("DATE", "TIME", "INTERVAL")
 _INFINITIES = ("-Infinity", "Infinity")
 _OF_NUMBERS = ("sum", "mean", "median", "std")
@@ -382,10 +386,8 @@ def _aggregate(data: NamedTable, aggregate: Aggregate, parameter: str = "aggrega
             f"`{aggregate.function}` needs values of one kind, and the field {aggregate.field!r} is mixed.",
         )
     is_value = aggregate.function in ("min", "max", "first")
-    is_double = data.column(aggregate.field).sql_type == "DOUBLE"
-    sql = (
-        (_OF_DOUBLES if is_double else _FUNCTIONS).get(aggregate.function, _FUNCTIONS[aggregate.function]).format(name)
-    )
+    special = _BY_TYPE.get(data.column(aggregate.field).sql_type, {})
+    sql = special.get(aggregate.function, _FUNCTIONS[aggregate.function]).format(name, table=data.name)
     is_json = is_value and _is_json(data, aggregate.field)
     return OutputField(sql, aggregate.shown, is_json, aggregate.function in _OF_NUMBERS)
 

@@ -258,6 +258,24 @@ def test_what_lies_close_together_keeps_its_spread_and_correlation(start: int) -
     assert statistics.correlation([4, 7, 13, 16, 18], others) == pytest.approx(found)
 
 
+def test_groups_of_large_numbers_keep_their_spread() -> None:
+    """Of each group by itself; also where the numbers reach from one end to the other."""
+    data = [{"g": g, "x": 10**18 + g * 1000 + step} for g in (1, 2) for step in (4, 7, 13, 16)]
+    aggregates = [{"function": "std", "field": "x"}]
+    found = process(operation="group", data=data, group_by=["g"], aggregates=aggregates)["data"]
+    assert [pytest.approx(statistics.stdev([4, 7, 13, 16]))] * 2 == [row["std_x"] for row in found]
+    ends = [{"g": 1, "x": -(2**63)}, {"g": 1, "x": 2**63 - 1}]
+    wide = process(operation="group", data=ends, group_by=["g"], aggregates=aggregates)["data"]
+    assert [pytest.approx(2**63 * math.sqrt(2))] == [row["std_x"] for row in wide]
+
+
+def test_maps_and_lists_of_parquet_are_json(tmp_path: Path) -> None:
+    """Each at its own depth."""
+    data = parquet("SELECT MAP {'a': [1, NULL]} AS m, [{'x': 'y'}] AS l", tmp_path)
+    row = select(data, "m", "l")[0]
+    assert ({"a": [1, None]}, [{"x": "y"}]) == (json.loads(row["m"]), json.loads(row["l"]))
+
+
 @pytest.mark.parametrize(
     "column", [[1, 2], [1.5, 2.5], [2**100, 1], [1, "x"]], ids=["integers", "doubles", "huge", "mixed"]
 )
