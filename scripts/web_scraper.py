@@ -6,6 +6,8 @@ Example args: ``{"url": "https://example.com", "selector": "h1, h2, p"}``; the t
 
 from __future__ import annotations
 
+import codecs
+import re
 from typing import Any
 from urllib.parse import urljoin
 
@@ -22,6 +24,15 @@ IN_LINES = frozenset({
     "sup", "time", "tt", "u", "var", "wbr",
 })  # fmt: skip
 """Elements that are parts of a line."""
+HEAD_BYTES = 1 << 16
+COMMENT = re.compile(rb"<!--.*?(?:-->|\Z)", re.DOTALL)
+MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+"""Byte order marks, which hold against any other word."""
+MEANT = {
+    "iso8859-1": "windows-1252", "ascii": "windows-1252", "iso8859-9": "windows-1254", "gb2312": "gb18030",
+    "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949", "big5": "big5hkscs", "tis-620": "cp874",
+}  # fmt: skip
+"""Python's name of an encoding → what pages under that name are written in, by the WHATWG's Encoding Standard."""
 ARGS: dict[str, Any] = {
     "type": "object",
     "required": ["url"],
@@ -105,16 +116,31 @@ def fetch(url: str, headers: dict[str, str]) -> requests.Response:
 def decoded(answer: requests.Response) -> tuple[str, str, bool]:
     """The page's text, its encoding, and whether that is a guess: nobody names one, and it is not UTF-8."""
     content = answer.content
+    for mark, encoding in MARKS.items():
+        if content.startswith(mark):
+            return content.decode(encoding, "replace"), encoding, False
     named = answer.encoding if "charset" in answer.headers.get("content-type", "").lower() else None
-    declared = named or EncodingDetector.find_declared_encoding(content, is_html=True)
-    for encoding in (declared, "utf-8-sig"):
-        if encoding is None:
+    start = COMMENT.sub(b"", content[:HEAD_BYTES])  # what stands in one is not said
+    declared = as_browsers(named or EncodingDetector.find_declared_encoding(start, is_html=True), content)
+    for name in (declared, "utf-8"):
+        if name is None:
             continue
         try:
-            return content.decode(encoding, "replace" if encoding == declared else "strict"), encoding, False
+            return content.decode(name, "replace" if name == declared else "strict"), name, False
         except (LookupError, ValueError):
             continue
     return content.decode("windows-1252", "replace"), "windows-1252", True  # as browsers do
+
+
+def as_browsers(declared: str | None, content: bytes) -> str | None:
+    """The encoding that a page means by a name; UTF-16 without a zero byte is none."""
+    try:
+        name = codecs.lookup(declared or "").name
+    except LookupError:
+        return None
+    if name.startswith(("utf-16", "utf-32")) and b"\0" not in content[:4096]:
+        return "utf-8"
+    return MEANT.get(name, declared)
 
 
 def links_of(page: BeautifulSoup, url: str) -> tuple[list[dict[str, str]], int]:

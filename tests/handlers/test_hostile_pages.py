@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import html
+import importlib.util
 import io
 import json
 from typing import Any
@@ -19,6 +20,7 @@ from handlers import encodings, jsonable, pages, unpacking
 from handlers.failures import Refusal
 from handlers.parameters.registry import decode
 from handlers.web_scraping import Page, _extract, _selectors
+from tests.support.entry_process import ROOT
 
 URL = "http://site.test/dir/page.html"
 
@@ -62,6 +64,21 @@ def test_a_page_is_read_as_browsers_read_it(content: bytes, content_type: str, t
     """WHATWG's rules: a declaration that cannot be true is none, and names mean what pages write under them."""
     found = scrape(content, content_type)
     assert (text, encoding, 0) == tuple(found[name] for name in ("text", "encoding", "unreadable_characters"))
+
+
+@pytest.mark.parametrize("name", [name for name in DECLARED if name != "nothing, of seven bits"])
+def test_the_script_reads_a_page_likewise(name: str) -> None:
+    """web_scraper.py, which users copy, has no part in the handlers."""
+    content, content_type, text, _ = DECLARED[name]
+    spec = importlib.util.spec_from_file_location("web_scraper", ROOT / "scripts" / "web_scraper.py")
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    answer = script.requests.Response()
+    answer._content, answer.headers["content-type"] = content, content_type
+    answer.encoding = script.requests.utils.get_encoding_from_headers(answer.headers)
+    assert text == script.text_of(script.BeautifulSoup(script.decoded(answer)[0], "lxml"))
 
 
 # ---- text --------------------------------------------------------------------------------------------------------
