@@ -8,6 +8,7 @@ way, so that a part is valid here if and only if it was valid there.
 from __future__ import annotations
 
 import difflib
+import functools
 import itertools
 import re
 import types
@@ -205,7 +206,7 @@ def _struct_faults(
             yield Fault(path=_inner(path, tag), message=f"{said}it must be one of: {', '.join(tags)}")
             return
         struct = tags[given]
-    known = {field.encode_name: field for field in msgspec.structs.fields(struct)}
+    known = _fields_of(struct)
     elsewhere = {name for one in structs for name in one.__struct_encode_fields__}
     for name, value in fields.items():
         if name in known:
@@ -218,6 +219,12 @@ def _struct_faults(
         if field.required and name not in fields:
             said = f"`{struct.__struct_config__.tag}` needs `{name}`" if tag else "it is required"
             yield Fault(path=_inner(path, name), message=said)
+
+
+@functools.cache
+def _fields_of(struct: type[msgspec.Struct]) -> dict[str, msgspec.structs.FieldInfo]:
+    """Name in JSON → field. To work its types out anew took most of a refusal's time."""
+    return {field.encode_name: field for field in msgspec.structs.fields(struct)}
 
 
 def _without_notes(kind: Any) -> Any:

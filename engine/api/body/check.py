@@ -10,6 +10,7 @@ seconds, and msgspec holds the interpreter's lock meanwhile, so that a thread wo
 
 from __future__ import annotations
 
+import functools
 import gc
 import hashlib
 import json
@@ -144,11 +145,17 @@ def _fingerprint(request: ExecuteRequest) -> bytes:
     """
     asked: dict[str, Any] = {
         field.name: value
-        for field in msgspec.structs.fields(ExecuteRequest)
+        for field in _fields()
         if field.name != "parameters" and (value := getattr(request, field.name)) != _default(field)
     }
     meant = msgspec.json.decode(request.parameters)
     return hashlib.sha256(msgspec.json.encode([asked, meant], order="deterministic")).digest()
+
+
+@functools.cache
+def _fields() -> tuple[msgspec.structs.FieldInfo, ...]:
+    """Of a request, their types worked out once."""
+    return msgspec.structs.fields(ExecuteRequest)
 
 
 def _default(field: msgspec.structs.FieldInfo) -> object:
