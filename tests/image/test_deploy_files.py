@@ -22,7 +22,7 @@ from engine.config.settings import Settings
 from engine.model.principal import Scope
 from engine.telemetry.metrics import LIVE_PATH
 from sandbox import load_policies
-from sandbox.run.cgroup import CONTROLLERS
+from sandbox.run.cgroup import CONTROLLERS, PROCESSORS
 from tests.image.pod_security import breaches
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -430,7 +430,7 @@ def test_unit_delegates_the_controllers_that_the_layer_needs(tmp_path: Path) -> 
     """And systemd's own tool, where it is installed, finds no fault in it."""
     text = (DEPLOY / "unityai-worker.service").read_text(encoding="ascii")
     unit = dict(line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#"))
-    assert CONTROLLERS == tuple(unit["Delegate"].split())
+    assert {*CONTROLLERS, PROCESSORS} == set(unit["Delegate"].split())
     if (tool := shutil.which("systemd-analyze")) is None:
         return
     here = re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", text, flags=re.MULTILINE)
