@@ -65,7 +65,7 @@ def _is_other(number: bytes) -> bool:
         return type(exact_number(number.decode())) is not float
     except Refusal:
         return True
-    except (ValueError, ArithmeticError):
+    except ValueError:
         return False
 
 
@@ -78,9 +78,12 @@ def exact_number(text: str) -> float | Decimal:
     value = float(text)
     if repr(value) == text:
         return value
-    exact = Decimal(text)
-    if math.isinf(value) or (exact and not value):
+    is_zero = not text.lower().partition("e")[0].strip("-0.")
+    if math.isinf(value) or (not value and not is_zero):
         raise Refusal("number_out_of_range", f"The data has {text:.40}, which is beyond ±1.8e308 or too near to zero.")
+    if is_zero:
+        return value
+    exact = Decimal(text)
     digits = len(exact.as_tuple().digits)
     if digits <= _DOUBLE_DIGITS or Decimal(f"{value:.{digits - 1}e}") == exact:
         return value

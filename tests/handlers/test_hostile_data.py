@@ -68,7 +68,8 @@ def ask(body: str) -> Any:
 
 
 HELD = ["0.1", "0.30000000000000004", "0.10000000000000001", "0.1000000000000000055511151231257827", "1e23", "1E5",
-        "123456789012.5000000000000", "5e-324", "1.7976931348623157e308", "-0.0"]  # fmt: skip
+        "123456789012.5000000000000", "5e-324", "1.7976931348623157e308", "-0.0", "0e-400",
+        f"0.0e-{10**20}"]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", HELD)
@@ -78,7 +79,7 @@ def test_a_number_that_a_program_printed_from_a_double_is_that_double(text: str)
     assert (float, json.loads(text), math.copysign(1, float(text))) == (type(value), value, math.copysign(1, value))
 
 
-@pytest.mark.parametrize("text", ["1e400", "1e-400", "0.000000000000000000001e-320"])
+@pytest.mark.parametrize("text", ["1e400", "1e-400", "0.000000000000000000001e-320", f"-1.5e-{10**20}"])
 def test_a_number_of_json_beyond_all_doubles_is_refused(text: str) -> None:
     """It would be infinite, or nothing."""
     lines = {"format": "jsonl", "text": f'{{"a":{text}}}\n'}
