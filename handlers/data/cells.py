@@ -189,8 +189,8 @@ def _number_type(
     scale = f"CASE WHEN {point} = 0 THEN 0 ELSE length({text}) - {point} END"
     lengths = [f"max({whole})", f"max({scale})", f"count_if({text} ILIKE '%e%')"]
     before, after, exponents = _ask(database, table, {0: lengths})[0]
-    if is_integer and before <= MAX_DIGITS:
-        return "BIGINT" if before <= _FAST_DIGITS else "HUGEINT"
+    if is_integer:
+        return "BIGINT" if before <= _FAST_DIGITS else "HUGEINT" if before <= MAX_DIGITS else None
     if not exponents and before + after <= _FAST_DIGITS:
         return f"DECIMAL({_FAST_DIGITS}, {after})"
     if _doubles_hold(database, table, field, text):

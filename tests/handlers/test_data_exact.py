@@ -65,6 +65,8 @@ KEPT = {
     "spaces": [" 1", "2"],
     "a number and a word": ["1", "one"],
     "integers of 39 digits": ["1" * 39],
+    "integers beyond all doubles": ["9" * 400, "1"],
+    "an integer of many zeros": ["1" + "0" * 40],
     "more digits than a number has": ["12345678901234567890.5", "1e3"],
     "a list": ["[1, 2]"],
     "a formula": ["=1+1"],
