@@ -62,8 +62,8 @@ def test_run_that_computes_for_long_gives_way(box: Sandbox) -> None:
 
     def gives_way(pid: int) -> bool:
         session = Path(f"/proc/{pid}/autogroup")
-        is_last = not session.exists() or os.geteuid() != 0 or session.read_text("ascii").strip().endswith("nice 10")
-        return is_last and niceness_of(pid) == {10}
+        is_last = not session.exists() or os.geteuid() != 0 or session.read_text("ascii").strip().endswith("nice 5")
+        return is_last and niceness_of(pid) == {5}
 
     seen, _ = box.while_running(HOLD + COMPUTES, lambda pid: eventually(lambda: gives_way(pid)), then="cancel")
     assert seen
