@@ -8,12 +8,15 @@ those.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import json
 import logging
 import os
+import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import tomllib
@@ -31,7 +34,7 @@ import numpy as np
 import pandas as pd
 from inscriptis import get_text
 from pdfminer.high_level import extract_text
-from PIL import Image
+from PIL import Image, ImageCms
 from pypdf import PdfReader
 
 from handlers import encodings, pages
@@ -161,8 +164,8 @@ def compare_csv(file: RealFile) -> dict[str, Agreed]:
 
 
 def compare_image(file: RealFile) -> dict[str, Agreed]:
-    """With OpenCV: pixels within 3 of 255, of those that can be seen."""
-    theirs = _by_opencv(file.content)
+    """With OpenCV, and ImageMagick where it is installed: pixels within 3 of 255, of those that can be seen."""
+    opencv = _by_opencv(file.content)
     source = {"base64": base64_of(file.content)}
     output = {"name": hashlib.sha256(file.content).hexdigest()}
     ask(
@@ -175,11 +178,41 @@ def compare_image(file: RealFile) -> dict[str, Agreed]:
     )
     with Image.open(Path("artifacts", f"{output['name']}.png")) as image:
         ours = np.asarray(image.convert("RGBA")).astype(int)
+    found = {"opencv": _agreed(ours, opencv)}
+    if found["opencv"].share < 1 and _has_imagemagick():
+        found["imagemagick"] = _agreed(ours, _by_imagemagick(file.content, ours.shape))
+    return found
+
+
+def _agreed(ours: Any, theirs: Any) -> Agreed:
     if ours.shape != theirs.shape:
-        return {"opencv": Agreed(0, theirs.shape[0] * theirs.shape[1])}
+        return Agreed(0, theirs.shape[0] * theirs.shape[1])
     seen = (ours[:, :, 3] > 0) | (theirs[:, :, 3] > 0)
     near = np.abs(ours - theirs).max(axis=2) <= 3
-    return {"opencv": Agreed(int(near[seen].sum()), int(seen.sum()))}
+    return Agreed(int(near[seen].sum()), int(seen.sum()))
+
+
+@functools.cache
+def _has_imagemagick() -> bool:
+    """Whether ``convert`` is ImageMagick's: Debian's package imagemagick."""
+    program = shutil.which("convert")
+    said = subprocess.run([program, "-version"], capture_output=True, check=False).stdout if program else b""
+    if b"ImageMagick" in said.partition(b"\n")[0]:
+        return True
+    print("    ImageMagick is not installed: images are compared with OpenCV alone (apt-get install imagemagick)")
+    return False
+
+
+def _by_imagemagick(content: bytes, shape: tuple[int, int, int]) -> Any:
+    """RGBA of the first frame, turned as EXIF says, its colours by its profile those of a monitor."""
+    with tempfile.NamedTemporaryFile(suffix=".icc") as monitor:
+        monitor.write(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+        monitor.flush()
+        command = ["convert", "-[0]", "-auto-orient", "-profile", monitor.name, "-depth", "8", "rgba:-"]
+        done = subprocess.run(command, input=content, capture_output=True, check=False)
+    if len(done.stdout) != shape[0] * shape[1] * 4:
+        return np.zeros((1, 1, 4), int)
+    return np.frombuffer(done.stdout, np.uint8).reshape(shape).astype(int)
 
 
 def _by_opencv(content: bytes) -> Any:

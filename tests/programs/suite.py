@@ -43,20 +43,22 @@ SHARED = (
 """Of ``tests/service``: those that ask one whole service, in one process, for starting it takes twenty seconds."""
 APART = (
     "acceptance", "audit_processes", "backup", "body_checker", "broken_lines", "cancel", "command_line", "doctor",
-    "embedded", "fairness", "faults", "installation", "keys", "models_command", "neighbours", "new_field", "plans",
+    "embedded", "fairness", "faults", "installation", "keys", "models_command", "new_field", "plans",
     "policy_commands", "queue", "quotas", "receipts", "recipes", "schemathesis", "store", "stored_bytes", "traces",
     "uncaught", "who_did_what", "worker", "worker_memory",
 )  # fmt: skip
-"""The others, which start what they need."""
+"""The others, which start what they need, but for ``neighbours``, which stands with the storms."""
 LANES: tuple[tuple[tuple[str, ...], ...], ...] = (
     (
         ("pytest", *(f"tests/service/test_{name}.py" for name in SHARED)),
         ("pytest", "tests/differential"),
+        ("pytest", "tests/chaos", "tests/service/test_neighbours.py"),
     ),
     (("pytest", *(f"tests/service/test_{name}.py" for name in APART)),),
-    (("pytest", "tests/attacks", "tests/sandbox"),),
+    (("pytest", "tests/attacks/test_attacks.py", "tests/sandbox"),),
     (
-        ("pytest", "tests/unit", "tests/handlers", "tests/peers", "tests/quality", "tests/image", "tests/chaos"),
+        ("pytest", "tests/unit", "tests/handlers", "tests/peers", "tests/quality", "tests/image"),
+        ("pytest", "tests/attacks/test_hostile_*.py"),
         ("tests.programs.as_user",),
     ),
 )
