@@ -98,7 +98,7 @@ console-test: install  ## Go through the console in headless Chromium, with axe-
 	@$(PIP_INSTALL) --requirement requirements-console.lock
 	@$(PY) -m tests.programs.console
 
-peers: install  ## Hold what handlers read against peers, over some 500 real files fetched by name (npm, apt-get)
+peers: install  ## Hold what handlers read against peers, over some 500 real files fetched by name (npm; apt-get install imagemagick)
 	@$(PY) -m tests.peers
 
 cpython-test: install models  ## CPython's own tests in the service and by plain python: all that differs is in a table
