@@ -77,18 +77,19 @@ class Claims:
 
         Artifacts for which its tenant has no room are not stored; the result names each of them as refused.
         """
-        limit = claim.stored_bytes_limit
+        limit, ended = claim.stored_bytes_limit, _ended(claim, result)
         if limit is None or not result.files:
-            return bool(await self._database.rows("finish_task", **_ended(claim, result)))
+            return bool(await self._database.rows("finish_task", **ended))
         lock, stored, finish = map(self._database.statement, ("lock_stored_bytes", "get_stored_bytes", "finish_task"))
         whose = {"tenant": claim.tenant}
-        bulk = bulk_of("finish_task", _ended(claim, result).values())
+        bulk = bulk_of("finish_task", ended.values())
         async with self._database.connection(bulk) as connection, connection.transaction():
             # two statements: the second sees what was stored by whoever had the lock before
             await connection.execute(lock.sql, *lock.bind(whose))
             stored_bytes = await connection.fetchval(stored.sql, *stored.bind(whose))
-            fitting = result.within(limit - stored_bytes - len(_ended(claim, result)["outcome"]))
-            return bool(await connection.fetch(finish.sql, *finish.bind(_ended(claim, fitting))))
+            fitting = result.within(limit - stored_bytes - len(ended["outcome"]))
+            ended = ended if fitting is result else _ended(claim, fitting)
+            return bool(await connection.fetch(finish.sql, *finish.bind(ended)))
 
     async def release(self, claim: Claim) -> Status | None:
         """Give a task back without spending an attempt, because its worker stops.
