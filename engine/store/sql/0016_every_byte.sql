@@ -22,19 +22,14 @@ CREATE FUNCTION add_stored(whose text, more bigint) RETURNS void LANGUAGE sql VO
     ON CONFLICT (tenant, shard) DO UPDATE SET bytes = stored_bytes.bytes + excluded.bytes
 $$;
 
--- In the order of tenants, so that two sessions that share a row never wait for each other in a circle.
-CREATE FUNCTION note_new_tasks() RETURNS trigger LANGUAGE plpgsql AS $$
+-- Of tasks that are new or gone, in the order of tenants, so that two sessions that share a row never wait for each other in
+-- a circle.
+CREATE FUNCTION note_tasks() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    sign integer := CASE TG_OP WHEN 'DELETE' THEN -1 ELSE 1 END;
 BEGIN
-    PERFORM add_stored(tenant, bytes) FROM (
+    PERFORM add_stored(tenant, sign * bytes) FROM (
         SELECT tenant, sum(bytes_of(parameters, labels, outcome))::bigint AS bytes FROM changed GROUP BY tenant ORDER BY tenant
-    ) AS sums;
-    RETURN NULL;
-END $$;
-
-CREATE FUNCTION note_gone_tasks() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM add_stored(tenant, bytes) FROM (
-        SELECT tenant, -sum(bytes_of(parameters, labels, outcome))::bigint AS bytes FROM changed GROUP BY tenant ORDER BY tenant
     ) AS sums;
     RETURN NULL;
 END $$;
@@ -45,23 +40,22 @@ BEGIN
     RETURN NULL;
 END $$;
 
--- Of files and artifacts, which have the same two columns.
+-- Of files and artifacts, which have the same two columns. What there is not, OLD of an INSERT or NEW of a DELETE, is null.
 CREATE FUNCTION note_contents() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    whose text := coalesce(NEW.tenant, OLD.tenant);
+    more bigint := coalesce(NEW.size_bytes, 0) - coalesce(OLD.size_bytes, 0);
 BEGIN
-    IF TG_OP = 'DELETE' THEN
-        PERFORM add_stored(OLD.tenant, -OLD.size_bytes) WHERE OLD.tenant IS NOT NULL AND OLD.size_bytes > 0;
-    ELSIF TG_OP = 'INSERT' THEN
-        PERFORM add_stored(NEW.tenant, NEW.size_bytes) WHERE NEW.tenant IS NOT NULL AND NEW.size_bytes > 0;
-    ELSE
-        PERFORM add_stored(NEW.tenant, NEW.size_bytes - OLD.size_bytes) WHERE NEW.tenant IS NOT NULL;
+    IF whose IS NOT NULL AND more <> 0 THEN
+        PERFORM add_stored(whose, more);
     END IF;
     RETURN NULL;
 END $$;
 
 CREATE TRIGGER tasks_are_new AFTER INSERT ON tasks REFERENCING NEW TABLE AS changed
-FOR EACH STATEMENT EXECUTE FUNCTION note_new_tasks();
+FOR EACH STATEMENT EXECUTE FUNCTION note_tasks();
 CREATE TRIGGER tasks_are_gone AFTER DELETE ON tasks REFERENCING OLD TABLE AS changed
-FOR EACH STATEMENT EXECUTE FUNCTION note_gone_tasks();
+FOR EACH STATEMENT EXECUTE FUNCTION note_tasks();
 CREATE TRIGGER task_has_outcome AFTER UPDATE OF outcome ON tasks FOR EACH ROW
 WHEN (octet_length(OLD.outcome) IS DISTINCT FROM octet_length(NEW.outcome)) EXECUTE FUNCTION note_outcome();
 CREATE TRIGGER file_contents AFTER INSERT OR DELETE OR UPDATE OF size_bytes ON files FOR EACH ROW
