@@ -19,7 +19,7 @@ def line(element: Any, depth: int = 0, *, hidden: Callable[[Any], bool] = lambda
         depth: how many elements of it are around this one.
         hidden: whether an element of this tag is not shown.
     """
-    if any(hidden(one.tag) for one in element.iter() if not str(one.tag).startswith(MATH)) and not depth:
+    if not depth and any(hidden(one.tag) for one in element.iter() if not str(one.tag).startswith(MATH)):
         element = _shown(element, hidden)
     if depth > _MAX_DEPTH:
         return "".join(text.text or "" for text in element.iter(MATH + "t"))
