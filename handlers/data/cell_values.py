@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from handlers.failures import Refusal
 from handlers.jsonable import MAX_SAFE_INTEGER
 from handlers.text import clean_text
 
@@ -18,6 +19,16 @@ def exact(value: decimal.Decimal) -> float | str:
     """A decimal as a number where a double holds it, else as text: no reader must get another value."""
     number = float(value)
     return number if decimal.Decimal(repr(number)) == value else f"{value:f}"
+
+
+def too_long(where: str) -> Refusal:
+    """The refusal of a text that no cell can hold.
+
+    Args:
+        where: of the answer the text stands.
+    """
+    said = f"A text of {where} is longer than the {MAX_CELL_CHARACTERS} characters of a cell; take `csv` as `output`."
+    return Refusal("text_too_long", said)
 
 
 def flat(value: Any) -> Any:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
-from handlers.data.cell_values import MAX_CELL_CHARACTERS, cell_value
+from handlers.data.cell_values import MAX_CELL_CHARACTERS, cell_value, too_long
 from handlers.failures import Refusal
 
 _MEDIA_TYPE = "application/vnd.oasis.opendocument.spreadsheet"
@@ -85,10 +85,7 @@ class _Cells:
 def _paragraphs(text: str, where: str) -> str:
     """A text as paragraphs, one for each of its lines."""
     if len(text) > MAX_CELL_CHARACTERS:
-        raise Refusal(
-            "text_too_long",
-            f"A text of {where} is longer than the {MAX_CELL_CHARACTERS} characters of a cell; take `csv` as `output`.",
-        )
+        raise too_long(where)
     if (found := _NOT_IN_XML.search(text)) is not None:
         raise Refusal(
             "unwritable_text",

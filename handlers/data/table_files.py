@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from handlers.data.cell_values import MAX_CELL_CHARACTERS, cell_value, flat
-from handlers.failures import Refusal
+from handlers.data.cell_values import MAX_CELL_CHARACTERS, cell_value, flat, too_long
 
 FOLDER = "artifacts"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -85,11 +84,7 @@ class _XlsxTexts:
             elif isinstance(value, str):
                 text = _escaped(value)
                 if len(text) > MAX_CELL_CHARACTERS or len(text.encode("utf-16-le")) > 2 * MAX_CELL_CHARACTERS:
-                    raise Refusal(
-                        "text_too_long",
-                        f"A text of {where} is longer than the {MAX_CELL_CHARACTERS} characters of a cell; "
-                        "take `csv` as `output`.",
-                    )
+                    raise too_long(where)
                 yield self._text(text, is_plain=not text.startswith(_FORMULA))
             elif isinstance(value, float) and float(f"{value:.16g}") != value:
                 yield self._number(value)

@@ -18,14 +18,14 @@ from typing import NamedTuple
 import pypdfium2
 import pypdfium2.raw as pdfium
 
+from handlers.documents.reading import FIRST_EAST_ASIAN
+
 WIDE = 0.2
 """Of the height of a letter: a space has about 0.25 to 0.3, and letters have less than 0.05 between them."""
 _APART, _EVEN = 0.1, 0.05
 """Of the height: the gap of letters that are all set apart; and how much more none of them has within a word."""
 _MOST_OF_A_LINE = 0.8
 """Of the letters of a line that is set as a typewriter sets it, so many are equally far from the next."""
-_FIRST_EAST_ASIAN = 0x2E80
-"""Signs from here on are written without spaces."""
 _MOST_RAISED = 12
 """Characters that are raised or lowered together, such as the numbers of notes."""
 _NEAR = 0.6
@@ -149,4 +149,4 @@ def _lines(text_page: pypdfium2.PdfTextPage, text: str) -> Iterator[list[_Gap]]:
 
 
 def _is_letter(sign: str) -> bool:
-    return not sign.isspace() and sign.isprintable() and ord(sign) < _FIRST_EAST_ASIAN
+    return not sign.isspace() and sign.isprintable() and ord(sign) < FIRST_EAST_ASIAN

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import pypdfium2
 import pypdfium2.raw as pdfium
 
-_FIRST_EAST_ASIAN = 0x2E80
+from handlers.documents.reading import FIRST_EAST_ASIAN
+
 _BESIDE = 0.3
 """Of the size of a sign: what is drawn no further aside stands in one column, or no further up or down in one line."""
 _MOST = 0.5
@@ -113,4 +114,4 @@ def _groups(pieces: list[_Piece]) -> Iterator[list[_Piece]]:
 
 
 def _is_east_asian(sign: str) -> bool:
-    return ord(sign[0]) >= _FIRST_EAST_ASIAN
+    return ord(sign[0]) >= FIRST_EAST_ASIAN

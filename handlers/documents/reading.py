@@ -28,6 +28,8 @@ _BEGINNINGS: tuple[tuple[bytes, str], ...] = (
     (b"Rar!\x1a\x07", "a rar archive"),
     (b"\x7fELF", "a program"),
 )
+FIRST_EAST_ASIAN = 0x2E80
+"""Signs from here on are written without spaces, and may stand below each other."""
 UNREADABLE = "\ufffd"
 """Stands for a sign whose meaning the document does not say."""
 # control characters other than tab and line feed, and what no text may hold: pdfium marks a broken word by the first
