@@ -10,15 +10,13 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
-from sandbox import Host, Policy, Pool, Result, Template, load_policies, probe_host
+from sandbox import Host, Policy, Pool, Result, Template
 from tests.programs import memory_truth
-from tests.support.libraries import library_sets
 from tests.support.synchronous import request
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,18 +72,11 @@ async def try_all(policy: Policy, host: Host, template: Template) -> list[str]:
 def main() -> int:
     """Exit code 0 when all held."""
     enter_delegated()
-    host = probe_host()
+    delivered, host, template = memory_truth.open_box()
     print(next(layer for layer in host.layers if layer.name == "cgroup"))
-    delivered = load_policies(ROOT / "policies")["custom_script"]
-    light = msgspec.structs.replace(
-        delivered, preload=("handlers.custom_script",), preload_if_named=(), require=(*delivered.require, "cgroup")
-    )
+    light = msgspec.structs.replace(delivered, require=(*delivered.require, "cgroup"))
     policy = msgspec.structs.replace(
         light, limits=msgspec.structs.replace(light.limits, memory_mib=128, workspace_mib=64)
-    )
-    places = {"scripts": ROOT / "scripts", "models": Path(tempfile.mkdtemp())}
-    template = Template(
-        code=ROOT, entry="handlers.entry:main", libraries=library_sets(), places=places, uid=60999, gid=60999
     )
     failed = asyncio.run(try_all(policy, host, template)) + asyncio.run(try_processors(policy, host, template))
     return 1 if memory_truth.compare(light, host, template, layer=True) or failed else 0
