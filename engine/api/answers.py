@@ -17,6 +17,7 @@ from engine.model.callback import Callback
 from engine.model.task import ListedTask, StoredFile
 from engine.model.versions import Versions
 from engine.model.worker_state import OuterConfinement
+from engine.policies.lock import LockState
 from engine.policies.policies import effective_limits
 from engine.policies.show import show
 from engine.service.health import DependencyCheck, Health, WorkerFound
@@ -66,6 +67,10 @@ class PolicyAnswer(msgspec.Struct, frozen=True, kw_only=True):
     ]
     policy: Annotated[Policy, Meta(description="The whole file.")]
     effective_limits: Annotated[Limits, Meta(description="Its limits, lowered by the operator's ceilings.")]
+    lock: Annotated[
+        LockState,
+        Meta(description="Whether this file is the one that was signed off, by `policies.lock`; see `policies lock`."),
+    ]
     text: Annotated[str, Meta(description="The grant in plain words, as `python -m engine policies show` prints it.")]
 
 
@@ -192,7 +197,9 @@ class MetricsTargets(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str]
 
 
-def policy_answer(file: PolicyFile, settings: Settings, sets: Mapping[str, LibrarySet]) -> PolicyAnswer:
+def policy_answer(
+    file: PolicyFile, settings: Settings, sets: Mapping[str, LibrarySet], lock: LockState
+) -> PolicyAnswer:
     """A policy as auditors see it."""
     policy = file.policy
     return PolicyAnswer(
@@ -203,6 +210,7 @@ def policy_answer(file: PolicyFile, settings: Settings, sets: Mapping[str, Libra
         libraries_digest=sets[policy.libraries].digest if policy.libraries in sets else None,
         policy=policy,
         effective_limits=effective_limits(policy, settings),
+        lock=lock,
         text=show(file),
     )
 

@@ -67,6 +67,7 @@ def create_app(service: Service, keys: Keys | None, audit: AuditLog, *, version:
         openapi=msgspec.json.encode(document),
         docs=build_docs(document).encode(),
         access=access,
+        audit=audit,
     )
 
     @contextlib.asynccontextmanager

@@ -132,6 +132,18 @@ class Keys:
             return None
         return _principal(key_id, key)
 
+    def that_may_use(self, policy: str) -> list[tuple[str, Key]]:
+        """The keys in force that may submit tasks under a policy, with their ids."""
+        self._look_again()
+        now = datetime.now(UTC)
+        return [
+            (key_id, key)
+            for key_id, key in self._keys.items()
+            if Scope.SUBMIT in key.scopes
+            and (key.policies is None or policy in key.policies)
+            and (key.expires_at is None or key.expires_at > now)
+        ]
+
     def sha256_of(self, key_id: str | None) -> str | None:
         """What is kept of a key: the SHA-256 of its secret, in hex; ``None`` if there is no such key."""
         key = self._keys.get(key_id or "")

@@ -22,7 +22,9 @@ class Scope(enum.StrEnum):
     CANCEL = "cancel"
     """Cancel the tenant's own tasks."""
     AUDIT = "audit"
-    """Read policies, and the health of the service in detail."""
+    """Read policies, the record of the tenant's own tasks, and the health of the service in detail."""
+    ADMIN = "admin"
+    """See other tenants, too, wherever ``audit`` shows something of tenants. Opens no call by itself."""
     METRICS = "metrics"
     """Read metrics."""
 

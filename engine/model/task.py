@@ -152,6 +152,9 @@ class TaskFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Go on after the task that was made then and has this id."""
     ids: tuple[UUID, UUID] | None = None
     """Only tasks whose id lies between these two, both included."""
+    key_id: str | None = None
+    source: tuple[str, str] | None = None
+    """Only tasks whose source has a hash between these two, both included."""
     limit: int = 50
 
 

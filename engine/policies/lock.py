@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 from sandbox import Policy, PolicyError
 
 FILE_NAME = "policies.lock"
+LockState = Literal["signed off", "changed", "not signed off", "no lock"]
+"""``changed`` since it was signed off; ``no lock`` where the folder has none that can be read."""
 _HEAD = "# The digests of the policies that were signed off. Written by: python -m engine policies lock\n"
 
 
@@ -42,6 +45,21 @@ def check_lock(folder: Path, policies: Iterable[Policy]) -> None:
     if faults:
         fix = "Look at what changed (python -m engine policies diff), then sign it off: python -m engine policies lock"
         raise PolicyError(f"{folder / FILE_NAME}: {'; '.join(faults)}. {fix}")
+
+
+def lock_states(folder: Path, policies: Iterable[Policy]) -> dict[str, LockState]:
+    """How each policy stands against the lock of its folder."""
+    try:
+        locked = _read(folder / FILE_NAME)
+    except PolicyError:
+        return {policy.name: "no lock" for policy in policies}
+    return {policy.name: _state(policy, locked.get(policy.name)) for policy in policies}
+
+
+def _state(policy: Policy, locked: str | None) -> LockState:
+    if locked is None:
+        return "not signed off"
+    return "signed off" if locked == policy.digest else "changed"
 
 
 def _read(path: Path) -> dict[str, str]:

@@ -50,6 +50,7 @@ from engine.model.turns import taking_turns
 from engine.policies.policies import Policies
 from engine.queue.queue import Queue
 from engine.service.accept import accept
+from engine.service.auditor import Auditor
 from engine.service.health import Health, ask_health
 from engine.service.room import LOOK_S, find_fullness
 from engine.service.wait_estimate import WaitEstimator
@@ -92,6 +93,7 @@ class Service:
         self._full: str | None = None
         """What of PostgreSQL is almost full."""
         self._wait_estimator = WaitEstimator()
+        self.auditor = Auditor(store.trail, policies)
         self._store = store
         self._queue = queue
         self._log = get_logger()

@@ -66,7 +66,10 @@ class Outbox:
 
     async def find(self, tenant: str, state: str, most: int) -> list[tuple[UUID, Callback]]:
         """The newest callbacks of a tenant in a state, each with its task's id."""
-        rows = await self._database.rows("list_callbacks", tenant=tenant, state=state, limit=most)
+        if state == "dead":
+            rows = await self._database.rows("list_dead_callbacks", tenant=tenant, limit=most)
+        else:
+            rows = await self._database.rows("list_callbacks", tenant=tenant, state=state, limit=most)
         return [(plain_uuid(row["task_id"]), CALLBACK.read(row)) for row in rows]
 
     async def redeliver(self, task_id: UUID, tenant: str) -> Callback | None:

@@ -12,13 +12,16 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
+import msgspec
 
 from engine.model.result import CANCELLED, TaskResult
 from engine.model.status import Status
 from engine.model.task import Claim, ClaimRefused, LostTask
+from engine.model.trail import denied_by
 from engine.store.columns import plain_uuid
 from engine.store.database import CLAIM, LOST_TASK, Database, bulk_of, unreachable_is_unavailable
 from engine.store.results import encode_result
+from sandbox import Result
 
 CLOCK_S = 1.0
 
@@ -154,6 +157,7 @@ class Claims:
 
 def _ended(claim: Claim, result: TaskResult) -> dict[str, Any]:
     """The arguments of ``finish_task``."""
+    denied = denied_by(result)
     return {
         "task_id": claim.task_id,
         "attempt": claim.attempt,
@@ -161,6 +165,9 @@ def _ended(claim: Claim, result: TaskResult) -> dict[str, Any]:
         "status": result.status.value,
         "exit_reason": result.exit_reason.value,
         "outcome": encode_result(result),
+        "script_sha256": result.script.sha256 if result.script else None,
+        "policy_digest": result.run.policy_digest if isinstance(result.run, Result) else None,
+        "denied": msgspec.json.encode(denied).decode() if denied else None,
         "names": [artifact.name for artifact in result.files],
         "hashes": [artifact.sha256 for artifact in result.files],
         "contents": [artifact.content for artifact in result.files],

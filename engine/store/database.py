@@ -18,6 +18,7 @@ from engine.model.errors import StoreReadOnlyError, StoreUnavailableError
 from engine.model.redact import redact
 from engine.model.result import ArtifactFacts
 from engine.model.task import Claim, ListedFile, ListedTask, LostTask, NewFile, NewTask, StoredTask
+from engine.model.trail import AttemptFacts, AuditedTask, SubmittedTask, Submitter, TenantLoad
 from engine.model.unreachable import ServerUnreachableError, ignore_unreachable, is_gone, named_if_unreachable
 from engine.store.columns import Columns
 from engine.store.connect import CONNECT_TIMEOUT_S, Connector
@@ -42,7 +43,15 @@ NEW_FILE = Columns(NewFile)
 LISTED_FILE = Columns(ListedFile)
 ARTIFACT = Columns(ArtifactFacts)
 CALLBACK = Columns(Callback)
-COLUMNS = (NEW_TASK, CLAIM, LISTED_TASK, STORED_TASK, LOST_TASK, NEW_FILE, LISTED_FILE, ARTIFACT, CALLBACK)
+AUDITED_TASK = Columns(AuditedTask)
+SUBMITTED_TASK = Columns(SubmittedTask)
+SUBMITTER = Columns(Submitter)
+ATTEMPT = Columns(AttemptFacts)
+TENANT_LOAD = Columns(TenantLoad)
+COLUMNS = (
+    NEW_TASK, CLAIM, LISTED_TASK, STORED_TASK, LOST_TASK, NEW_FILE, LISTED_FILE, ARTIFACT, CALLBACK, AUDITED_TASK,
+    SUBMITTED_TASK, SUBMITTER, ATTEMPT, TENANT_LOAD,
+)  # fmt: skip
 
 
 class Bulk(enum.Enum):
@@ -62,6 +71,7 @@ BULKY = MappingProxyType(
         "delete_old_tasks": Bulk.UNHURRIED,
         "delete_old_files": Bulk.UNHURRIED,
         "read_files": Bulk.WAITED_FOR,
+        "get_request": Bulk.WAITED_FOR,
         "get_artifact_part": Bulk.WAITED_FOR,
     }
 )

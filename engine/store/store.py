@@ -13,6 +13,7 @@ from engine.store.database import ANSWER_S, Database
 from engine.store.files import Files
 from engine.store.sessions import Sessions
 from engine.store.tasks import Tasks
+from engine.store.trail import Trail
 from engine.store.waiting import WaitingTasks
 from engine.store.workers import Workers
 
@@ -35,6 +36,7 @@ class Store:
         self.callbacks = Outbox(self.database)
         self.workers = Workers(self.database)
         self.sessions = Sessions(self.database)
+        self.trail = Trail(self.database)
 
     @property
     def opened(self) -> asyncio.Event:

@@ -80,7 +80,7 @@ class Tasks:
         return (plain_uuid(rows[0]["task_id"]), rows[0]["request_sha256"]) if rows else None
 
     async def find(self, tenant: str, wanted: TaskFilter) -> list[ListedTask]:
-        """A tenant's tasks, the newest first."""
+        """A tenant's tasks, the newest first. By a key or a source without an id, ``Trail`` finds them."""
         before_time, before_id = wanted.before or (None, None)
         page = {
             "tenant": tenant,
@@ -94,11 +94,15 @@ class Tasks:
 
     async def _find(self, wanted: TaskFilter, page: dict[str, Any]) -> list[Any]:
         """Send the statement whose plan fits what is asked for."""
-        chosen = _chosen(wanted)
+        chosen = states_of(wanted)
         labelled = page | chosen | {"labels": msgspec.json.encode(wanted.labels).decode()}
         if wanted.ids:
             lowest_id, highest_id = wanted.ids
-            return await self._database.rows("list_tasks_by_id", lowest_id=lowest_id, highest_id=highest_id, **labelled)
+            lowest, highest = wanted.source or (None, None)
+            whose = {"key_id": wanted.key_id, "lowest": lowest, "highest": highest}
+            return await self._database.rows(
+                "list_tasks_by_id", lowest_id=lowest_id, highest_id=highest_id, **whose, **labelled
+            )
         if wanted.labels:
             rows = await self._database.rows("list_labelled_tasks", newest=NEWEST, **labelled)
             is_full = len(rows) == wanted.limit
@@ -141,7 +145,7 @@ class Tasks:
         return deleted
 
 
-def _chosen(wanted: TaskFilter) -> dict[str, list[str]]:
+def states_of(wanted: TaskFilter) -> dict[str, list[str]]:
     """The types, and the unfinished states and reasons of an end, that both filters of a list let through.
 
     A task has a reason exactly when it is final, and its reason says which final status it has.

@@ -35,6 +35,8 @@ from sandbox import Result
 
 LOGGER = "audit"
 TAIL_BYTES = 1 << 14
+PART_BYTES = 1 << 20
+"""So much of the file is read at once for who looks through it."""
 WINDOW_S = 60.0
 REFUSALS_OF_ONE = 20
 """Of one key or address in a minute; further ones are counted in one line."""
@@ -179,6 +181,32 @@ class AuditLog:
             if fd is not None:
                 os.close(fd)
         self._fd = self._head_fd = None
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the lines go to a regular file, which can be read again."""
+        return self._head_fd is not None
+
+    def read_back(self, end: int | None) -> list[tuple[int, bytes]]:
+        """The last whole lines of the file, the last one first, each with the byte at which it begins.
+
+        Args:
+            end: only lines before this byte, at which one begins; ``None`` for the end of the file.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        if self._fd is None or self._head_fd is None:
+            return []
+        size = os.fstat(self._fd).st_size
+        end = size if end is None else min(end, size)
+        start = max(0, end - PART_BYTES)
+        text = os.pread(self._fd, end - start, start)
+        found = []
+        for line in text.splitlines(keepends=True):
+            found.append((start, line.rstrip(b"\n")))
+            start += len(line)
+        return found[:0:-1] if end > PART_BYTES else found[::-1]  # else the first is a part of a line
 
 
 class Refusals:

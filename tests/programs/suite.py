@@ -37,8 +37,8 @@ AGAIN_MOST = 5
 """So many tests may fail, in all lanes together, for them to run again alone."""
 SHARED = (
     "batch", "callbacks", "client", "connections", "console", "cors", "docs", "events", "execute", "files", "health",
-    "http", "idempotency", "libraries", "list", "metrics", "policies", "projects", "readme_examples", "refusals",
-    "request_ids", "script_files", "scripts", "surroundings", "task_commands",
+    "http", "idempotency", "libraries", "list", "metrics", "policies", "projects", "readme_examples", "record",
+    "refusals", "request_ids", "script_files", "scripts", "surroundings", "task_commands",
 )  # fmt: skip
 """Of ``tests/service``: those that ask one whole service, in one process, for starting it takes twenty seconds."""
 APART = (

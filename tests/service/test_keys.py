@@ -35,15 +35,16 @@ POLICIES = ("custom_script",)
 NOBODY_LISTENS = "http://127.0.0.1:9/"
 THINGS_OF_A_TENANT = {
     "getTask": "named", "followTask": "named", "cancelTask": "named", "getArtifact": "named",
-    "getReceipt": "named",
+    "getReceipt": "named", "listAttempts": "named", "getTaskRequest": "named",
     "redeliverCallback": "named", "deleteFile": "named", "deleteArtifact": "named", "deleteArtifacts": "named",
     "listTasks": "listed", "listCallbacks": "listed", "listFiles": "listed",
+    "listAudit": "listed", "readAuditLog": "listed", "getPolicyUse": "listed", "listTenants": "listed",
     "execute": "made", "executeBatch": "made", "uploadFile": "made",
 }  # fmt: skip
 """Operation → how it touches what is a tenant's own."""
 THINGS_OF_ALL = {
     "listScripts", "listLibraries", "getReceiptKeys",
-    "listPolicies", "getPolicy", "getHealth", "getLiveness", "getReadiness", "getMetrics",
+    "listPolicies", "getPolicy", "diffPolicies", "getHistory", "getHealth", "getLiveness", "getReadiness", "getMetrics",
     "getMetricsTargets", "getOpenAPI", "getDocs", "beginSession", "getSession", "endSession",
 }  # fmt: skip
 """Operations that touch nothing of a tenant."""
@@ -55,12 +56,12 @@ class Held:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "keys.toml"
         self.admin = self.key("ops", *Scope)
-        self.a = self.key("a", *Scope)
-        self.b = self.key("b", *Scope)
+        self.a = self.key("a", *(scope for scope in Scope if scope != Scope.ADMIN))
+        self.b = self.key("b", *(scope for scope in Scope if scope != Scope.ADMIN))
         self.stack = Stack(
             folder, headers=bearer(self.admin), twin="custom_script_twin", API_KEYS_FILE=str(self.path),
             CALLBACK_SECRET=f"whsec_{'0' * 40}", CALLBACK_ALLOW=NOBODY_LISTENS,
-            RECEIPT_KEY=f"uarec_{'0' * 43}=",
+            RECEIPT_KEY=f"uarec_{'0' * 43}=", AUDIT_LOG=str(folder / "audit.log"),
         )  # fmt: skip
         self.stack.worker()
 
@@ -118,6 +119,14 @@ SCOPES: dict[str, Scope | str] = {
     "getArtifact": Scope.READ,
     "getReceipt": Scope.READ,
     "listCallbacks": Scope.READ,
+    "listAttempts": Scope.READ,
+    "getTaskRequest": Scope.READ,
+    "listAudit": Scope.AUDIT,
+    "readAuditLog": Scope.AUDIT,
+    "diffPolicies": Scope.AUDIT,
+    "getPolicyUse": Scope.AUDIT,
+    "listTenants": Scope.AUDIT,
+    "getHistory": Scope.AUDIT,
     "cancelTask": Scope.CANCEL,
     "listPolicies": Scope.AUDIT,
     "getPolicy": Scope.AUDIT,
@@ -260,6 +269,39 @@ def test_lists_show_the_own_only(held: Held) -> None:
         assert found["task_id"] in {
             item["task_id"] for item in client.get("/callbacks", params={"state": "due"}).json()["callbacks"]
         }
+
+
+def test_record_shows_other_tenants_to_admins_only(held: Held) -> None:
+    """Who ran what, the audit log, denials, the tenants: each shows the asker's own, and all with the scope admin."""
+    of_a = things(held)["task_id"]
+    with held.as_(held.a) as client:
+        denied = task("import os\ntry:\n    os.fork()\nexcept OSError:\n    pass")
+        denied_id = client.post("/execute", json=denied, params={"wait": 30}).json()["task_id"]
+    shown: dict[str, dict[str, Any]] = {}
+    for name, key in {"a": held.a, "b": held.b, "admin": held.admin}.items():
+        with held.as_(key) as client:
+            use = client.get("/policies/custom_script/use").json()
+            shown[name] = {
+                "tasks": {
+                    item["task"]["task_id"] for item in client.get("/audit", params={"limit": 500}).json()["tasks"]
+                },
+                "of a": len(client.get("/audit", params={"tenant": "a"}).json()["tasks"]) > 0,
+                "lines": {line.get("task_id") for line in client.get("/audit/log").json()["lines"]},
+                "denied": {one["task_id"] for one in use["denials"]},
+                "keys": {one["tenant"] for one in use["keys"]},
+                "tenants": {one["tenant"] for one in client.get("/tenants").json()["tenants"]},
+            }
+    for name in ("a", "admin"):
+        assert {of_a, denied_id} <= shown[name]["tasks"]
+        assert {of_a, denied_id} <= shown[name]["lines"]
+        assert denied_id in shown[name]["denied"]
+        assert shown[name]["of a"]
+    assert not {of_a, denied_id} & (shown["b"]["tasks"] | shown["b"]["lines"] | shown["b"]["denied"])
+    assert not shown["b"]["of a"]
+    assert ({"a"}, {"b"}) == (shown["a"]["tenants"], shown["b"]["tenants"])
+    assert {"a"} == shown["a"]["keys"]
+    assert {"a", "ops"} <= shown["admin"]["keys"]
+    assert "a" in shown["admin"]["tenants"]
 
 
 def test_file_of_another_tenant_cannot_be_named(held: Held) -> None:

@@ -41,12 +41,13 @@ WHOLE_PAGES = 450
 
 FILL = """
 INSERT INTO tasks (task_id, task_type, status, policy, parameters, max_attempts, tenant, created_at, due_at, labels,
-    concurrent_limit, started_at, finished_at, exit_reason, outcome)
+    concurrent_limit, started_at, finished_at, exit_reason, outcome, key_id, source_sha256)
 SELECT gen_random_uuid(), ($1::text[])[1 + n % 6], $2::task_status, 'custom_script', '{}', 3, 'acme',
     now() - make_interval(secs => n), now() - make_interval(secs => n),
     jsonb_build_object('n', (n % 5000)::text, 'all', 'x'), CASE WHEN n = 7 THEN 5 END,
     CASE WHEN $3::text IS NOT NULL THEN now() END, CASE WHEN $3::text IS NOT NULL THEN now() END,
-    $3::text::exit_reason, CASE WHEN $3::text IS NOT NULL THEN '{}'::bytea END
+    $3::text::exit_reason, CASE WHEN $3::text IS NOT NULL THEN '{}'::bytea END,
+    lpad(to_hex(n % 5000), 12, '0'), lpad(to_hex(n), 64, '0')
 FROM generate_series(1, $4::int) AS n
 """
 
@@ -156,10 +157,13 @@ ONE_TASK: dict[str, dict[str, Any]] = {
     "get_claim": {"worker_id": uuid4()},
     "get_task": {"tenant": "acme"},
     "get_submission": {"tenant": "acme"},
+    "get_request": {"tenant": "acme"},
+    "get_submitter": {"tenant": "acme"},
+    "list_attempts": {"tenant": "acme"},
     "cancel_task": {"tenant": "acme", "outcome": b"{}"},
     "finish_task": {
         "attempt": 1, "worker_id": uuid4(), "status": "succeeded", "exit_reason": "ok", "outcome": b"{}", "names": [],
-        "hashes": [], "contents": [],
+        "hashes": [], "contents": [], "script_sha256": None, "policy_digest": "sha256:0", "denied": "{}",
     },
     "give_back_task": {
         "attempt": 1, "worker_id": uuid4(), "delay_s": 0.0, "more_attempts": 0, "ended": "released", "message": "",
@@ -222,6 +226,39 @@ def test_labels_read_the_newest_tasks_or_those_that_have_them(filled: Filled, la
     assert filled.pages("list_labelled_tasks", plans, newest=NEWEST, **arguments) <= LABELLED_PAGES
     if "all" not in labels:
         assert filled.pages("list_rarely_labelled_tasks", plans, **arguments) <= SINGLE_PAGES
+
+
+WALKS: dict[str, dict[str, Any]] = {
+    "walk_tasks": {},
+    "walk_tasks_of_key": {"key_id": "0123456789ab"},
+    "walk_tasks_of_source": {"key_id": None, "sources": [f"{4711:064x}"]},
+}
+WALKED_PAGES = 5 * NEWEST
+"""Touched at most when so many tasks are walked through: an entry and a row for each, and what they were denied."""
+
+
+@PLANS
+@pytest.mark.parametrize("name", WALKS)
+def test_record_is_walked_through_for_a_part(filled: Filled, name: str, plans: str) -> None:
+    """Also by a filter that lets nothing through: an auditor's page reads ``WALKED`` tasks at most."""
+    for more in ({"only_denied": False, "policy": None}, {"only_denied": True, "policy": "no such"}):
+        arguments = page(labels="{}", task_types=TYPES["each"], **STATES["any"], **WALKS[name], **more)
+        arguments["tenants"] = [arguments.pop("tenant")]
+        most = WALKED_PAGES if name == "walk_tasks" else SINGLE_PAGES
+        assert filled.pages(name, plans, walked=NEWEST, **arguments) <= most
+
+
+@PLANS
+def test_sources_are_found_step_by_step(filled: Filled, plans: str) -> None:
+    """However many tasks have one."""
+    arguments = {"tenants": ["acme"], "lowest": f"{4711:064x}", "highest": f"{4712:064x}", "limit": 10}
+    assert filled.pages("find_sources", plans, **arguments) <= SINGLE_PAGES
+
+
+@PLANS
+def test_history_reads_the_tasks_that_ended_then(filled: Filled, plans: str) -> None:
+    """Not those that ended before."""
+    assert filled.pages("count_ended", plans, since=datetime.now(UTC), until=datetime.now(UTC)) <= SINGLE_PAGES
 
 
 @pytest.mark.parametrize("chosen", ["status = 'running'", "task_type = 'no such'", "exit_reason = 'cpu_limit'"])

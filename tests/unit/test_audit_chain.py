@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.telemetry.audit import REFUSALS_OF_ONE, AuditLog, Refusals, verify
+from engine.telemetry.audit import PART_BYTES, REFUSALS_OF_ONE, AuditLog, Refusals, verify
 
 
 def write(path: Path, count: int, who: str = "me") -> None:
@@ -29,6 +29,19 @@ def log(tmp_path: Path) -> Path:
 
 def lines(path: Path) -> list[bytes]:
     return path.read_bytes().splitlines(keepends=True)
+
+
+def test_log_is_read_back_whole(tmp_path: Path) -> None:
+    """Part by part, from its end: each line once, however the parts cut them."""
+    path = tmp_path / "long.log"
+    write(path, 120)
+    log, found, end = AuditLog(path), [], None
+    while part := log.read_back(end):
+        found += [line for _, line in part]
+        end = part[-1][0]
+    log.close()
+    assert path.stat().st_size > PART_BYTES
+    assert [line.rstrip(b"\n") for line in lines(path)][::-1] == found
 
 
 SPOILS: dict[str, Callable[[list[bytes]], list[bytes]]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -15,24 +15,34 @@ import msgspec
 from engine.api.call import Parameter, in_query
 from engine.api.problems import RequestError
 from engine.model.status import TASK_TYPES, Status
-from engine.model.task import ListedTask, TaskFilter
+from engine.model.task import ListedTask
+from engine.model.trail import TrailFilter
 from sandbox import ExitReason
 
 MAX_LIMIT = 500
 MAX_LABELS = 32
 
 
-def parse_filter(given: Sequence[tuple[str, str]]) -> TaskFilter:
-    """Read the query of ``GET /tasks`` as a filter.
+def parse_filter(given: Sequence[tuple[str, str]]) -> TrailFilter:
+    """Read the query of ``GET /tasks`` as a filter. Raises as ``parse_trail_filter``."""
+    return _parse(given, _PARAMETERS)
+
+
+def parse_trail_filter(given: Sequence[tuple[str, str]]) -> TrailFilter:
+    """Read the query of ``GET /audit`` as a filter.
 
     Raises:
         RequestError: 400, which names the invalid parameter.
     """
+    return _parse(given, _TRAIL_PARAMETERS)
+
+
+def _parse(given: Sequence[tuple[str, str]], known: Mapping[str, ListParameter]) -> TrailFilter:
     wanted: dict[str, Any] = {}
     for name, text in given:
-        if name not in _PARAMETERS:
-            raise RequestError(400, f"no such parameter; there are: {', '.join(_PARAMETERS)}", path=name)
-        field, read, _, may_repeat = _PARAMETERS[name]
+        if name not in known:
+            raise RequestError(400, f"no such parameter; there are: {', '.join(known)}", path=name)
+        field, read, _, may_repeat = known[name]
         if field in wanted and not may_repeat:
             raise RequestError(400, "given twice", path=name)
         try:
@@ -42,15 +52,22 @@ def parse_filter(given: Sequence[tuple[str, str]]) -> TaskFilter:
         wanted[field] = wanted.get(field, type(value)()) | value if may_repeat else value
         if len(wanted.get("labels", {})) > MAX_LABELS:  # at once: each further one would copy all before it
             raise RequestError(400, f"at most {MAX_LABELS}", path="label")
-    return msgspec.convert(wanted, TaskFilter)
+    return msgspec.convert(wanted, TrailFilter)
 
 
-def next_cursor(found: Sequence[ListedTask], wanted: TaskFilter) -> str | None:
+def next_cursor(found: Sequence[ListedTask], wanted: TrailFilter) -> str | None:
     """Where the page after ``found`` begins; ``None`` when this one was not full."""
     if len(found) < wanted.limit:
         return None
-    last = found[-1]
-    return base64.urlsafe_b64encode(f"{last.created_at.isoformat()} {last.task_id}".encode()).decode().rstrip("=")
+    return cursor_at((found[-1].created_at, found[-1].task_id))
+
+
+def cursor_at(place: tuple[datetime, UUID] | None) -> str | None:
+    """The cursor of the page after a task that was made then and has this id."""
+    if place is None:
+        return None
+    time, task_id = place
+    return base64.urlsafe_b64encode(f"{time.isoformat()} {task_id}".encode()).decode().rstrip("=")
 
 
 def _cursor(text: str) -> tuple[datetime, UUID]:
@@ -90,6 +107,25 @@ def _ids(text: str) -> tuple[UUID, UUID]:
     return UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f"))
 
 
+def _hashes(text: str) -> tuple[str, str]:
+    """The lowest and the highest hash that begin so."""
+    if not re.fullmatch("[0-9a-fA-F]{8,64}", text):
+        raise ValueError("must be the beginning of a SHA-256 in hex, eight characters or more")
+    return text.lower().ljust(64, "0"), text.lower().ljust(64, "f")
+
+
+def _plain(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", text):
+        raise ValueError("must be a name, or an id, as the service gives it")
+    return text
+
+
+def _yes(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError("must be true or false")
+    return text == "true"
+
+
 def _label(text: str) -> dict[str, str]:
     name, colon, value = text.partition(":")
     if not colon or not name or "\0" in text:
@@ -125,6 +161,7 @@ def _texts(name: str, description: str, **schema: Any) -> Parameter:
     return in_query(name, description, type="string", **schema)
 
 
+_PLAIN = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 _STATUSES = [status.value for status in Status]
 _EXIT_REASONS = [reason.value for reason in ExitReason]
 _PARAMETERS: dict[str, ListParameter] = {
@@ -162,6 +199,20 @@ _PARAMETERS: dict[str, ListParameter] = {
     "task_id": ListParameter(
         "ids", _ids, _texts("task_id", "Only tasks whose id begins so.", pattern="^[0-9a-fA-F]{4}[0-9a-fA-F-]{0,32}$")
     ),
+    "key_id": ListParameter(
+        "key_id",
+        _plain,
+        _texts("key_id", "Only tasks that this API key submitted.", pattern=_PLAIN),
+    ),
+    "source_sha256": ListParameter(
+        "source",
+        _hashes,
+        _texts(
+            "source_sha256",
+            "Only tasks whose script has a SHA-256 that begins so. A named script's is known once it has run.",
+            pattern="^[0-9a-fA-F]{8,64}$",
+        ),
+    ),
     "limit": ListParameter(
         "limit",
         _limit,
@@ -173,5 +224,24 @@ _PARAMETERS: dict[str, ListParameter] = {
         _texts("cursor", "`next_cursor` of the page before: this page begins after it.", pattern="^[A-Za-z0-9_-]+$"),
     ),
 }
+_TRAIL_PARAMETERS: dict[str, ListParameter] = {
+    name: parameter for name, parameter in _PARAMETERS.items() if name != "task_id"
+} | {
+    "tenant": ListParameter(
+        "tenant",
+        _plain,
+        _texts("tenant", "Only this tenant's; another one than the key's needs the scope `admin`.", pattern=_PLAIN),
+    ),
+    "policy": ListParameter(
+        "policy", _plain, _texts("policy", "Only tasks that run under this policy.", pattern=_PLAIN)
+    ),
+    "denied": ListParameter(
+        "only_denied",
+        _yes,
+        in_query("denied", "Only tasks whose attempts were denied something.", type="boolean", default=False),
+    ),
+}
 LIST_PARAMETERS = tuple(parameter.described for parameter in _PARAMETERS.values())
 """As the OpenAPI document has them."""
+TRAIL_PARAMETERS = tuple(parameter.described for parameter in _TRAIL_PARAMETERS.values())
+"""The same of ``GET /audit``."""

@@ -23,6 +23,7 @@ from engine.model.principal import Principal
 from engine.model.task import StoredTask
 from engine.service.follow import Followers
 from engine.service.service import MAX_WAIT_S, Service
+from engine.telemetry.audit import AuditLog
 
 BODY_TIMEOUT_S = 120.0
 TASK_ID = in_path("task_id", "The task's id, as the service gave it.", format="uuid")
@@ -68,6 +69,7 @@ class State(msgspec.Struct, frozen=True):
     openapi: bytes
     docs: bytes
     access: Access
+    audit: AuditLog
 
 
 def principal_of(request: ApiRequest) -> Principal:

@@ -17,7 +17,7 @@ from engine.api.call import Answer, call, in_header, in_path, in_query
 from engine.api.docs.examples import batch_body, execute_body
 from engine.api.problems import RequestError
 from engine.api.routes.batch import BatchAnswer, batch_item
-from engine.api.routes.listing import LIST_PARAMETERS, next_cursor, parse_filter
+from engine.api.routes.listing import LIST_PARAMETERS, cursor_at, next_cursor, parse_filter
 from engine.api.routes.requests import (
     TASK_ID,
     WAIT,
@@ -33,6 +33,7 @@ from engine.api.routes.requests import (
     task_id_of,
     wait_s_of,
 )
+from engine.api.routes.trail import listed
 from engine.model.answers import Task
 from engine.model.callback import Callback
 from engine.model.errors import PolicyForbiddenError, StoreUnavailableError
@@ -135,6 +136,9 @@ async def list_tasks(request: ApiRequest) -> Response[bytes]:
     """
     service: Service = request.app.state.parts.service
     task_filter = parse_filter(list(request.query_params.multi_items()))
+    if task_filter.ids is None and (task_filter.key_id is not None or task_filter.source is not None):
+        page = await service.auditor.own_page(principal_of(request), task_filter)
+        return answer_json(TasksAnswer(tasks=tuple(listed(page)), next_cursor=cursor_at(page.end)))
     found = await service.list_tasks(principal_of(request), task_filter)
     cursor = next_cursor(found, task_filter)
     return answer_json(TasksAnswer(tasks=tuple(found), next_cursor=cursor))

@@ -37,6 +37,28 @@ created_at >= coalesce(:created_after::timestamptz, '-infinity') AND created_at 
 task_type = ANY(:task_types::text[])
     AND (status = ANY(:unfinished::text[]::task_status[]) OR exit_reason = ANY(:exit_reasons::text[]::exit_reason[]))
 
+-- fragment: Walked
+-- Tasks of some tenants, the newest first, as far as they are walked through for a page.
+{tasks.AuditedTask} FROM tasks WHERE tenant = whose AND {OnPage}
+
+-- fragment: PageOfWalked
+-- Those that a page shows of the tasks that were walked through, beside where the walk ended and how many it passed.
+SELECT found.*, walk.walked, walk.end_time, walk.end_id, (
+    SELECT policy_digest FROM attempts WHERE attempts.task_id = found.task_id AND policy_digest IS NOT NULL
+    ORDER BY attempt DESC LIMIT 1
+) AS policy_digest, ARRAY(
+    SELECT denied FROM denials WHERE denials.task_id = found.task_id ORDER BY attempt
+) AS denied
+FROM (
+    SELECT count(*) OVER () AS walked, created_at AS end_time, task_id AS end_id
+    FROM walked ORDER BY created_at, task_id LIMIT 1
+) AS walk LEFT JOIN (
+    SELECT * FROM walked WHERE {InState} AND labels @> :labels::jsonb AND (:policy::text IS NULL OR policy = :policy)
+        AND (NOT :only_denied OR EXISTS (SELECT FROM denials WHERE denials.task_id = walked.task_id))
+    ORDER BY created_at DESC, task_id DESC LIMIT :limit
+) AS found ON true
+ORDER BY found.created_at DESC, found.task_id DESC
+
 -- name: insert_task
 -- Store a new task before anybody learns of it. No row: its tenant has another task under its idempotency key.
 INSERT INTO tasks ({NewTask}) VALUES ({:NewTask})
@@ -94,11 +116,56 @@ WHERE tenant = :tenant AND {OnPage} AND {InState} ORDER BY created_at DESC, task
 -- name: list_tasks_by_id
 -- The same of those whose ids lie between two. The index of ids finds them, so that only ids that begin alike are read.
 WITH alike AS MATERIALIZED (
-    SELECT {tasks.ListedTask}, tenant FROM tasks WHERE task_id BETWEEN :lowest_id AND :highest_id
+    SELECT {tasks.AuditedTask} FROM tasks WHERE task_id BETWEEN :lowest_id AND :highest_id
 )
 SELECT {ListedTask} FROM alike AS tasks
 WHERE tenant = :tenant AND labels @> :labels::jsonb AND {OnPage} AND {InState}
+    AND (:key_id::text IS NULL OR key_id = :key_id)
+    AND (:lowest::text IS NULL OR source_sha256 COLLATE "C" BETWEEN :lowest AND :highest)
 ORDER BY created_at DESC, task_id DESC LIMIT :limit
+
+-- name: walk_tasks
+-- Who submitted which tasks of these tenants, the newest first: those of the next that the filter lets through.
+WITH walked AS MATERIALIZED (
+    SELECT found.* FROM unnest(:tenants::text[]) AS whose, LATERAL (
+        SELECT {Walked} ORDER BY created_at DESC, task_id DESC LIMIT :walked
+    ) AS found ORDER BY created_at DESC, task_id DESC LIMIT :walked
+)
+{PageOfWalked}
+
+-- name: walk_tasks_of_key
+-- The same of those that a key submitted.
+WITH walked AS MATERIALIZED (
+    SELECT found.* FROM unnest(:tenants::text[]) AS whose, LATERAL (
+        SELECT {Walked} AND key_id = :key_id ORDER BY created_at DESC, task_id DESC LIMIT :walked
+    ) AS found ORDER BY created_at DESC, task_id DESC LIMIT :walked
+)
+{PageOfWalked}
+
+-- name: walk_tasks_of_source
+-- The same of those with one of these sources (and of one key, if it is given).
+WITH walked AS MATERIALIZED (
+    SELECT found.* FROM unnest(:tenants::text[]) AS whose, unnest(:sources::text[]) AS source, LATERAL (
+        SELECT {Walked} AND source_sha256 COLLATE "C" = source AND (:key_id::text IS NULL OR key_id = :key_id)
+        ORDER BY created_at DESC, task_id DESC LIMIT :walked
+    ) AS found ORDER BY created_at DESC, task_id DESC LIMIT :walked
+)
+{PageOfWalked}
+
+-- name: find_sources
+-- The first hashes of these tenants' sources that lie between two, each found by a step along the index.
+WITH RECURSIVE step (whose, source, number) AS (
+    SELECT whose, (
+        SELECT min(source_sha256 COLLATE "C") FROM tasks WHERE tenant = whose AND source_sha256 COLLATE "C" >= :lowest
+            AND source_sha256 COLLATE "C" <= :highest
+    ), 1 FROM unnest(:tenants::text[]) AS whose
+    UNION ALL
+    SELECT whose, (
+        SELECT min(source_sha256 COLLATE "C") FROM tasks WHERE tenant = whose AND source_sha256 COLLATE "C" > step.source
+            AND source_sha256 COLLATE "C" <= :highest
+    ), number + 1 FROM step WHERE source IS NOT NULL AND number < :limit
+)
+SELECT DISTINCT source FROM step WHERE source IS NOT NULL
 
 -- name: get_task
 -- One task as its clients see it, without its parameters.
@@ -112,6 +179,61 @@ SELECT key_id, request_id, source_sha256, parameters_sha256, file_ids, ARRAY(
     LEFT JOIN files ON files.file_id = named.file_id AND files.tenant = tasks.tenant ORDER BY place
 ) AS file_hashes
 FROM tasks WHERE task_id = :task_id AND tenant = :tenant
+
+-- name: get_request
+-- What was submitted as a tenant's task, and by whom.
+SELECT {tasks.SubmittedTask} FROM tasks WHERE task_id = :task_id AND tenant = :tenant
+
+-- name: get_submitter
+-- Who submitted a tenant's task, and the digests of what was submitted.
+SELECT {tasks.Submitter} FROM tasks WHERE task_id = :task_id AND tenant = :tenant
+
+-- name: list_attempts
+-- The attempts at a tenant's task that have ended, the first one first, with what each was denied.
+SELECT {attempts.AttemptFacts}, (
+    SELECT denied FROM denials WHERE denials.task_id = attempts.task_id AND denials.attempt = attempts.attempt
+) AS denied
+FROM attempts JOIN tasks USING (task_id) WHERE task_id = :task_id AND tenant = :tenant ORDER BY attempt
+
+-- name: list_denials
+-- What runs under a policy were denied lately, of these tenants, the last one first.
+SELECT found.* FROM unnest(:tenants::text[]) AS whose, LATERAL (
+    SELECT task_id, attempt, tenant, denied_at, denied FROM denials WHERE policy = :policy AND tenant = whose
+    ORDER BY denied_at DESC LIMIT :limit
+) AS found ORDER BY denied_at DESC LIMIT :limit
+
+-- name: list_tenants
+-- The tenants that have something stored, or had.
+SELECT DISTINCT tenant FROM stored_bytes ORDER BY tenant LIMIT :limit
+
+-- name: count_by_tenant
+-- What these tenants have that waits, runs and lies in the store, and how many of their callbacks were given up.
+SELECT tenant, coalesce(queued, 0) AS queued, coalesce(held, 0) AS held, coalesce(running, 0) AS running,
+    coalesce(oldest_wait_s, 0)::float8 AS oldest_wait_s, coalesce(bytes, 0)::bigint AS stored_bytes,
+    coalesce(dead, 0) AS dead_callbacks
+FROM unnest(:tenants::text[]) AS asked (tenant)
+LEFT JOIN (
+    SELECT tenant, count(*) FILTER (WHERE status = 'queued') AS queued, count(held_at) AS held,
+        count(*) FILTER (WHERE status = 'running') AS running,
+        greatest(0, extract(epoch FROM now() - min(due_at) FILTER (WHERE status = 'queued' AND held_at IS NULL))) AS oldest_wait_s
+    FROM tasks WHERE status IN ('queued', 'running') GROUP BY tenant
+) AS unfinished USING (tenant)
+LEFT JOIN (SELECT tenant, sum(bytes) AS bytes FROM stored_bytes GROUP BY tenant) AS stored USING (tenant)
+LEFT JOIN (
+    SELECT tenant, count(*) AS dead FROM callbacks JOIN tasks USING (task_id) WHERE state = 'dead' GROUP BY tenant
+) AS callbacks USING (tenant)
+ORDER BY tenant
+
+-- name: count_ended
+-- How tasks ended between two times, by the minute: how many, and half and 95 of a hundred of their times in seconds,
+-- from being accepted to the end, and to the start.
+SELECT date_trunc('minute', finished_at, 'UTC') AS minute, count(*) AS ended,
+    count(*) FILTER (WHERE status = 'failed') AS failed, count(*) FILTER (WHERE status = 'cancelled') AS cancelled,
+    percentile_cont(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY extract(epoch FROM finished_at - created_at)::float8) AS took_s,
+    percentile_cont(ARRAY[0.5, 0.95]) WITHIN GROUP (
+        ORDER BY extract(epoch FROM coalesce(started_at, finished_at) - created_at)::float8
+    ) AS waited_s
+FROM tasks WHERE finished_at >= :since AND finished_at < :until GROUP BY 1
 
 -- name: claim_task
 -- Take the lease of a queued task for a worker, for some seconds. No row: another worker has it, it is final, or its
@@ -177,21 +299,25 @@ WHERE task_id = :task_id AND tenant = :tenant AND (status IN ('queued', 'running
 RETURNING status, task_type, policy
 
 -- name: finish_task
--- Store how a worker's attempt ended, with the names, hashes and contents of its artifacts. No row: the worker lost the
--- lease, and nothing is stored.
+-- Store how a worker's attempt ended, with the names, hashes and contents of its artifacts, the hash of the named script
+-- that ran (null where the request has the source), and what it was denied (null where nothing was). No row: the worker
+-- lost the lease, and nothing is stored.
 WITH done AS (
     UPDATE tasks
     SET status = :status, exit_reason = :exit_reason, outcome = :outcome, finished_at = now(), worker_id = NULL,
-        lease_until = NULL
+        lease_until = NULL, source_sha256 = coalesce(source_sha256, :script_sha256)
     WHERE task_id = :task_id AND attempts = :attempt AND worker_id = :worker_id AND (status = 'running') IS TRUE
-    RETURNING task_id, started_at, tenant
+    RETURNING task_id, started_at, tenant, policy
+), told AS (
+    INSERT INTO denials (task_id, attempt, tenant, policy, denied)
+    SELECT task_id, :attempt, tenant, policy, :denied FROM done WHERE :denied::text IS NOT NULL
 ), kept AS (
     INSERT INTO artifacts (task_id, tenant, name, sha256, content, size_bytes)
     SELECT task_id, tenant, name, sha256, content, octet_length(content)
     FROM done, unnest(:names::text[], :hashes::text[], :contents::bytea[]) AS artifact (name, sha256, content)
 )
-INSERT INTO attempts (task_id, attempt, worker_id, started_at, ended, exit_reason)
-SELECT task_id, :attempt, :worker_id, started_at, 'finished', :exit_reason FROM done
+INSERT INTO attempts (task_id, attempt, worker_id, started_at, ended, exit_reason, policy_digest)
+SELECT task_id, :attempt, :worker_id, started_at, 'finished', :exit_reason, :policy_digest FROM done
 RETURNING task_id
 
 -- name: give_back_task
@@ -379,9 +505,14 @@ WHERE state = 'due' AND created_at < now() - interval '60 s'
 AND NOT EXISTS (SELECT FROM unnest(:origins::text[]) AS origin WHERE starts_with(url, origin))
 
 -- name: list_callbacks
--- A tenant's newest callbacks in one state.
+-- A tenant's newest callbacks in one state, which is not `dead`.
 SELECT {callbacks.Callback}, callbacks.task_id FROM callbacks JOIN tasks USING (task_id)
 WHERE tenant = :tenant AND callbacks.state = :state ORDER BY callbacks.created_at DESC LIMIT :limit
+
+-- name: list_dead_callbacks
+-- A tenant's newest callbacks that were given up. They have an index of their own.
+SELECT {callbacks.Callback}, callbacks.task_id FROM callbacks JOIN tasks USING (task_id)
+WHERE tenant = :tenant AND callbacks.state = 'dead' ORDER BY callbacks.created_at DESC LIMIT :limit
 
 -- name: redeliver_callback
 -- Make the callback of a tenant's task due once more. No row: it has none, or its task is not final.

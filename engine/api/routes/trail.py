@@ -1,0 +1,498 @@
+"""The calls of auditors and operators: who ran what, what was denied, the last hour, the tenants. All of them read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import msgspec
+from litestar import Response, get
+from msgspec import Meta
+
+from engine.api.call import Answer, call, in_path, in_query
+from engine.api.problems import RequestError
+from engine.api.routes.listing import TRAIL_PARAMETERS, cursor_at, parse_trail_filter
+from engine.api.routes.requests import (
+    TASK_ID,
+    ApiRequest,
+    State,
+    answer_json,
+    found_task,
+    principal_of,
+    task_id_of,
+)
+from engine.config.keys import Keys
+from engine.model.principal import Principal, Scope
+from engine.model.request import ExecuteRequest
+from engine.model.status import Priority
+from engine.model.task import ListedTask
+from engine.model.trail import AttemptRecord, Denied, Submitter, TenantLoad, TrailItem, TrailPage
+from engine.policies.diff import compare
+from engine.service.auditor import Auditor
+from sandbox import ExitReason
+
+MOST_DENIALS = 50
+MOST_LINES = 200
+MOST_CHARACTERS = 128
+POLICY_NAME = in_path("name", "Name of the policy.")
+
+
+class DeniedAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a task, or one attempt at it, was denied."""
+
+    calls: Annotated[dict[str, int], Meta(description="System call → how often it was denied.")]
+    hosts: Annotated[dict[str, str], Meta(description="Host and port → why the egress proxy refused it.")]
+    words: Annotated[tuple[str, ...], Meta(description="The same in words, with the policy's key that denies it.")]
+
+
+class AttemptAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt at a task that has ended."""
+
+    attempt: Annotated[int, Meta(description="1 for the first.")]
+    worker_id: UUID
+    started_at: datetime
+    ended_at: datetime
+    ended: Annotated[
+        Literal["finished", "worker_lost", "sandbox_failed", "released"],
+        Meta(
+            description="finished: `exit_reason` says how. worker_lost: its lease ran out. sandbox_failed: our own "
+            "failure. released: its worker was told to stop and gave it back."
+        ),
+    ]
+    exit_reason: ExitReason | None
+    message: str | None
+    policy_digest: Annotated[str | None, Meta(description="SHA-256 of the policy file that was in force.")]
+    denied: Annotated[DeniedAnswer | None, Meta(description="null where nothing was.")]
+
+
+class AttemptsAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Who submitted a task, and each attempt at it that has ended, the first one first."""
+
+    submitted: Submitter
+    attempts: tuple[AttemptAnswer, ...]
+
+
+class SubmittedRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A task's request, which `POST /execute` takes again as it is."""
+
+    task_type: str
+    parameters: Annotated[msgspec.Raw, Meta(description="As they were sent.")]
+    policy: Annotated[str | None, Meta(description="The policy that it runs under, also where none was named.")] = None
+    timeout_s: float | None = None
+    memory_mib: int | None = None
+    callback_url: str | None = None
+    priority: Priority = Priority.NORMAL
+    labels: dict[str, str] = {}
+
+
+class AuditItem(msgspec.Struct, frozen=True, kw_only=True):
+    """A task for an auditor: who submitted what, under which grant it ran, and what was denied."""
+
+    task: ListedTask
+    tenant: str
+    key_id: Annotated[str | None, Meta(description="The API key that submitted it; null where there are no keys.")]
+    request_id: str | None
+    client_address: Annotated[str | None, Meta(description="Where the request came from, as the API saw it.")]
+    script_name: str | None
+    source_sha256: Annotated[str | None, Meta(description="SHA-256 of its script; a named one's once it has run.")]
+    parameters_sha256: str | None
+    policy_digest: Annotated[str | None, Meta(description="Of the policy file in force in the last attempt that ran.")]
+    denied: Annotated[DeniedAnswer | None, Meta(description="null where nothing was.")]
+
+
+class AuditAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of the record, the newest first."""
+
+    tasks: tuple[AuditItem, ...]
+    next_cursor: Annotated[
+        str | None,
+        Meta(
+            description="Give it as `cursor` for the next page; null when there is none. A page is short, or empty, "
+            "and has a next one where the filter lets through few of the 2,000 tasks that it looked at."
+        ),
+    ] = None
+
+
+class AuditLogAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Lines of the audit log that this API can read, the last one first."""
+
+    is_kept: Annotated[bool, Meta(description="false where AUDIT_LOG names no file: then the log is elsewhere.")]
+    lines: Annotated[tuple[dict[str, Any], ...], Meta(description="Each with `event`, `timestamp`, `number`.")]
+    next_cursor: Annotated[str | None, Meta(description="For the lines before; null when there are none.")] = None
+
+
+class PolicyChange(msgspec.Struct, frozen=True, kw_only=True):
+    """One difference between two policies."""
+
+    direction: Annotated[
+        Literal["looser", "tighter", "changed"], Meta(description="changed: it grants neither more nor less.")
+    ]
+    key: Annotated[str, Meta(description="Of the policy's file.")]
+    old: Annotated[str, Meta(description="Empty where the second grants it and the first does not.")]
+    new: str
+
+
+class PolicyDiffAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What becomes looser, and what tighter, from one policy to another."""
+
+    changes: tuple[PolicyChange, ...]
+
+
+class KeyAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A key that may submit tasks under a policy."""
+
+    key_id: str
+    tenant: str
+    names_it: Annotated[bool, Meta(description="Whether the key names its policies; else it may use all.")]
+    expires_at: datetime | None
+
+
+class DenialAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What one attempt under a policy was denied."""
+
+    task_id: UUID
+    attempt: int
+    tenant: str
+    denied_at: datetime
+    denied: DeniedAnswer
+
+
+class PolicyUseAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Who may use a policy, and what it denied lately; of other tenants only for a key with the scope `admin`."""
+
+    keys: Annotated[
+        tuple[KeyAnswer, ...] | None, Meta(description="null where the service has no keys: anyone may use it.")
+    ]
+    denials: Annotated[tuple[DenialAnswer, ...], Meta(description="At most 50 attempts, the last one first.")]
+
+
+class TenantAnswer(TenantLoad, frozen=True, kw_only=True):
+    """What a tenant has that waits, runs and is stored."""
+
+    stored_mib: Annotated[
+        int | None, Meta(description="The default of how many MiB a tenant may store; null for no limit.")
+    ]
+
+
+class TenantsAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The tenants: the key's own, and all others for a key with the scope `admin`."""
+
+    tenants: tuple[TenantAnswer, ...]
+
+
+class MinuteAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The tasks that ended within one minute. Times are null where none did."""
+
+    minute: Annotated[datetime, Meta(description="When it began.")]
+    ended: Annotated[int, Meta(description="Of all tenants.")]
+    failed: int
+    cancelled: int
+    took_p50_s: Annotated[float | None, Meta(description="From being accepted to the end: half took no longer.")]
+    took_p95_s: float | None
+    waited_p50_s: Annotated[float | None, Meta(description="From being accepted to the start.")]
+    waited_p95_s: float | None
+
+
+class HistoryAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The last hour by the minute, the oldest first. Minutes that are not worked out yet are missing."""
+
+    minutes: tuple[MinuteAnswer, ...]
+    is_whole: Annotated[bool, Meta(description="false: ask again in a moment for the minutes that are missing.")]
+
+
+@get(
+    "/task/{task_id:str}/attempts",
+    operation_id="listAttempts",
+    opt=call(
+        Scope.READ,
+        parameters=(TASK_ID,),
+        answers={200: Answer("Who submitted it, and its attempts.", AttemptsAnswer)},
+        problems=(404, 503),
+    ),
+)
+async def list_attempts(request: ApiRequest, task_id: str) -> Response[bytes]:
+    """List the attempts at a task that have ended, and say who submitted it."""
+    auditor, principal, key = _auditor(request), principal_of(request), task_id_of(task_id)
+    submitted = found_task(await auditor.submitter(principal, key) if key else None)
+    records = await auditor.attempts(principal, key) if key else []
+    attempts = tuple(_attempt(auditor, submitted.policy, record) for record in records)
+    return answer_json(AttemptsAnswer(submitted=submitted, attempts=attempts))
+
+
+@get(
+    "/task/{task_id:str}/request",
+    operation_id="getTaskRequest",
+    opt=call(
+        Scope.READ,
+        parameters=(TASK_ID,),
+        answers={200: Answer("The request.", SubmittedRequest)},
+        problems=(404, 503),
+    ),
+)
+async def get_task_request(request: ApiRequest, task_id: str) -> Response[bytes]:
+    """Get what was submitted, to look at it or to submit it again.
+
+    Uploaded files that it names may have been deleted since.
+    """
+    key = task_id_of(task_id)
+    found = found_task(await _auditor(request).request(principal_of(request), key) if key else None)
+    names = ExecuteRequest.__struct_fields__
+    return answer_json(SubmittedRequest(**{name: getattr(found.request, name) for name in names}))
+
+
+@get(
+    "/audit",
+    operation_id="listAudit",
+    opt=call(
+        Scope.AUDIT,
+        parameters=TRAIL_PARAMETERS,
+        answers={200: Answer("A page of the record.", AuditAnswer)},
+        problems=(400, 503),
+    ),
+)
+async def list_audit(request: ApiRequest) -> Response[bytes]:
+    """List who ran what: each task with its key, the hash of its script, its grant, and what was denied.
+
+    The tasks are the tenant's own, or those of all tenants for a key with the scope `admin`. They are on record as
+    long as the service keeps them; the audit log keeps them for longer.
+    """
+    auditor = _auditor(request)
+    wanted = parse_trail_filter(list(request.query_params.multi_items()))
+    page = await auditor.page(principal_of(request), wanted)
+    items = tuple(_audit_item(auditor, item) for item in page.items)
+    return answer_json(AuditAnswer(tasks=items, next_cursor=cursor_at(page.end)))
+
+
+@get(
+    "/audit/log",
+    operation_id="readAuditLog",
+    opt=call(
+        Scope.AUDIT,
+        parameters=(
+            in_query(
+                "event",
+                "Only lines of this event, such as `request refused`.",
+                type="string",
+                maxLength=MOST_CHARACTERS,
+            ),
+            in_query(
+                "text", "Only lines that hold this text, such as a key's id.", type="string", maxLength=MOST_CHARACTERS
+            ),
+            in_query("cursor", "`next_cursor` of the answer before.", type="string", pattern="^[0-9]{1,18}$"),
+        ),
+        answers={200: Answer("Lines of the log.", AuditLogAnswer)},
+        problems=(400, 503),
+    ),
+)
+async def read_audit_log(request: ApiRequest) -> Response[bytes]:
+    """Read the audit log backwards: attempts, refusals, and keys and policies that changed.
+
+    Without the scope `admin` only the lines that name the key's own tenant are shown. An answer looks through a MiB of
+    the log, so it may be short, or empty, and have a `next_cursor`.
+    """
+    state: State = request.app.state.parts
+    query, principal = request.query_params, principal_of(request)
+    cursor = query.get("cursor")
+    if cursor is not None and not (cursor.isascii() and cursor.isdecimal() and len(cursor) <= 18):
+        raise RequestError(400, "must be a next_cursor that was given out", path="cursor")
+    for name in ("event", "text"):
+        if len(query.get(name, "")) > MOST_CHARACTERS:
+            raise RequestError(400, f"at most {MOST_CHARACTERS} characters", path=name)
+    end = None if cursor is None else int(cursor)
+    found = await asyncio.to_thread(_log_lines, state, principal, end, query.get("event"), query.get("text"))
+    return answer_json(found)
+
+
+@get(
+    "/policies/{name:str}/diff",
+    operation_id="diffPolicies",
+    opt=call(
+        Scope.AUDIT,
+        parameters=(POLICY_NAME, in_query("to", "Name of the other policy.", type="string")),
+        answers={200: Answer("The differences, looser ones first.", PolicyDiffAnswer)},
+        problems=(400, 404),
+    ),
+)
+async def diff_policies(request: ApiRequest, name: str) -> Response[bytes]:
+    """Say what becomes looser, and what tighter, from this policy to another."""
+    state: State = request.app.state.parts
+    if not (other := request.query_params.get("to")):
+        raise RequestError(400, "must name the other policy", path="to")
+    old, new = state.service.policies.named(name), state.service.policies.named(other)
+    if old is None or new is None:
+        raise RequestError(404, "There is no policy of this name here; GET /policies lists them.")
+    changes = tuple(PolicyChange(**msgspec.structs.asdict(change)) for change in compare(old, new))
+    return answer_json(PolicyDiffAnswer(changes=changes))
+
+
+@get(
+    "/policies/{name:str}/use",
+    operation_id="getPolicyUse",
+    opt=call(
+        Scope.AUDIT,
+        parameters=(POLICY_NAME,),
+        answers={200: Answer("Its keys and denials.", PolicyUseAnswer)},
+        problems=(404, 503),
+    ),
+)
+async def get_policy_use(request: ApiRequest, name: str) -> Response[bytes]:
+    """Say which keys may submit tasks under a policy, and what it denied lately."""
+    state: State = request.app.state.parts
+    auditor, principal = state.service.auditor, principal_of(request)
+    if state.service.policies.named(name) is None:
+        raise RequestError(404, "There is no policy of this name here; GET /policies lists them.")
+    denials = tuple(
+        DenialAnswer(
+            task_id=one.task_id,
+            attempt=one.attempt,
+            tenant=one.tenant,
+            denied_at=one.denied_at,
+            denied=_denied(auditor, name, [one.denied]),
+        )
+        for one in await auditor.denials(principal, name, MOST_DENIALS)
+    )
+    return answer_json(PolicyUseAnswer(keys=_keys(state.access.keys, principal, name), denials=denials))
+
+
+@get(
+    "/tenants",
+    operation_id="listTenants",
+    opt=call(Scope.AUDIT, answers={200: Answer("The tenants.", TenantsAnswer)}, problems=(503,)),
+)
+async def list_tenants(request: ApiRequest) -> Response[bytes]:
+    """List what each tenant has in the queue, running and stored."""
+    state: State = request.app.state.parts
+    loads = await state.service.auditor.loads(principal_of(request))
+    limit = state.service.settings.stored_mib or None
+    found = tuple(TenantAnswer(**msgspec.structs.asdict(load), stored_mib=limit) for load in loads)
+    return answer_json(TenantsAnswer(tenants=found))
+
+
+@get(
+    "/history",
+    operation_id="getHistory",
+    opt=call(Scope.AUDIT, answers={200: Answer("The last hour.", HistoryAnswer)}, problems=(503,)),
+)
+async def get_history(request: ApiRequest) -> Response[bytes]:
+    """Get how many tasks ended in each minute of the last hour, and how long they took."""
+    found = await _auditor(request).last_hour()
+    minutes = tuple(
+        MinuteAnswer(
+            minute=one.minute,
+            ended=one.ended,
+            failed=one.failed,
+            cancelled=one.cancelled,
+            took_p50_s=one.took_s[0] if one.took_s else None,
+            took_p95_s=one.took_s[1] if one.took_s else None,
+            waited_p50_s=one.waited_s[0] if one.waited_s else None,
+            waited_p95_s=one.waited_s[1] if one.waited_s else None,
+        )
+        for one in found
+        if one is not None
+    )
+    return answer_json(HistoryAnswer(minutes=minutes, is_whole=len(minutes) == len(found)))
+
+
+TRAIL_ROUTES = (
+    list_attempts,
+    get_task_request,
+    list_audit,
+    read_audit_log,
+    diff_policies,
+    get_policy_use,
+    list_tenants,
+    get_history,
+)
+
+
+def listed(page: TrailPage) -> list[ListedTask]:
+    """The tasks of a page as ``GET /tasks`` lists them."""
+    return [listed_task(item.task) for item in page.items]
+
+
+def listed_task(task: ListedTask) -> ListedTask:
+    """No more of a task than a list shows."""
+    return ListedTask(**{name: getattr(task, name) for name in ListedTask.__struct_fields__})
+
+
+def _auditor(request: ApiRequest) -> Auditor:
+    state: State = request.app.state.parts
+    return state.service.auditor
+
+
+def _denied(auditor: Auditor, policy: str, denied: Iterable[Denied]) -> DeniedAnswer:
+    found = tuple(denied)
+    calls: Counter[str] = Counter()
+    for one in found:
+        calls.update({call.syscall: call.count for call in one.calls})
+    hosts = {f"{host.host}:{host.port}": host.decision for one in found for host in one.hosts}
+    return DeniedAnswer(calls=dict(calls), hosts=hosts, words=auditor.words(policy, found))
+
+
+def _attempt(auditor: Auditor, policy: str, record: AttemptRecord) -> AttemptAnswer:
+    denied = _denied(auditor, policy, [record.denied]) if record.denied else None
+    return AttemptAnswer(**msgspec.structs.asdict(record.facts), denied=denied)
+
+
+def _audit_item(auditor: Auditor, item: TrailItem) -> AuditItem:
+    task = item.task
+    return AuditItem(
+        task=listed_task(task),
+        tenant=task.tenant,
+        key_id=task.key_id,
+        request_id=task.request_id,
+        client_address=task.client_address,
+        script_name=task.script_name,
+        source_sha256=task.source_sha256,
+        parameters_sha256=task.parameters_sha256,
+        policy_digest=item.policy_digest,
+        denied=_denied(auditor, task.policy, item.denied) if item.denied else None,
+    )
+
+
+def _keys(keys: Keys | None, principal: Principal, policy: str) -> tuple[KeyAnswer, ...] | None:
+    """The keys that may use a policy, as far as the asker may know of them."""
+    if keys is None:
+        return None
+    sees_all = Scope.ADMIN in principal.scopes
+    return tuple(
+        KeyAnswer(key_id=key_id, tenant=key.tenant, names_it=key.policies is not None, expires_at=key.expires_at)
+        for key_id, key in keys.that_may_use(policy)
+        if sees_all or key.tenant == principal.tenant
+    )
+
+
+def _log_lines(
+    state: State, principal: Principal, end: int | None, event: str | None, text: str | None
+) -> AuditLogAnswer:
+    """The lines of a part of the log that the asker may see and asks for. Reads and decodes: not for the event loop."""
+    if not state.audit.is_file:
+        return AuditLogAnswer(is_kept=False, lines=())
+    found: list[dict[str, Any]] = []
+    reached = 0
+    for start, line in state.audit.read_back(end):
+        reached = start
+        if text and text.encode() not in line:
+            continue
+        entry = _log_entry(line)
+        if entry is None or (event and entry.get("event") != event) or not _may_see(principal, entry):
+            continue
+        found.append(entry)
+        if len(found) == MOST_LINES:
+            break
+    return AuditLogAnswer(is_kept=True, lines=tuple(found), next_cursor=str(reached) if reached else None)
+
+
+def _may_see(principal: Principal, entry: dict[str, Any]) -> bool:
+    return Scope.ADMIN in principal.scopes or entry.get("tenant") == principal.tenant
+
+
+def _log_entry(line: bytes) -> dict[str, Any] | None:
+    try:
+        return msgspec.json.decode(line, type=dict[str, Any])
+    except msgspec.DecodeError:  # broken off, or not ours: `audit verify` names it
+        return None

@@ -1,0 +1,89 @@
+"""Answers auditors and operators: who ran what, under which grant, what was denied, and which tenant has how much.
+
+Every question is about the asker's own tenant, unless its key has the scope ``admin``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from uuid import UUID
+
+from engine.model.principal import Principal, Scope
+from engine.model.trail import (
+    AttemptRecord,
+    Denial,
+    Denied,
+    EndedMinute,
+    SubmittedTask,
+    Submitter,
+    TenantLoad,
+    TrailFilter,
+    TrailPage,
+)
+from engine.policies.denials import denials
+from engine.policies.policies import Policies
+from engine.service.history import History
+from engine.store.trail import Trail
+
+
+class Auditor:
+    """Reads the record of tasks, for who may see it."""
+
+    def __init__(self, trail: Trail, policies: Policies) -> None:
+        self._trail = trail
+        self._policies = policies
+        self._history = History()
+
+    async def page(self, principal: Principal, wanted: TrailFilter) -> TrailPage:
+        """The newest tasks that a filter lets through, or the next of them.
+
+        Raises:
+            StoreUnavailableError: PostgreSQL is unreachable.
+        """
+        return await self._trail.page(await self._tenants(principal, wanted.tenant), wanted)
+
+    async def own_page(self, principal: Principal, wanted: TrailFilter) -> TrailPage:
+        """The same of the asker's own tenant, whatever its key opens. Raises as ``page``."""
+        return await self._trail.page([principal.tenant], wanted)
+
+    async def submitter(self, principal: Principal, task_id: UUID) -> Submitter | None:
+        """Who submitted a task of the asker's tenant; ``None`` where there is none such. Raises as ``page``."""
+        return await self._trail.submitter(task_id, principal.tenant)
+
+    async def request(self, principal: Principal, task_id: UUID) -> SubmittedTask | None:
+        """The request of a task of the asker's tenant; ``None`` where there is none such. Raises as ``page``."""
+        return await self._trail.request(task_id, principal.tenant)
+
+    async def attempts(self, principal: Principal, task_id: UUID) -> list[AttemptRecord]:
+        """The attempts at a task of the asker's tenant that have ended. Raises as ``page``."""
+        return await self._trail.attempts(task_id, principal.tenant)
+
+    async def denials(self, principal: Principal, policy: str, most: int) -> list[Denial]:
+        """What runs under a policy were denied lately, the last one first. Raises as ``page``."""
+        return await self._trail.denials(policy, await self._tenants(principal, None), most)
+
+    async def loads(self, principal: Principal) -> list[TenantLoad]:
+        """What each tenant has that waits, runs and is stored. Raises as ``page``."""
+        return await self._trail.loads(await self._tenants(principal, None))
+
+    async def last_hour(self) -> list[EndedMinute | None]:
+        """The minutes of the last hour, the oldest first. Raises as ``page``."""
+        return await self._history.last_hour(self._trail)
+
+    def words(self, policy: str, denied: Iterable[Denied]) -> tuple[str, ...]:
+        """What was denied, a sentence each, and the policy's key that denies it."""
+        found = tuple(denied)
+        calls = [call.syscall for one in found for call in one.calls]
+        known = self._policies.named(policy)
+        if known is None:
+            said = [f"it made system calls that were denied: {', '.join(sorted(set(calls)))}"] if calls else []
+        else:
+            said = denials(calls, known, self._policies.all)
+        hosts = {(host.host, host.port, host.decision) for one in found for host in one.hosts}
+        return (*said, *(f"it asked for {host}:{port}, which was refused: {why}" for host, port, why in sorted(hosts)))
+
+    async def _tenants(self, principal: Principal, asked: str | None) -> list[str]:
+        """Whose tasks an asker sees: its own, or those of a tenant that it names, or of all."""
+        if Scope.ADMIN not in principal.scopes:
+            return [principal.tenant] if asked in (None, principal.tenant) else []
+        return [asked] if asked is not None else await self._trail.tenants()
