@@ -77,6 +77,7 @@ result = {
         pids = [pid, os.getpid(), *(other for other in bare.pool.ready_pids() if other != pid)]
         return [os.readlink(f"/proc/{one}/ns/net") for one in pids]
 
+    assert bare.settle()  # a neighbour is ready only then
     first, ended = bare.while_running(script, networks, then="release")
     assert len(first) == len(set(first)) > 2
     expected = {"up": 0, "bring up": "EPERM", "raw": "EPERM", "to itself": "ENETUNREACH"}

@@ -23,6 +23,8 @@ class CutLine:
         """
         self._behind = behind
         self._fronts: dict[socket.socket, threading.Thread] = {}
+        self._starting = threading.Lock()
+        """Held while a front is noted and its thread started: one that is found has a thread that can be joined."""
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._accepting = threading.Thread(target=self._accept)
@@ -31,7 +33,9 @@ class CutLine:
     def cut(self) -> None:
         """Reset every connection."""
         cut = []
-        for front, thread in tuple(self._fronts.items()):
+        with self._starting:
+            fronts = tuple(self._fronts.items())
+        for front, thread in fronts:
             with contextlib.suppress(OSError):
                 front.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
                 front.shutdown(socket.SHUT_RD)
@@ -52,8 +56,9 @@ class CutLine:
                 front, _ = self._listener.accept()
             except OSError:
                 return
-            self._fronts[front] = thread = threading.Thread(target=self._serve, args=(front,))
-            thread.start()
+            with self._starting:
+                self._fronts[front] = thread = threading.Thread(target=self._serve, args=(front,))
+                thread.start()
 
     def _serve(self, front: socket.socket) -> None:
         with front, socket.socket(socket.AF_UNIX) as back, contextlib.suppress(OSError):
