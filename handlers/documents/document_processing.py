@@ -17,7 +17,7 @@ import docx
 
 from handlers import inputs
 from handlers.data.decoding import decode_parameters
-from handlers.documents import prose
+from handlers.documents import prose, summaries
 from handlers.documents.docx import DocxDocument
 from handlers.documents.pdf import PdfDocument
 from handlers.documents.reading import Document
@@ -66,7 +66,7 @@ def rehearse() -> None:
         document.facts()
     text = TxtDocument(_SMALL_TEXT, encoding=None).read(1000)
     prose.measure(text.prose)
-    prose.summarize(text.prose, 1)
+    summaries.summarize(text.prose, 1)
 
 
 # ---- operations -------------------------------------------------------------------------------------------------
@@ -85,7 +85,7 @@ def _analyze(document: Document, parameters: DocumentProcessing) -> dict[str, An
 
 def _summarize(document: Document, parameters: DocumentProcessing) -> dict[str, Any]:
     found = document.read(parameters.max_characters)
-    summary = prose.summarize(found.prose, parameters.sentences or DEFAULT_SENTENCES)
+    summary = summaries.summarize(found.prose, parameters.sentences or DEFAULT_SENTENCES)
     if not summary["sentences"]:
         raise Refusal(
             "no_text",

@@ -15,7 +15,7 @@ import pytest
 from fpdf import FPDF
 
 from handlers import jsonable
-from handlers.documents import document_processing, docx_archive, prose, reading
+from handlers.documents import document_processing, docx_archive, prose, reading, summaries
 from handlers.documents import docx as docx_document
 from handlers.documents import pdf as pdf_document
 from handlers.failures import Refusal
@@ -687,7 +687,7 @@ def test_sentences_that_share_nothing_are_told_in_order() -> None:
 def test_a_sentence_without_end_is_cut() -> None:
     """A summary stays one."""
     (sentence,) = process("txt", {"text": "word " * 10_000}, "summarize")["sentences"]
-    assert (prose.MAX_SENTENCE_CHARACTERS, "…") == (len(sentence), sentence[-1])
+    assert (summaries.MAX_SENTENCE_CHARACTERS, "…") == (len(sentence), sentence[-1])
 
 
 # ---- sizes ------------------------------------------------------------------------------------------------------

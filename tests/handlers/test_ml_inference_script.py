@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.entry_process import ROOT
+from tests.support.libraries import FOLDER
 
 TEXTS = ["I love the new office in Berlin.", "The delivery was late.", "Our parcel arrived two days late."]
 
@@ -95,3 +97,11 @@ def test_a_model_that_is_not_granted_is_refused_with_the_fix(
     monkeypatch.setenv("MODELS_DIR", str(tmp_path / "none"))
     with pytest.raises(ValueError, match='send "policy": "custom_script_ml"'):
         script.main({"texts": ["x"], "models": ["topic"]})
+
+
+def test_models_load_nothing_that_they_never_ask() -> None:
+    """Beside the scripts' libraries nltk, which only summaries need, would load scipy and scikit-learn, too."""
+    program = "import sys, handlers.ml_inference; print({'nltk', 'scipy', 'sklearn'} & set(sys.modules))"
+    command = [str(FOLDER / "scripts" / "bin" / "python"), "-c", program]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (0, "set()\n") == (done.returncode, done.stdout), done.stderr
