@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,15 @@ def test_demo_shows_the_examples_and_leaves_nothing_running() -> None:
     for word in ("data_analysis.py", '"exit_reason": "ok"', "wall_limit", '"isolation"', '"usage"', "nothing is left"):
         assert word in out
     assert [] == left
+
+
+def test_make_demo_installs_and_runs_that_command() -> None:
+    """The first of the README's two commands ends with it, after all that it needs."""
+    asked = ["make", "--dry-run", "--no-print-directory", "demo"]
+    done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True)
+    *before, last = done.stdout.splitlines()
+    assert ".venv/bin/python -m engine demo" == last
+    assert ".venv/bin/python -m engine models" in before
 
 
 def _is_of(process: psutil.Process, folder: str) -> bool:

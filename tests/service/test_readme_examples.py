@@ -45,7 +45,7 @@ NOT_RUN_HERE = MappingProxyType(
     {
         "docker": "tests/image runs the container files",
         "kubectl": "needs a cluster; tests/image holds the manifests against settings, routes and files",
-        "make": ".ci/run runs the targets",
+        "make": ".ci/run runs `make test`; test_command_line.py runs the demo",
         "pg_dump": "test_backup.py runs them on a real database",
         "psql": "test_backup.py runs them on a real database",
         "python -m pytest": "these are the tests",
