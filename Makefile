@@ -122,9 +122,10 @@ bench: install models  ## Measure, against plain python and bwrap in the same ru
 # $(call COMPILE,WHAT,FILE): one lock, worked out from WHAT of pyproject.toml.
 COMPILE = $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
 	  --custom-compile-command "make lock" $(1) --output-file $(2)
-lock: $(VENV)/.installed  ## Work the locks out from pyproject.toml, in the same versions: development, image, handlers, scripts (UPGRADE=1)
-	$(call COMPILE,pyproject.toml --extra dev --extra embedded --group handlers $(if $(UPGRADE),--upgrade),requirements.lock)
+lock: $(VENV)/.installed  ## Work the locks out from pyproject.toml, in the same versions: development, image, agents' door, handlers, scripts (UPGRADE=1)
+	$(call COMPILE,pyproject.toml --extra dev --extra embedded --extra mcp --group handlers $(if $(UPGRADE),--upgrade),requirements.lock)
 	$(call COMPILE,pyproject.toml --constraint requirements.lock,requirements-runtime.lock)
+	$(call COMPILE,pyproject.toml --extra mcp --constraint requirements.lock,requirements-mcp.lock)
 	$(call COMPILE,--group handlers --constraint requirements.lock,requirements-handlers.lock)
 	$(call COMPILE,--group installer,requirements-installer.lock)
 	$(call COMPILE,--group console --constraint requirements.lock,requirements-console.lock)

@@ -13,6 +13,7 @@ from engine.cli import (
     libraries,
     loadtest,
     local,
+    mcp,
     policies,
     reference,
     serve,
@@ -44,6 +45,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(policies.app, name="policies")
 app.add_typer(audit.app, name="audit")
 app.add_typer(libraries.app, name="libraries")
+app.command()(mcp.mcp)
 app.command()(develop.up)
 app.command()(develop.demo)
 app.command()(develop.bench)

@@ -82,9 +82,14 @@ def pinned(name: str) -> dict[str, list[str]]:
 
 
 def test_image_has_what_the_lock_has_and_less() -> None:
-    """requirements-runtime.lock is a part of requirements.lock, to the hash: `make lock` writes both."""
+    """requirements-runtime.lock is a part of requirements.lock, to the hash: `make lock` writes both.
+
+    Between them stands requirements-mcp.lock: what the image has, and what the agents' door needs besides.
+    """
     whole, part = pinned("requirements.lock"), pinned("requirements-runtime.lock")
-    assert part.items() <= whole.items()
+    with_agents = pinned("requirements-mcp.lock")
+    assert part.items() <= with_agents.items() <= whole.items()
+    assert any(one.startswith("mcp==") for one in with_agents.keys() - part.keys())
 
 
 @pytest.mark.parametrize("name", ["handlers", "scripts"])

@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from ipaddress import ip_network
 from pathlib import Path
@@ -37,6 +38,7 @@ from tests.support.readme import (
     pages,
     without_way,
 )
+from tests.support.stack import Part, free_port, is_open, until
 from tests.support.synchronous import Sandbox
 from tests.support.web import Names, ok, raw_server
 
@@ -51,6 +53,7 @@ NOT_RUN_HERE = MappingProxyType(
         "python -m pytest": "these are the tests",
         "curl -s localhost:8001/.well-known/unityai-receipt-keys": "test_receipts.py keeps and checks receipts",
         "python -m engine up": "test_command_line.py starts it",
+        "python -m engine mcp": "test_mcp.py starts it",
     }
 )
 """How a block of commands begins that another test runs, or none can."""
@@ -133,6 +136,18 @@ def _run_client(block: Block, url: str, **_: Any) -> None:
     exec(compile(block.text.replace(f"http://{ADDRESS}", url), block.where, "exec"), {})
 
 
+def _run_agent(block: Block, url: str, **_: Any) -> None:
+    """A program of an agent, before a door of its own."""
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        door = Part(["mcp", "--http", "--port", str(port)], {"ENGINE_URL": url}, Path(folder, "log"))
+        try:
+            until(lambda: is_open(port), "the agents' door is open")
+            exec(compile(block.text.replace("localhost:8002", f"127.0.0.1:{port}"), block.where, "exec"), {})
+        finally:
+            door.stop()
+
+
 def _run_sandbox(block: Block, host: Host, template: Template, **_: Any) -> None:
     """The sandbox's own example: Python of an asyncio program, after ``from sandbox import *``."""
 
@@ -162,6 +177,7 @@ def _is_recipe(block: Block) -> bool:
 RUNNERS: MappingProxyType[str, Callable[..., None]] = MappingProxyType(
     {
         "engine/api/README.md": _run_client,
+        "engine/mcp/README.md": _run_agent,
         "sandbox/README.md": _run_sandbox,
         "handlers/README.md": _run_script,
     }

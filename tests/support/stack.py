@@ -230,6 +230,12 @@ def answers(client: httpx.Client, path: str) -> bool:
         return False
 
 
+def is_open(port: int) -> bool:
+    """Whether somebody listens on a port of the loopback."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def free_port() -> int:
     """A port that nobody listens on, below the ephemeral ones (ip(7)), so that the kernel gives it to nobody else."""
     while True:
