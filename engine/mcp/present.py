@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from mcp_types import CallToolResult, ContentBlock, ImageContent, TextContent
-from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
 from engine.client import TaskInfo, UploadedFile
 
@@ -25,7 +25,8 @@ _SIGNATURES = {
 }
 
 
-class ArtifactEntry(TypedDict):
+@dataclass(frozen=True, kw_only=True)
+class ArtifactEntry:
     """A file that a task wrote to ``artifacts/``."""
 
     name: str
@@ -33,7 +34,8 @@ class ArtifactEntry(TypedDict):
     sha256: str
 
 
-class FileEntry(TypedDict):
+@dataclass(frozen=True, kw_only=True)
+class FileEntry:
     """An uploaded file, which a script finds in ``inputs/`` when its call names the ``file_id``."""
 
     file_id: str
@@ -42,14 +44,23 @@ class FileEntry(TypedDict):
     expires_at: str
 
 
-class DeniedCall(TypedDict):
+@dataclass(frozen=True, kw_only=True)
+class FileList:
+    """Uploaded files, the newest first."""
+
+    files: list[FileEntry]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeniedCall:
     """A system call that the policy denied, and how often."""
 
     syscall: str
     count: int
 
 
-class TaskFacts(TypedDict):
+@dataclass(frozen=True, kw_only=True)
+class TaskFacts:
     """How a task stands or ended. What is not known yet is null."""
 
     task_id: str
@@ -70,7 +81,7 @@ def show_task(task: TaskInfo, pictures: Sequence[ImageContent] = ()) -> CallTool
     content: list[ContentBlock] = [TextContent(type="text", text=_text(task)), *pictures]
     return CallToolResult(
         content=content,
-        structured_content=dict(facts_of(task)),
+        structured_content=asdict(facts_of(task)),
         is_error=task.is_final and task.status != "succeeded",
     )
 
@@ -93,8 +104,23 @@ def facts_of(task: TaskInfo) -> TaskFacts:
     )
 
 
-def show_file(file: UploadedFile) -> FileEntry:
-    """An uploaded file without what no model needs."""
+def show_files(files: Sequence[UploadedFile]) -> CallToolResult:
+    """Uploaded files, without what no model needs."""
+    listed = FileList(files=[file_entry(one) for one in files])
+    lines = [f"{one.file_id}  {one.size_bytes:,} bytes  {one.name}" for one in listed.files]
+    content: list[ContentBlock] = [TextContent(type="text", text="\n".join(lines) or "no files")]
+    return CallToolResult(content=content, structured_content=asdict(listed))
+
+
+def show_file(file: UploadedFile) -> CallToolResult:
+    """A file that was just uploaded."""
+    one = file_entry(file)
+    text = f"file_id {one.file_id}\n{one.name}, {one.size_bytes:,} bytes, kept until {one.expires_at}"
+    return CallToolResult(content=[TextContent(type="text", text=text)], structured_content=asdict(one))
+
+
+def file_entry(file: UploadedFile) -> FileEntry:
+    """An uploaded file as a model names it."""
     return FileEntry(file_id=file.file_id, name=file.name, size_bytes=file.size_bytes, expires_at=file.expires_at)
 
 
@@ -125,14 +151,14 @@ def may_be_picture(artifact: Mapping[str, Any]) -> bool:
 
 def _text(task: TaskInfo) -> str:
     facts = facts_of(task)
-    head = f"{facts['status']}: {facts['exit_reason']}: {facts['message']}" if task.is_final else _unfinished(task)
+    head = f"{facts.status}: {facts.exit_reason}: {facts.message}" if task.is_final else _unfinished(task)
     parts = [head]
-    printed = {"stdout": facts["stdout"], "stderr": facts["stderr"], "traceback": facts["traceback"]}
+    printed = {"stdout": facts.stdout, "stderr": facts.stderr, "traceback": facts.traceback}
     parts += [f"--- {name}\n{text}" for name, text in printed.items() if text]
     if task.status == "succeeded":
         parts.append(f"--- result\n{shorten(json.dumps(task.result, ensure_ascii=False))}")
-    parts += [f"artifact {one['name']}: {one['size_bytes']:,} bytes" for one in facts["artifacts"]]
-    parts += [f"denied by the policy {task.policy}: {one['syscall']}, {one['count']} times" for one in facts["denied"]]
+    parts += [f"artifact {one.name}: {one.size_bytes:,} bytes" for one in facts.artifacts]
+    parts += [f"denied by the policy {task.policy}: {one.syscall}, {one.count} times" for one in facts.denied]
     return "\n".join([*parts, f"task {task.task_id}"])
 
 

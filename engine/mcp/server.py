@@ -48,7 +48,7 @@ class AgentDoor:
             key: under which calls are made that come without HTTP; over HTTP each has the key of its own request.
         """
         self._url, self._key = url, key
-        self._transport = httpx.AsyncHTTPTransport(limits=httpx.Limits(max_keepalive_connections=20))
+        self._tls = httpx.create_ssl_context()  # the dear part of a client; all share it
         self.server = MCPServer(
             "unityai-python-worker", instructions=INSTRUCTIONS, version=engine_version(), log_level="WARNING"
         )
@@ -57,10 +57,7 @@ class AgentDoor:
 
     async def run_stdio(self) -> None:
         """Serve the program at the other end of stdin and stdout until it closes them."""
-        try:
-            await self.server.run_stdio_async()
-        finally:
-            await self._transport.aclose()
+        await self.server.run_stdio_async()
 
     async def run_http(self, host: str, port: int, ready: Callable[[str], None]) -> None:
         """Serve ``/mcp`` over HTTP until SIGTERM or SIGINT.
@@ -74,18 +71,15 @@ class AgentDoor:
             ListenError: the address is taken, or not ours.
             AgentDoorError: the service does not answer, or others could run scripts without a key.
         """
-        try:
-            await self._refuse_open(host)
-            app = KeyGuard(self.server.streamable_http_app(host=host, max_request_body_size=BODY_BYTES), self.asked)
-            listener = listen(host, port)
-            shown = f"[{host}]" if ":" in host else host
-            ready(f"http://{shown}:{listener.getsockname()[1]}/mcp")
-            config = uvicorn.Config(
-                app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=GRACEFUL_S
-            )
-            await uvicorn.Server(config).serve(sockets=[listener])
-        finally:
-            await self._transport.aclose()
+        await self._refuse_open(host)
+        app = KeyGuard(self.server.streamable_http_app(host=host, max_request_body_size=BODY_BYTES), self.asked)
+        listener = listen(host, port)
+        shown = f"[{host}]" if ":" in host else host
+        ready(f"http://{shown}:{listener.getsockname()[1]}/mcp")
+        config = uvicorn.Config(
+            app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=GRACEFUL_S
+        )
+        await uvicorn.Server(config).serve(sockets=[listener])
 
     async def asked(self, key: str | None) -> dict[str, Any]:
         """Who asks with this key, as the service knows it.
@@ -120,7 +114,7 @@ class AgentDoor:
             yield client
 
     def _client(self, key: str | None) -> AsyncClient:
-        return AsyncClient(self._url, key, patience_s=PATIENCE_S, transport=_Borrowed(self._transport))
+        return AsyncClient(self._url, key, patience_s=PATIENCE_S, transport=httpx.AsyncHTTPTransport(verify=self._tls))
 
 
 class KeyGuard:
@@ -154,16 +148,6 @@ class KeyGuard:
             owner = f"{who['key_id']}:{hashlib.sha256((key or '').encode()).hexdigest()}"
             scope["user"] = AuthenticatedUser(AccessToken(token="", client_id=owner, scopes=[]))
         await self._app(scope, receive, send)
-
-
-class _Borrowed(httpx.AsyncBaseTransport):
-    """Connections that many clients share, each with a key of its own; the end of a client does not close them."""
-
-    def __init__(self, shared: httpx.AsyncHTTPTransport) -> None:
-        self._shared = shared
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        return await self._shared.handle_async_request(request)
 
 
 def key_of(headers: Any) -> str | None:

@@ -20,11 +20,13 @@ from engine.client import AsyncClient, ClientError, RequestRefusedError, TaskInf
 from engine.mcp.present import (
     PICTURES,
     FileEntry,
+    FileList,
     TaskFacts,
     may_be_picture,
     picture_of,
     shorten,
     show_file,
+    show_files,
     show_task,
 )
 
@@ -124,18 +126,18 @@ class AgentTools:
         name: Annotated[str, Field(description="A name for people, such as table.csv.")],
         text: Annotated[str | None, Field(description="The content of a text file.")] = None,
         content_base64: Annotated[str | None, Field(description="The content of any other file, as base64.")] = None,
-    ) -> FileEntry:
+    ) -> Annotated[CallToolResult, FileEntry]:
         """Upload a file that several scripts are to read, and return its file_id for `inputs` of run_python."""
         with _sentences():
             content = _content(text, content_base64)
             async with self._open(ctx) as client:
                 return show_file(await client.upload(content, name=name))
 
-    async def list_files(self, ctx: AgentContext) -> list[FileEntry]:
+    async def list_files(self, ctx: AgentContext) -> Annotated[CallToolResult, FileList]:
         """List the uploaded files, the newest first."""
         with _sentences():
             async with self._open(ctx) as client:
-                return [show_file(one) for one in await client.files()]
+                return show_files(await client.files())
 
     async def get_artifact(
         self,

@@ -206,7 +206,7 @@ def test_files_go_in_and_come_out(agents: AgentsService) -> None:
         ran = await client.call_tool("run_python", {"script": script, "inputs": inputs})
         task_id = facts(ran)["task_id"]
         return {
-            "listed": facts(await client.call_tool("list_files", {}))["result"],
+            "listed": facts(await client.call_tool("list_files", {}))["files"],
             "table": table,
             "result": facts(ran)["result"],
             "text": await client.call_tool("get_artifact", {"task_id": task_id, "name": "t.csv"}),
