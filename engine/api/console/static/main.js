@@ -1,6 +1,7 @@
 // The console: which view an address shows, and who looks at it.
 
 import { Refused, session, signIn, signOut } from "./api.js";
+import { auditView } from "./audit.js";
 import { fault, fill, h, say } from "./dom.js";
 import { operationsView } from "./operations.js";
 import { playgroundView } from "./playground.js";
@@ -8,7 +9,7 @@ import { policiesView } from "./policies.js";
 import { taskView } from "./task.js";
 import { tasksView } from "./tasks.js";
 
-const VIEWS = { tasks: "Tasks", playground: "Playground", policies: "Policies", operations: "Operations" };
+const VIEWS = { tasks: "Tasks", playground: "Playground", policies: "Policies", operations: "Operations", audit: "Audit" };
 const main = document.getElementById("main");
 let who = null, leaving = new AbortController();
 
@@ -25,12 +26,13 @@ async function show() {
   const here = leaving.signal;
   const { view, name, given } = address();
   fill(document.getElementById("views"), Object.entries(VIEWS).map(([word, title]) => h("a", { href: `#/${word}`, "aria-current": word === view ? "page" : null }, title)), h("a", { href: "/docs" }, "Interface"));
-  document.title = `${name ?? VIEWS[view] ?? "Nothing here"} · UnityAI worker`;
+  document.title = `${name && view !== "audit" ? name : VIEWS[view] ?? "Nothing here"} · UnityAI worker`;
   try {
-    if (view === "tasks") await (name ? taskView(main, name, here) : tasksView(main, given, here));
+    if (view === "tasks") await (name ? taskView(main, name, here, who) : tasksView(main, given, here));
     else if (view === "playground") await playgroundView(main, given, here, who);
-    else if (view === "policies") await policiesView(main, name, given, who);
+    else if (view === "policies") await policiesView(main, name, given, who, here);
     else if (view === "operations") await operationsView(main, here, who);
+    else if (view === "audit") await auditView(main, name, given, here, who);
     else fill(main, h("h1", {}, "There is nothing here"), h("p", {}, h("a", { href: "#/tasks" }, "All tasks")));
   } catch (error) {
     if (!here.aborted && error.status !== 401) fill(main, h("h1", {}, VIEWS[view] ?? "Console"), fault(error), h("button", { type: "button", onclick: show }, "Try again"));
@@ -53,13 +55,13 @@ function door(why) {
   const key = h("input", { type: "password", autocomplete: "off", required: true, size: 50, placeholder: "uak_…" });
   const told = h("div", {}, why ? h("p", { role: "status" }, why) : null);
   const button = h("button", { class: "main" }, "Sign in");
-  fill(main, h("h1", {}, "Sign in"), h("p", {}, "This service asks for an API key. The console opens what the key opens, for twelve hours or until you sign out."), told,
+  fill(main, h("div", { class: "door panel" }, h("h1", {}, "Sign in"), h("p", {}, "This service asks for an API key. The console opens what the key opens, for twelve hours or until you sign out."), told,
     h("form", { class: "row", onsubmit: async (event) => {
       event.preventDefault();
       button.disabled = true;
       try { who = await signIn(key.value.trim()); key.value = ""; await begin(); } catch (error) { fill(told, fault(error.status === 401 ? { title: "This key opens nothing here", message: "It is mistyped, expired or revoked." } : error)); button.disabled = false; key.focus(); }
     } }, h("label", {}, "API key", key), button),
-    h("p", { class: "hint" }, "An operator makes one: ", h("code", {}, "python -m engine keys new --tenant NAME --scopes submit,read,cancel,audit")));
+    h("p", { class: "hint" }, "An operator makes one: ", h("code", {}, "python -m engine keys new --tenant NAME --scopes submit,read,cancel,audit"), ". With ", h("code", {}, "admin"), " it shows all tenants.")));
   key.focus();
 }
 

@@ -1,60 +1,67 @@
 // The list of tasks.
 
 import { ask, query } from "./api.js";
-import { copyable, fault, fill, h, state, time, took } from "./dom.js";
+import { copyable, every, fault, fill, h, listing, loading, state, time, took } from "./dom.js";
 
-const TYPES = ["custom_script", "data_processing", "ml_inference", "web_scraping", "document_processing", "image_processing"];
-const STATUSES = ["queued", "running", "succeeded", "failed", "cancelled"];
-const REASONS = ["ok", "error", "nonzero_exit", "no_result", "invalid_result", "wall_limit", "cpu_limit", "memory_limit", "output_limit", "workspace_limit", "process_limit", "signaled", "cancelled", "worker_lost"];
+export const TYPES = ["custom_script", "data_processing", "ml_inference", "web_scraping", "document_processing", "image_processing"];
+export const STATUSES = ["queued", "running", "succeeded", "failed", "cancelled"];
+export const REASONS = ["ok", "error", "nonzero_exit", "no_result", "invalid_result", "wall_limit", "cpu_limit", "memory_limit", "output_limit", "workspace_limit", "process_limit", "signaled", "cancelled", "worker_lost"];
+const NAMES = ["task_id", "status", "task_type", "exit_reason", "label", "key_id", "source_sha256"];
 const EVERY_MS = 3000;
 
+// A form of filters, which writes them into the address.
+export function filters(view, given, parts) {
+  const form = h("form", { class: "filters", role: "search", "aria-label": "Filter", onsubmit: (event) => { event.preventDefault(); go(); } },
+    parts.map(([name, label, hint]) => h("label", {}, label, Array.isArray(hint)
+      ? h("select", { name, onchange: () => go() }, h("option", { value: "" }, "all"), hint.map((one) => h("option", { value: one, selected: one === given.get(name) }, one)))
+      : h("input", { name, value: given.get(name) ?? "", placeholder: hint, autocomplete: "off", spellcheck: "false", onchange: () => go() }))),
+    h("div", { class: "row" }, h("button", {}, "Filter"), [...given.keys()].length ? h("a", { class: "button", href: `#/${view}` }, "Show all") : null));
+  const go = () => {
+    const values = Object.fromEntries([...new FormData(form)].map(([name, text]) => [name, text.trim()]));
+    if (values.task_id) values.task_id = values.task_id.toLowerCase();
+    if (values.label) values.label = values.label.replace("=", ":");
+    const address = `#/${view}${query(values)}`;
+    if (location.hash !== address) location.hash = address;
+  };
+  return form;
+}
+
 export async function tasksView(main, given, leaving) {
-  const wanted = Object.fromEntries(["task_id", "status", "task_type", "exit_reason", "label"].map((name) => [name, given.get(name) ?? ""]));
-  const choice = (name, label, values) => h("label", {}, label, h("select", { name, onchange: go }, h("option", { value: "" }, "all"), values.map((one) => h("option", { value: one, selected: one === wanted[name] }, one))));
-  const text = (name, label, hint) => h("label", {}, label, h("input", { name, value: wanted[name], placeholder: hint, autocomplete: "off", spellcheck: "false", onchange: go }));
-  const form = h("form", { class: "row filters", role: "search", "aria-label": "Filter the tasks", onsubmit: (event) => { event.preventDefault(); go(); } },
-    text("task_id", "Id begins with", "6b690294"), choice("status", "Status", STATUSES), choice("task_type", "Task type", TYPES), choice("exit_reason", "Ended by", REASONS), text("label", "Label", "name:value"),
-    h("button", {}, "Filter"), Object.values(wanted).some(Boolean) ? h("a", { class: "button", href: "#/tasks" }, "Show all") : null);
-  function go() {
-    const values = Object.fromEntries(new FormData(form));
-    values.task_id = values.task_id.trim().toLowerCase();
-    location.hash = `#/tasks${query(values)}`;
-  }
-  const place = h("div", {}, h("p", { class: "quiet" }, "Loading …"));
-  const more = h("div", { class: "row" });
-  fill(main, h("h1", {}, "Tasks"), form, place, more);
-  let older = [], cursor = null, shown = "";
+  const wanted = Object.fromEntries(NAMES.map((name) => [name, given.get(name) ?? ""]));
+  const form = filters("tasks", given, [["task_id", "Id begins with", "6b690294"], ["status", "Status", STATUSES], ["task_type", "Task type", TYPES], ["exit_reason", "Ended by", REASONS], ["label", "Label", "name:value"], ["key_id", "Key", "id of a key"], ["source_sha256", "Script's hash begins with", "8 characters or more"]]);
+  const filtered = Object.values(wanted).some(Boolean);
+  const place = h("div", {}, loading()), more = h("div", { class: "row" });
+  const details = h("details", { class: "more only-narrow", open: filtered }, h("summary", {}, "Filters"), form);
+  fill(main, h("div", { class: "title" }, h("h1", {}, "Tasks"), h("a", { class: "button main", href: "#/playground" }, "New task")), details, place, more);
+  if (!matchMedia("(max-width: 700px)").matches) details.open = true;
+  let older = [], cursor = null, shown = "", first = [];
   const look = async (after) => {
     const answer = await ask("GET", `/tasks${query({ ...wanted, limit: 50, cursor: after })}`);
     if (after) older = older.concat(answer.tasks);
     if (after || !older.length) cursor = answer.next_cursor;
     return answer.tasks;
   };
-  let first = [];
   const draw = () => {
     const known = new Set(first.map((one) => one.task_id));
     const all = first.concat(older.filter((one) => !known.has(one.task_id)));
     const now = JSON.stringify(all) + cursor;
-    if (now === shown && all.every((one) => one.finished_at)) return;
-    if (place.contains(document.activeElement) && now === shown) return;
+    if (now === shown && (all.every((one) => one.finished_at) || place.contains(document.activeElement))) return;
     shown = now;
     const focused = document.activeElement?.closest?.("#main a")?.getAttribute("href");
-    fill(place, all.length ? list(all) : empty(Object.values(wanted).some(Boolean)));
+    fill(place, all.length ? list(all) : empty(filtered));
     if (focused) [...place.querySelectorAll("a")].find((one) => one.getAttribute("href") === focused)?.focus();
-    fill(more, cursor ? h("button", { type: "button", onclick: async () => { try { await look(cursor); draw(); } catch (error) { fill(more, fault(error)); } } }, "Show older ones") : null);
+    fill(more, cursor ? h("button", { type: "button", onclick: async () => { try { await look(cursor); draw(); } catch (error) { fill(more, fault(error)); } } }, all.length ? "Show older ones" : "Look further back") : null);
   };
-  const refresh = async () => {
-    if (leaving.aborted) return;
+  await every(EVERY_MS, leaving, async () => {
     try {
-      if (!document.hidden) { first = await look(null); if (!leaving.aborted) draw(); }
+      first = await look(null);
+      if (!leaving.aborted) draw();
     } catch (error) {
       if (!leaving.aborted) { shown = ""; fill(place, fault(error)); }
-      if (error.status >= 400 && error.status < 500 && error.status !== 429) return;
+      if (error.status >= 400 && error.status < 500 && error.status !== 429) return false;
     }
-    const next = setTimeout(refresh, EVERY_MS);
-    leaving.addEventListener("abort", () => clearTimeout(next), { once: true });
-  };
-  await refresh();
+    return true;
+  });
 }
 
 function empty(filtered) {
@@ -63,15 +70,13 @@ function empty(filtered) {
     : [h("p", {}, "There are no tasks yet."), h("p", {}, h("a", { href: "#/playground" }, "Run one in the playground"), ", or by ", h("code", {}, "POST /execute"), ".")]);
 }
 
-function list(tasks) {
-  const heads = ["Task", "Task type", "Status", "Ended by", "Accepted", "Took", "Labels"];
-  const cell = (name, ...children) => h("td", { "data-name": name }, children);
-  return h("div", { class: "wide" }, h("table", { class: "cards" }, h("thead", {}, h("tr", {}, heads.map((one) => h("th", { scope: "col" }, one)))), h("tbody", {}, tasks.map((task) => h("tr", {},
-    cell("Task", h("a", { class: "mono", href: `#/tasks/${encodeURIComponent(task.task_id)}`, title: task.task_id }, task.task_id.slice(0, 8)), copyButton(task.task_id)),
-    cell("Task type", task.task_type), cell("Status", state(task.status)), task.exit_reason && task.exit_reason !== "ok" ? cell("Ended by", task.exit_reason) : h("td"),
-    cell("Accepted", time(task.created_at)), took(task) ? cell("Took", took(task)) : h("td"),
-    Object.keys(task.labels).length ? cell("Labels", Object.entries(task.labels).map(([name, text]) => `${name}=${text}`).join(", ")) : h("td"),
-  )))));
-}
+export const taskLink = (id) => copyable(id, id.slice(0, 8), `#/tasks/${encodeURIComponent(id)}`);
+export const labelled = (labels) => Object.entries(labels).map(([name, text]) => h("a", { class: "chip", href: `#/tasks?label=${encodeURIComponent(`${name}:${text}`)}` }, `${name}=${text}`));
 
-const copyButton = (id) => copyable(id, "").lastChild;
+function list(tasks) {
+  return listing([
+    ["Task", (task) => taskLink(task.task_id)], ["Status", (task) => [state(task.status), task.exit_reason && task.exit_reason !== "ok" && task.exit_reason !== task.status ? [" ", h("span", { class: "quiet" }, task.exit_reason)] : null]],
+    ["Task type", (task) => [task.task_type, task.policy === task.task_type ? null : h("span", { class: "quiet" }, ` under ${task.policy}`)]],
+    ["Accepted", (task) => time(task.created_at)], ["Took", took], ["Labels", (task) => labelled(task.labels)],
+  ], tasks, "Tasks");
+}

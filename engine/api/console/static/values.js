@@ -1,6 +1,7 @@
 // Shows a result: a table where it is one, else a tree.
 
 import { Exact } from "./api.js";
+import { chart } from "./chart.js";
 import { h, fill } from "./dom.js";
 
 const ROWS = 200;
@@ -57,7 +58,31 @@ export function table(rows) {
   };
   draw();
   const csv = h("button", { type: "button", onclick: () => save("table.csv", toCsv(names, rows), "text/csv") }, "Save as CSV");
-  return h("div", {}, h("div", { class: "wide", tabindex: 0, role: "region", "aria-label": "Table" }, h("table", { class: "rows" }, h("thead", {}, h("tr", {}, heads)), body)), h("div", { class: "row" }, csv, more));
+  return h("div", {}, h("div", { class: "wide tall", tabindex: 0, role: "region", "aria-label": "Table" }, h("table", { class: "rows" }, h("thead", {}, h("tr", {}, heads)), body)), h("div", { class: "row" }, csv, more), drawn(names, rows));
+}
+
+const CHARTED = 400;
+const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
+
+// A chart of a table's numbers, along one of its columns.
+function drawn(names, rows) {
+  const numbers = names.filter((name) => rows.some((row) => isNumber(row[name])) && rows.every((row) => row[name] === null || row[name] === undefined || isNumber(row[name])));
+  if (!numbers.length || rows.length < 2) return null;
+  const texts = names.filter((name) => !numbers.includes(name));
+  const along = h("select", { onchange: () => draw() }, h("option", { value: "" }, "the row's number"), names.map((name) => h("option", { value: name, selected: name === (texts[0] ?? (numbers.length > 1 ? numbers[0] : null)) }, name)));
+  const shown_ = h("select", { onchange: () => draw() }, numbers.length > 1 ? h("option", { value: "" }, "all numbers") : null, numbers.map((name) => h("option", { value: name }, name)));
+  const kind = h("select", { onchange: () => draw() }, ["bars", "lines"].map((one) => h("option", { selected: one === (texts.length || rows.length < 15 ? "bars" : "lines") }, one)));
+  const place = h("div");
+  const draw = () => {
+    const part = rows.slice(0, CHARTED);
+    const chosen = (shown_.value ? [shown_.value] : numbers.filter((name) => name !== along.value)).slice(0, 3);
+    const labels = part.map((row, at) => (along.value ? (row[along.value] === null || row[along.value] === undefined ? "" : shown(row[along.value])) : String(at + 1)));
+    fill(place, chart({ title: chosen.join(", "), labels: labels.map((one) => (one.length > 11 ? `${one.slice(0, 10)}…` : one)), names: labels, lines: kind.value === "lines",
+      series: (chosen.length ? chosen : [numbers[0]]).map((name) => ({ name, values: part.map((row) => row[name] ?? null) })) }),
+    rows.length > CHARTED ? h("p", { class: "hint" }, `The first ${CHARTED} rows.`) : null);
+  };
+  const details = h("details", { class: "more", ontoggle: () => { if (details.open) draw(); } }, h("summary", {}, "As a chart"), h("div", { class: "row" }, h("label", {}, "Show", shown_), h("label", {}, "along", along), h("label", {}, "as", kind)), place);
+  return details;
 }
 
 function compare(one, other) {
@@ -76,6 +101,8 @@ function toCsv(names, rows) {
   return [names, ...rows.map((row) => names.map((name) => row[name]))].map((line) => line.map(cell).join(",")).join("\r\n");
 }
 
+export { toCsv };
+
 export function save(name, text, type) {
   const url = URL.createObjectURL(new Blob([text], { type }));
   const link = h("a", { href: url, download: name });
@@ -83,11 +110,16 @@ export function save(name, text, type) {
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
+// The lines of a traceback that name the script that was sent.
+export function ownLines(text) {
+  return [...text.matchAll(/^\s*File "script\.py", line (\d+)/gm)].map((found) => Number(found[1]));
+}
+
 // A traceback with the lines that are the script's own marked.
 export function traceback(text) {
   const lines = text.trimEnd().split("\n");
   const isFile = (line) => /^\s*File "/.test(line);
-  const isOwn = (line) => /^\s*File "(?!\/|<frozen)[^"]*"/.test(line) || /^\s*File "[^"]*\/inputs\/[^"]*"/.test(line);
+  const isOwn = (line) => /^\s*File "(?!\/(?!scripts\/)|<frozen)[^"]*"/.test(line) || /^\s*File "[^"]*\/inputs\/[^"]*"/.test(line);
   let own = false;
   const node = h("pre", { class: "traceback", tabindex: 0 });
   for (const line of lines) {
