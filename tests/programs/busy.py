@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.programs.suite import LANES, compile_all, files_of
+from tests.programs.suite import LANES, compile_all, files_of, temporary_files
 
 ROOT = Path(__file__).resolve().parents[2]
 TIERS = tuple(part[1:] for lane in LANES for part in lane if part[0] == "pytest")
@@ -41,7 +41,7 @@ def main(options: list[str]) -> int:
     given = any((ROOT / option.partition("::")[0]).exists() for option in options)
     failed = []
     compile_all()
-    with busy_cores():
+    with busy_cores(), temporary_files():
         for tier in [()] if given else TIERS:
             started_s = time.monotonic()
             command = [

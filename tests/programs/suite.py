@@ -19,17 +19,21 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
+IN_MEMORY = Path("/dev/shm")
+ROOM_BYTES = 4 << 30
 SLOWEST = 30
 SHOWN = 8
 """So many words of a part name it."""
@@ -115,6 +119,36 @@ def compile_all() -> None:
     subprocess.run([sys.executable, "-m", "compileall", "-q", "-j0", *folders], check=True)
 
 
+@contextlib.contextmanager
+def temporary_files(place: Path = IN_MEMORY) -> Iterator[None]:
+    """Have the tests' temporary files in memory, unless there is too little room or nothing there may be executed.
+
+    Tests make and delete some hundred thousand files. ext4 gives the number of a deleted one to no other for some
+    seconds, and so looks longer for each new one, the more were deleted (``recently_deleted`` in fs/ext4/ialloc.c):
+    tests of the service take a third less processor time without it.
+
+    Args:
+        place: a folder of tmpfs(5).
+    """
+    try:
+        found = os.statvfs(place)
+    except OSError:
+        found = None
+    if found is None or found.f_bavail * found.f_frsize < ROOM_BYTES or found.f_flag & os.ST_NOEXEC:
+        yield
+        return
+    folder = tempfile.mkdtemp(prefix="tests-", dir=place)
+    os.chmod(folder, 0o1777)  # as /tmp is: tests become other users
+    before = os.environ.get("TMPDIR")
+    os.environ["TMPDIR"] = folder
+    try:
+        yield
+    finally:
+        os.environ.pop("TMPDIR")
+        os.environ.update({} if before is None else {"TMPDIR": before})
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 class Suite:
     """One run of all lanes."""
 
@@ -195,8 +229,9 @@ def main(options: list[str]) -> int:
     started_s = time.monotonic()
     compile_all()
     suite = Suite(options)
-    parts = suite.run()
-    failed, unsteady = run_again(suite, parts)
+    with temporary_files():
+        parts = suite.run()
+        failed, unsteady = run_again(suite, parts)
     print(f"\nslowest {SLOWEST}:", *slowest(parts), "", sep="\n")
     for part in parts:
         print(f"{part.seconds:7.0f} s  {'failed' if part.code else 'passed'}  {part.name}")
