@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
@@ -50,6 +51,17 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     reason: str
     policy: str = ""
     """The policy's key that denies it, as ``limits.processes``."""
+    since: str = ""
+    """The first version of Python of which it speaks, as ``3.13``; else of all."""
+    before: str = ""
+    """The first version of which it no longer speaks."""
+
+    @property
+    def is_of_this_python(self) -> bool:
+        """Whether it speaks of the Python that runs the tests, and the scripts."""
+        running = sys.version_info[:2]
+        begun = not self.since or _version(self.since) <= running
+        return begun and (not self.before or running < _version(self.before))
 
     def matches(self, script_id: str) -> bool:
         """Whether it speaks of this script."""
@@ -85,6 +97,11 @@ def make_probe(module: str, use: str) -> Script:
 
 
 def load_differences(name: str) -> list[Difference]:
-    """The rows of ``differences.toml`` (wanted) or ``not_yet.toml`` (known faults)."""
+    """The rows of ``differences.toml`` (wanted) or ``not_yet.toml`` (known faults) that are of this Python."""
     content = tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
-    return msgspec.convert(content.get("difference", []), list[Difference])
+    rows = msgspec.convert(content.get("difference", []), list[Difference])
+    return [row for row in rows if row.is_of_this_python]
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(".")))
