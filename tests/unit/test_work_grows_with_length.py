@@ -17,7 +17,7 @@ import pytest
 
 from engine.api.body.check import check
 from engine.api.body.checker import INLINE_BYTES, is_quick
-from engine.api.routes.listing import parse_filter
+from engine.api.routes.listing import parse_filter, parse_trail_filter
 from engine.api.session import session_id_of
 from engine.model.errors import InvalidRequestError
 from engine.model.redact import redact
@@ -250,11 +250,15 @@ FED: dict[str, Callable[[bytes], object]] = {
     **dict.fromkeys(NUMBER_READERS, _rule_fault_of_numbers),
     **dict.fromkeys(RESULT_READERS, functools.partial(decode_result, policy="p")),
     "engine/api/body/checker.py:is_quick": is_quick,
-    "engine/api/routes/listing.py:parse_filter": lambda data: parse_filter(
+    "engine/api/routes/listing.py:_parse": lambda data: parse_filter(
         [("label", f"{number}:{data[:8].hex()}") for number in range(len(data) >> 6)]
     ),
     "engine/api/routes/listing.py:_cursor": lambda data: parse_filter([("cursor", data.decode("latin-1"))]),
     "engine/api/routes/listing.py:_ids": lambda data: parse_filter([("task_id", data.decode("latin-1"))]),
+    "engine/api/routes/listing.py:_hashes": lambda data: parse_trail_filter(
+        [("source_sha256", data.decode("latin-1"))]
+    ),
+    "engine/api/routes/listing.py:_plain": lambda data: parse_trail_filter([("key_id", data.decode("latin-1"))]),
     "engine/api/session.py:session_id_of": lambda data: session_id_of({"headers": [(b"cookie", data)]}),
     "engine/api/routes/listing.py:_time": lambda data: parse_filter([("created_after", data.decode("latin-1"))]),
     "engine/model/redact.py:redact": lambda data: redact(data.decode("latin-1")),
@@ -307,6 +311,10 @@ CUT = {
 }
 """Function → bytes to feed it, more than ever reach it: what it reads is cut where it enters."""
 SMALL = {
+    "engine/api/routes/trail.py:_log_entry": "a line of our own audit log",
+    "engine/api/routes/trail.py:list_tenants": "takes no text apart: the name of a method is that of a JSON reader",
+    "engine/service/auditor.py:Auditor.loads": "takes no text apart: the name of a method is that of a JSON reader",
+    "engine/store/trail.py:_denied": "what our own worker counted of a run, a few KiB",
     "engine/service/room.py:is_local": "the operator's setting",
     "engine/telemetry/audit.py:verify": "the operator's own audit log, in a command of its own",
     "engine/telemetry/audit.py:_head_of": "a line of our own audit log",
