@@ -17,7 +17,7 @@ from engine.model.callback import Callback
 from engine.model.task import ListedTask, StoredFile
 from engine.model.versions import Versions
 from engine.model.worker_state import OuterConfinement
-from engine.policies.lock import LockState
+from engine.policies.lock import LockStanding, LockState
 from engine.policies.policies import effective_limits
 from engine.policies.show import show
 from engine.service.health import DependencyCheck, Health, WorkerFound
@@ -71,6 +71,7 @@ class PolicyAnswer(msgspec.Struct, frozen=True, kw_only=True):
         LockState,
         Meta(description="Whether this file is the one that was signed off, by `policies.lock`; see `policies lock`."),
     ]
+    locked_digest: Annotated[str | None, Meta(description="The digest that was signed off; null where none was.")]
     text: Annotated[str, Meta(description="The grant in plain words, as `python -m engine policies show` prints it.")]
 
 
@@ -198,7 +199,7 @@ class MetricsTargets(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def policy_answer(
-    file: PolicyFile, settings: Settings, sets: Mapping[str, LibrarySet], lock: LockState
+    file: PolicyFile, settings: Settings, sets: Mapping[str, LibrarySet], lock: LockStanding
 ) -> PolicyAnswer:
     """A policy as auditors see it."""
     policy = file.policy
@@ -210,7 +211,8 @@ def policy_answer(
         libraries_digest=sets[policy.libraries].digest if policy.libraries in sets else None,
         policy=policy,
         effective_limits=effective_limits(policy, settings),
-        lock=lock,
+        lock=lock.state,
+        locked_digest=lock.digest,
         text=show(file),
     )
 

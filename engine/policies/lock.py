@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from sandbox import Policy, PolicyError
 
@@ -16,6 +16,13 @@ FILE_NAME = "policies.lock"
 LockState = Literal["signed off", "changed", "not signed off", "no lock"]
 """``changed`` since it was signed off; ``no lock`` where the folder has none that can be read."""
 _HEAD = "# The digests of the policies that were signed off. Written by: python -m engine policies lock\n"
+
+
+class LockStanding(NamedTuple):
+    """How a policy stands against the lock, and the digest that was signed off."""
+
+    state: LockState
+    digest: str | None
 
 
 def write_lock(folder: Path, policies: Iterable[Policy]) -> Path:
@@ -47,19 +54,19 @@ def check_lock(folder: Path, policies: Iterable[Policy]) -> None:
         raise PolicyError(f"{folder / FILE_NAME}: {'; '.join(faults)}. {fix}")
 
 
-def lock_states(folder: Path, policies: Iterable[Policy]) -> dict[str, LockState]:
+def stand_against_lock(folder: Path, policies: Iterable[Policy]) -> dict[str, LockStanding]:
     """How each policy stands against the lock of its folder."""
     try:
         locked = _read(folder / FILE_NAME)
     except PolicyError:
-        return {policy.name: "no lock" for policy in policies}
-    return {policy.name: _state(policy, locked.get(policy.name)) for policy in policies}
+        return {policy.name: LockStanding("no lock", None) for policy in policies}
+    return {policy.name: _standing(policy, locked.get(policy.name)) for policy in policies}
 
 
-def _state(policy: Policy, locked: str | None) -> LockState:
+def _standing(policy: Policy, locked: str | None) -> LockStanding:
     if locked is None:
-        return "not signed off"
-    return "signed off" if locked == policy.digest else "changed"
+        return LockStanding("not signed off", None)
+    return LockStanding("signed off" if locked == policy.digest else "changed", locked)
 
 
 def _read(path: Path) -> dict[str, str]:

@@ -5,7 +5,9 @@ Every question is about the asker's own tenant, unless its key has the scope ``a
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
+from ipaddress import IPv4Network, IPv6Network
 from uuid import UUID
 
 from engine.model.principal import Principal, Scope
@@ -21,15 +23,23 @@ from engine.model.trail import (
     TrailPage,
 )
 from engine.policies.denials import denials
-from engine.policies.policies import Policies
+from engine.policies.policies import Policies, parse_policy
 from engine.service.history import History
 from engine.store.trail import Trail
+from sandbox import Policy
 
 
 class Auditor:
     """Reads the record of tasks, for who may see it."""
 
-    def __init__(self, trail: Trail, policies: Policies) -> None:
+    def __init__(self, trail: Trail, policies: Policies, exceptions: tuple[IPv4Network | IPv6Network, ...]) -> None:
+        """
+        Args:
+            trail: the record.
+            policies: those of this API.
+            exceptions: private networks that policies may name (EGRESS_ALLOW_PRIVATE).
+        """
+        self._exceptions = exceptions
         self._trail = trail
         self._policies = policies
         self._history = History()
@@ -69,6 +79,21 @@ class Auditor:
     async def last_hour(self) -> list[EndedMinute | None]:
         """The minutes of the last hour, the oldest first. Raises as ``page``."""
         return await self._history.last_hour(self._trail)
+
+    async def keep_policies(self) -> None:
+        """Keep the texts of this API's policies. Raises as ``page``."""
+        found = [file for policy in self._policies.all if (file := self._policies.file(policy.name))]
+        await self._trail.keep_policies(found)
+
+    async def old_policy(self, name: str, digest: str) -> Policy | None:
+        """A policy as it was when its file had this digest; ``None`` when that was never in force here.
+
+        Raises:
+            PolicyError: the file is of an older format.
+            StoreUnavailableError: PostgreSQL is unreachable.
+        """
+        text = await self._trail.policy_text(name, digest)
+        return None if text is None else await asyncio.to_thread(parse_policy, name, text, self._exceptions)
 
     def words(self, policy: str, denied: Iterable[Denied]) -> tuple[str, ...]:
         """What was denied, a sentence each, and the policy's key that denies it."""

@@ -93,7 +93,7 @@ class Service:
         self._full: str | None = None
         """What of PostgreSQL is almost full."""
         self._wait_estimator = WaitEstimator()
-        self.auditor = Auditor(store.trail, policies)
+        self.auditor = Auditor(store.trail, policies, settings.egress_allow_private)
         self._store = store
         self._queue = queue
         self._log = get_logger()
@@ -447,6 +447,8 @@ class Service:
                 self._log.error("database not usable", reason=str(error), retry_s=pause)
             else:
                 self._log.info("PostgreSQL is open", **self._store.facts)
+                with contextlib.suppress(StoreUnavailableError):  # a replica: another API keeps them
+                    await self.auditor.keep_policies()
                 return
             await asyncio.sleep(pause)
             pause = min(pause * 2, RECONNECT_S[1])

@@ -28,6 +28,7 @@ from engine.model.trail import (
 from engine.store.columns import plain_uuid
 from engine.store.database import ATTEMPT, AUDITED_TASK, SUBMITTED_TASK, SUBMITTER, TENANT_LOAD, Database
 from engine.store.tasks import states_of
+from sandbox import PolicyFile
 
 WALKED = 2000
 """So many tasks are walked through for one page."""
@@ -99,6 +100,20 @@ class Trail:
             Denial(plain_uuid(row["task_id"]), row["attempt"], row["tenant"], row["denied_at"], _denied(row["denied"]))
             for row in rows
         ]
+
+    async def keep_policies(self, files: Sequence[PolicyFile]) -> None:
+        """Keep the texts of policy files, so that they can be compared with later ones."""
+        await self._database.execute(
+            "keep_policy_files",
+            digests=[file.policy.digest for file in files],
+            names=[file.policy.name for file in files],
+            contents=[file.text for file in files],
+        )
+
+    async def policy_text(self, name: str, digest: str) -> str | None:
+        """The text of a policy's file with this digest; ``None`` when no API has had it in force."""
+        found: str | None = await self._database.value("get_policy_file", name=name, digest=digest)
+        return found
 
     async def tenants(self) -> list[str]:
         """The tenants that have something stored, or had, ``TENANTS`` at most."""

@@ -111,6 +111,22 @@ def test_other_paths_and_methods_are_refused(keyed: Keyed) -> None:
     assert (405, "GET, HEAD") == (answer.status_code, answer.headers["allow"])
 
 
+# ---- what only a database of one's own shows
+
+
+def test_grant_of_an_older_file_is_compared_with_the_grant_now(keyed: Keyed) -> None:
+    """A policy that had less time, and more open files: what was granted since is looser, what was taken is tighter."""
+    dsn = keyed.stack.environ["DATABASE_URL"]
+    until(lambda: ask(dsn, "SELECT FROM policy_files"), "the files in force are kept")
+    text = "replace(replace(content, 'wall_s = 60', 'wall_s = 5'), 'open_files = 128', 'open_files = 256')"
+    ask(dsn, f"INSERT INTO policy_files SELECT 'sha256:old', name, {text} FROM policy_files RETURNING 1")
+    answer = keyed.stack.client.get("/policies/custom_script/diff", params={"since": "sha256:old"})
+    found = {change["key"]: change["direction"] for change in answer.json()["changes"]}
+    assert {"limits.wall_s": "looser", "limits.open_files": "tighter"} == found, answer.text
+    [policy] = keyed.stack.client.get("/policies").json()["policies"]
+    assert ("no lock", None) == (policy["lock"], policy["locked_digest"])
+
+
 # ---- sessions
 
 

@@ -138,6 +138,19 @@ def test_difference_of_two_policies_says_what_is_looser(client: httpx.Client) ->
     )
 
 
+def test_policy_is_compared_with_its_older_files(client: httpx.Client, denied: dict[str, Any]) -> None:
+    """The file that a task ran under is kept: here the same as now's. One that was never in force is not found."""
+
+    def since(digest: str) -> httpx.Response:
+        return client.get("/policies/custom_script/diff", params={"since": digest})
+
+    assert {"changes": []} == since(denied["task"]["policy_digest"]).json()
+    assert 404 == since("sha256:0").status_code
+    assert 404 == since("\0").status_code
+    both = {"since": "sha256:0", "to": "custom_script"}
+    assert 400 == client.get("/policies/custom_script/diff", params=both).status_code
+
+
 def test_policies_stand_against_the_lock(client: httpx.Client) -> None:
     """Those that are delivered are signed off."""
     assert {"signed off"} == {one["lock"] for one in client.get("/policies").json()["policies"]}

@@ -47,7 +47,7 @@ from engine.config.libraries import describe_sets, find_sets
 from engine.config.scripts import describe_scripts
 from engine.model.principal import Scope
 from engine.model.receipt import PublicKeys
-from engine.policies.lock import lock_states
+from engine.policies.lock import stand_against_lock
 from engine.service.service import Service
 from engine.telemetry.metrics import Liveness, expose
 
@@ -161,7 +161,7 @@ async def list_policies(request: ApiRequest) -> Response[bytes]:
     service: Service = request.app.state.parts.service
     files = [file for policy in service.policies.all if (file := service.policies.file(policy.name))]
     sets = await asyncio.to_thread(find_sets, service.settings.libraries_dir)
-    locked = await asyncio.to_thread(lock_states, service.settings.policies_dir, service.policies.all)
+    locked = await asyncio.to_thread(stand_against_lock, service.settings.policies_dir, service.policies.all)
     found = tuple(policy_answer(file, service.settings, sets, locked[file.policy.name]) for file in files)
     return answer_json(PoliciesAnswer(policies=found))
 
@@ -183,7 +183,7 @@ async def get_policy(request: ApiRequest, name: str) -> Response[bytes]:
     if file is None:
         raise RequestError(404, "There is no policy of this name here; GET /policies lists them.")
     sets = await asyncio.to_thread(find_sets, service.settings.libraries_dir)
-    locked = await asyncio.to_thread(lock_states, service.settings.policies_dir, service.policies.all)
+    locked = await asyncio.to_thread(stand_against_lock, service.settings.policies_dir, service.policies.all)
     return answer_json(policy_answer(file, service.settings, sets, locked[name]))
 
 

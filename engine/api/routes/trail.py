@@ -33,7 +33,7 @@ from engine.model.task import ListedTask
 from engine.model.trail import AttemptRecord, Denied, Submitter, TenantLoad, TrailItem, TrailPage
 from engine.policies.diff import compare
 from engine.service.auditor import Auditor
-from sandbox import ExitReason
+from sandbox import ExitReason, Policy, PolicyError
 
 MOST_DENIALS = 50
 MOST_LINES = 200
@@ -312,19 +312,26 @@ async def read_audit_log(request: ApiRequest) -> Response[bytes]:
     operation_id="diffPolicies",
     opt=call(
         Scope.AUDIT,
-        parameters=(POLICY_NAME, in_query("to", "Name of the other policy.", type="string")),
+        parameters=(
+            POLICY_NAME,
+            in_query("to", "Name of another policy: the changes from this one to that.", type="string"),
+            in_query("since", "Digest that this policy had before: the changes from then to now.", type="string"),
+        ),
         answers={200: Answer("The differences, looser ones first.", PolicyDiffAnswer)},
-        problems=(400, 404),
+        problems=(400, 404, 503),
     ),
 )
 async def diff_policies(request: ApiRequest, name: str) -> Response[bytes]:
-    """Say what becomes looser, and what tighter, from this policy to another."""
+    """Say what becomes looser, and what tighter: from this policy to another, or from an older file of it to now's."""
     state: State = request.app.state.parts
-    if not (other := request.query_params.get("to")):
-        raise RequestError(400, "must name the other policy", path="to")
-    old, new = state.service.policies.named(name), state.service.policies.named(other)
+    other, since = request.query_params.get("to"), request.query_params.get("since")
+    if bool(other) == bool(since):
+        raise RequestError(400, "give one of `to` and `since`", path="since" if other else "to")
+    old, new = state.service.policies.named(name), state.service.policies.named(other or name)
     if old is None or new is None:
         raise RequestError(404, "There is no policy of this name here; GET /policies lists them.")
+    if since:
+        old = await _old_policy(state.service.auditor, name, since)
     changes = tuple(PolicyChange(**msgspec.structs.asdict(change)) for change in compare(old, new))
     return answer_json(PolicyDiffAnswer(changes=changes))
 
@@ -422,6 +429,16 @@ def listed_task(task: ListedTask) -> ListedTask:
 def _auditor(request: ApiRequest) -> Auditor:
     state: State = request.app.state.parts
     return state.service.auditor
+
+
+async def _old_policy(auditor: Auditor, name: str, digest: str) -> Policy:
+    try:
+        old = await auditor.old_policy(name, digest) if "\0" not in digest else None
+    except PolicyError as error:
+        raise RequestError(404, f"That file is of an older format, and cannot be compared: {error}") from None
+    if old is None:
+        raise RequestError(404, "No API of this service has had a file with this digest in force.")
+    return old
 
 
 def _denied(auditor: Auditor, policy: str, denied: Iterable[Denied]) -> DeniedAnswer:

@@ -202,6 +202,15 @@ SELECT found.* FROM unnest(:tenants::text[]) AS whose, LATERAL (
     ORDER BY denied_at DESC LIMIT :limit
 ) AS found ORDER BY denied_at DESC LIMIT :limit
 
+-- name: keep_policy_files
+-- Keep the policy files of an API that are not kept yet.
+INSERT INTO policy_files (digest, name, content)
+SELECT * FROM unnest(:digests::text[], :names::text[], :contents::text[]) ON CONFLICT DO NOTHING
+
+-- name: get_policy_file
+-- The text of a policy's file that an API had in force.
+SELECT content FROM policy_files WHERE digest = :digest AND name = :name
+
 -- name: list_tenants
 -- The tenants that have something stored, or had.
 SELECT DISTINCT tenant FROM stored_bytes ORDER BY tenant LIMIT :limit

@@ -34,7 +34,7 @@ export async function ask(method, path, { json, body, headers = {}, accepts = []
   try {
     answer = await fetch(path, { method, headers: given, body: json !== undefined ? JSON.stringify(json) : body, credentials: "same-origin", redirect: "error" });
   } catch {
-    throw new Refused(0, { title: "The service is unreachable", detail: "It did not answer. Is it up? The console tries again when you do." });
+    throw new Refused(0, { title: "The service is unreachable", detail: "It did not answer: is it up? Lists try again by themselves." });
   }
   const text = answer.status === 204 ? "null" : await answer.text();
   let value;

@@ -18,7 +18,7 @@ export async function auditView(main, name, given, leaving, who) {
 
 async function trailView(main, top, given, leaving, who) {
   const wanted = Object.fromEntries(NAMES.map((each) => [each, given.get(each) ?? ""]));
-  const form = filters("audit", given, [...(who.scopes.includes("admin") ? [["tenant", "Tenant", "all"]] : []), ["key_id", "Key", "id of a key"], ["source_sha256", "Script's hash begins with", "8 characters or more"], ["policy", "Policy", "custom_script"], ["denied", "Denied something", ["true"]], ["status", "Status", STATUSES], ["exit_reason", "Ended by", REASONS], ["task_type", "Task type", TYPES], ["label", "Label", "name:value"], ["created_after", "From", "2026-01-31T00:00Z"], ["created_before", "Until", "2026-02-01T00:00Z"]]);
+  const form = filters("audit", given, [...(who.scopes.includes("admin") ? [["tenant", "Tenant", "all"]] : []), ["key_id", "Key", "id of a key"], ["source_sha256", "Script's hash", "its beginning, 8 or more"], ["policy", "Policy", "custom_script"], ["denied", "Denied", [["true", "something"]]], ["status", "Status", STATUSES], ["exit_reason", "Ended by", REASONS], ["task_type", "Task type", TYPES], ["label", "Label", "name:value"], ["created_after", "From", "2026-01-31T00:00Z"], ["created_before", "Until", "2026-02-01T00:00Z"]]);
   const asked = Object.fromEntries(Object.entries(wanted).map(([each, text]) => [each, each.startsWith("created_") && text && !/(Z|[+-]\d\d:?\d\d)$/.test(text) ? `${text}Z` : text]));
   const place = h("div", {}, loading()), more = h("div", { class: "row" }), told = h("span", { class: "hint", role: "status" });
   const next = (cursor, limit = PAGE) => ask("GET", `/audit${query({ ...asked, limit, cursor })}`);

@@ -48,7 +48,7 @@ export function editor(label, text, { language = "python", lines = 8, hint = nul
   const draw = () => {
     below.replaceChildren(...coloured(area.value, language), "\n");
     const count = Math.max(lines, area.value.split("\n").length);
-    gutter.replaceChildren(...Array.from({ length: count }, (_, at) => h("span", { class: marked.has(at + 1) ? "bad" : null }, `${at + 1}\n`)));
+    gutter.replaceChildren(...Array.from({ length: count }, (_, at) => h("span", { class: marked.has(at + 1) ? "bad" : null }, String(at + 1))));
   };
   const put = (start, end, text_) => { area.setSelectionRange(start, end); if (!document.execCommand("insertText", false, text_)) { area.setRangeText(text_, start, end, "end"); draw(); } };
   area.addEventListener("input", () => { marked.clear(); draw(); });

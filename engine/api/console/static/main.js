@@ -42,7 +42,7 @@ async function show() {
 
 function identity() {
   fill(document.getElementById("who"), who.key_id
-    ? [h("span", {}, `${who.tenant} · key ${who.key_id}`), h("button", { type: "button", onclick: async () => { try { await signOut(); } finally { door("You are signed out."); } } }, "Sign out")]
+    ? [h("span", { title: `key ${who.key_id}` }, who.tenant, h("span", { class: "wide-only" }, ` · key ${who.key_id}`)), h("button", { type: "button", onclick: async () => { try { await signOut(); } finally { door("You are signed out."); } } }, "Sign out")]
     : h("span", {}, "development, no keys"));
 }
 

@@ -40,7 +40,7 @@ function health(found) {
   return [
     h("div", { class: `banner is-${found.status}` }, h("div", {}, h("div", { class: "big" }, state(found.status)), h("p", {}, words[found.status]))),
     found.reasons.length ? h("ul", { class: "reasons" }, found.reasons.map((one) => h("li", {}, h("p", {}, one), h("p", { class: "hint" }, h("strong", {}, "What to do: "), FIXES.find(([sign]) => sign.test(one))?.[1] ?? "python -m engine doctor says more.")))) : null,
-    h("div", { class: "tiles" }, tile("Waiting", unknown(queue.queued), queue.oldest_wait_s ? `the longest for ${seconds(queue.oldest_wait_s)}` : "nothing waits"), tile("Running", unknown(queue.running), `${queue.free_slots} slots are free`), dependency("PostgreSQL", found.database), dependency("Redis", found.redis)),
+    h("div", { class: "tiles" }, tile("Waiting", unknown(queue.queued), queue.queued === null ? "unknown without PostgreSQL" : queue.oldest_wait_s ? `the longest for ${seconds(queue.oldest_wait_s)}` : "nothing waits"), tile("Running", unknown(queue.running), `${queue.free_slots} slots are free`), dependency("PostgreSQL", found.database), dependency("Redis", found.redis)),
   ];
 }
 

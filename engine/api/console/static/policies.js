@@ -24,11 +24,14 @@ export async function policiesView(main, name, given, who, leaving) {
   if (!found) return fill(main, h("h1", {}, "Policies"), h("div", { class: "fault" }, "There is no policy of this name here."), h("p", {}, h("a", { href: "#/policies" }, "All policies")));
   const other = all.find((one) => one.name === given.get("with"));
   const choose = h("select", { onchange: () => { location.hash = `#/policies/${encodeURIComponent(name)}${query({ with: choose.value })}`; } }, h("option", { value: "" }, "none"), all.filter((one) => one !== found).map((one) => h("option", { selected: one === other }, one.name)));
-  const use = h("div", {}, loading()), changes = h("div");
+  const use = h("div", {}, loading()), changes = h("div"), before = h("div");
   fill(main, h("p", { class: "crumb" }, h("a", { href: "#/policies" }, "← All policies")), h("h1", {}, found.name), h("p", {}, found.description),
     facts([["Task type", found.task_type], ["Signed off", [lock(found), " ", LOCKS[found.lock]?.[1] ?? ""]], ["File", digest(found.digest)], ["Libraries", digest(found.libraries_digest)]]),
     section("Compared with another", h("label", {}, "Policy", choose), changes), h("div", { class: "columns even" }, h("div", {}, grants(found)), use));
+  const since = given.get("since") ?? (found.lock === "changed" ? found.locked_digest : null);
+  if (since) main.querySelector("dl").after(section(since === found.locked_digest ? "Since it was signed off" : "Since an older file", h("p", { class: "hint" }, "The file was then ", digest(since), "."), before));
   await Promise.all([
+    since ? ask("GET", `/policies/${encodeURIComponent(name)}/diff${query({ since })}`).then((answer) => fill(before, difference({ name: "then" }, { name: "now" }, answer.changes))).catch((error) => fill(before, fault(error))) : null,
     ask("GET", `/policies/${encodeURIComponent(name)}/use`).then((answer) => fill(use, keys(answer, who), denials(answer))).catch((error) => fill(use, fault(error))),
     other ? ask("GET", `/policies/${encodeURIComponent(name)}/diff${query({ to: other.name })}`).then((answer) => fill(changes, difference(found, other, answer.changes))).catch((error) => fill(changes, fault(error))) : fill(changes, h("p", { class: "hint" }, "Choose one to see what it grants more, and what less.")),
   ]);

@@ -1,7 +1,7 @@
 // One task: live while it runs, whole when it has ended.
 
 import { artifactPath, ask, isPicture, parse, picture } from "./api.js";
-import { append, block, bytes, copyable, digest, facts, fault, fill, h, listing, loading, say, seconds, section, state, time, took } from "./dom.js";
+import { append, block, bytes, copyable, digest, facts, fault, fill, h, listing, loading, prose, say, seconds, section, state, time, took } from "./dom.js";
 import { coloured } from "./editor.js";
 import { save, traceback, value } from "./values.js";
 
@@ -21,7 +21,6 @@ const LAYERS = {
 const ENDS = { finished: "finished", worker_lost: "its worker was lost", sandbox_failed: "our own failure", released: "given back: its worker stopped" };
 const FINAL = ["succeeded", "failed", "cancelled"];
 const LOG_MOST = 1 << 20;
-const FEW = 3;
 
 export async function taskView(main, id, leaving, who) {
   fill(main, h("h1", {}, "Task"), loading());
@@ -30,13 +29,20 @@ export async function taskView(main, id, leaving, who) {
     const task = await ask("GET", `/task/${encodeURIComponent(id)}`);
     if (leaving.aborted) return;
     fill(main, h("p", { class: "crumb" }, h("a", { href: "#/tasks" }, "← All tasks")), h("h1", {}, "Task ", copyable(task.task_id)), again(task, who), place);
-    const look = () => record(further, denied, task.task_id, leaving);
+    const look = (final = task) => record(further, denied, final, leaving);
     live(place, task, leaving, { who, ended: look, beside: [denied, further] });
     if (!FINAL.includes(task.status)) await look();
+    if (task.policy_digest && who.scopes.includes("audit")) await changed(denied, task, leaving);
   } catch (error) {
     const gone = error.status === 404 ? h("div", { class: "fault", role: "alert" }, h("strong", {}, "There is no such task"), h("p", {}, "There is no task with this id, it belongs to another tenant, or its time is over and it was deleted.")) : null;
     fill(main, h("h1", {}, "Task"), gone ?? fault(error), h("p", {}, h("a", { href: "#/tasks" }, "All tasks")));
   }
+}
+
+// Whether its policy has been changed since it ran.
+async function changed(place, task, leaving) {
+  const now = await ask("GET", `/policies/${encodeURIComponent(task.policy)}`).catch(() => null);
+  if (now && now.digest !== task.policy_digest && !leaving.aborted) place.before(h("p", { class: "panel" }, "Its policy has been changed since it ran. ", h("a", { href: `#/policies/${encodeURIComponent(task.policy)}?since=${encodeURIComponent(task.policy_digest)}` }, "See what was changed"), "."));
 }
 
 // The same once more: at once, or changed.
@@ -120,7 +126,7 @@ function head(top, task, who) {
   } }, "Cancel it");
   const words = { queued: task.queue_position ? `It waits: place ${task.queue_position} in the queue${task.estimated_wait_s === null || task.estimated_wait_s === undefined ? "" : `, about ${seconds(task.estimated_wait_s)}`}.` : "It waits for a worker.", running: "It runs." };
   fill(top, h("div", { class: `banner is-${task.status}` }, h("div", {}, h("div", { class: "big" }, state(task.status), task.exit_reason && task.exit_reason !== "ok" && task.exit_reason !== task.status ? h("code", {}, task.exit_reason) : null, h("span", { class: "quiet clock" }, took(task))),
-    h("p", {}, isFinal ? REASONS[task.exit_reason] ?? "" : words[task.status]), task.message && isFinal && task.exit_reason !== "ok" && !task.error ? h("p", {}, task.message) : null),
+    h("p", {}, isFinal ? prose(REASONS[task.exit_reason] ?? "") : words[task.status]), task.message && isFinal && task.exit_reason !== "ok" && !task.error ? h("p", {}, task.message) : null),
   isFinal || !who.scopes.includes("cancel") ? null : cancel));
 }
 
@@ -137,7 +143,7 @@ function about(task) {
 function outcome(task) {
   const shown = task.error ? section("Error", h("p", { class: "error" }, h("strong", {}, task.error.type ?? ""), " ", task.error.message ?? ""), task.error.code ? facts([["Code", h("code", {}, task.error.code)]]) : null,
     task.error.traceback ? [traceback(task.error.traceback), h("p", { class: "hint" }, "Marked lines are the script's own.")] : null) : null;
-  const result = task.status === "succeeded" ? section("Result", task.result === null ? h("p", { class: "quiet" }, "null. A script assigns `result`, or has `main(args)` return it.") : value(task.result)) : null;
+  const result = task.status === "succeeded" ? section("Result", task.result === null ? h("p", { class: "quiet" }, prose("`null`. A script assigns `result`, or has `main(args)` return it.")) : value(task.result)) : null;
   return [shown, pictures(task), result];
 }
 
@@ -202,7 +208,8 @@ function callback(task) {
 }
 
 // Who submitted it, and each attempt.
-async function record(place, between, id, leaving) {
+async function record(place, between, task, leaving) {
+  const id = task.task_id;
   let found;
   try { found = await ask("GET", `/task/${encodeURIComponent(id)}/attempts`); } catch (error) { fill(place, fault(error)); return; }
   if (leaving.aborted) return;
@@ -215,12 +222,28 @@ async function record(place, between, id, leaving) {
   const request = h("div"), shown = h("details", { class: "more", ontoggle: async () => { if (shown.open && !request.firstChild) { fill(request, loading()); fill(request, await submitted(id)); } } }, h("summary", {}, "What was submitted"), request);
   const words = attempts.filter((one) => one.denied).map((one) => [attempts.length > 1 ? h("h3", {}, `In attempt ${one.attempt}`) : null, h("ul", {}, one.denied.words.map((each) => h("li", {}, each)))]);
   fill(between, words.length ? h("section", { class: "panel is-denied" }, h("h2", {}, "What its policy denied"), words) : null);
-  fill(place, section("Attempts", attempts.length ? listing(columns, attempts, "Attempts") : h("p", { class: "quiet" }, "None has ended yet."), attempts.length > FEW ? h("p", { class: "hint" }, `${attempts.length} attempts`) : null),
+  fill(place, section("What happened", timeline(task, attempts, who)), section(attempts.length > 1 ? `${attempts.length} attempts` : "Attempts", attempts.length ? listing(columns, attempts, "Attempts") : h("p", { class: "quiet" }, "None has ended yet.")),
     section("Who submitted it", facts([
       ["Key", who.key_id ? copyable(who.key_id, who.key_id, `#/tasks?key_id=${encodeURIComponent(who.key_id)}`) : "none: the service has no keys"], ["Request", who.request_id ? copyable(who.request_id) : null], ["From", who.client_address],
       ["Script", [who.script_name ? [h("code", {}, who.script_name), " "] : null, who.source_sha256 ? copyable(who.source_sha256, `${who.source_sha256.slice(0, 12)}…`, `#/tasks?source_sha256=${who.source_sha256}`) : who.script_name ? null : "none"]],
       ["Parameters", digest(who.parameters_sha256)], ["Uploaded files", who.file_ids.length ? who.file_ids.join(", ") : null],
     ]), shown));
+}
+
+// What happened to it, in order.
+function timeline(task, attempts, who) {
+  const entry = (at, kind, ...said) => h("li", { class: kind }, time(at), " ", said);
+  const found = [entry(task.created_at, "", "accepted", who.key_id ? ` from the key ${who.key_id}` : "")];
+  for (const one of attempts) {
+    found.push(entry(one.started_at, "", `attempt ${one.attempt} began on worker ${one.worker_id.slice(0, 8)}`));
+    found.push(entry(one.ended_at, one.exit_reason === "ok" ? "good" : "bad", `attempt ${one.attempt} ended: `, h("strong", {}, one.exit_reason ?? ENDS[one.ended] ?? one.ended), one.denied ? ", after it was denied something" : ""));
+  }
+  if (task.status === "running" && task.started_at) found.push(entry(task.started_at, "", `attempt ${task.attempts} began; it runs`));
+  if (task.finished_at && !attempts.some((one) => one.ended === "finished")) found.push(entry(task.finished_at, "bad", `ended: ${task.exit_reason}`));
+  const said = task.callback;
+  if (said?.ended_at) found.push(entry(said.ended_at, said.state === "delivered" ? "good" : "bad", said.state === "delivered" ? "the callback was taken" : "the callback was given up", said.last_status ? `, answered with ${said.last_status}` : ""));
+  else if (said?.state === "due") found.push(entry(said.due_at, "", "the callback is sent then, or later"));
+  return h("ol", { class: "timeline" }, found);
 }
 
 async function submitted(id) {

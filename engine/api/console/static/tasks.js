@@ -13,7 +13,7 @@ const EVERY_MS = 3000;
 export function filters(view, given, parts) {
   const form = h("form", { class: "filters", role: "search", "aria-label": "Filter", onsubmit: (event) => { event.preventDefault(); go(); } },
     parts.map(([name, label, hint]) => h("label", {}, label, Array.isArray(hint)
-      ? h("select", { name, onchange: () => go() }, h("option", { value: "" }, "all"), hint.map((one) => h("option", { value: one, selected: one === given.get(name) }, one)))
+      ? h("select", { name, onchange: () => go() }, h("option", { value: "" }, "all"), hint.map((one) => (Array.isArray(one) ? one : [one, one])).map(([value, shown]) => h("option", { value, selected: value === given.get(name) }, shown)))
       : h("input", { name, value: given.get(name) ?? "", placeholder: hint, autocomplete: "off", spellcheck: "false", onchange: () => go() }))),
     h("div", { class: "row" }, h("button", {}, "Filter"), [...given.keys()].length ? h("a", { class: "button", href: `#/${view}` }, "Show all") : null));
   const go = () => {
@@ -28,7 +28,7 @@ export function filters(view, given, parts) {
 
 export async function tasksView(main, given, leaving) {
   const wanted = Object.fromEntries(NAMES.map((name) => [name, given.get(name) ?? ""]));
-  const form = filters("tasks", given, [["task_id", "Id begins with", "6b690294"], ["status", "Status", STATUSES], ["task_type", "Task type", TYPES], ["exit_reason", "Ended by", REASONS], ["label", "Label", "name:value"], ["key_id", "Key", "id of a key"], ["source_sha256", "Script's hash begins with", "8 characters or more"]]);
+  const form = filters("tasks", given, [["task_id", "Id begins with", "6b690294"], ["status", "Status", STATUSES], ["task_type", "Task type", TYPES], ["exit_reason", "Ended by", REASONS], ["label", "Label", "name:value"], ["key_id", "Key", "id of a key"], ["source_sha256", "Script's hash", "its beginning, 8 or more"]]);
   const filtered = Object.values(wanted).some(Boolean);
   const place = h("div", {}, loading()), more = h("div", { class: "row" });
   const details = h("details", { class: "more only-narrow", open: filtered }, h("summary", {}, "Filters"), form);

@@ -47,7 +47,7 @@ export function table(rows) {
   const heads = names.map((name) => h("th", { scope: "col" }, h("button", { type: "button", onclick: () => sort(name) }, name || "(no name)")));
   const draw = () => {
     fill(body, order.slice(0, most).map((row) => h("tr", {}, names.map((name) => h("td", { class: typeof row[name] === "number" ? "number" : null }, name in row ? shown(row[name]) : "")))));
-    fill(more, order.length > most ? [`${most} of ${order.length} rows. `, h("button", { type: "button", onclick: () => { most += 1000; draw(); } }, "Show more")] : `${order.length} rows`);
+    fill(more, order.length > most ? [`${most} of ${order.length} rows. `, h("button", { type: "button", onclick: () => { most += 1000; draw(); } }, "Show more")] : `${order.length} ${order.length === 1 ? "row" : "rows"}`);
   };
   const sort = (name) => {
     up = by === name ? !up : true;
@@ -68,10 +68,10 @@ const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
 function drawn(names, rows) {
   const numbers = names.filter((name) => rows.some((row) => isNumber(row[name])) && rows.every((row) => row[name] === null || row[name] === undefined || isNumber(row[name])));
   if (!numbers.length || rows.length < 2) return null;
-  const texts = names.filter((name) => !numbers.includes(name));
+  const texts = names.filter((name) => !numbers.includes(name) && new Set(rows.map((row) => row[name])).size === rows.length);
   const along = h("select", { onchange: () => draw() }, h("option", { value: "" }, "the row's number"), names.map((name) => h("option", { value: name, selected: name === (texts[0] ?? (numbers.length > 1 ? numbers[0] : null)) }, name)));
   const shown_ = h("select", { onchange: () => draw() }, numbers.length > 1 ? h("option", { value: "" }, "all numbers") : null, numbers.map((name) => h("option", { value: name }, name)));
-  const kind = h("select", { onchange: () => draw() }, ["bars", "lines"].map((one) => h("option", { selected: one === (texts.length || rows.length < 15 ? "bars" : "lines") }, one)));
+  const kind = h("select", { onchange: () => draw() }, ["bars", "lines"].map((one) => h("option", { selected: one === (numbers.length > 1 && rows.length > 2 ? "lines" : "bars") }, one)));
   const place = h("div");
   const draw = () => {
     const part = rows.slice(0, CHARTED);
