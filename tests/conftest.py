@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import shutil
+import ssl
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +24,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_configure() -> None:
-    """Have hypothesis judge no test by the clock: on a busy machine making examples is slow, too."""
+    """Have hypothesis judge no test by the clock, and httpx read the certificates of the world once.
+
+    On a busy machine making examples is slow, too. Reading the certificates takes 20 ms of processor time, and each of
+    some thousand clients that tests make would do so, none of which needs them.
+    """
+    ssl.create_default_context = functools.cache(ssl.create_default_context)  # type: ignore[assignment]  # same calls
     hypothesis.settings.register_profile("any-speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     hypothesis.settings.load_profile("any-speed")
 
