@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network
+from types import MappingProxyType
 from uuid import UUID
 
 from engine.model.principal import Principal, Scope
@@ -27,6 +28,20 @@ from engine.policies.policies import Policies, parse_policy
 from engine.service.history import History
 from engine.store.trail import Trail
 from sandbox import Policy
+
+REFUSED = MappingProxyType(
+    {
+        "host_not_allowed": "no entry of network.allow covers that",
+        "private_address": "that is a private address: network.deny_private",
+        "too_many_connections": "it had as many connections as it may: network.connections, network.connections_total",
+        "bytes_limit": "its bytes were used up: network.in_mib, network.out_mib",
+        "head_limit": "the head of its request is too long: network.head_kib",
+        "bad_request": "the proxy cannot read that request in one way only",
+        "not_tls": "what followed was no TLS, which a tunnel must be",
+        "name_mismatch": "inside the tunnel it asked for another host",
+    }
+)
+"""Decision of the egress proxy → the same in words, with the policy's key that makes it."""
 
 
 class Auditor:
@@ -105,7 +120,7 @@ class Auditor:
         else:
             said = denials(calls, known, self._policies.all)
         hosts = {(host.host, host.port, host.decision) for one in found for host in one.hosts}
-        return (*said, *(f"it asked for {host}:{port}, which was refused: {why}" for host, port, why in sorted(hosts)))
+        return (*said, *(f"it asked for {host}:{port}; {REFUSED.get(why, why)}" for host, port, why in sorted(hosts)))
 
     async def _tenants(self, principal: Principal, asked: str | None) -> list[str]:
         """Whose tasks an asker sees: its own, or those of a tenant that it names, or of all."""

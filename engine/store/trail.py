@@ -31,7 +31,7 @@ from engine.store.tasks import states_of
 from sandbox import PolicyFile
 
 WALKED = 2000
-"""So many tasks are walked through for one page."""
+"""So many tasks are walked through for one page; of several tenants a part of it, for as many are read of each."""
 SOURCES = 10
 """So many sources may begin with the same characters; further ones are not found by them."""
 TENANTS = 1000
@@ -57,7 +57,7 @@ class Trail:
             "before_time": before_time,
             "before_id": before_id,
             "limit": wanted.limit,
-            "walked": max(WALKED, wanted.limit),
+            "walked": max(WALKED // max(1, len(tenants)), wanted.limit),
         }
         rows = await self._walk(tenants, wanted, arguments)
         found = [_item(row) for row in rows if row["task_id"] is not None]

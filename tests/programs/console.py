@@ -214,6 +214,12 @@ class Visit:
         self._page.click("button.main")
         self._page.wait_for_selector(".editor .gutter .bad:has-text('2')", timeout=60_000)
         self._look("marked")
+        self._page.fill(
+            ".editor textarea >> nth=0",
+            "import os\ntry:\n    os.fork()\nexcept OSError as error:\n    result = str(error)",
+        )
+        self._page.click("button.main")
+        self._page.wait_for_selector(".stage .is-denied:has-text('limits.processes')", timeout=60_000)
         self._page.fill(".editor textarea >> nth=1", "{not json")
         self._page.click("button.main")
         self._page.wait_for_selector(".fault:has-text('That is no JSON')")
@@ -277,6 +283,12 @@ class Visit:
         with self._page.expect_download() as saved:
             self._page.click("button:has-text('Export as CSV')")
         assert self._tried.tasks["denied"] in Path(saved.value.path()).read_text()
+        if not self._page.is_visible("input[name=created_before]"):
+            self._page.click("summary:has-text('Filters')")
+        self._page.fill("input[name=created_before]", "2001-01-31T12:00")
+        self._page.press("input[name=created_before]", "Enter")
+        self._page.wait_for_selector(".empty")
+        assert "created_before=2001-01-31T" in self._page.url, self._page.url
         self._open("#/audit/log?event=request+refused", ".line-of-log")
         self._page.click(".line-of-log summary")
         self._look("audit log")

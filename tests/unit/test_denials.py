@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
+from engine.model.trail import NOT_DENIED
 from engine.policies.denials import with_denials
+from engine.policies.diff import keys
+from engine.service.auditor import REFUSED
 from sandbox import ExitReason, Logs, RunError, Violation, load_policies
+from sandbox.egress.decisions import Decision
 from tests.support.readme import ROOT
 from tests.support.results import run_result
 
@@ -61,3 +67,10 @@ def test_a_denied_call_is_named_once() -> None:
     said = with_denials(run, CUSTOM, KNOWN.values()).message
     assert "tried to open a socket" in said
     assert "looked a host name up" not in said
+
+
+def test_each_refusal_of_the_proxy_is_in_words() -> None:
+    """But for those that no policy makes; and what the words name as a key is one."""
+    assert {decision.value for decision in Decision} - NOT_DENIED == REFUSED.keys()
+    named = {key for words in REFUSED.values() for key in re.findall(r"network\.\w+", words)}
+    assert named <= set(keys())

@@ -2,7 +2,7 @@
 
 import { ask, query } from "./api.js";
 import { block, copyable, digest, fault, fill, h, listing, loading, locked, state, time } from "./dom.js";
-import { REASONS, STATUSES, TYPES, filters, taskLink } from "./tasks.js";
+import { REASONS, STATUSES, TIME, TYPES, filters, taskLink } from "./tasks.js";
 import { save, toCsv } from "./values.js";
 
 const NAMES = ["tenant", "key_id", "policy", "source_sha256", "status", "task_type", "exit_reason", "denied", "label", "created_after", "created_before"];
@@ -18,10 +18,9 @@ export async function auditView(main, name, given, leaving, who) {
 
 async function trailView(main, top, given, leaving, who) {
   const wanted = Object.fromEntries(NAMES.map((each) => [each, given.get(each) ?? ""]));
-  const form = filters("audit", given, [...(who.scopes.includes("admin") ? [["tenant", "Tenant", "all"]] : []), ["key_id", "Key", "id of a key"], ["source_sha256", "Script's hash", "its beginning, 8 or more"], ["policy", "Policy", "custom_script"], ["denied", "Denied", [["true", "something"]]], ["status", "Status", STATUSES], ["exit_reason", "Ended by", REASONS], ["task_type", "Task type", TYPES], ["label", "Label", "name:value"], ["created_after", "From", "2026-01-31T00:00Z"], ["created_before", "Until", "2026-02-01T00:00Z"]]);
-  const asked = Object.fromEntries(Object.entries(wanted).map(([each, text]) => [each, each.startsWith("created_") && text && !/(Z|[+-]\d\d:?\d\d)$/.test(text) ? `${text}Z` : text]));
+  const form = filters("audit", given, [...(who.scopes.includes("admin") ? [["tenant", "Tenant", "all"]] : []), ["key_id", "Key", "id of a key"], ["source_sha256", "Script's hash", "its beginning, 8 or more"], ["policy", "Policy", "custom_script"], ["denied", "Denied", [["true", "something"]]], ["status", "Status", STATUSES], ["exit_reason", "Ended by", REASONS], ["task_type", "Task type", TYPES], ["label", "Label", "name:value"], ["created_after", "From", TIME], ["created_before", "Until", TIME]]);
   const place = h("div", {}, loading()), more = h("div", { class: "row" }), told = h("span", { class: "hint", role: "status" });
-  const next = (cursor, limit = PAGE) => ask("GET", `/audit${query({ ...asked, limit, cursor })}`);
+  const next = (cursor, limit = PAGE) => ask("GET", `/audit${query({ ...wanted, limit, cursor })}`);
   const all = async (write) => {
     let found = [], cursor = null;
     try {

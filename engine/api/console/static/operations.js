@@ -8,7 +8,7 @@ import { taskLink } from "./tasks.js";
 const EVERY_MS = 5000, SLOWLY_MS = 30_000;
 const FIXES = [
   [/no worker takes tasks/, "Start one: python -m engine worker, or look why the workers stopped."], [/no working worker can run/, "Its policies fail, or it cannot reach Redis: see the workers below, and their log."],
-  [/PostgreSQL is read-only/, "Point DATABASE_URL at the primary."], [/PostgreSQL is unreachable/, "Look whether it is up, and whether DATABASE_URL is right: python -m engine doctor."], [/almost full/, "Make room: a shorter RESULT_TTL, smaller STORED_MIB, or a larger disk."],
+  [/PostgreSQL is read-only/, "Point DATABASE_URL at the primary."], [/PostgreSQL is unreachable/, "Look whether it is up, and whether DATABASE_URL is right: python -m engine doctor."], [/almost full|DATABASE_(MAX|FREE)_MIB/, "Make room: a shorter RESULT_TTL, smaller STORED_MIB, or a larger disk."],
   [/Redis is unreachable/, "Look whether it is up, and whether REDIS_URL is right: python -m engine doctor."], [/has been silent/, "It was killed, or its machine is too busy. Its tasks run again elsewhere; start it anew."], [/cannot reach Redis, which/, "Look at the network between that worker and Redis."],
   [/fails by its own fault/, "Its log names the step that fails; python -m engine check says what its host lacks."], [/is slow/, "Its machine has too little processor time: fewer MAX_CONCURRENT_TASKS, or more cores."], [/does not have the policies/, "Deploy the same policy files to API and workers, and restart those that are behind."],
 ];

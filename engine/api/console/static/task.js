@@ -24,15 +24,15 @@ const LOG_MOST = 1 << 20;
 
 export async function taskView(main, id, leaving, who) {
   fill(main, h("h1", {}, "Task"), loading());
-  const place = h("div"), further = h("div"), denied = h("div");
+  const place = h("div"), further = h("div"), older = h("div");
   try {
     const task = await ask("GET", `/task/${encodeURIComponent(id)}`);
     if (leaving.aborted) return;
-    fill(main, h("p", { class: "crumb" }, h("a", { href: "#/tasks" }, "← All tasks")), h("h1", {}, "Task ", copyable(task.task_id)), again(task, who), place);
-    const look = (final = task) => record(further, denied, final, leaving);
-    live(place, task, leaving, { who, ended: look, beside: [denied, further] });
+    fill(main, h("p", { class: "crumb" }, h("a", { href: "#/tasks" }, "← All tasks")), h("h1", {}, "Task ", copyable(task.task_id)), again(task, who), older, place);
+    const look = (final = task) => record(further, final, leaving);
+    live(place, task, leaving, { who, ended: look, below: further });
     if (!FINAL.includes(task.status)) await look();
-    if (task.policy_digest && who.scopes.includes("audit")) await changed(denied, task, leaving);
+    if (task.policy_digest && who.scopes.includes("audit")) await changed(older, task, leaving);
   } catch (error) {
     const gone = error.status === 404 ? h("div", { class: "fault", role: "alert" }, h("strong", {}, "There is no such task"), h("p", {}, "There is no task with this id, it belongs to another tenant, or its time is over and it was deleted.")) : null;
     fill(main, h("h1", {}, "Task"), gone ?? fault(error), h("p", {}, h("a", { href: "#/tasks" }, "All tasks")));
@@ -42,7 +42,7 @@ export async function taskView(main, id, leaving, who) {
 // Whether its policy has been changed since it ran.
 async function changed(place, task, leaving) {
   const now = await ask("GET", `/policies/${encodeURIComponent(task.policy)}`).catch(() => null);
-  if (now && now.digest !== task.policy_digest && !leaving.aborted) place.before(h("p", { class: "panel" }, "Its policy has been changed since it ran. ", h("a", { href: `#/policies/${encodeURIComponent(task.policy)}?since=${encodeURIComponent(task.policy_digest)}` }, "See what was changed"), "."));
+  if (now && now.digest !== task.policy_digest && !leaving.aborted) fill(place, h("p", { class: "panel" }, "Its policy has been changed since it ran. ", h("a", { href: `#/policies/${encodeURIComponent(task.policy)}?since=${encodeURIComponent(task.policy_digest)}` }, "See what was changed"), "."));
 }
 
 // The same once more: at once, or changed.
@@ -62,12 +62,12 @@ function again(task, who) {
 }
 
 // Shows a task in a place, and follows it to its end.
-export function live(place, task, leaving, { who = { scopes: [] }, ended: whenEnded = () => {}, narrow = false, beside: [between, below] = [null, null] } = {}) {
-  const top = h("div"), bar = h("div"), rest = h("div"), side = h("div");
+export function live(place, task, leaving, { who = { scopes: [] }, ended: whenEnded = () => {}, narrow = false, below = null } = {}) {
+  const top = h("div"), bar = h("div"), rest = h("div"), side = h("div"), between = h("div");
   const out = h("pre", { role: "log", "aria-label": "Output", tabindex: 0, class: "log" });
   const tools = h("div", { class: "row tools" });
   const logs = section("Output", out, tools);
-  fill(place, top, bar, narrow ? [rest, logs, side] : h("div", { class: "columns" }, h("div", {}, rest, between, logs, below), side));
+  fill(place, top, bar, narrow ? [rest, between, logs, side] : h("div", { class: "columns" }, h("div", {}, rest, between, logs, below), side));
   let printed = 0;
   const print = (text, stream) => {
     printed += text.length;
@@ -90,6 +90,7 @@ export function live(place, task, leaving, { who = { scopes: [] }, ended: whenEn
     fill(rest, outcome(final));
     fill(side, aside(final, who));
     say(`The task has ended: ${final.status}`);
+    if (final.isolation) denied(between, final, leaving);
     whenEnded(final);
   };
   if (FINAL.includes(task.status)) return end(task);
@@ -208,7 +209,7 @@ function callback(task) {
 }
 
 // Who submitted it, and each attempt.
-async function record(place, between, task, leaving) {
+async function record(place, task, leaving) {
   const id = task.task_id;
   let found;
   try { found = await ask("GET", `/task/${encodeURIComponent(id)}/attempts`); } catch (error) { fill(place, fault(error)); return; }
@@ -220,14 +221,21 @@ async function record(place, between, task, leaving) {
     ["Worker", (one) => copyable(one.worker_id, one.worker_id.slice(0, 8))], ["Policy file", (one) => digest(one.policy_digest)],
   ];
   const request = h("div"), shown = h("details", { class: "more", ontoggle: async () => { if (shown.open && !request.firstChild) { fill(request, loading()); fill(request, await submitted(id)); } } }, h("summary", {}, "What was submitted"), request);
-  const words = attempts.filter((one) => one.denied).map((one) => [attempts.length > 1 ? h("h3", {}, `In attempt ${one.attempt}`) : null, h("ul", {}, one.denied.words.map((each) => h("li", {}, each)))]);
-  fill(between, words.length ? h("section", { class: "panel is-denied" }, h("h2", {}, "What its policy denied"), words) : null);
   fill(place, section("What happened", timeline(task, attempts, who)), section(attempts.length > 1 ? `${attempts.length} attempts` : "Attempts", attempts.length ? listing(columns, attempts, "Attempts") : h("p", { class: "quiet" }, "None has ended yet.")),
     section("Who submitted it", facts([
       ["Key", who.key_id ? copyable(who.key_id, who.key_id, `#/tasks?key_id=${encodeURIComponent(who.key_id)}`) : "none: the service has no keys"], ["Request", who.request_id ? copyable(who.request_id) : null], ["From", who.client_address],
       ["Script", [who.script_name ? [h("code", {}, who.script_name), " "] : null, who.source_sha256 ? copyable(who.source_sha256, `${who.source_sha256.slice(0, 12)}…`, `#/tasks?source_sha256=${who.source_sha256}`) : who.script_name ? null : "none"]],
       ["Parameters", digest(who.parameters_sha256)], ["Uploaded files", who.file_ids.length ? who.file_ids.join(", ") : null],
     ]), shown));
+}
+
+// What its policy denied, in words, with the key of the policy that denies it.
+async function denied(place, task, leaving) {
+  if (!task.violations?.length && !(task.usage?.egress ?? []).some((one) => one.decision !== "allowed")) return;
+  let found;
+  try { found = await ask("GET", `/task/${encodeURIComponent(task.task_id)}/attempts`); } catch (error) { fill(place, fault(error)); return; }
+  const words = found.attempts.filter((one) => one.denied).map((one) => [found.attempts.length > 1 ? h("h3", {}, `In attempt ${one.attempt}`) : null, h("ul", {}, one.denied.words.map((each) => h("li", {}, each)))]);
+  if (words.length && !leaving.aborted) fill(place, h("section", { class: "panel is-denied" }, h("h2", {}, "What its policy denied"), words));
 }
 
 // What happened to it, in order.

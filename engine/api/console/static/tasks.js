@@ -9,16 +9,22 @@ export const REASONS = ["ok", "error", "nonzero_exit", "no_result", "invalid_res
 const NAMES = ["task_id", "status", "task_type", "exit_reason", "label", "key_id", "source_sha256"];
 const EVERY_MS = 3000;
 
+export const TIME = "time";
+// A time of the address, which is in UTC, as the browser's field shows it.
+const local = (text) => { const at = new Date(text ?? NaN); return Number.isNaN(at.getTime()) ? "" : new Date(at - at.getTimezoneOffset() * 60_000).toISOString().slice(0, 16); };
+
 // A form of filters, which writes them into the address.
 export function filters(view, given, parts) {
   const form = h("form", { class: "filters", role: "search", "aria-label": "Filter", onsubmit: (event) => { event.preventDefault(); go(); } },
     parts.map(([name, label, hint]) => h("label", {}, label, Array.isArray(hint)
       ? h("select", { name, onchange: () => go() }, h("option", { value: "" }, "all"), hint.map((one) => (Array.isArray(one) ? one : [one, one])).map(([value, shown]) => h("option", { value, selected: value === given.get(name) }, shown)))
-      : h("input", { name, value: given.get(name) ?? "", placeholder: hint, autocomplete: "off", spellcheck: "false", onchange: () => go() }))),
+      : hint === TIME ? h("input", { name, type: "datetime-local", value: local(given.get(name)), onchange: () => go() })
+        : h("input", { name, value: given.get(name) ?? "", placeholder: hint, autocomplete: "off", spellcheck: "false", onchange: () => go() }))),
     h("div", { class: "row" }, h("button", {}, "Filter"), [...given.keys()].length ? h("a", { class: "button", href: `#/${view}` }, "Show all") : null));
   const go = () => {
     const values = Object.fromEntries([...new FormData(form)].map(([name, text]) => [name, text.trim()]));
     if (values.task_id) values.task_id = values.task_id.toLowerCase();
+    for (const [name, , hint] of parts) if (hint === TIME && values[name]) values[name] = new Date(values[name]).toISOString();
     if (values.label) values.label = values.label.replace("=", ":");
     const address = `#/${view}${query(values)}`;
     if (location.hash !== address) location.hash = address;
