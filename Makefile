@@ -5,7 +5,7 @@ PY     := $(VENV)/bin/python
 SETS   := .libraries
 
 .DEFAULT_GOAL := help
-.PHONY: help install models demo check unit-growth unit-rest test busy-test cgroup-test memory-test lint ablation soak neighbours chaos quality peers cpython-test monitoring-test image-test console-test servers-test n8n-test coverage audit bench lock clean
+.PHONY: help install models demo check unit-growth unit-rest test busy-test cgroup-test memory-test lint ablation soak neighbours chaos quality peers cpython-test monitoring-test image-test console-test clients-test servers-test n8n-test coverage audit bench lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -98,6 +98,9 @@ console-test: install  ## Go through the console in headless Chromium, with axe-
 	@$(PIP_INSTALL) --requirement requirements-console.lock
 	@$(PY) -m tests.programs.console
 
+clients-test: install  ## Have four generators make clients of the OpenAPI document, and use each (Node.js 20 or later)
+	@$(PY) -m tests.programs.clients
+
 peers: install  ## Hold what handlers read against peers, over some 500 real files fetched by name (npm; apt-get install imagemagick)
 	@$(PY) -m tests.peers
 
@@ -129,6 +132,7 @@ lock: $(VENV)/.installed  ## Work the locks out from pyproject.toml, in the same
 	$(call COMPILE,--group handlers --constraint requirements.lock,requirements-handlers.lock)
 	$(call COMPILE,--group installer,requirements-installer.lock)
 	$(call COMPILE,--group console --constraint requirements.lock,requirements-console.lock)
+	$(call COMPILE,--group clients,requirements-clients.lock)
 	$(call COMPILE,--group scripts --constraint requirements.lock $(if $(UPGRADE),--upgrade),requirements-scripts.lock)
 
 clean:  ## Remove .venv, .libraries and everything that tools have left

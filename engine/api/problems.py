@@ -7,10 +7,11 @@ from http import HTTPStatus
 from typing import Annotated, Any
 
 import msgspec
-from litestar import Request, Response
+from litestar import MediaType, Request, Response
 from litestar.exceptions import HTTPException
 from msgspec import Meta
 
+from engine.api.docs.page import build_refusal
 from engine.model.errors import EngineError
 from engine.telemetry.logs import get_logger
 from handlers.parameters.faults import Fault
@@ -55,10 +56,18 @@ class RequestError(EngineError):
         return (Fault(path=self.path, message=self.detail),) if self.path else ()
 
 
-def answer_exception(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    """Litestar's exception handler: any exception to its problem document."""
+def answer_exception(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """Litestar's exception handler: any exception to its problem document; a person without a key gets a page."""
     problem, headers = problem_of(error)
+    if problem.status == HTTPStatus.UNAUTHORIZED and _is_opened_by_a_person(request):
+        page = build_refusal(request.url.path, problem.detail).encode()
+        return Response(page, status_code=problem.status, media_type=MediaType.HTML, headers=headers)
     return Response(msgspec.json.encode(problem), status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)
+
+
+def _is_opened_by_a_person(request: Request[Any, Any, Any]) -> bool:
+    """Whether a browser asks for a page: programs, and the scripts of pages, do not name HTML first."""
+    return request.method == "GET" and request.headers.get("accept", "").startswith("text/html")
 
 
 def problem_of(error: Exception) -> tuple[Problem, dict[str, str]]:

@@ -86,7 +86,7 @@ def test_answers_have_the_fields_of_openapi(client: httpx.Client) -> None:
     document = client.get("/openapi.json").json()
     body = {"task_type": "custom_script", "parameters": {"script": "result = 1"}}
     answer = client.post("/execute", params={"wait": 60}, json=body).json()
-    assert set(document["components"]["schemas"]["Task"]["properties"]) == set(answer)
+    assert set(document["components"]["schemas"]["CustomScriptTask"]["properties"]) == set(answer)
 
 
 def test_docs_page_loads_nothing_from_elsewhere(client: httpx.Client) -> None:

@@ -225,6 +225,26 @@ def test_docs_open_to_any_key(held: Held, operation: str) -> None:
         assert client.request(*CALLS[operation]).is_success
 
 
+@pytest.mark.parametrize("path", ["/docs", "/tasks"])
+def test_a_person_without_a_key_gets_a_page(held: Held, path: str) -> None:
+    """In a browser it says what to do, and leads to the console; programs, and scripts of pages, get a problem."""
+    with httpx.Client(base_url=held.stack.client.base_url) as client:
+        page = client.get(path, headers={"accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+        assert (401, "text/html; charset=utf-8") == (page.status_code, page.headers["content-type"])
+        for words in (
+            "An API key is needed",
+            '<a href="/">sign in to the console</a>',
+            "python -m engine keys new",
+            path,
+        ):
+            assert words in page.text
+        assert "Bearer" in page.headers["www-authenticate"]
+        assert "<style" not in page.text
+        for accept in ("*/*", "application/json", "text/event-stream"):
+            problem = client.get(path, headers={"accept": accept})
+            assert (401, "application/problem+json") == (problem.status_code, problem.headers["content-type"])
+
+
 def test_of_every_route_it_is_known_what_it_touches() -> None:
     """XT: a new route fails here until somebody says whose things it touches; with a task in its path, a tenant's."""
     assert CALLS.keys() == THINGS_OF_A_TENANT.keys() | THINGS_OF_ALL

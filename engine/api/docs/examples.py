@@ -7,6 +7,8 @@ from typing import Any
 
 from engine.api.body.check import MAX_BATCH
 
+BYTES: dict[str, Any] = {"type": "string", "format": "binary"}
+"""The schema of any bytes: generators know them by this format."""
 EXAMPLES: dict[str, dict[str, Any]] = {
     "data_processing": {
         "operation": "statistics",
@@ -73,10 +75,10 @@ def file_body(_: Sequence[str]) -> dict[str, Any]:
     form = {
         "type": "object",
         "required": ["file"],
-        "properties": {"file": {"type": "string", "format": "binary"}},
+        "properties": {"file": BYTES},
     }
     return {
         "description": "The bytes of the file, or a form with exactly one file. An empty body is an empty file.",
         "required": False,
-        "content": {"application/octet-stream": {}, "multipart/form-data": {"schema": form}},
+        "content": {"application/octet-stream": {"schema": BYTES}, "multipart/form-data": {"schema": form}},
     }

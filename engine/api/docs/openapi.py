@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -10,12 +10,26 @@ import msgspec
 from litestar.handlers import HTTPRouteHandler
 
 from engine.api.call import PUBLIC, Answer, Call, call_of
+from engine.api.docs.answers import AnswerExamples, read_examples
+from engine.api.docs.examples import BYTES
+from engine.api.docs.results import OTHERS, RESULTS
 from engine.api.problems import MEDIA_TYPE, Problem
+from engine.model.answers import Task
 from engine.model.principal import Scope
 from engine.model.request import ExecuteItem, ExecuteRequest
 from handlers.parameters.image_options import OPTIONS
 from handlers.parameters.registry import PARAMETERS, structs, tag_field
 
+_PLAIN: Mapping[str, dict[str, Any]] = MappingProxyType(
+    {
+        "application/octet-stream": BYTES,
+        "application/json": {"type": "object"},
+        "text/event-stream": {"type": "string"},
+        "text/html": {"type": "string"},
+        "text/plain": {"type": "string"},
+    }
+)
+"""Media type of an answer that is no Struct → its schema."""
 REF = "#/components/schemas/{name}"
 
 PROBLEMS = MappingProxyType(
@@ -51,11 +65,12 @@ def build_openapi(routes: Sequence[HTTPRouteHandler], task_types: Sequence[str],
         version: of the service.
     """
     available = [task_type for task_type in task_types if task_type in PARAMETERS]
+    examples = read_examples()
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         path = next(iter(route.paths)).replace(":str", "").replace(":path", "")
         method = next(iter(route.http_methods)).lower()
-        paths.setdefault(path, {})[method] = _operation(route, _said(route), available)
+        paths.setdefault(path, {})[method] = _operation(route, _said(route), available, examples)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -65,7 +80,10 @@ def build_openapi(routes: Sequence[HTTPRouteHandler], task_types: Sequence[str],
         },
         "paths": paths,
         "components": {
-            "schemas": _answer_schemas(routes) | _parameter_schemas(available) | _request_schemas(available),
+            "schemas": _answer_schemas(routes)
+            | _task_schemas(available)
+            | _parameter_schemas(available)
+            | _request_schemas(available),
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": _KEY}},
         },
     }
@@ -80,14 +98,17 @@ def _said(route: HTTPRouteHandler) -> Call:
     return said
 
 
-def _operation(route: HTTPRouteHandler, said: Call, available: list[str]) -> dict[str, Any]:
+def _operation(route: HTTPRouteHandler, said: Call, available: list[str], examples: AnswerExamples) -> dict[str, Any]:
     summary, _, more = (route.fn.__doc__ or "").strip().partition("\n")
     text = [" ".join(more.split()), _opened_by(said)]
     operation: dict[str, Any] = {
         "operationId": route.operation_id,
         "summary": summary,
         "description": "\n\n".join(part for part in text if part),
-        "responses": {str(status): _response(answer) for status, answer in said.answers.items()},
+        "responses": {
+            str(status): _response(answer, examples.get(f"{route.operation_id} {status}", {}))
+            for status, answer in said.answers.items()
+        },
     }
     if said.parameters:
         operation["parameters"] = list(said.parameters)
@@ -97,7 +118,9 @@ def _operation(route: HTTPRouteHandler, said: Call, available: list[str]) -> dic
     if said.scope != PUBLIC:
         operation["security"] = [{"key": []}, {}]
         refused |= set(BY_A_CALL_WITH_A_KEY)
-    operation["responses"] |= {str(status): _problem(status) for status in sorted(refused - said.answers.keys())}
+    operation["responses"] |= {
+        str(status): _problem(status, examples) for status in sorted(refused - said.answers.keys())
+    }
     return operation
 
 
@@ -107,19 +130,24 @@ def _opened_by(said: Call) -> str:
     return f"Needs a key with the scope `{said.scope}`." if isinstance(said.scope, Scope) else "Needs a key."
 
 
-def _response(answer: Answer) -> dict[str, Any]:
+def _response(answer: Answer, examples: dict[str, Any]) -> dict[str, Any]:
     response: dict[str, Any] = {"description": answer.description}
     if answer.type is not None:
         (schema,), _ = msgspec.json.schema_components([answer.type], ref_template=REF)
-        response["content"] = {"application/json": {"schema": schema}}
+        response["content"] = {"application/json": {"schema": schema} | _shown(examples)}
     elif answer.media_type is not None:
-        response["content"] = {answer.media_type: {"schema": answer.schema} if answer.schema else {}}
+        response["content"] = {answer.media_type: {"schema": answer.schema or _PLAIN[answer.media_type]}}
     return response | ({"headers": answer.headers} if answer.headers else {})
 
 
-def _problem(status: int) -> dict[str, Any]:
+def _problem(status: int, examples: AnswerExamples) -> dict[str, Any]:
     schema = {"$ref": REF.format(name=Problem.__name__)}
-    return {"description": PROBLEMS[status], "content": {MEDIA_TYPE: {"schema": schema}}}
+    shown = _shown(examples.get(f"problem {status}", {}))
+    return {"description": PROBLEMS[status], "content": {MEDIA_TYPE: {"schema": schema} | shown}}
+
+
+def _shown(examples: dict[str, Any]) -> dict[str, Any]:
+    return {"examples": {name: {"value": value} for name, value in examples.items()}} if examples else {}
 
 
 # ---- types -----------------------------------------------------------------------------------------------------------
@@ -127,8 +155,76 @@ def _problem(status: int) -> dict[str, Any]:
 
 def _answer_schemas(routes: Sequence[HTTPRouteHandler]) -> dict[str, Any]:
     types = [answer.type for route in routes for answer in _said(route).answers.values() if answer.type is not None]
-    _, schemas = msgspec.json.schema_components([*types, Problem], ref_template=REF)
+    return _sent_schemas([*types, Problem])
+
+
+def _sent_schemas(types: Sequence[Any]) -> dict[str, Any]:
+    """The schemas of what the service sends: a field that it always sends is required, also where it has a default."""
+    _, schemas = msgspec.json.schema_components(types, ref_template=REF)
+    for kind in _structs_in(types):
+        schema = schemas[kind.__name__]
+        may_lack = {
+            field.encode_name
+            for field in msgspec.structs.fields(kind)
+            if field.default is msgspec.UNSET or (kind.__struct_config__.omit_defaults and not field.required)
+        }
+        schema["required"] = [name for name in schema["properties"] if name not in may_lack]
     return schemas
+
+
+def _structs_in(types: Sequence[Any]) -> set[type[msgspec.Struct]]:
+    """Every Struct that values of these types hold."""
+    found: set[type[msgspec.Struct]] = set()
+
+    def look(part: Any) -> None:
+        if isinstance(part, msgspec.inspect.StructType):
+            if part.cls not in found:
+                found.add(part.cls)
+                for field in part.fields:
+                    look(field.type)
+        elif isinstance(part, msgspec.Struct):
+            for name in part.__struct_fields__:
+                value = getattr(part, name)
+                for one in value if isinstance(value, tuple) else (value,):
+                    look(one)
+
+    for one in msgspec.inspect.multi_type_info(types):
+        look(one)
+    return found
+
+
+def _task_schemas(available: list[str]) -> dict[str, Any]:
+    """For each task type the task with its own result, and their union."""
+    kinds = [kind for name in available for kind in RESULTS.get(name, ())]
+    schemas, names = _sent_schemas([*kinds, *OTHERS, Task]), {name: f"{_name(name)}Task" for name in available}
+    task = schemas[Task.__name__]
+    for task_type, name in names.items():
+        own = {"task_type": {"const": task_type, "type": "string"}, "result": _result_schema(task_type, task)}
+        schemas[name] = task | {"title": name, "properties": task["properties"] | own}
+    for task_type in available:
+        if len(found := RESULTS.get(task_type, ())) > 1:
+            schemas[f"{_name(task_type)}Result"] = _result_union(found, schemas)
+    mapping = {task_type: REF.format(name=name) for task_type, name in names.items()}
+    schemas[Task.__name__] = {"title": Task.__name__, "description": task["description"]} | _union("task_type", mapping)
+    return schemas
+
+
+def _result_schema(task_type: str, task: dict[str, Any]) -> dict[str, Any]:
+    """A script may answer with any JSON; of every other task type there is a type."""
+    if task_type not in RESULTS:
+        return dict(task["properties"]["result"])
+    description = "The answer; null unless the task succeeded."
+    return {
+        "description": description, "anyOf": [{"$ref": REF.format(name=f"{_name(task_type)}Result")}, {"type": "null"}]
+    }  # fmt: skip
+
+
+def _result_union(kinds: Sequence[type[msgspec.Struct]], schemas: dict[str, Any]) -> dict[str, Any]:
+    tag = str(kinds[0].__struct_config__.tag_field)
+    for kind in kinds:
+        value = {"const": kind.__struct_config__.tag, "type": "string"}
+        schemas[kind.__name__]["properties"] |= {tag: value}
+    return _union(tag, {str(kind.__struct_config__.tag): REF.format(name=kind.__name__) for kind in kinds})
 
 
 def _parameter_schemas(available: list[str]) -> dict[str, Any]:
@@ -146,7 +242,9 @@ def _parameter_schemas(available: list[str]) -> dict[str, Any]:
 
 def _request_schemas(available: list[str]) -> dict[str, Any]:
     """For each task type the request alone and the request of a batch; and the two unions of them."""
-    schemas: dict[str, Any] = {}
+    _, components = msgspec.json.schema_components([ExecuteRequest], ref_template=REF)
+    # by a name of its own: some generators make two types of one name from two that have none
+    schemas: dict[str, Any] = {"Labels": components[ExecuteRequest.__name__]["properties"]["labels"]}
     for kind in (ExecuteRequest, ExecuteItem):
         prefix = kind.__name__.replace("Request", "")
         one = {task_type: f"{prefix}{_name(task_type)}" for task_type in available}
@@ -164,6 +262,7 @@ def _request_schema(kind: type[ExecuteRequest], name: str, task_type: str) -> di
     own = {
         "task_type": {"const": task_type, "type": "string"},
         "parameters": {"$ref": REF.format(name=_name(task_type))},
+        "labels": {"$ref": REF.format(name="Labels")},
     }
     return schema | {"title": name, "description": _summary(task_type), "properties": schema["properties"] | own}
 

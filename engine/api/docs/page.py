@@ -42,6 +42,28 @@ def build_docs(document: dict[str, Any]) -> str:
     return "".join([*parts, "</body></html>"])
 
 
+def build_refusal(path: str, detail: str) -> str:
+    """What a person sees who opens an address in a browser that has no session: what is wrong, and what to do.
+
+    It has no style sheet: only the documentation's own address may load one.
+
+    Args:
+        path: that was opened.
+        detail: why it was refused, in a sentence.
+    """
+    curl = f'curl -H "authorization: Bearer $KEY" …{path}'
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="color-scheme" content="light dark">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1"><title>An API key is needed</title></head>'
+        f"<body><main><h1>An API key is needed</h1><p>{_text(detail)}</p><ul>"
+        f'<li>In a browser: <a href="/">sign in to the console</a> with your key, then open '
+        f'<a href="{_text(path)}">{_text(path)}</a> again.</li>'
+        f"<li>In a program: <code>{_text(curl)}</code></li>"
+        "<li>If you have no key, ask the operator, who makes one by "
+        "<code>python -m engine keys new --tenant NAME</code>.</li></ul></main></body></html>"
+    )
+
+
 def _call(method: str, path: str, operation: dict[str, Any]) -> str:
     rows = []
     for item in operation.get("parameters", ()):
