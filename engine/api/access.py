@@ -73,7 +73,10 @@ class Access:
         principal = msgspec.structs.replace(principal, request_id=scope.get("request_id"), client_address=address)
         connection.scope["principal"] = principal  # type: ignore[typeddict-unknown-key]  # the line of the log has it
         if isinstance(needed, Scope) and needed not in principal.scopes:
-            raise RequestError(403, f"The key {principal.key_id} lacks the scope `{needed}`, which this call needs.")
+            raise RequestError(
+                403,
+                f"The key {principal.key_id} lacks the scope `{needed}`, which this call needs: use a key that has it.",
+            )
         if needed is None:
             raise RequestError(403, "This call declares no scope, so no key opens it.")
         if not is_open:
@@ -99,7 +102,9 @@ class Access:
                 self._of_header(connection, keys) if session is None else self._of_session(connection, session, keys)
             )
         except ExpiredKeyError as error:
-            raise RequestError(401, f"The key {error.key_id} has expired.", headers=_ASK) from None
+            raise RequestError(
+                401, f"The key {error.key_id} has expired: ask the operator for a new one.", headers=_ASK
+            ) from None
         if found is None:
             detail = "Missing or invalid API key. Send `Authorization: Bearer uak_…` or `X-API-Key: uak_…`."
             raise RequestError(401, detail, headers=_ASK)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
@@ -22,10 +21,11 @@ from engine.api.console.files import CONSOLE_POLICY, Console
 from engine.api.docs.openapi import build_openapi
 from engine.api.docs.page import build_docs, content_security_policy
 from engine.api.heads import answer_head
-from engine.api.problems import MEDIA_TYPE, Problem, answer_exception, make_problem, problem_of
+from engine.api.problems import MEDIA_TYPE, NO_SUCH_PATH, Problem, answer_exception, make_problem, problem_of
 from engine.api.routes.requests import BigBodies, State
 from engine.api.routes.system import ROUTES
 from engine.config.keys import Keys
+from engine.config.listening import is_loopback
 from engine.model.principal import ANYONE
 from engine.service.follow import Followers
 from engine.service.service import Service
@@ -37,7 +37,6 @@ from engine.telemetry.tracing import NO_TRACES, SAYS_NOTHING, Span, Traces
 REFUSALS = (401, 403, 429)
 """What the audit log names: no key, a key that does not open the call, a quota."""
 METHODS = ("GET", "HEAD", "POST", "DELETE")
-LOOPBACK_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{7,63}", re.ASCII)
 
@@ -298,7 +297,7 @@ def _refuse_method(scope: Scope, send: Send) -> Awaitable[None]:
     """A method that its path does not have: 405 and those that it has, 404 where there is no such path."""
     known = _methods_at(scope["path"])
     if not known:
-        return _send_problem(make_problem(404, "There is nothing at this path."), send)
+        return _send_problem(make_problem(404, NO_SUCH_PATH), send)
     detail = f"{scope['method']} is not allowed here; {' and '.join(known)} {'is' if len(known) == 1 else 'are'}."
     return _send_problem(make_problem(405, detail), send, [(b"allow", ", ".join(known).encode())])
 
@@ -321,14 +320,6 @@ def _path_of(route: HTTPRouteHandler) -> re.Pattern[str]:
 
 
 _PATHS = tuple((_path_of(route), tuple(sorted(route.http_methods))) for route in ROUTES)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address or name is this machine's own."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() in LOOPBACK_NAMES
 
 
 def _names_loopback(scope: Scope) -> bool:

@@ -18,6 +18,12 @@ from handlers.parameters.faults import Fault
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 2
+NO_SUCH_PATH = "There is nothing at this path: GET /docs shows the calls that there are."
+_IN_WORDS = {
+    404: NO_SUCH_PATH,
+    413: "The body is longer than MAX_BODY_MIB allows: send less, or upload data by POST /files and name its id.",
+}
+"""Status of a refusal of Litestar's own → what it means, and what to do."""
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -84,7 +90,7 @@ def problem_of(error: Exception) -> tuple[Problem, dict[str, str]]:
             headers["Retry-After"] = str(math.ceil(max(error.retry_after_s, 1)))
         return make_problem(error.status, error.detail, error.errors, title=error.title), headers
     if isinstance(error, HTTPException) and error.status_code < 500:  # Litestar's own refusals
-        detail = str(error.detail) or HTTPStatus(error.status_code).phrase
+        detail = _IN_WORDS.get(error.status_code) or str(error.detail) or HTTPStatus(error.status_code).phrase
         return make_problem(error.status_code, detail), dict(error.headers or {})
     get_logger().error("request failed", exc_info=error)
     return make_problem(500, "The service failed. Its log says more, under the X-Request-ID of this answer."), {}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from engine.client import Client, ClientError, RequestRefusedError, TaskEvent, UploadedFile
 from engine.model.errors import EngineError
@@ -14,6 +16,8 @@ from engine.model.errors import EngineError
 KEY_ENV = "ENGINE_KEY"
 WHOLE_ID = 36
 """Characters of an id."""
+FEWEST = 4
+"""Characters of an id's beginning."""
 _BEGINNING = re.compile("[0-9a-fA-F]{4}[0-9a-fA-F-]*")
 
 
@@ -83,6 +87,8 @@ class ServiceClient:
             ServiceError: no task's id does, or those of several do.
         """
         if len(task_id) == WHOLE_ID or not _BEGINNING.fullmatch(task_id):
+            if len(task_id) < FEWEST:
+                raise ServiceError(f"{task_id} is too little of a task's id: give {FEWEST} characters or more")
             return task_id
         found = self.get("/tasks", {"task_id": task_id, "limit": 3})["tasks"]
         if len(found) != 1:
@@ -115,10 +121,10 @@ class ServiceClient:
         """Delete an uploaded file.
 
         Raises:
-            ServiceError: no answer, or a refusal.
+            ServiceError: no answer, or a refusal, also where there is no such file.
         """
         with _sentences():
-            self.client.delete_file(file_id)
+            self.client.ask("DELETE", f"/files/{quote(file_id, safe='')}")
 
     def follow(self, task_id: str) -> Iterator[TaskEvent]:
         """Iterate over a task's events to its end. It connects again where the stream breaks off.
@@ -136,7 +142,18 @@ def _sentences() -> Iterator[None]:
         yield
     except RequestRefusedError as error:
         after = f" Try again in {error.retry_after_s:g} s." if error.retry_after_s else ""
-        hints = {401: f" Set {KEY_ENV}.", 429: after}
-        raise ServiceError(f"{error.detail}{hints.get(error.status, '')}") from error
+        hints = {401: _about_key(), 429: after}
+        raise ServiceError(f"{_detail(error)}{hints.get(error.status, '')}") from error
     except ClientError as error:
-        raise ServiceError(str(error)) from error
+        hint = "; a service without TLS has a URL with http://" if "WRONG_VERSION_NUMBER" in str(error) else ""
+        raise ServiceError(f"{error}{hint}") from error
+
+
+def _about_key() -> str:
+    return f" What {KEY_ENV} holds is no key of this service." if os.environ.get(KEY_ENV) else f" Set {KEY_ENV}."
+
+
+def _detail(error: RequestRefusedError) -> str:
+    """What was refused; of a parameter, which a command has as an option, its name first."""
+    options = [one for one in error.errors if not one["path"].startswith("$") and one["message"] == error.detail]
+    return f"{options[0]['path']}: {error.detail}" if options else error.detail

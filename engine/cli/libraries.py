@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.cli.shared import AsJson, load, print_json, print_table, sentences
+from engine.cli.shared import AsJson, fail, load, print_json, print_table, sentences
 
 if TYPE_CHECKING:
     from engine.config.libraries import LibrarySetFacts
@@ -50,6 +50,8 @@ def list_sets(json: AsJson = False) -> None:
         sets = describe_sets(folder)
         if json:
             print_json(sets)
+        elif not sets:
+            fail([f"{folder}: no set of libraries is there; `python -m engine libraries install` makes them"])
         else:
             _print_sets(sets)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from engine.cli.script_task import Args, Files, PolicyName, ScriptOptions, TimeoutS, script_body
+from engine.cli.script_task import Args, Files, PolicyName, ScriptFileError, ScriptOptions, TimeoutS, script_body
 from engine.cli.shared import AsJson, TaskOrScript, load, print_either, print_json, print_table, read_body, sentences
 
 if TYPE_CHECKING:
@@ -46,7 +46,10 @@ def _body(file: str, options: ScriptOptions) -> bytes:
     if file.endswith(".py"):
         return script_body(file, options)
     options.refuse()
-    return read_body(file)
+    body = read_body(file)
+    if not body.lstrip().startswith(b"{") and file != "-":
+        raise ScriptFileError(f"{file}: is no task in JSON; the name of a script ends in .py")
+    return body
 
 
 def check(json: AsJson = False) -> None:

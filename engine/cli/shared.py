@@ -21,8 +21,8 @@ from sandbox import SandboxError
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _TASK_HELP = 'A file with {"task_type": ..., "parameters": ...}; - reads it from stdin.'
-TaskFile = Annotated[str | None, typer.Argument(help=_TASK_HELP)]
 TaskOrScript = Annotated[str, typer.Argument(help=f"A script, NAME.py. Or: {_TASK_HELP}")]
+TaskOrScriptFile = Annotated[str | None, typer.Argument(help=f"A script, NAME.py. Or: {_TASK_HELP}")]
 
 
 def load(overrides: dict[str, str] | None = None) -> Settings:
@@ -97,7 +97,14 @@ def sentences() -> Iterator[None]:
     except SandboxError as error:
         fail([str(error)])
     except OSError as error:
-        fail([f"{error.filename}: {error.strerror}" if error.filename else str(error)])
+        fail([_of_file(error) if error.filename else str(error)])
+
+
+def _of_file(error: OSError) -> str:
+    """What is wrong with a file; of one that is missing, where it was looked for."""
+    name = str(error.filename)
+    is_relative = isinstance(error, FileNotFoundError) and not os.path.isabs(name)
+    return f"{name}: {error.strerror}" + (f"; looked for in {os.getcwd()}" if is_relative else "")
 
 
 def fail(lines: Iterable[str]) -> None:

@@ -23,7 +23,7 @@ from engine.cli.script_task import (
     TimeoutS,
     script_body,
 )
-from engine.cli.shared import AsJson, TaskFile, print_json, read_body, sentences
+from engine.cli.shared import AsJson, TaskOrScriptFile, print_json, read_body, sentences
 
 if TYPE_CHECKING:
     from engine.cli.client import ServiceClient
@@ -112,7 +112,7 @@ def cancel(task_id: TaskId, url: Url = DEFAULT_URL, json: AsJson = False) -> Non
 
 @app.command()
 def submit(  # noqa: PLR0917  each is an option
-    file: TaskFile = None,
+    file: TaskOrScriptFile = None,
     script: Annotated[str | None, typer.Option(help="A script file to run, instead of a task in JSON.")] = None,
     args: Args = None,
     files: Files = None,
@@ -140,6 +140,8 @@ def submit(  # noqa: PLR0917  each is an option
 def _body(file: str | None, script: str | None, options: ScriptOptions) -> bytes:
     if (file is None) is (script is None):
         raise ScriptFileError("name either a file with a task, or a script by --script")
+    if script is None and file is not None and file.endswith(".py"):
+        script = file
     if script is not None:
         return script_body(script, options)
     options.refuse()

@@ -114,14 +114,14 @@ def ask(send: Send, patience_s: float, *, also: Sequence[int] = ()) -> Steps[Htt
 
 
 def ask_json(send: Send, patience_s: float, *, also: Sequence[int] = ()) -> Steps[Json]:
-    """The JSON that a request is answered with.
+    """The JSON that a request is answered with; ``None`` where the answer has no content (204).
 
     Raises:
         RequestRefusedError: the answer is a refusal.
         ServiceUnreachableError: there is none, or it is no JSON.
     """
     answer = yield from ask(send, patience_s, also=also)
-    return decode(answer.content)
+    return None if answer.status == 204 else decode(answer.content)
 
 
 # ---- tasks -----------------------------------------------------------------------------------------------------------

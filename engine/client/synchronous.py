@@ -152,7 +152,7 @@ class Client:
     def ask(
         self, method: str, path: str, *, query: Mapping[str, Any] | None = None, also: Sequence[int] = (), **body: Any
     ) -> Any:
-        """The JSON that any other call is answered with, such as ``ask("GET", "/policies")``.
+        """The JSON that any other call is answered with, such as ``ask("GET", "/policies")``; ``None`` for none (204).
 
         Args:
             method: of HTTP.

@@ -44,7 +44,7 @@ class Destinations:
             parts = urlsplit(url)
             origin = _origin(parts)
         except ValueError:
-            raise CallbackUrlError("is no URL") from None
+            raise CallbackUrlError("is no URL; give one such as https://n8n.example.com/webhook/1") from None
         if parts.username is not None or parts.password is not None or "#" in url:
             raise CallbackUrlError("must have no user name, password or fragment")
         if _TRAVERSAL.search(parts.path):

@@ -13,14 +13,17 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
+from typing import cast
 
-from engine.config.listening import listen
+from engine.config.listening import listen, refuse_open
 from engine.config.machine import tasks_memory_mib
 from engine.config.settings import PROJECT_DIR, Settings
 from engine.dev.embedded import Embedded, default_data_dir, die_with
 from engine.model.cancel import end_tasks
 from engine.model.errors import EngineError
+from engine.model.unreachable import is_unreachable, reason_of
 from engine.policies.policies import Policies, largest_memory_mib
+from engine.store.connect import Connector
 from engine.telemetry.logs import get_logger
 from engine.worker.pools import probe
 
@@ -30,6 +33,12 @@ WATCH_S = 0.5
 STEADY_S = 5.0
 RESTART_PAUSE_S = (0.2, 5.0)
 API_STOP_S = 20.0
+DATABASE_ANSWER_S = 5.0
+ERROR = b"error: "
+"""How the sentence begins that a command ends with."""
+LONGEST_LINE = 1 << 20
+LAST_WORDS_S = 1.0
+"""How long the end of a part's stderr is waited for: what it started may still hold it."""
 WORKER_STOP_GRACE_S = 15.0
 
 
@@ -46,19 +55,36 @@ class Part:
         self._stop_s = stop_s
         self._process: asyncio.subprocess.Process | None = None
         self._started_at = 0.0
+        self._telling: asyncio.Task[None] | None = None
+        self.error = ""
+        """What it said last that was wrong, in a sentence."""
 
     async def start(self) -> None:
         """Start the process of this part."""
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "engine", self.command,
             cwd=PROJECT_DIR, env=self._environ, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
-            start_new_session=True, preexec_fn=die_with(os.getpid(), signal.SIGTERM),
+            stderr=asyncio.subprocess.PIPE, limit=LONGEST_LINE, start_new_session=True,
+            preexec_fn=die_with(os.getpid(), signal.SIGTERM),
         )  # fmt: skip
-        self._started_at = time.monotonic()
+        self._started_at, self.error = time.monotonic(), ""
+        self._telling = asyncio.create_task(self._tell(cast(asyncio.StreamReader, self._process.stderr)))
+
+    async def _tell(self, stderr: asyncio.StreamReader) -> None:
+        """Pass on what it says, and keep the sentence by which it may end."""
+        while line := await _next_line(stderr):
+            sys.stderr.buffer.write(line)
+            sys.stderr.flush()
+            if line.startswith(ERROR):
+                self.error = line.removeprefix(ERROR).decode(errors="replace").strip()
 
     async def wait_ended(self) -> int:
         """Wait for the process to end, and return its exit code."""
-        return await self._process.wait() if self._process else 0
+        if self._process is None or self._telling is None:
+            return 0
+        code = await self._process.wait()
+        await asyncio.wait([self._telling], timeout=LAST_WORDS_S)
+        return code
 
     @property
     def steady(self) -> bool:
@@ -81,6 +107,16 @@ class Part:
             await process.wait()
 
 
+async def _next_line(stream: asyncio.StreamReader) -> bytes:
+    """The next line; of one that is too long, a part."""
+    try:
+        return await stream.readuntil()
+    except asyncio.IncompleteReadError as end:
+        return end.partial
+    except asyncio.LimitOverrunError as beyond:
+        return await stream.readexactly(beyond.consumed)
+
+
 async def run_stack(settings: Settings, *, workers: int, ready: Callable[[str], None]) -> None:
     """Start everything, say so, and stop everything on SIGINT or SIGTERM.
 
@@ -90,6 +126,7 @@ async def run_stack(settings: Settings, *, workers: int, ready: Callable[[str], 
         ready: told the API's URL once tasks are accepted and run.
 
     Raises:
+        SettingsError: others could reach the API without a key.
         ListenError: the API's address cannot be listened on.
         EmbeddedError: an embedded server cannot run here.
         StackError: a part did not come up.
@@ -97,9 +134,11 @@ async def run_stack(settings: Settings, *, workers: int, ready: Callable[[str], 
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    refuse_open(settings)  # these three better now than after all the rest has started
+    listen(settings.listen_host, settings.port).close()
+    await _refuse_foreign_database(settings)
     await _say_isolation(settings)
     wanted = (settings.database_url is None, settings.redis_url is None)
-    listen(settings.listen_host, settings.port).close()  # better now than after all the rest has started
     data_dir = (settings.data_dir or default_data_dir()) if wanted[0] else None
     with Embedded(data_dir, database=wanted[0], redis=wanted[1]) as embedded:
         if any(wanted):
@@ -111,6 +150,25 @@ async def run_stack(settings: Settings, *, workers: int, ready: Callable[[str], 
             for number in range(workers)
         ]
         await _run_parts([Part("api", environ, stop_s=API_STOP_S), *parts], embedded, settings, stop, ready)
+
+
+async def _refuse_foreign_database(settings: Settings) -> None:
+    """A service waits for a PostgreSQL that is away; a developer who named a wrong one wants to know.
+
+    Raises:
+        StackError: DATABASE_URL leads to none that takes us in.
+    """
+    if settings.database_url is None:
+        return
+    try:
+        async with asyncio.timeout(DATABASE_ANSWER_S):
+            connection = await Connector(settings.database_url).first()
+            await connection.close()
+    except Exception as error:
+        if not is_unreachable(error):
+            raise
+        fix = "start PostgreSQL and make the database, or leave DATABASE_URL out for an embedded one"
+        raise StackError(f"DATABASE_URL: PostgreSQL says: {reason_of(error)}; {fix}") from error
 
 
 async def _say_isolation(settings: Settings) -> None:
@@ -155,7 +213,8 @@ async def _keep(part: Part, up: asyncio.Event) -> None:
         await part.start()
         code = await part.wait_ended()
         if not up.is_set():
-            raise StackError(f"the {part.command} could not start (exit code {code}); its own words are above")
+            why = part.error or f"exit code {code}; its own words are above"
+            raise StackError(f"the {part.command} could not start: {why}")
         pause = RESTART_PAUSE_S[0] if part.steady else min(pause * 2, RESTART_PAUSE_S[1])
         get_logger().error("part ended", part=part.command, exit_code=code, restart_s=pause)
         await asyncio.sleep(pause)

@@ -10,6 +10,7 @@ from engine.config.settings import Settings
 from engine.model.result import TaskResult
 from engine.model.task import Claim
 from engine.policies.denials import with_denials
+from engine.policies.next_steps import with_next_step
 from engine.policies.policies import Policies, effective_limits
 from engine.queue.memory import MemoryShare
 from engine.store.files import Files
@@ -73,4 +74,5 @@ async def execute(
         )
         span.note(exit_reason=run.exit_reason.value, wall_s=run.usage.wall_s, cpu_s=run.usage.cpu_s)
     run = with_denials(run, policy, policies.all)
+    run = with_next_step(run, policy, limits, effective_limits(policy, settings))
     return TaskResult.of_run(run, queue_s=claim.queue_s, script=script.script if script else None)

@@ -158,20 +158,31 @@ def _faults(raw: bytes | msgspec.Raw, kind: Any, path: str, levels: int) -> Iter
     inner = _inner_faults(raw, _without_notes(kind), path, levels - 1)
     first = next(inner, None) if levels else None
     if first is None:
-        yield _own_fault(said, kind, path)
+        yield _own_fault(said, kind, path, raw)
     else:
         yield first
         yield from inner
 
 
-def _own_fault(said: str, kind: Any, path: str) -> Fault:
+def _own_fault(said: str, kind: Any, path: str, raw: bytes | msgspec.Raw) -> Fault:
     """A fault of a part as a whole. A Struct's own check names one of its fields by a path of its own."""
     found = _PLACE.fullmatch(said)
     message, place = (found["message"], found["path"] or "") if found else (said, "")
     choices = _choices(kind) if message.startswith(("Invalid ", "Expected ")) and not place else []
     if choices:
         message += f"; it must be one of: {', '.join(choices)}"
+    if message.startswith("Expected `object`") and not place:
+        message += _instead_of_object(raw, kind)
     return Fault(path=path + place, message=in_words(message))
+
+
+def _instead_of_object(raw: bytes | msgspec.Raw, kind: Any) -> str:
+    """What to send where something else stands for an object: often its own JSON, encoded once more."""
+    text = bytes(raw).lstrip()
+    if text[:1] == b'"' and text[1:64].lstrip().startswith(b"{"):
+        return "; this is a text that holds JSON: send the object itself"
+    structs = [part for part in _parts(kind) if isinstance(part, type) and issubclass(part, msgspec.Struct)]
+    return f"; an object has: {', '.join(_fields_of(structs[0]))}" if len(structs) == 1 else ""
 
 
 def _inner_faults(raw: bytes | msgspec.Raw, kind: Any, path: str, levels: int) -> Iterator[Fault]:

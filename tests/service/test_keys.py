@@ -456,7 +456,10 @@ def test_keys_of_a_running_service_come_and_go(held: Held) -> None:
     until(lambda: held.holds(fresh), "the new key is taken up")
     with held.as_(expired) as client:
         answer = client.get("/tasks")
-    assert (401, f"The key {expired.key_id} has expired.") == (answer.status_code, answer.json()["detail"])
+    assert (401, f"The key {expired.key_id} has expired: ask the operator for a new one.") == (
+        answer.status_code,
+        answer.json()["detail"],
+    )
 
 
 def test_no_key_is_in_any_log(held: Held) -> None:

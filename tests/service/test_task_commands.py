@@ -91,7 +91,7 @@ def test_top_prints_one_picture(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [["tasks", "list"], ["tasks", "show", "x"], ["tasks", "follow", "x"], ["top", "--once"]]
+    "command", [["tasks", "list"], ["tasks", "show", "none"], ["tasks", "follow", "none"], ["top", "--once"]]
 )
 def test_service_that_is_away_is_a_sentence(command: list[str]) -> None:
     """Which URL did not answer, and no traceback."""
@@ -104,9 +104,9 @@ def test_service_that_is_away_is_a_sentence(command: list[str]) -> None:
 def test_refusals_are_sentences(url: str) -> None:
     """The problem's own words; a path in the request is named."""
     for command, words in (
-        (["tasks", "show", "x"], "no task"),
-        (["tasks", "follow", "x"], "no task"),
-        (["tasks", "cancel", "x"], "no task"),
+        (["tasks", "show", "none"], "no task"),
+        (["tasks", "follow", "none"], "no task"),
+        (["tasks", "cancel", "none"], "no task"),
         (["tasks", "list", "--status", "done"], "must be one of"),
     ):
         done = engine(*command, "--url", url)

@@ -50,6 +50,12 @@ _LABELS_IN_WORDS = {
     f"Expected `str` matching regex {LABEL_NAME!r}": "a label's name has letters, digits and _ . / - only",
 }
 
+_OTHER_CALL: dict[tuple[Any, bytes], str] = {
+    (ExecuteRequest, b"["): "Expected `object`, got `array`; POST /execute/batch takes an array of tasks",
+    (list[msgspec.Raw], b"{"): "Expected `array`, got `object`; POST /execute takes one task",
+}
+"""What a body should be, and its first sign, which is that of the other call's body."""
+
 Body = TypeVar("Body")
 
 
@@ -206,6 +212,8 @@ def _every_fault(body: bytes, kind: type[Body]) -> InvalidRequestError:
         pass  # a number that nothing can hold, which is a fault of its field
     except msgspec.DecodeError as error:
         return _invalid("$", syntax_fault(body, str(error)))
+    if (said := _OTHER_CALL.get((kind, body.lstrip()[:1]))) is not None:
+        return _invalid("$", said)
     faults = find_faults(body, kind, "$")
     try:
         head = msgspec.json.decode(body, type=_Head)

@@ -92,7 +92,7 @@ def found_task(task: Found | None) -> Found:
         RequestError: nothing was: there is no such task, or it belongs to another tenant.
     """
     if task is None:
-        raise RequestError(404, "There is no task with this id.")
+        raise RequestError(404, "There is no task with this id: GET /tasks lists yours, until they expire.")
     return task
 
 

@@ -122,7 +122,7 @@ async def delete_file(request: ApiRequest, file_id: str) -> None:
     service: Service = request.app.state.parts.service
     became = await service.delete_file(principal_of(request), file_id) if "\0" not in file_id else "missing"
     if became == "missing":
-        raise RequestError(404, "There is no file with this id.")
+        raise RequestError(404, "There is no file with this id: GET /files lists yours, until they expire.")
     if became == "waited for":
         raise RequestError(409, "A task that has not ended names this file. Wait for its end, or cancel it.")
     request.scope["deleted"] = {"file_id": file_id}  # type: ignore[typeddict-unknown-key]  # for the audit log

@@ -329,7 +329,10 @@ async def redeliver_callback(request: ApiRequest, task_id: str) -> Response[byte
     key = task_id_of(task_id)
     callback = await state.service.redeliver(principal_of(request), key) if key else None
     if callback is None:
-        raise RequestError(404, "There is no final task with this id and a callback.")
+        raise RequestError(
+            404,
+            "There is no final task with this id and a callback: give a task its `callback_url` when you submit it.",
+        )
     return answer_json(callback, status=202)
 
 

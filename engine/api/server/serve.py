@@ -12,11 +12,11 @@ from typing import cast
 import uvicorn
 from prometheus_client import CollectorRegistry
 
-from engine.api.app import create_app, is_loopback
+from engine.api.app import create_app
 from engine.api.server.connections import IDLE_S, Connections
 from engine.config.keys import Keys, KeysChange
-from engine.config.listening import listen
-from engine.config.settings import Settings, SettingsError
+from engine.config.listening import listen, refuse_open
+from engine.config.settings import Settings
 from engine.model.versions import engine_version
 from engine.policies.policies import Policies
 from engine.queue.queue import Queue
@@ -72,10 +72,7 @@ def _read_keys(settings: Settings, audit: AuditLog) -> Keys | None:
     if settings.api_keys_file is not None:
         policies = (policy.name for policy in Policies.load(settings).all)
         return Keys(settings.api_keys_file, policies, partial(_note_reload, audit))
-    if not is_loopback(settings.listen_host):
-        fix = "make a key by `python -m engine keys new --tenant NAME --file FILE`, and set API_KEYS_FILE"
-        listening = f"HOST {settings.listen_host}: without API_KEYS_FILE the API listens on loopback only; {fix}"
-        raise SettingsError([listening])
+    refuse_open(settings)
     return None
 
 
