@@ -6,7 +6,6 @@ so that of short texts more are right than by either. py3langid's package has it
 
 from __future__ import annotations
 
-import array
 import functools
 import io
 import lzma
@@ -16,12 +15,15 @@ from typing import Any
 
 import fasttext
 import numpy as np
+import py3langid
 from py3langid.langid import MODEL_DIR, MODEL_FILE, LanguageIdentifier
 
 from handlers import markup
 
 FASTTEXT_FILE = Path(__file__).with_name("trained") / "lid.176.ftz"
 LANGID_FILE = Path(MODEL_DIR) / MODEL_FILE
+UNPACKED_FOLDER = Path(py3langid.__file__).parents[1] / ".unpacked" / "py3langid"
+"""Where ``engine libraries install`` has put what is in that file, an array a file; not in every installation."""
 MAX_READ_CHARACTERS = 20_000
 """More text makes the answer no better."""
 MIN_LETTERS = 3
@@ -71,22 +73,26 @@ def _fasttext() -> Any:
 
 @functools.cache
 def _identifier() -> LanguageIdentifier:
-    """The model. Loading takes half a second, which a rehearsal spends.
+    """The model: mapped from its unpacked files, which all zygotes share, or unpacked here, which takes half a second.
 
-    ``py3langid.modelio.load_model`` does the same by way of a temporary file, and a zygote has nowhere to write one.
+    ``py3langid.modelio.load_model`` unpacks by way of a temporary file, and a zygote has nowhere to write one.
     """
+    model = _mapped_model() if UNPACKED_FOLDER.is_dir() else _unpacked_model()
+    return LanguageIdentifier(
+        np.asarray(model["ptc"]),
+        model["pc"],
+        model["classes"].tolist(),
+        memoryview(model["nextmove"]),  # type: ignore[arg-type]  # its single elements are read several times as fast as those of an array
+        model["out_feat"].tolist(),
+        norm_probs=True,
+        tk_row=model["nextmove_row"].tolist(),
+    )
+
+
+def _mapped_model() -> dict[str, np.ndarray[Any, Any]]:
+    return {path.stem: np.load(path, mmap_mode="r") for path in UNPACKED_FOLDER.glob("*.npy")}
+
+
+def _unpacked_model() -> dict[str, np.ndarray[Any, Any]]:
     with lzma.open(LANGID_FILE) as packed, np.load(io.BytesIO(packed.read())) as model:
-        return LanguageIdentifier(
-            model["ptc"],
-            model["pc"],
-            model["classes"].tolist(),
-            _flat(model["nextmove"]),
-            model["out_feat"].tolist(),
-            norm_probs=True,
-            tk_row=_flat(model["nextmove_row"]),
-        )
-
-
-def _flat(numbers: np.ndarray[Any, Any]) -> array.array[int]:
-    """The same numbers as an array of the standard library, whose single elements are read faster."""
-    return array.array(numbers.dtype.char, numbers.tobytes())
+        return {name: model[name] for name in model.files}

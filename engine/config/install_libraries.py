@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from engine.config.libraries import LOCKS, SET_NAME, packages_folder
+from engine.config.libraries import LOCKS, SET_NAME, UNPACKED, packages_folder
 from engine.model.errors import EngineError
 from sandbox import CACHES
 
@@ -41,6 +41,14 @@ find = fonts.findSystemFonts
 fonts.findSystemFonts = lambda paths=None, fontext="ttf": find(paths, fontext) if paths else []  # none of this host
 fonts.json_dump(fonts.FontManager(), os.path.join(sys.argv[1], f"fontlist-v{fonts.FontManager.__version__}.json"))
 """
+_UNPACK = """
+import io, lzma, os, sys
+import numpy
+from py3langid.langid import MODEL_DIR, MODEL_FILE
+with lzma.open(os.path.join(MODEL_DIR, MODEL_FILE)) as packed, numpy.load(io.BytesIO(packed.read())) as model:
+    for name in model.files:
+        numpy.save(os.path.join(sys.argv[1], name + ".npy"), model[name])
+"""
 
 Say = Callable[[str], None]
 """Is told what happens, in a line each."""
@@ -59,6 +67,9 @@ def install(folder: Path, say: Say) -> None:
         OSError: the folder cannot be written.
     """
     stale = [name for name, lock in LOCKS.items() if not is_current(folder / name, lock)]
+    if not stale and not folder.is_symlink():
+        for name in LOCKS:  # one that was made before there was such a thing
+            _unpack_model(folder / name / "bin" / "python", packages_folder(folder / name))
     if stale and folder.is_symlink():
         raise LibrariesError(
             f"{folder} is a link to {os.readlink(folder)}, another checkout's, where {' and '.join(stale)} differ from "
@@ -125,6 +136,7 @@ def make_set(folder: Path, name: str, lock: Path, say: Say, *, own: Path | None 
         say(f"libraries {name}: compiling ...")
         _run([str(python), *_COMPILE, str(packages_folder(new))])
         _make_font_list(python, packages_folder(new))
+        _unpack_model(python, packages_folder(new))
         _remove_programs(new / "bin")
         shutil.copyfile(lock, new / LOCK_NAME)
         _put(new, folder / name)
@@ -160,6 +172,24 @@ def _make_font_list(python: Path, packages: Path) -> None:
         cache = packages / CACHES / "matplotlib"
         cache.mkdir(parents=True)
         _run([str(python), "-I", "-c", _FONT_LIST, str(cache)])
+
+
+def _unpack_model(python: Path, packages: Path) -> None:
+    """Unpack py3langid's model, so that zygotes map its file: each would unpack it for itself, 70 MiB in half a second.
+
+    Does nothing where the set has no such package, or has it unpacked.
+    """
+    place = packages / UNPACKED / "py3langid"
+    if place.is_dir() or not (packages / "py3langid").is_dir():
+        return
+    place.parent.mkdir(exist_ok=True)
+    new = Path(tempfile.mkdtemp(prefix=".py3langid-", dir=place.parent))
+    try:
+        new.chmod(0o755)
+        _run([str(python), "-I", "-c", _UNPACK, str(new)])
+        new.rename(place)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def _remove_programs(folder: Path) -> None:

@@ -25,6 +25,8 @@ from sandbox import CACHES, HostError, LibrarySet, Policy
 LOCKS = MappingProxyType({name: PROJECT_DIR / f"requirements-{name}.lock" for name in ("handlers", "scripts")})
 """The delivered sets, each with the file that names its packages, their versions and digests."""
 SET_NAME = re.compile(r"[a-z][a-z0-9_-]*")
+UNPACKED = ".unpacked"
+"""Folder beside the packages of a set: what ``install_libraries`` unpacked of their files, to be mapped."""
 _OF_THE_INSTALLATION = frozenset({"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"})
 """Files of a ``*.dist-info`` that the installer writes, and that say nothing of the package itself."""
 
@@ -114,7 +116,7 @@ def _unknown_files(packages: Path, known: set[str]) -> list[str]:
     for path in sorted(packages.rglob("*")):
         name = str(path.relative_to(packages))
         is_added = path.parent.suffix == ".dist-info" and path.name in _OF_THE_INSTALLATION
-        if path.is_dir() or is_added or name in known or name.startswith(f"{CACHES}/"):
+        if path.is_dir() or is_added or name in known or name.startswith((f"{CACHES}/", f"{UNPACKED}/")):
             continue
         source = path.parent.parent / f"{path.name.partition('.')[0]}.py"
         if path.parent.name != "__pycache__" or str(source.relative_to(packages)) not in known:

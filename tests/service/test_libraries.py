@@ -52,6 +52,23 @@ def test_scripts_see_their_libraries_and_none_of_the_engines(client: httpx.Clien
     assert WANTED == run(client, FIND, [*WANTED, *ENGINES])["result"]
 
 
+@pytest.mark.parametrize("name", ["handlers", "scripts"])
+def test_the_model_of_languages_is_mapped_and_answers_as_the_packed_one(name: str) -> None:
+    """Zygotes share the pages of a file; what each unpacks for itself is its own."""
+    program = """
+from handlers import language
+texts = ["Where is the library?", "Wo ist die Bibliothek?", "图书馆在哪里", ""]
+mapped = [language._identifier().rank(text) for text in texts]
+maps = open("/proc/self/maps").read()
+language._identifier.cache_clear()
+language._mapped_model = language._unpacked_model
+print([file in maps for file in ("nextmove.npy", "ptc.npy")], mapped == [language._identifier().rank(t) for t in texts])
+"""
+    command = [str(FOLDER / name / "bin" / "python"), "-c", program]
+    done = subprocess.run(command, cwd=FOLDER.parent, capture_output=True, text=True, check=False)
+    assert (0, "[True, True] True\n") == (done.returncode, done.stdout), done.stderr
+
+
 @pytest.mark.parametrize(
     ("folder", "name"), [("handlers", "handlers"), ("sandbox/inside", "handlers"), ("scripts", "scripts")]
 )
