@@ -5,6 +5,7 @@ Nothing is loaded at import. What a function here loads it keeps, single-threade
     MODELS_DIR/all-MiniLM-L6-v2-int8/   sentence encoder: model.onnx, tokenizer.json (``make models``)
     MODELS_DIR/bge-small-en-int8/       a second one, for sentiment, if the operator put it there
     MODELS_DIR/NAME/                    an operator's text classifier: model.onnx, tokenizer.json, config.json
+    MODELS_DIR/*/mapped/                what ``engine models`` makes of a model.onnx, for zygotes to share its weights
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import hashlib
 import importlib
 import math
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +26,7 @@ import msgspec
 import numpy as np
 
 from handlers.failures import Refusal
+from handlers.mapped_weights import mapped_weights
 
 ENCODER = "all-MiniLM-L6-v2-int8"
 SENTIMENT_ENCODER = "bge-small-en-int8"
@@ -36,6 +39,10 @@ ENCODER_TOKENS = 256
 """Longest window of the encoder: what it was trained with, see its model card."""
 CLASSIFIER_TOKENS = 512
 """Longest window of a classifier whose own limit is not lower."""
+MAPPED = "mapped"
+"""Folder beside a model's file: the form of it that zygotes map."""
+MAPPED_FROM_BYTES = 1024
+"""Weights of so many bytes or more are mapped."""
 PRELOADED_MIB = 64
 """Operators' models are loaded in the zygote as long as their files come to no more; the others when a task asks."""
 
@@ -149,7 +156,7 @@ class Transformer:
             )
         try:
             self._tokenizer = importlib.import_module("tokenizers").Tokenizer.from_file(str(place / FILES[1]))
-            self._session = _open_session(place / FILES[0])
+            self._session, self._weights = _open_session(place / FILES[0])  # which the session reads, as long as it is
         except Exception as error:  # the two libraries have no list of what they raise over a bad file
             raise unusable(self.name, error) from None
         self._tokenizer.no_padding()
@@ -259,14 +266,72 @@ def digest_of_folder(place: Path) -> str:
     return "sha256:" + hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _open_session(path: Path) -> Any:
+def _open_session(path: Path) -> tuple[Any, list[Any]]:
+    """A session over a model, and the weights that are mapped for it: none where the model has no mapped form."""
+    options, mapped, weights = _session_options(), mapped_form(path), []
+    if mapped.is_file():
+        path = mapped
+        options.graph_optimization_level = onnxruntime().GraphOptimizationLevel.ORT_DISABLE_ALL  # that is done
+        # packed for the processor they would be copies, 60 MiB in each zygote; an answer takes a tenth longer without
+        options.add_session_config_entry("session.disable_prepacking", "1")
+        for name, value in mapped_weights(mapped):
+            weights.append(onnxruntime().OrtValue.ortvalue_from_numpy(value))
+            options.add_initializer(name, weights[-1])
+    return onnxruntime().InferenceSession(str(path), options, providers=["CPUExecutionProvider"]), weights
+
+
+def _session_options() -> Any:
     onnx = onnxruntime()
     options = onnx.SessionOptions()
     # one thread, or the zygote could not fork; a pool of threads would not be there after it
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.execution_mode = onnx.ExecutionMode.ORT_SEQUENTIAL
     options.enable_cpu_mem_arena = False  # or a long text's memory would be kept
-    return onnx.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return options
+
+
+def mapped_form(path: Path) -> Path:
+    """Where a model lies in a form that all zygotes share, because its weights are mapped from a file.
+
+    The name says from which file it was made, and by which onnxruntime: no other is taken for it. It need not exist.
+    """
+    made_from = f"{digest_of_file(path).removeprefix('sha256:')[:32]}-{onnxruntime().__version__}"
+    return path.parent / MAPPED / made_from / path.name
+
+
+def make_mapped_form(path: Path) -> bool:
+    """Write the mapped form of a model beside it, unless it is there. Others that were made before are removed.
+
+    Returns:
+        whether it was written.
+    Raises:
+        Refusal: onnxruntime cannot read the model.
+        OSError: its folder cannot be written.
+    """
+    mapped = mapped_form(path)
+    if mapped.is_file():
+        return False
+    new = path.parent / f".{MAPPED}"
+    shutil.rmtree(new, ignore_errors=True)
+    (new / mapped.parent.name).mkdir(parents=True)
+    options = _session_options()
+    # what fits any processor; the level above it lays data out for the one that it runs on
+    options.graph_optimization_level = onnxruntime().GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(new / mapped.parent.name / mapped.name)
+    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
+    options.add_session_config_entry(
+        "session.optimized_model_external_initializers_min_size_in_bytes", str(MAPPED_FROM_BYTES)
+    )
+    try:
+        onnxruntime().InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the library has no list of what it raises over a bad file
+        shutil.rmtree(new)
+        raise unusable(path.parent.name, error) from None
+    for made in (new, *new.rglob("*")):
+        made.chmod(0o755 if made.is_dir() else 0o644)  # zygotes run as another user
+    shutil.rmtree(mapped.parents[1], ignore_errors=True)
+    new.rename(mapped.parents[1])
+    return True
 
 
 @functools.cache

