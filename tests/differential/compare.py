@@ -20,6 +20,8 @@ _ADDRESS = re.compile(r"\b0x[0-9a-f]{6,16}\b")
 _THREAD = re.compile(r"\bstarted (?:daemon )?[0-9]{10,}\b")
 _SHOWN_CHARACTERS = 20_000
 _TEMPORARY = re.compile(r"\btmp[a-z0-9_]{8}\b")
+_FORGOTTEN = re.compile(r"(Did you forget to import '\w+')\?")
+"""Python 3.12 itself has the question mark at its end, and its module ``traceback`` has not."""
 _TOOK = re.compile(r"(?m)^(Ran \d+ tests? in )\d+\.\d{3}s$")
 
 
@@ -94,7 +96,7 @@ def normalise_served(text: str) -> str:
 
 def _normalise(text: str) -> str:
     text = text.replace("/work/script.py", "script.py")
-    text = _TOOK.sub(r"\1…s", text)
+    text = _FORGOTTEN.sub(r"\1", _TOOK.sub(r"\1…s", text))
     return _TEMPORARY.sub("tmp…", _ADDRESS.sub("0x…", _THREAD.sub("started …", text)))
 
 
