@@ -78,9 +78,12 @@ def test_a_page_shows_an_answer_of_each_task_type(page: str) -> None:
 
 
 @pytest.mark.parametrize("example", **_named(EXAMPLES))
-def test_a_request_answers_what_the_page_shows(client: httpx.Client, example: Example) -> None:
-    """All of it but times, ids, hashes and layers. Where no network leads to its host, the rest of the answer."""
-    answer = example.send(client)
+def test_a_request_answers_what_the_page_shows(reader: httpx.Client, example: Example) -> None:
+    """In production, with the key that pages tell to add: all but times, ids, hashes and layers.
+
+    Where no network leads to its host, the rest of the answer.
+    """
+    answer = example.send(reader)
     shown = json.loads(example.shown.text) if example.shown else None
     if "example.com" in json.dumps(example.request) and without_way(answer):
         if shown and not example.picks:
@@ -131,6 +134,14 @@ def _stand_in(sock: Any, head: bytes) -> None:
 # -- Python
 
 
+@pytest.fixture
+def keyed_url(production: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of a service in production, whose key is in ``KEY``, where the programs of the pages look for it."""
+    url, key = production
+    monkeypatch.setenv("KEY", key)
+    return url
+
+
 def _run_client(block: Block, url: str, **_: Any) -> None:
     """A program of a client, from its own imports on."""
     exec(compile(block.text.replace(f"http://{ADDRESS}", url), block.where, "exec"), {})
@@ -165,7 +176,8 @@ def _run_sandbox(block: Block, host: Host, template: Template, **_: Any) -> None
 def _run_script(block: Block, url: str, **_: Any) -> None:
     """A script of ``custom_script`` over a few rows."""
     body = {"task_type": "custom_script", "parameters": {"script": block.text, "args": [1, 2, 3]}}
-    answer = httpx.post(f"{url}/execute?wait=20", json=body, timeout=60).json()
+    headers = {"x-api-key": os.environ["KEY"]}
+    answer = httpx.post(f"{url}/execute?wait=20", json=body, headers=headers, timeout=60).json()
     assert "ok" == answer["exit_reason"], answer
 
 
@@ -186,22 +198,22 @@ PYTHON = [block for page in pages() for block in blocks(page, "python") if not _
 
 
 @pytest.mark.parametrize("block", **_named(PYTHON))
-def test_python_runs(block: Block, url: str, host: Host, template: Template) -> None:
+def test_python_runs(block: Block, keyed_url: str, host: Host, template: Template) -> None:
     """As its page says: for a client, in an asyncio program, or in a sandbox."""
-    RUNNERS[block.page](block, url=url, host=host, template=template)
+    RUNNERS[block.page](block, url=keyed_url, host=host, template=template)
 
 
-def test_the_client_tells_success_from_failure(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_client_tells_success_from_failure(keyed_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The first program of the interface's page prints the result of one task and the traceback of another."""
-    _run_client(blocks("engine/api/README.md", "python")[0], url)
+    _run_client(blocks("engine/api/README.md", "python")[0], keyed_url)
     printed = capsys.readouterr().out
     assert printed.startswith("{'operation': 'sum', 'rows': 3, 'sum': 6}\nerror: ZeroDivisionError: division by zero\n")
     assert "ZeroDivisionError: division by zero" == printed.rstrip().splitlines()[-1]
 
 
-def test_the_client_follows(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_client_follows(keyed_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The second program prints what the task prints and reports, then its result."""
-    _run_client(blocks("engine/api/README.md", "python")[1], url)
+    _run_client(blocks("engine/api/README.md", "python")[1], keyed_url)
     lines = capsys.readouterr().out.splitlines()
     assert ["row 1", "row 2", "row 3"] == [line for line in lines if line.startswith("row")]
     assert "1.0 3 rows" in lines

@@ -60,8 +60,9 @@ class Example(NamedTuple):
         return dict(json.loads(self.body or "{}"))
 
     def send(self, client: httpx.Client) -> Any:
-        """The whole answer."""
-        return client.request(self.method, self.target, headers=self.headers, content=self.body).json()
+        """The whole answer. Where the example names a key (``$KEY``), it is the client's own."""
+        own = {name: value for name, value in self.headers.items() if "$KEY" not in value}
+        return client.request(self.method, self.target, headers=own, content=self.body).json()
 
 
 def pages() -> list[str]:

@@ -275,7 +275,7 @@ def _empty_database() -> Path:
 
 @contextlib.contextmanager
 def whole_service(
-    *, light: bool = False, wall_s: int = 0, only: Collection[str] = ()
+    *, light: bool = False, wall_s: int = 0, only: Collection[str] = (), servers: Embedded | None = None
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """``python -m engine up`` in a temporary folder; yields its URL and the process.
 
@@ -283,8 +283,11 @@ def whole_service(
         light: with one policy that loads little, instead of those that are delivered.
         wall_s: with custom_script's delivered policy, which grants so much time and processor time.
         only: with these of the delivered policies: each has a zygote, and those of models start slowly.
+        servers: that it uses, instead of embedded ones of its own.
     """
     inherited = {name: value for name, value in os.environ.items() if name not in FOREIGN} | {"DRAIN_S": "1"}
+    if servers is not None:
+        inherited |= {"DATABASE_URL": str(servers.urls.database), "REDIS_URL": str(servers.urls.redis)}
     with open_folder() as folder:
         if light:
             inherited["POLICIES_DIR"] = str(light_policies(folder, "custom_script"))
