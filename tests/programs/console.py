@@ -180,6 +180,12 @@ class Visit:
         self._page.wait_for_selector(".editor textarea")
         assert "return 1 / x" in self._page.input_value(".editor textarea")
         self._look("change it")
+        self._open(f"#/playground?again={self._tried.tasks['hostile']}", ".drop li", "change the hostile one")
+        self._open(f"#/tasks/{self._tried.tasks['hostile']}", "summary:has-text('What was submitted')")
+        self._page.click("summary:has-text('What was submitted')")
+        self._page.click("summary:has-text('The whole answer')")
+        self._page.click("summary:has-text('As a chart')")
+        self._look("all of the hostile one")
 
     def _run_a_script(self) -> None:
         """The example draws a picture; a long one shows its output and progress before its end; files come along."""

@@ -21,14 +21,14 @@ function short(value) {
 }
 
 // Draws a chart, again whenever its place gets another width.
-// series: [{name, values (null for none), kind}], stacked bars or lines; labels: one of each place along the axis.
-export function chart({ title, labels, series, lines = false, shown = short, names = labels }) {
+// series: [{name, values (null for none), kind}], as lines, or bars on each other or (grouped) beside each other; labels: one of each place along the axis.
+export function chart({ title, labels, series, lines = false, grouped = false, shown = short, names = labels }) {
   const place = h("div", { class: "chart" });
   const draw = () => fill(place, picture(Math.max(260, Math.min(place.clientWidth || 600, 1200))));
   const picture = (width) => {
     const sums = labels.map((_, at) => series.reduce((sum, one) => sum + Math.max(0, one.values[at] ?? 0), 0));
     const all = series.flatMap((one) => one.values).filter((one) => one !== null);
-    const high = roof(Math.max(...(lines ? all : sums), 0)), low = Math.min(0, ...all) < 0 ? -roof(-Math.min(...all)) : 0;
+    const high = roof(Math.max(...(lines || grouped ? all : sums), 0)), low = Math.min(0, ...all) < 0 ? -roof(-Math.min(...all)) : 0;
     const x = (at) => LEFT + ((at + 0.5) / labels.length) * (width - LEFT - RIGHT);
     const y = (value) => TOP + (1 - (value - low) / (high - low)) * (HEIGHT - TOP - BOTTOM);
     const step = (width - LEFT - RIGHT) / labels.length;
@@ -51,8 +51,9 @@ export function chart({ title, labels, series, lines = false, shown = short, nam
           const value = one.values[at];
           if (!value) return;
           const [top, foot] = value > 0 ? [y(base + value), y(base)] : [y(0), y(value)];
-          if (value > 0) base += value;
-          marks.push(svg("rect", { x: x(at) - step * 0.42, y: top, width: Math.max(1, step * 0.84), height: Math.max(0.5, foot - top), class: `fill-${one.kind ?? KINDS[number]}` }));
+          if (value > 0 && !grouped) base += value;
+          const wide = (step * 0.84) / (grouped ? series.length : 1);
+          marks.push(svg("rect", { x: x(at) - step * 0.42 + (grouped ? number * wide : 0), y: top, width: Math.max(1, wide), height: Math.max(0.5, foot - top), class: `fill-${one.kind ?? KINDS[number]}` }));
         });
       });
     }

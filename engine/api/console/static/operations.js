@@ -19,10 +19,10 @@ export async function operationsView(main, leaving, who) {
   const now = h("div", {}, loading()), hour = h("div", {}, loading()), workers = h("div"), tenants = h("div"), dead = h("div");
   fill(main, h("h1", {}, "Operations"), now, hour, workers, tenants, dead);
   const look = async (place, question) => {
-    try { const found = await question(); if (!leaving.aborted) fill(place, found); return true; } catch (error) { if (!leaving.aborted) fill(place, fault(error)); return error.status !== 401; }
+    try { const found = await question(); if (!leaving.aborted && !place.contains(document.activeElement)) fill(place, found); return true; } catch (error) { if (!leaving.aborted) fill(place, fault(error)); return error.status !== 401; }
   };
   await Promise.all([
-    every(EVERY_MS, leaving, () => look(now, async () => { const found = await ask("GET", "/health", { accepts: [503] }); fill(workers, workersOf(found)); return health(found); })),
+    every(EVERY_MS, leaving, () => look(now, async () => { const found = await ask("GET", "/health", { accepts: [503] }); if (!workers.contains(document.activeElement) && !leaving.aborted) fill(workers, workersOf(found)); return health(found); })),
     every(EVERY_MS * 2, leaving, () => look(tenants, async () => tenantsOf((await ask("GET", "/tenants")).tenants, who))),
     every(SLOWLY_MS, leaving, () => look(hour, async () => lastHour(await ask("GET", "/history")))),
     who.scopes.includes("read") ? every(SLOWLY_MS, leaving, () => look(dead, async () => callbacks((await ask("GET", "/callbacks?state=dead")).callbacks, who))) : null,

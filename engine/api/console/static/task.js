@@ -20,7 +20,7 @@ const LAYERS = {
 };
 const ENDS = { finished: "finished", worker_lost: "its worker was lost", sandbox_failed: "our own failure", released: "given back: its worker stopped" };
 const FINAL = ["succeeded", "failed", "cancelled"];
-const LOG_MOST = 1 << 20;
+const LOG_MOST = 1 << 20, LINES_MOST = 20_000;
 
 export async function taskView(main, id, leaving, who) {
   fill(main, h("h1", {}, "Task"), loading());
@@ -68,25 +68,33 @@ export function live(place, task, leaving, { who = { scopes: [] }, ended: whenEn
   const tools = h("div", { class: "row tools" });
   const logs = section("Output", out, tools);
   fill(place, top, bar, narrow ? [rest, between, logs, side] : h("div", { class: "columns" }, h("div", {}, rest, between, logs, below), side));
-  let printed = 0;
-  const print = (text, stream) => {
+  let printed = 0, count = 0, line = null, kind = null;
+  // Each line is an element of its own, which has a number; beyond LINES_MOST it is text.
+  const print = (text, stream = "stdout") => {
     printed += text.length;
     if (printed > LOG_MOST) return;
     const low = out.scrollHeight - out.scrollTop - out.clientHeight < 40;
-    append(out, [stream === "stderr" ? h("span", { class: "stderr" }, text) : text]);
+    const parts = text.split("\n");
+    if (count + parts.length > LINES_MOST) append(out, [text]);
+    else parts.forEach((part, at) => {
+      if (at) line = null;
+      if (!part && at === parts.length - 1) return;
+      if (!line || kind !== stream) { line = h("span", { class: stream === "stderr" ? "log-line stderr" : "log-line" }); out.append(line); count += 1; kind = stream; }
+      append(line, [part]);
+    });
     if (low) out.scrollTop = out.scrollHeight;
   };
+  const wipe = () => { fill(out); [printed, count, line] = [0, 0, null]; };
   const end = (final) => {
     fill(bar);
     head(top, final, who);
-    fill(out);
-    printed = 0;
+    wipe();
     print(final.logs?.stdout ?? "");
     print(final.logs?.stderr ?? "", "stderr");
     if (final.logs?.truncated) append(out, ["\n… cut: it printed more than it may"]);
     const said = (final.logs?.stdout ?? "") + (final.logs?.stderr ?? "");
     if (!said) fill(out, h("span", { class: "quiet" }, "It printed nothing."));
-    else fill(tools, h("button", { type: "button", onclick: () => save(`${final.task_id}.log`, said, "text/plain") }, "Save the output"), final.logs?.stderr ? h("span", { class: "hint" }, h("span", { class: "stderr" }, "This colour"), " is stderr.") : null);
+    else fill(tools, h("button", { type: "button", onclick: () => save(`${final.task_id}.log`, said, "text/plain") }, "Save the output"), final.logs?.stderr ? h("span", { class: "hint" }, h("span", { class: "stderr" }, "This colour"), " is stderr, which stands last once the task has ended.") : null);
     fill(rest, outcome(final));
     fill(side, aside(final, who));
     say(`The task has ended: ${final.status}`);
@@ -104,7 +112,7 @@ export function live(place, task, leaving, { who = { scopes: [] }, ended: whenEn
   const source = new EventSource(`/task/${encodeURIComponent(task.task_id)}/events`);
   leaving.addEventListener("abort", () => source.close());
   source.addEventListener("status", (event) => { task = { ...task, ...parse(event.data) }; head(top, task, who); fill(side, section("This task", about(task))); });
-  source.addEventListener("log", (event) => { const said = parse(event.data); if (!begun) { fill(out); begun = true; } print(said.text, said.stream); });
+  source.addEventListener("log", (event) => { const said = parse(event.data); if (!begun) { wipe(); begun = true; } print(said.text, said.stream); });
   source.addEventListener("progress", (event) => {
     const said = parse(event.data);
     const part = said.fraction === null || said.fraction === undefined ? null : Math.min(1, Math.max(0, Number(said.fraction) || 0));

@@ -44,7 +44,7 @@ export function table(rows) {
   let order = rows, by = null, up = true, most = ROWS;
   const body = h("tbody");
   const more = h("p", { class: "hint" });
-  const heads = names.map((name) => h("th", { scope: "col" }, h("button", { type: "button", onclick: () => sort(name) }, name || "(no name)")));
+  const heads = names.map((name) => h("th", { scope: "col", class: rows.some((row) => typeof row[name] === "number") ? "number" : null }, h("button", { type: "button", onclick: () => sort(name) }, name || "(no name)")));
   const draw = () => {
     fill(body, order.slice(0, most).map((row) => h("tr", {}, names.map((name) => h("td", { class: typeof row[name] === "number" ? "number" : null }, name in row ? shown(row[name]) : "")))));
     fill(more, order.length > most ? [`${most} of ${order.length} rows. `, h("button", { type: "button", onclick: () => { most += 1000; draw(); } }, "Show more")] : `${order.length} ${order.length === 1 ? "row" : "rows"}`);
@@ -61,7 +61,7 @@ export function table(rows) {
   return h("div", {}, h("div", { class: "wide tall", tabindex: 0, role: "region", "aria-label": "Table" }, h("table", { class: "rows" }, h("thead", {}, h("tr", {}, heads)), body)), h("div", { class: "row" }, csv, more), drawn(names, rows));
 }
 
-const CHARTED = 400;
+const CHARTED = 400, BARS = 30;
 const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
 
 // A chart of a table's numbers, along one of its columns.
@@ -71,13 +71,13 @@ function drawn(names, rows) {
   const texts = names.filter((name) => !numbers.includes(name) && new Set(rows.map((row) => row[name])).size === rows.length);
   const along = h("select", { onchange: () => draw() }, h("option", { value: "" }, "the row's number"), names.map((name) => h("option", { value: name, selected: name === (texts[0] ?? (numbers.length > 1 ? numbers[0] : null)) }, name)));
   const shown_ = h("select", { onchange: () => draw() }, numbers.length > 1 ? h("option", { value: "" }, "all numbers") : null, numbers.map((name) => h("option", { value: name }, name)));
-  const kind = h("select", { onchange: () => draw() }, ["bars", "lines"].map((one) => h("option", { selected: one === (numbers.length > 1 && rows.length > 2 ? "lines" : "bars") }, one)));
+  const kind = h("select", { onchange: () => draw() }, ["bars", "lines"].map((one) => h("option", { selected: one === (rows.length <= BARS && (texts.length || numbers.length === 1) ? "bars" : "lines") }, one)));
   const place = h("div");
   const draw = () => {
     const part = rows.slice(0, CHARTED);
     const chosen = (shown_.value ? [shown_.value] : numbers.filter((name) => name !== along.value)).slice(0, 3);
     const labels = part.map((row, at) => (along.value ? (row[along.value] === null || row[along.value] === undefined ? "" : shown(row[along.value])) : String(at + 1)));
-    fill(place, chart({ title: chosen.join(", "), labels: labels.map((one) => (one.length > 11 ? `${one.slice(0, 10)}…` : one)), names: labels, lines: kind.value === "lines",
+    fill(place, chart({ title: chosen.join(", "), labels: labels.map((one) => (one.length > 11 ? `${one.slice(0, 10)}…` : one)), names: labels, lines: kind.value === "lines", grouped: true,
       series: (chosen.length ? chosen : [numbers[0]]).map((name) => ({ name, values: part.map((row) => row[name] ?? null) })) }),
     rows.length > CHARTED ? h("p", { class: "hint" }, `The first ${CHARTED} rows.`) : null);
   };
