@@ -20,13 +20,27 @@ READ_ONLY = DependencyCheck(fault="read-only", latency_s=0.0, is_read_only=True)
 
 def worker(*, age_s: float = 0.0, differ: tuple[str, ...] = (), **state: Any) -> WorkerFound:
     isolation = Isolation(profile="full", start="warm", layers={})
-    facts = {"worker_id": uuid4(), "host": "h", "pid": 7, "slots": 2, "running": 0, "ready": {"custom_script": 1}}
+    facts: dict[str, Any] = {
+        "worker_id": uuid4(),
+        "host": "h",
+        "pid": 7,
+        "slots": 2,
+        "running": 0,
+        "ready": {"custom_script": 1},
+    }
     at = WorkerState(**facts | {"isolation": isolation, "state": "working"} | state)
     return WorkerFound(heartbeat=Heartbeat(state=at, age_s=age_s), policies_differ=differ)
 
 
 def health(**more: Any) -> Health:
-    facts = {"database": GOOD, "redis": GOOD, "workers": (worker(),), "queued": 0, "running": 0, "oldest_wait_s": 0.0}
+    facts: dict[str, Any] = {
+        "database": GOOD,
+        "redis": GOOD,
+        "workers": (worker(),),
+        "queued": 0,
+        "running": 0,
+        "oldest_wait_s": 0.0,
+    }
     return Health(**facts | {"policies": {}, "versions": Versions()} | more)
 
 
