@@ -140,6 +140,10 @@ class WorkerHealth(msgspec.Struct, frozen=True, kw_only=True):
     failing: Annotated[
         tuple[str, ...], Meta(description="Policies whose sandbox failed there by our fault, and has not worked since.")
     ] = ()
+    not_ready: Annotated[
+        dict[str, str],
+        Meta(description="Policy whose sandboxes do not stand there yet → why. Its tasks wait for them."),
+    ] = {}
     isolation: Annotated[Isolation, Meta(description="The layers that hold every run there.")]
     confinement: Annotated[
         OuterConfinement | None,
@@ -278,6 +282,7 @@ def _worker(worker: WorkerFound) -> WorkerHealth:
         ready=at.ready,
         redis=at.redis,
         failing=at.failing,
+        not_ready=at.not_ready,
         isolation=at.isolation,
         confinement=at.confinement,
         versions=at.versions,

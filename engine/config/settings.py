@@ -555,6 +555,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             unit="sandboxes",
         ),
     ] = 1000
+    zygote_start_s: Annotated[
+        float,
+        Meta(ge=1, le=3600),
+        _about(
+            "ZYGOTE_START_S",
+            "How long a zygote may take to start, in processor time: on a busy machine it has as long as it needs."
+            " One that uses none for as long on the wall is given up.",
+            group=Group.RARELY,
+            unit="seconds",
+        ),
+    ] = 60.0
     queue_name: Annotated[
         str,
         Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9:._-]{0,99}\Z"),

@@ -27,7 +27,8 @@ from rich.panel import Panel
 from engine.config.settings import PROJECT_DIR
 from engine.model.errors import EngineError
 
-START_TIMEOUT_S = 200.0
+START_TIMEOUT_S = 3600.0
+"""`up` itself says when nothing goes on any more; on a slow machine it may take long."""
 STOP_TIMEOUT_S = 60.0
 WAIT_S = 60
 LINE_LENGTH = 110

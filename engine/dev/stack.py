@@ -26,8 +26,11 @@ from engine.policies.policies import Policies, largest_memory_mib
 from engine.store.connect import Connector
 from engine.telemetry.logs import get_logger
 from engine.worker.pools import probe
+from sandbox.pool.patience import Patience, used_s
 
-START_TIMEOUT_S = 180.0
+START_S = 180.0
+"""Processor time of all parts together until tasks are accepted and run; and how long none may be used meanwhile."""
+LOOK_S = 1.0
 READY_POLL_S = 0.05
 WATCH_S = 0.5
 STEADY_S = 5.0
@@ -233,10 +236,12 @@ async def _keep_servers(embedded: Embedded) -> None:
 
 
 async def _until_ready(host: str, port: int) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
+    patience, looked_at = Patience(START_S, lambda: used_s(os.getpid())), time.monotonic()
     while not await _is_ready(_reachable(host), port):
-        if time.monotonic() > deadline:
-            raise StackError(f"the service was not ready within {START_TIMEOUT_S:g} s")
+        if time.monotonic() - looked_at > LOOK_S:
+            looked_at = time.monotonic()
+            if (fault := patience.fault()) is not None:
+                raise StackError(f"the service is {fault}")
         await asyncio.sleep(READY_POLL_S)
 
 

@@ -48,6 +48,8 @@ class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it reaches Redis, without which it takes no tasks. ``away`` is the API's word for unreachable."""
     failing: tuple[str, ...] = ()
     """Policies whose sandbox failed on this worker by our own fault, and has not worked since."""
+    not_ready: dict[str, str] = {}
+    """Policy whose sandboxes do not stand yet → why. Its tasks wait for them."""
     isolation: Isolation
     confinement: OuterConfinement | None = None
     """``None`` from a worker of a version that does not report it."""
@@ -63,7 +65,7 @@ class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def works(self) -> bool:
         """Whether it can run tasks, of at least one policy."""
-        return self.redis == "ok" and not set(self.ready) <= set(self.failing)
+        return self.redis == "ok" and not set(self.ready) <= {*self.failing, *self.not_ready}
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):

@@ -121,7 +121,9 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
                 found.append(f"{name} cannot reach Redis, which this API reaches: it takes no tasks")
             if worker.heartbeat.state.failing:
                 found.append(f"{name} fails by its own fault under: {', '.join(worker.heartbeat.state.failing)}")
-            elif worker.heartbeat.state.lag_s > SLOW_S:
+            for policy, why in worker.heartbeat.state.not_ready.items():
+                found.append(f"{name} is not ready for {policy}: {why}")
+            if worker.heartbeat.state.lag_s > SLOW_S:
                 found.append(f"{name} is slow: its event loop was {worker.heartbeat.state.lag_s:.1f} s late")
             if worker.policies_differ:
                 differ = ", ".join(worker.policies_differ)

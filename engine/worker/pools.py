@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 from engine.config import libraries, model_files
 from engine.config.settings import PROJECT_DIR, Settings
+from engine.model.cancel import end_tasks
+from engine.telemetry.logs import get_logger
 from sandbox import (
     Host,
     Policy,
     Pool,
+    SandboxError,
     SplitPool,
     Template,
     make_pool,
@@ -19,6 +22,12 @@ from sandbox import (
 )
 
 ENTRY = "handlers.entry:main"
+GRACE_S = 20.0
+"""A worker that is ready for one policy waits so long for the others, then begins; they follow."""
+AGAIN_S = 10.0
+"""Between two tries to start the pool of a policy."""
+COMING = "its zygote is being started"
+AnyPool = Pool | SplitPool
 
 
 def template(settings: Settings) -> Template:
@@ -31,6 +40,7 @@ def template(settings: Settings) -> Template:
         | ({"inputs": settings.files_dir} if settings.files_dir else {}),
         ca_file=settings.ca_file,
         egress_exceptions=settings.egress_allow_private,
+        start_s=settings.zygote_start_s,
         uid=settings.sandbox_uid,
         gid=settings.sandbox_gid,
     )
@@ -58,6 +68,113 @@ async def open_pools(
         yield pools
     finally:
         await asyncio.gather(*(pool.close() for pool in pools.values()), return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def open_serving_pools(
+    settings: Settings, host: Host, policies: tuple[Policy, ...], *, ready: int
+) -> AsyncIterator[ServingPools]:
+    """The pools of a worker, as soon as it can serve; closed at the end.
+
+    Raises:
+        HostError: as ``open_pools``: what a policy requires and this host lacks stops the worker.
+        SandboxError: the zygote of no policy came up.
+    """
+    libraries.require(settings.libraries_dir, policies)
+    model_files.require(settings.models_dir, policies)
+    made_of = template(settings)
+
+    def make(policy: Policy) -> AnyPool:
+        return make_pool(policy, host, made_of, ready=ready, rotate_after=settings.rotate_after)
+
+    pools = ServingPools(make, policies)
+    try:
+        await pools.start()
+        yield pools
+    finally:
+        await pools.close()
+
+
+class ServingPools(Mapping[str, AnyPool]):
+    """The pools of a worker, by policy: those that are ready serve, and each other one is started until it is.
+
+    A task under a policy that is not ready yet waits for its zygote, in its slot, as it does when a zygote has died.
+    """
+
+    def __init__(self, make: Callable[[Policy], AnyPool], policies: tuple[Policy, ...]) -> None:
+        """
+        Args:
+            make: makes the pool of a policy.
+            policies: those that the worker has.
+        """
+        self._make = make
+        self._policies = {policy.name: policy for policy in policies}
+        self._pools = {name: make(policy) for name, policy in self._policies.items()}
+        self._tried: dict[str, asyncio.Event] = {name: asyncio.Event() for name in self._policies}
+        self._errors: list[SandboxError] = []
+        self._starting: list[asyncio.Task[None]] = []
+        self.not_ready: dict[str, str] = dict.fromkeys(self._policies, COMING)
+        """Policy → why its sandboxes do not stand yet."""
+
+    def __getitem__(self, name: str) -> AnyPool:
+        return self._pools[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._pools)
+
+    def __len__(self) -> int:
+        return len(self._pools)
+
+    async def start(self) -> None:
+        """Start all pools; return when all are ready or have been tried, or when one has been ready for ``GRACE_S``.
+
+        Raises:
+            HostError: this host lacks a layer that a policy requires.
+            SandboxError: none is ready, and each has been tried.
+        """
+        self._starting = [asyncio.create_task(self._keep_starting(name)) for name in self._pools]
+        all_tried = asyncio.create_task(self._all_tried())
+        try:
+            waited = {all_tried, *self._starting}
+            grace_s: float | None = None
+            while not all_tried.done():
+                done, _ = await asyncio.wait(waited, timeout=grace_s, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()  # HostError
+                if not done:
+                    return
+                waited -= done
+                grace_s = GRACE_S
+        finally:
+            all_tried.cancel()
+        if len(self.not_ready) == len(self._pools) and self._errors:
+            raise self._errors[0]
+
+    async def close(self) -> None:
+        """Stop starting, and close every pool."""
+        await end_tasks(*self._starting)
+        await asyncio.gather(*(pool.close() for pool in self._pools.values()), return_exceptions=True)
+
+    async def _all_tried(self) -> None:
+        for tried in self._tried.values():
+            await tried.wait()
+
+    async def _keep_starting(self, name: str) -> None:
+        """Start the pool of a policy, until it stands. One that failed is closed, and another takes its place."""
+        while True:
+            try:
+                await self._pools[name].start()
+            except SandboxError as error:
+                self.not_ready[name] = str(error)
+                self._errors.append(error)
+                get_logger().error("policy not ready", policy=name, stage=error.stage, reason=error.message)
+                self._pools[name] = self._make(self._policies[name])
+                self._tried[name].set()
+                await asyncio.sleep(AGAIN_S)
+            else:
+                del self.not_ready[name]
+                self._tried[name].set()
+                return
 
 
 def probe(settings: Settings) -> Host:

@@ -2,6 +2,8 @@
 
 Order matters at the start: the host is probed, the policies are read and every pool with its zygote is up before the
 first connection to PostgreSQL or Redis exists, so that no socket and no secret can be inherited by what runs scripts.
+A zygote that comes later, because it was slow, failed at first, died or was replaced, is a fresh program with an
+environment and descriptors of its own, too.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import signal
 import socket
 from collections.abc import Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Literal
 from uuid import uuid4
 
@@ -41,12 +44,12 @@ from engine.worker.callbacks import CallbackSender
 from engine.worker.execute import execute
 from engine.worker.failing import FailingPolicies, Retries
 from engine.worker.leases import Leases
-from engine.worker.pools import open_pools, probe
+from engine.worker.pools import ServingPools, open_serving_pools, probe
 from engine.worker.record import AttemptRecords
 from engine.worker.results import ResultWriter
 from engine.worker.running import DatabaseOutage, RunningAttempts
 from engine.worker.sweep import Sweeper
-from sandbox import Isolation, Pool, SplitPool
+from sandbox import Isolation, Pool, PoolStats, SplitPool
 
 KILL_S = 5.0
 
@@ -57,7 +60,7 @@ async def run_worker(settings: Settings) -> None:
     Raises:
         PolicyError: a policy file is invalid.
         HostError: this host lacks a layer that a policy requires.
-        SandboxError: a zygote did not come up.
+        SandboxError: the zygote of no policy came up.
     """
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
@@ -66,14 +69,14 @@ async def run_worker(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, _stall, settings.debug_stall_s)
     policies = Policies.load(settings)
     host = probe(settings)
-    async with open_pools(settings, host, policies.all, ready=settings.pool_ready) as pools:
+    async with open_serving_pools(settings, host, policies.all, ready=settings.pool_ready) as pools:
         metrics = WorkerMetrics(
             CollectorRegistry(),
             version=engine_version(),
             slots=settings.max_concurrent_tasks,
             policies={policy.name: policy.task_type for policy in policies.all},
         )
-        metrics.watch_pools({name: pool.stats for name, pool in pools.items()})
+        metrics.watch_pools({name: partial(_stats_of, pools, name) for name in pools})
         async with open_traces(settings, "worker") as traces:
             with (
                 contextlib.closing(AuditLog(settings.audit_log)) as audit,
@@ -88,8 +91,16 @@ async def run_worker(settings: Settings) -> None:
                         "layers": {layer.name: layer.version for layer in host.layers if layer.available},
                     },
                 )
-                worker = Worker(settings, policies, pools, audit, metrics, metrics_address=address, traces=traces)
+                worker = Worker(
+                    settings, policies, pools, audit, metrics,
+                    not_ready=pools.not_ready, metrics_address=address, traces=traces,
+                )  # fmt: skip
                 await worker.run(stop)
+
+
+def _stats_of(pools: ServingPools, name: str) -> PoolStats:
+    """Of the pool that a policy has now: one that could not start was replaced."""
+    return pools[name].stats()
 
 
 def _stall(seconds: float) -> None:
@@ -108,6 +119,7 @@ class Worker:
         audit: AuditLog,
         metrics: WorkerMetrics,
         *,
+        not_ready: Mapping[str, str] = MappingProxyType({}),
         metrics_address: str | None = None,
         traces: Traces = NO_TRACES,
     ) -> None:
@@ -115,7 +127,7 @@ class Worker:
         self.worker_id = uuid4()
         self._settings = settings
         self._policies = policies
-        self._pools = pools
+        self._pools, self._not_ready = pools, not_ready
         self._metrics_address = metrics_address
         self._versions = versions()
         self._confinement = read_confinement()
@@ -240,6 +252,7 @@ class Worker:
             ready={name: pool.stats().ready for name, pool in self._pools.items()},
             redis=await self._reach_redis(),
             failing=self._failing.names,
+            not_ready=dict(self._not_ready),
             isolation=self._isolation(),
             confinement=self._confinement,
             state="draining" if self._draining.is_set() else "working",

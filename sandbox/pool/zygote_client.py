@@ -19,12 +19,13 @@ from sandbox.errors import SandboxError
 from sandbox.inside.child import RESPONSE, STDIN
 from sandbox.inside.plan import Plan
 from sandbox.inside.zygote import EXIT, EXITED, FAILED, FORKED, HEAD, READY, SPAWN
+from sandbox.pool.patience import LOOK_S, Patience, used_s
+from sandbox.pool.template import START_S
 from sandbox.run.cgroup import Groups, RunGroup
 from sandbox.run.child_handle import ChildHandle, ExitFacts, pid_of
 from sandbox.run.workspace import FolderWorkspace, TmpfsWorkspace, Workspace, remove_folder
 
-START_TIMEOUT_S = 60.0
-READY_TIMEOUT_S = 20.0
+READY_TIMEOUT_S = 60.0
 LEAVE_TIMEOUT_S = 5.0
 _REMOVE_TRIES, _REMOVE_PAUSE_S = 50, 0.02
 _MAX_PACKET = 1 << 16
@@ -33,8 +34,9 @@ _MAX_PACKET = 1 << 16
 class ZygoteClient:
     """One zygote process and the children that it has forked."""
 
-    def __init__(self, plan: Plan, code: Path, groups: Groups | None = None) -> None:
+    def __init__(self, plan: Plan, code: Path, groups: Groups | None = None, *, start_s: float = START_S) -> None:
         self._plan = plan
+        self._start_s = start_s
         self._groups = groups
         self._code = code
         self._loop = asyncio.get_running_loop()
@@ -63,14 +65,18 @@ class ZygoteClient:
         self._control.send(self._plan.without_host_paths().encode())
         self._loop.add_reader(self._control, self._read_packet)
         try:
-            async with asyncio.timeout(START_TIMEOUT_S):
-                await asyncio.shield(self._ready)
-        except BaseException as error:
+            await self._until_ready()
+        except BaseException:
             await self.close()
-            if isinstance(error, TimeoutError):
-                message = f"{self._plan.policy}: not ready in {START_TIMEOUT_S:g} s"
-                raise SandboxError("start_zygote", message) from None
             raise
+
+    async def _until_ready(self) -> None:
+        patience = Patience(self._start_s, lambda: used_s(self._process.pid))
+        while not self._ready.done():
+            await asyncio.wait([self._ready], timeout=LOOK_S)
+            if not self._ready.done() and (fault := patience.fault()) is not None:
+                raise SandboxError("start_zygote", f"{self._plan.policy}: {fault}")
+        await self._ready
 
     def _exec(self, control_fd: int) -> subprocess.Popen[bytes]:
         start = (

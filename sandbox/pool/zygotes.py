@@ -125,6 +125,6 @@ class Zygotes:
             self.retiring.discard(old)
 
     async def _start_one(self) -> ZygoteClient:
-        zygote = ZygoteClient(self._plan(), self._template.code, self._groups)
+        zygote = ZygoteClient(self._plan(), self._template.code, self._groups, start_s=self._template.start_s)
         await zygote.start()
         return zygote

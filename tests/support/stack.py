@@ -230,6 +230,12 @@ def answers(client: httpx.Client, path: str) -> bool:
         return False
 
 
+def _stands(url: str) -> bool:
+    """Whether the workers of a service are ready for all of their policies, as far as it tells without a key."""
+    health = httpx.get(f"{url}/health", timeout=20)
+    return health.status_code == 401 or not any(worker["not_ready"] for worker in health.json()["workers"])
+
+
 def is_open(port: int) -> bool:
     """Whether somebody listens on a port of the loopback."""
     with socket.socket() as probe:
@@ -300,7 +306,9 @@ def whole_service(
         try:
             line = process.stdout.readline().decode()
             assert line.startswith("ready http://127.0.0.1:"), (folder / "log").read_text()
-            yield line.split()[1], process
+            url = line.split()[1]
+            until(lambda: _stands(url), f"every policy of {url} is ready", 300)
+            yield url, process
         finally:
             process.terminate()
             process.wait(60)
