@@ -26,7 +26,7 @@ from engine.policies.policies import Policies, largest_memory_mib
 from engine.store.connect import Connector
 from engine.telemetry.logs import get_logger
 from engine.worker.pools import probe
-from sandbox.pool.patience import Patience, used_s
+from sandbox.pool.patience import StartPatience, used_s
 
 START_S = 180.0
 """Processor time of all parts together until tasks are accepted and run; and how long none may be used meanwhile."""
@@ -236,7 +236,7 @@ async def _keep_servers(embedded: Embedded) -> None:
 
 
 async def _until_ready(host: str, port: int) -> None:
-    patience, looked_at = Patience(START_S, lambda: used_s(os.getpid())), time.monotonic()
+    patience, looked_at = StartPatience(START_S, lambda: used_s(os.getpid())), time.monotonic()
     while not await _is_ready(_reachable(host), port):
         if time.monotonic() - looked_at > LOOK_S:
             looked_at = time.monotonic()

@@ -31,7 +31,7 @@ def used_s(pid: int) -> float | None:
     return total
 
 
-class Patience:
+class StartPatience:
     """Says when a process has had its time."""
 
     def __init__(self, total_s: float, used: Callable[[], float | None]) -> None:

@@ -19,7 +19,7 @@ from sandbox.errors import SandboxError
 from sandbox.inside.child import RESPONSE, STDIN
 from sandbox.inside.plan import Plan
 from sandbox.inside.zygote import EXIT, EXITED, FAILED, FORKED, HEAD, READY, SPAWN
-from sandbox.pool.patience import LOOK_S, Patience, used_s
+from sandbox.pool.patience import LOOK_S, StartPatience, used_s
 from sandbox.pool.template import START_S
 from sandbox.run.cgroup import Groups, RunGroup
 from sandbox.run.child_handle import ChildHandle, ExitFacts, pid_of
@@ -71,7 +71,7 @@ class ZygoteClient:
             raise
 
     async def _until_ready(self) -> None:
-        patience = Patience(self._start_s, lambda: used_s(self._process.pid))
+        patience = StartPatience(self._start_s, lambda: used_s(self._process.pid))
         while not self._ready.done():
             await asyncio.wait([self._ready], timeout=LOOK_S)
             if not self._ready.done() and (fault := patience.fault()) is not None:

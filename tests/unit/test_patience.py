@@ -6,13 +6,13 @@ import itertools
 import os
 import time
 
-from sandbox.pool.patience import Patience, used_s
+from sandbox.pool.patience import StartPatience, used_s
 
 
 def test_a_slow_start_has_its_time() -> None:
     """However long it takes on the wall: what counts is the processor's."""
     used = itertools.count(0.0, 0.01)
-    patience = Patience(0.05, lambda: next(used))
+    patience = StartPatience(0.05, lambda: next(used))
     faults = []
     for _ in range(5):
         time.sleep(0.03)  # three times as long on the wall as the whole patience, all in all
@@ -23,14 +23,14 @@ def test_a_slow_start_has_its_time() -> None:
 def test_a_start_that_computes_for_too_long_is_given_up() -> None:
     """With what it has used."""
     used = itertools.count(1.0, 30.0)
-    patience = Patience(60.0, lambda: next(used))
+    patience = StartPatience(60.0, lambda: next(used))
     assert [None, None] == [patience.fault(), patience.fault()]
     assert "not ready after 61 s of processor time" == patience.fault()
 
 
 def test_a_start_that_waits_for_nothing_is_given_up() -> None:
     """It uses no processor time for as long."""
-    patience = Patience(0.05, lambda: 0.0)
+    patience = StartPatience(0.05, lambda: 0.0)
     assert patience.fault() is None
     time.sleep(0.06)
     assert "not ready, and without any progress for 0.05 s" == patience.fault()
