@@ -111,7 +111,7 @@ export function live(place, task, leaving, { who = { scopes: [] }, ended: whenEn
   leaving.addEventListener("abort", stop);
   const source = new EventSource(`/task/${encodeURIComponent(task.task_id)}/events`);
   leaving.addEventListener("abort", () => source.close());
-  source.addEventListener("status", (event) => { task = { ...task, ...parse(event.data) }; head(top, task, who); fill(side, section("This task", about(task))); });
+  source.addEventListener("status", (event) => { task = { ...task, ...parse(event.data) }; if (task.status === "running") task.started_at ??= new Date().toISOString(); head(top, task, who); fill(side, section("This task", about(task))); });
   source.addEventListener("log", (event) => { const said = parse(event.data); if (!begun) { wipe(); begun = true; } print(said.text, said.stream); });
   source.addEventListener("progress", (event) => {
     const said = parse(event.data);
