@@ -15,7 +15,9 @@ from engine.model.errors import EngineError
 
 KEY_ENV = "ENGINE_KEY"
 WHOLE_ID = 36
-"""Characters of an id."""
+"""Characters of a task's id."""
+WHOLE_FILE_ID = 37
+"""Of a file's id."""
 FEWEST = 4
 """Characters of an id's beginning."""
 _BEGINNING = re.compile("[0-9a-fA-F]{4}[0-9a-fA-F-]*")
@@ -96,6 +98,21 @@ class ServiceClient:
             why = f"several do, such as {ids}: give more of it" if found else "`tasks list` shows those that there are"
             raise ServiceError(f"there is no one task whose id begins with {task_id}; {why}")
         return str(found[0]["task_id"])
+
+    def whole_file_id(self, file_id: str) -> str:
+        """The id of the one uploaded file whose id begins so, with or without ``file_``.
+
+        Raises:
+            ServiceError: none does, or several do.
+        """
+        if len(file_id) == WHOLE_FILE_ID:
+            return file_id
+        beginning = f"file_{file_id.removeprefix('file_')}"
+        found = [one["file_id"] for one in self.get("/files")["files"] if one["file_id"].startswith(beginning)]
+        if len(found) != 1:
+            why = "several do: give more of it" if found else "`files list` shows those that there are"
+            raise ServiceError(f"there is no one file whose id begins with {file_id}; {why}")
+        return str(found[0])
 
     def save_artifacts(self, task_id: str, folder: Path) -> list[Path]:
         """Write a task's artifacts to a folder.

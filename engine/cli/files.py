@@ -50,12 +50,12 @@ def upload(
 
 @app.command()
 def delete(
-    file_ids: Annotated[list[str], typer.Argument(help="Their ids, as `files list` shows them.")],
+    file_ids: Annotated[list[str], typer.Argument(help="Their ids, as `files list` shows them, or their beginnings.")],
     url: Url = DEFAULT_URL,
 ) -> None:
     """Delete uploaded files before their time is over."""
     with sentences(), service_client(url) as client:
-        for file_id in file_ids:
+        for file_id in map(client.whole_file_id, file_ids):
             client.delete_file(file_id)
             print(f"deleted {file_id}")
 

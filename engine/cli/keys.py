@@ -100,13 +100,14 @@ def list_keys(file: File = None, json: AsJson = False) -> None:
 
 @app.command()
 def revoke(
-    key_id: Annotated[str, typer.Argument(help="Id of the key, as `keys list` shows it.")], file: File = None
+    key_id: Annotated[str, typer.Argument(help="Id of the key, as `keys list` shows it, or its beginning.")],
+    file: File = None,
 ) -> None:
     """Revoke a key. Running services refuse it a second later; its tasks go on."""
     with sentences():
         from engine.config.keys import remove_key
 
-        remove_key(_path_of(file), key_id)
+        key_id = remove_key(_path_of(file), key_id)
         note_in_audit_log(load(), "key revoked", {"key_id": key_id})
         print(f"revoked {key_id}")
 

@@ -255,19 +255,26 @@ def add_key(path: Path, new: NewKey) -> None:
         _write(path, (read_keys(path) if path.exists() else {}) | {new.key_id: new.key})
 
 
-def remove_key(path: Path, key_id: str) -> None:
+def remove_key(path: Path, key_id: str) -> str:
     """Take a key's entry out of a file. Whoever reads the file refuses the key a second later.
 
+    Args:
+        path: of the file.
+        key_id: the key's id, or its beginning, where only one key's id begins so.
+    Returns:
+        The id.
     Raises:
-        KeysError: there is no such key, or the file cannot be read or written.
+        KeysError: there is no such key, or several, or the file cannot be read or written.
     """
     with _alone(path):
         keys = read_keys(path)
-        if key_id not in keys:
-            raise KeysError(
-                f"{path}: there is no key {key_id}; `python -m engine keys list` shows those that there are"
-            )
-        _write(path, {known: key for known, key in keys.items() if known != key_id})
+        found = [known for known in keys if key_id and known.startswith(key_id)]
+        if len(found) != 1:
+            several = f"the ids of several keys begin with {key_id}; give more of it"
+            none = f"there is no key {key_id}; `python -m engine keys list` shows those that there are"
+            raise KeysError(f"{path}: {several if found else none}")
+        _write(path, {known: key for known, key in keys.items() if known != found[0]})
+    return found[0]
 
 
 def _parse(text: str) -> dict[str, Key]:

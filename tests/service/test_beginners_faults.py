@@ -5,7 +5,9 @@ A row is an example of its kind. The service has keys and runs in production, as
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,7 +20,7 @@ import pytest
 from engine.config.keys import add_key, make_key
 from engine.model.principal import Scope
 from tests.support.command_line import engine_text
-from tests.support.stack import Stack, free_port, task
+from tests.support.stack import Stack, free_port, open_folder, task
 
 JSON = {"content-type": "application/json"}
 NOBODY = "00000000-0000-0000-0000-000000000000"
@@ -284,7 +286,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "a service that is away": (("tasks", "list", "--url", AWAY), ("does not answer", "Is the service up")),
     "an upload of nothing": (("files", "upload", "t.csv"), ("t.csv: No such file",)),
-    "a file that was not uploaded": (("files", "delete", "file_x"), ("no file with this id", "GET /files")),
+    "a file that was not uploaded": (("files", "delete", "file_x"), ("begins with file_x", "`files list` shows")),
     "a state that is none": (
         ("callbacks", "list", "--state", "lost"),
         ("state: must be one of: dead, due, delivered",),
@@ -386,6 +388,20 @@ def test_a_database_that_does_not_exist_is_named_at_once(service: BeginnersServi
     done = engine_text("up", DATABASE_URL=url)
     assert (1, 1) == (done.returncode, len(done.stderr.splitlines())), done.stderr
     assert '"nothing_here" does not exist; start PostgreSQL and make the database' in done.stderr
+
+
+def test_a_second_start_on_the_same_data_is_named_at_once() -> None:
+    """In one sentence, without PostgreSQL's own."""
+    with open_folder() as folder:
+        (folder / "postgresql").mkdir(mode=0o700)
+        handle = os.open(folder / "postgresql", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)  # as the first one does
+            done = engine_text("up", "--port", str(free_port()), "--data", str(folder))
+        finally:
+            os.close(handle)
+    assert 1 == done.returncode
+    assert done.stderr.splitlines()[-1].endswith("another service uses it; choose another data folder"), done.stderr
 
 
 def test_a_port_that_is_taken_is_named_at_once() -> None:

@@ -97,8 +97,19 @@ def test_docs_page_loads_nothing_from_elsewhere(client: httpx.Client) -> None:
         r"(?:src|href|action)=\S?(?:https?:)?//|<script|<img|<link|<iframe|@import|url\(", page.text
     )
     assert "script-src" not in page.headers["content-security-policy"]
-    for word in ("POST", "/execute", "/task/{task_id}", "CustomScript", "DataProcessing"):
+    for word in ("POST", "/execute", "/task/{task_id}", "CustomScript", "DataProcessing", "python -m engine keys new"):
         assert word in page.text
+
+
+def test_docs_page_leads_to_each_call_and_marks_code(client: httpx.Client) -> None:
+    """Every link within the page has its place, each call one in the list of contents; no backtick is left."""
+    page = client.get("/docs").text
+    document = client.get("/openapi.json").json()
+    targets, places = set(re.findall(r'href="#([^"]+)"', page)), set(re.findall(r'id="([^"]+)"', page))
+    assert targets <= places
+    assert set(_values(document, "operationId")) <= targets
+    without_examples = re.sub(r"<pre>.*?</pre>", "", page, flags=re.DOTALL)
+    assert "`" not in without_examples
 
 
 def _values(part: Any, name: str) -> list[str]:

@@ -213,7 +213,9 @@ def test_files_are_uploaded_listed_and_deleted(url: str, tmp_path: Path) -> None
     (tmp_path / "table.csv").write_text("x\n1\n")
     file_id = engine("files", "upload", str(tmp_path / "table.csv"), "--url", url).stdout.strip()
     assert any(file_id in line for line in screen(80, "files", "list", "--url", url))
-    assert f"deleted {file_id}\n" == engine("files", "delete", file_id, "--url", url).stdout
+    assert f"deleted {file_id}\n" == engine("files", "delete", file_id[5:15], "--url", url).stdout
+    gone = engine("files", "delete", file_id, "--url", url)
+    assert (1, True) == (gone.returncode, "no file with this id" in gone.stderr)
     missing = engine("files", "upload", str(tmp_path / "nothing"), "--url", url)
     assert (1, f"error: {tmp_path}/nothing: No such file or directory\n") == (missing.returncode, missing.stderr)
 

@@ -8,6 +8,7 @@ import html
 import json
 from typing import Any
 
+_PROBLEM = "application/problem+json"
 STYLE = """
 :root{color-scheme:light dark;--line:#8884;--soft:#8882}
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
@@ -33,13 +34,35 @@ def build_docs(document: dict[str, Any]) -> str:
         '<meta name="viewport" content="width=device-width,initial-scale=1">',
         f"<title>{_text(info['title'])}</title><style>{STYLE}</style></head><body>",
         f"<h1>{_text(info['title'])}</h1><p>{_text(info['description'])} Version {_text(info['version'])}.",
-        ' Machine-readable: <a href="/openapi.json"><code>/openapi.json</code></a>.</p><h2>Calls</h2>',
+        ' Machine-readable: <a href="/openapi.json"><code>/openapi.json</code></a>.</p>',
+        _contents(document),
+        f"<h2>Keys</h2><p>{_prose(_KEYS)}</p>",
+        "<h2>Calls</h2>",
     ]
     for path, methods in document["paths"].items():
         parts += [_call(method, path, operation) for method, operation in methods.items()]
-    parts.append("<h2>Types</h2>")
+    parts.append('<h2 id="types">Types</h2>')
     parts += [_type(name, schema) for name, schema in document["components"]["schemas"].items()]
     return "".join([*parts, "</body></html>"])
+
+
+_KEYS = (
+    "Where the service has keys, each call sends one: `Authorization: Bearer uak_…`, or `X-API-Key: uak_…`. An "
+    "operator makes one by `python -m engine keys new --tenant NAME --scopes submit,read`; each call names the scope "
+    "that it needs. In a browser, the console at `/` signs in with a key, runs every task type from a form, and shows "
+    "what to send as curl, Python and JavaScript."
+)
+
+
+def _contents(document: dict[str, Any]) -> str:
+    """A list of the calls, each a link to its place."""
+    rows = [
+        f'<tr><td><a href="#{_text(operation["operationId"])}"><span class="method">{_text(method.upper())}</span> '
+        f"<code>{_text(path)}</code></a></td><td>{_prose(operation['summary'])}</td></tr>"
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    ]
+    return f'<nav aria-label="Contents"><table>{"".join(rows)}</table><p><a href="#types">Types</a></p></nav>'
 
 
 def build_refusal(path: str, detail: str) -> str:
@@ -68,22 +91,30 @@ def _call(method: str, path: str, operation: dict[str, Any]) -> str:
     rows = []
     for item in operation.get("parameters", ()):
         name = f"<code>{_text(item['name'])}</code> ({_text(item['in'])})"
-        rows.append(f"<tr><td>{name}</td><td>{_text(item['description'])}</td></tr>")
+        rows.append(f"<tr><td>{name}</td><td>{_prose(item['description'])}</td></tr>")
     body = operation.get("requestBody")
     if body:
         rows.append(f"<tr><td>body</td><td>{_content(body['content'])}</td></tr>")
+    refused: list[str] = []
     for status, answer in operation["responses"].items():
-        about = f"{_text(answer['description'])} {_content(answer.get('content', {}))}"
-        rows.append(f"<tr><td>{_text(status)}</td><td>{about}</td></tr>")
+        is_refusal = _PROBLEM in answer.get("content", {})
+        about = f"{_prose(answer['description'])} {_content(answer.get('content', {}), named=not is_refusal)}"
+        (refused if is_refusal else rows).append(f"<tr><td>{_text(status)}</td><td>{about}</td></tr>")
     title = f'<span class="method">{_text(method.upper())}</span> <code>{_text(path)}</code>'
-    texts = (operation["summary"], *operation["description"].split("\n\n"))
-    return f"<h3>{title}</h3>{''.join(f'<p>{_text(text)}</p>' for text in texts)}<table>{''.join(rows)}</table>"
+    texts = "".join(
+        f"<p>{_prose(text)}</p>" for text in (operation["summary"], *operation["description"].split("\n\n"))
+    )
+    folded = f"<details><summary>Refusals ({len(refused)})</summary><table>{''.join(refused)}</table></details>"
+    place = _text(operation["operationId"])
+    return f'<h3 id="{place}">{title}</h3>{texts}<table>{"".join(rows)}</table>{folded if refused else ""}'
 
 
-def _content(content: dict[str, Any]) -> str:
+def _content(content: dict[str, Any], *, named: bool = True) -> str:
+    """Media types, types and examples; of what is everywhere the same, the examples only."""
     parts = []
     for media, described in content.items():
-        parts.append(f"<code>{_text(media)}</code> {_shape(described.get('schema', {}))}")
+        if named:
+            parts.append(f"<code>{_text(media)}</code> {_shape(described.get('schema', {}))}")
         for name, example in described.get("examples", {}).items():
             parts.append(_example(f"Example: {name}", example["value"]))
     return " ".join(parts)
@@ -95,13 +126,13 @@ def _example(title: str, value: Any) -> str:
 
 
 def _type(name: str, schema: dict[str, Any]) -> str:
-    title = f'<h3 id="{_text(name)}"><code>{_text(name)}</code></h3><p>{_text(schema.get("description", ""))}</p>'
+    title = f'<h3 id="{_text(name)}"><code>{_text(name)}</code></h3><p>{_prose(schema.get("description", ""))}</p>'
     if "properties" not in schema:
         return f"{title}<p>{_shape(schema)}</p>"
     required = set(schema.get("required", ()))
     rows = "".join(
         f"<tr><td><code>{_text(field)}</code>{'' if field in required else ' (optional)'}</td>"
-        f"<td>{_shape(about)}</td><td>{_text(about.get('description', ''))}</td></tr>"
+        f"<td>{_shape(about)}</td><td>{_prose(about.get('description', ''))}</td></tr>"
         for field, about in schema["properties"].items()
     )
     examples = "".join(_example("Example", value) for value in schema.get("examples", ()))
@@ -128,6 +159,12 @@ def _shape(schema: dict[str, Any]) -> str:
         if key in schema
     ]
     return _text(schema.get("type", "any JSON")) + (f" ({', '.join(bounds)})" if bounds else "")
+
+
+def _prose(text: str) -> str:
+    """A text in which backticks mark code."""
+    parts = _text(text).split("`")
+    return "".join(f"<code>{part}</code>" if number % 2 else part for number, part in enumerate(parts))
 
 
 def _text(value: Any) -> str:
