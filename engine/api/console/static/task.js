@@ -135,7 +135,7 @@ function head(top, task, who) {
   } }, "Cancel it");
   const words = { queued: task.queue_position ? `It waits: place ${task.queue_position} in the queue${task.estimated_wait_s === null || task.estimated_wait_s === undefined ? "" : `, about ${seconds(task.estimated_wait_s)}`}.` : "It waits for a worker.", running: "It runs." };
   fill(top, h("div", { class: `banner is-${task.status}` }, h("div", {}, h("div", { class: "big" }, state(task.status), task.exit_reason && task.exit_reason !== "ok" && task.exit_reason !== task.status ? h("code", {}, task.exit_reason) : null, h("span", { class: "quiet clock" }, took(task))),
-    h("p", {}, isFinal ? prose(REASONS[task.exit_reason] ?? "") : words[task.status]), task.message && isFinal && task.exit_reason !== "ok" && !task.error ? h("p", {}, task.message) : null),
+    h("p", {}, isFinal ? prose(REASONS[task.exit_reason] ?? "") : words[task.status]), task.message && isFinal && task.exit_reason !== "ok" && !task.error ? h("p", {}, task.exit_reason.endsWith("_limit") ? prose(task.message) : task.message) : null),
   isFinal || !who.scopes.includes("cancel") ? null : cancel));
 }
 
