@@ -16,7 +16,7 @@ h1{margin-bottom:0}h2{margin-top:3rem;border-bottom:1px solid var(--line)}
 code,pre{font:13px/1.45 ui-monospace,monospace}pre{background:var(--soft);padding:.7rem;overflow:auto;border-radius:6px}
 table{border-collapse:collapse;width:100%}td,th{border-bottom:1px solid var(--line);padding:.3rem .5rem;
 text-align:left;vertical-align:top}th{font-weight:600}
-.method{display:inline-block;min-width:3.2rem;font-weight:700}details{margin:.5rem 0}summary{cursor:pointer}
+.method{display:inline-block;min-width:4.4rem;font-weight:700}details{margin:.5rem 0}summary{cursor:pointer}
 """
 
 
@@ -78,7 +78,7 @@ def build_refusal(path: str, detail: str) -> str:
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="color-scheme" content="light dark">'
         '<meta name="viewport" content="width=device-width,initial-scale=1"><title>An API key is needed</title></head>'
-        f"<body><main><h1>An API key is needed</h1><p>{_text(detail)}</p><ul>"
+        f"<body><main><h1>An API key is needed</h1><p>{_prose(detail)}</p><ul>"
         f'<li>In a browser: <a href="/">sign in to the console</a> with your key, then open '
         f'<a href="{_text(path)}">{_text(path)}</a> again.</li>'
         f"<li>In a program: <code>{_text(curl)}</code></li>"
