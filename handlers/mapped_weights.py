@@ -33,7 +33,7 @@ def mapped_weights(model: Path) -> Iterator[tuple[str, Array]]:
     """Name and value of each weight that lies in another file of the model's folder; nothing is read but what is asked.
 
     Raises:
-        ValueError, KeyError: the model is not one, or has weights of another type.
+        ValueError, LookupError: the model is not one, or has weights of another type.
         OSError: a file cannot be read.
     """
     files: dict[str, Array] = {}

@@ -17,6 +17,7 @@ import importlib
 import math
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -300,38 +301,53 @@ def mapped_form(path: Path) -> Path:
 
 
 def make_mapped_form(path: Path) -> bool:
-    """Write the mapped form of a model beside it, unless it is there. Others that were made before are removed.
+    """Write the mapped form of a model beside it, unless it is there, and remove those of other files and versions.
+
+    A zygote that has mapped one of these keeps it; one that looks for it reads the model itself.
 
     Returns:
-        whether it was written.
+        whether it was written: not of a model whose weights lie in files of their own, of which the name says nothing.
     Raises:
         Refusal: onnxruntime cannot read the model.
         OSError: its folder cannot be written.
     """
     mapped = mapped_form(path)
-    if mapped.is_file():
+    if mapped.is_file() or _has_weights_elsewhere(path):
         return False
-    new = path.parent / f".{MAPPED}"
-    shutil.rmtree(new, ignore_errors=True)
-    (new / mapped.parent.name).mkdir(parents=True)
+    mapped.parents[1].mkdir(exist_ok=True)
+    mapped.parents[1].chmod(0o755)
+    new = Path(tempfile.mkdtemp(prefix=".", dir=mapped.parents[1]))
     options = _session_options()
     # what fits any processor; the level above it lays data out for the one that it runs on
     options.graph_optimization_level = onnxruntime().GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    options.optimized_model_filepath = str(new / mapped.parent.name / mapped.name)
+    options.optimized_model_filepath = str(new / mapped.name)
     options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
     options.add_session_config_entry(
         "session.optimized_model_external_initializers_min_size_in_bytes", str(MAPPED_FROM_BYTES)
     )
     try:
         onnxruntime().InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        for made in (new, *new.iterdir()):
+            made.chmod(0o755 if made.is_dir() else 0o644)  # zygotes run as another user
+        with contextlib.suppress(FileExistsError):  # another process was quicker
+            new.rename(mapped.parent)
+        for other in mapped.parents[1].glob("[!.]*"):
+            if other != mapped.parent:
+                shutil.rmtree(other, ignore_errors=True)
+    except OSError:
+        raise
     except Exception as error:  # the library has no list of what it raises over a bad file
-        shutil.rmtree(new)
         raise unusable(path.parent.name, error) from None
-    for made in (new, *new.rglob("*")):
-        made.chmod(0o755 if made.is_dir() else 0o644)  # zygotes run as another user
-    shutil.rmtree(mapped.parents[1], ignore_errors=True)
-    new.rename(mapped.parents[1])
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
     return True
+
+
+def _has_weights_elsewhere(path: Path) -> bool:
+    try:
+        return any(True for _ in mapped_weights(path))
+    except (ValueError, LookupError) as error:
+        raise unusable(path.parent.name, error) from None
 
 
 @functools.cache

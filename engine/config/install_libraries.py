@@ -71,18 +71,17 @@ def install(folder: Path, say: Say) -> None:
         OSError: the folder cannot be written.
     """
     stale = [name for name, lock in LOCKS.items() if not is_current(folder / name, lock)]
-    if not stale and not folder.is_symlink():
-        for name in LOCKS:  # one that was made before there was such a thing
-            _unpack_model(folder / name / "bin" / "python", packages_folder(folder / name))
     if stale and folder.is_symlink():
         raise LibrariesError(
             f"{folder} is a link to {os.readlink(folder)}, another checkout's, where {' and '.join(stale)} differ from "
             "the locks here. Fix: run `make install` there; or remove the link, and run it here"
         )
-    if not stale:
+    if folder.is_symlink():
         return
     with _alone(folder):
         stale = [name for name in stale if not is_current(folder / name, LOCKS[name])]  # another one may have made it
+        for found in folder.glob("[!.]*/bin/python"):  # sets from before there was such a thing
+            _unpack_model(found, packages_folder(found.parents[1]))
         with ThreadPoolExecutor() as both:
             list(both.map(lambda name: make_set(folder, name, LOCKS[name], say), stale))
 
@@ -201,6 +200,8 @@ def _make_font_list(python: Path, packages: Path) -> None:
     if (packages / "matplotlib").is_dir():
         cache = packages / CACHES / "matplotlib"
         cache.mkdir(parents=True)
+        for made in (cache.parent, cache):
+            made.chmod(0o755)
         _run([str(python), "-I", "-c", _FONT_LIST, str(cache)])
 
 
@@ -213,6 +214,7 @@ def _unpack_model(python: Path, packages: Path) -> None:
     if place.is_dir() or not (packages / "py3langid").is_dir():
         return
     place.parent.mkdir(exist_ok=True)
+    place.parent.chmod(0o755)
     new = Path(tempfile.mkdtemp(prefix=".py3langid-", dir=place.parent))
     try:
         new.chmod(0o755)

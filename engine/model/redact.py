@@ -12,6 +12,11 @@ _SECRET_OPTION = re.compile(
     re.IGNORECASE,
 )
 _TOKEN = re.compile(r"(?P<sort>\bbearer\s+|\bwhsec_|\buarec_|\buak_[0-9a-f]{12}_)[A-Za-z0-9+/=._~-]{8,}", re.IGNORECASE)
+_OPEN_END = re.compile(
+    r"(?P<sort>://|\bbearer\s+|\bwhsec_|\buarec_|\buak_)(?:(?<=://)[^\s/@'\"]*|(?<!://)[A-Za-z0-9+/=._~-]*)\Z",
+    re.IGNORECASE,
+)
+"""What would be a secret if the text went on: a URL's user and password lack the ``@``, a token its length."""
 _MARKS = ("=", ": ", "://", '":', "':", "earer", "EARER", "whsec_", "uarec_", "uak_")
 """A text without any of these has no secret that we would know: most have none, and looking costs a microsecond."""
 
@@ -22,3 +27,8 @@ def redact(text: str) -> str:
         return text
     text = _SECRET_OPTION.sub(r"\g<name>***", _PASSWORD.sub("://***@", text))
     return _TOKEN.sub(r"\g<sort>***", text)
+
+
+def redact_beginning(text: str) -> str:
+    """The same for the beginning of a longer text, whose end may be the first part of a secret."""
+    return _OPEN_END.sub(r"\g<sort>***", redact(text))

@@ -23,7 +23,7 @@ import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import FilteringBoundLogger, Processor
 
-from engine.model.redact import redact
+from engine.model.redact import redact, redact_beginning
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 MAX_FIELD_CHARACTERS = 2048
@@ -130,12 +130,12 @@ def _plain(value: Any) -> Any:
 def _plain_text(text: str) -> str:
     """At most ``MAX_FIELD_CHARACTERS`` of a text, redacted.
 
-    The cut comes first: a pattern never sees more than that, whatever a script has written. The cut may take the end of
-    a secret away, never its name, so that what is left of it is redacted all the same.
+    The cut comes first: a pattern never sees more than that, whatever a script has written. A secret that the cut goes
+    through is redacted, too.
     """
     if len(text) <= MAX_FIELD_CHARACTERS:
         return redact(text)
-    return f"{redact(text[:MAX_FIELD_CHARACTERS])}… ({len(text)} characters in all)"
+    return f"{redact_beginning(text[:MAX_FIELD_CHARACTERS])}… ({len(text)} characters in all)"
 
 
 def _json_line(_: Any, __: str, event: MutableMapping[str, Any]) -> str:

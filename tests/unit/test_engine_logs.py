@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from engine.model.redact import redact
-from engine.telemetry.logs import configure_logs, escape_controls, get_logger
+from engine.telemetry.logs import MAX_FIELD_CHARACTERS, configure_logs, escape_controls, get_logger
 
 pytestmark = pytest.mark.usefixtures("logs_as_before")
 
@@ -73,6 +73,20 @@ def test_tracebacks_are_structured_without_locals(capsys: pytest.CaptureFixture[
 def test_passwords_are_cut_out(text: str, expected: str) -> None:
     """A log contains no password."""
     assert expected == redact(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["postgresql://user:hunter2@host/db", "Bearer hunter2hunter2", "whsec_hunter2hunter2", "password=hunter2"]
+)
+def test_secret_that_the_cut_goes_through_is_redacted(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    """Wherever in it the cut falls, nothing of the secret is logged."""
+    configure_logs(level="INFO", log_format="json")
+    secret = text[text.index("hunter2") :][:7]
+    for inside in range(len(text)):
+        get_logger().info("event", value="-" * (MAX_FIELD_CHARACTERS - 1 - inside) + " " + text + " and more" * 300)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(text) == len(lines)
+    assert [] == [line[-80:] for line in lines if any(secret[:length] in line for length in (3, 5, 7))]
 
 
 def test_levels_below_are_dropped(capsys: pytest.CaptureFixture[str]) -> None:

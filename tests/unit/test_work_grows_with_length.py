@@ -316,6 +316,7 @@ SMALL = {
     "engine/service/auditor.py:Auditor.loads": "takes no text apart: the name of a method is that of a JSON reader",
     "engine/store/trail.py:_denied": "what our own worker counted of a run, a few KiB",
     "engine/api/docs/answers.py:read_examples": "a file of our own",
+    "engine/model/redact.py:redact_beginning": "what a log line keeps of a text, 2,048 characters",
     "engine/service/room.py:is_local": "the operator's setting",
     "engine/telemetry/audit.py:verify": "the operator's own audit log, in a command of its own",
     "engine/telemetry/audit.py:_head_of": "a line of our own audit log",
