@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 from uuid import UUID
 
 import msgspec
+from msgspec import Meta
 
 from engine.model.request import SubmitRequest
 from engine.model.result import TaskResult
@@ -63,14 +64,20 @@ class SubmittedTask(msgspec.Struct, frozen=True, kw_only=True):
 class AttemptFacts(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt at a task that has ended."""
 
-    attempt: int
+    attempt: Annotated[int, Meta(description="1 for the first.")]
     worker_id: UUID
     started_at: datetime
     ended_at: datetime
-    ended: str
+    ended: Annotated[
+        Literal["finished", "worker_lost", "sandbox_failed", "released"],
+        Meta(
+            description="finished: `exit_reason` says how. worker_lost: its lease ran out. sandbox_failed: our own "
+            "failure. released: its worker was told to stop and gave it back."
+        ),
+    ]
     exit_reason: ExitReason | None
     message: str | None
-    policy_digest: str | None
+    policy_digest: Annotated[str | None, Meta(description="SHA-256 of the policy file that was in force.")]
 
 
 class AttemptRecord(NamedTuple):
@@ -141,7 +148,7 @@ class TenantLoad(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EndedMinute(msgspec.Struct, frozen=True, kw_only=True):
-    """The tasks of all tenants that ended within one minute. Each pair of times is half and 95 of a hundred of them."""
+    """The tasks of all tenants that ended within one minute. Each pair of times is their median and 95th percentile."""
 
     minute: datetime
     ended: int = 0

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from engine.policies.show import quantity
 from sandbox import Policy, parse_entry
@@ -18,12 +19,11 @@ Direction = Literal["looser", "tighter", "changed"]
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """One difference."""
+    """One difference between two policies."""
 
-    direction: Direction
-    """``changed`` grants neither more nor less."""
-    key: str
-    old: str
+    direction: Annotated[Direction, Meta(description="changed: it grants neither more nor less.")]
+    key: Annotated[str, Meta(description="Of the policy's file.")]
+    old: Annotated[str, Meta(description="Empty where the second grants it and the first does not.")]
     new: str
 
     def __str__(self) -> str:

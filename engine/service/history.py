@@ -22,7 +22,7 @@ PATIENCE_S = 2.0
 
 
 class History:
-    """How tasks ended within the last hour, whosever they are."""
+    """How tasks ended within the last hour, whoever submitted them."""
 
     def __init__(self) -> None:
         self._known: dict[datetime, EndedMinute] = {}

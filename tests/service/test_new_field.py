@@ -24,15 +24,18 @@ EDITS = {
 PROGRAM = """
 import asyncio, json, os, sys
 from pathlib import Path
+from types import SimpleNamespace as Some
 from uuid import uuid4
 import engine
 from engine.api.body.check import check, check_batch
 from engine.api.docs.openapi import build_openapi
 from engine.api.routes.system import ROUTES
+from engine.api.routes.trail import get_task_request
 from engine.config.load import load_settings
 from engine.model.principal import ANYONE
 from engine.policies.policies import Policies
 from engine.service.accept import accept
+from engine.service.auditor import Auditor
 from engine.store.store import Store
 from engine.worker.request import build_request
 
@@ -51,12 +54,16 @@ async def submit_and_claim():
     for task in (one, two):
         claim = await store.claims.claim(task.task_id, uuid4(), 10)
         build_request(claim, None)
+        parts = Some(service=Some(auditor=Auditor(store.trail, policies, ())))
+        asked = Some(app=Some(state=Some(parts=parts)), scope={"principal": ANYONE})
+        answer = await get_task_request.fn(asked, str(task.task_id))
+        assert 7 == json.loads(answer.content)["nice"]
     await store.close()
 
 assert Path(engine.__file__).is_relative_to(Path.cwd()), engine.__file__
 asyncio.run(submit_and_claim())
 schemas = build_openapi(ROUTES, ["custom_script"], "1")["components"]["schemas"]
-for name in ("ExecuteCustomScript", "ExecuteItemCustomScript"):
+for name in ("ExecuteCustomScript", "ExecuteItemCustomScript", "SubmittedRequest"):
     assert 19 == schemas[name]["properties"]["nice"]["maximum"]
 print("documented")
 """
@@ -86,7 +93,7 @@ def apply(folder: Path, edit: str) -> None:
 
 
 def test_new_field_is_at_most_three_edits(copy: Path, dsn: str) -> None:
-    """It is checked, documented, stored by both ways in, and read by the worker; each edit is one place."""
+    """It is checked, documented, stored by both ways in, read by the worker and shown again; each edit is one place."""
     assert len(EDITS) <= MOST_EDITS
     for edit in EDITS:
         apply(copy, edit)

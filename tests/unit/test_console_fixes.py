@@ -1,4 +1,4 @@
-"""The console names the fix of each reason that health gives."""
+"""The console names the fix of each reason that health gives, and shows the service's sentences as they are meant."""
 
 from __future__ import annotations
 
@@ -57,6 +57,17 @@ HINDERED = {
     "a worker is slow": health(workers=(worker(lag_s=3.0),)),
     "a worker has other policies": health(workers=(worker(differ=("custom_script",)),)),
 }
+
+
+RAW = re.compile(r"h\(\"(?!option)\w+\", \{[^}]*\}, (?:\"[^\"]*\", )*(?:` ?\$\{)?(?:(?:error|one|task)\.message|one\))")
+"""An element whose text is a sentence of the service, as it came."""
+
+
+def test_code_marks_are_rendered() -> None:
+    """Names stand in code marks in what the service says: of a limit, of a refusal, of its health."""
+    shown = {path.name: RAW.findall(path.read_text()) for path in FOLDER.glob("*.js")}
+    assert {name: [] for name in shown} == shown
+    assert RAW.search('h("p", {}, error.message)')
 
 
 @pytest.mark.parametrize("about", HINDERED)

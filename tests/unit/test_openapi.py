@@ -100,3 +100,11 @@ def test_a_result_with_another_field_is_refused_by_the_check() -> None:
     for wrong in ({"rows": 3, "sum": 6}, {"operation": "sum", "rows": 3, "sum": 6, "more": 1}, {"operation": "mean"}):
         with pytest.raises(jsonschema_rs.ValidationError):
             check(wrong)
+
+
+def test_patterns_are_those_of_json_schema() -> None:
+    """Its expressions have no ``\\A`` and ``\\Z``: a generated client would take a label for wrong, or not start."""
+    labels = validator({"$ref": "#/components/schemas/Labels"})
+    assert labels.is_valid({"a/b": "Zürich"})
+    for wrong in ({"a b": ""}, {"": ""}, {"a\n": ""}, {"a": "\n"}):
+        assert not labels.is_valid(wrong)

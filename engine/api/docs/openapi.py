@@ -80,10 +80,12 @@ def build_openapi(routes: Sequence[HTTPRouteHandler], task_types: Sequence[str],
         },
         "paths": paths,
         "components": {
-            "schemas": _answer_schemas(routes)
-            | _task_schemas(available)
-            | _parameter_schemas(available)
-            | _request_schemas(available),
+            "schemas": _with_patterns_of_json_schema(
+                _answer_schemas(routes)
+                | _task_schemas(available)
+                | _parameter_schemas(available)
+                | _request_schemas(available)
+            ),
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": _KEY}},
         },
     }
@@ -170,6 +172,18 @@ def _sent_schemas(types: Sequence[Any]) -> dict[str, Any]:
         }
         schema["required"] = [name for name in schema["properties"] if name not in may_lack]
     return schemas
+
+
+def _with_patterns_of_json_schema(schema: Any) -> Any:
+    """The same, with the ends of patterns as JSON Schema writes them, which has no ``\\A`` and ``\\Z`` of Python's."""
+    if isinstance(schema, list):
+        return [_with_patterns_of_json_schema(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {name: _with_patterns_of_json_schema(one) for name, one in schema.items()}
+    if isinstance(pattern := schema.get("pattern"), str):
+        found["pattern"] = pattern.replace(r"\A", "^").replace(r"\Z", "$")
+    return found
 
 
 def _structs_in(types: Sequence[Any]) -> set[type[msgspec.Struct]]:

@@ -1,4 +1,4 @@
-"""Every call. Those that are not about tasks stand here, each a line or two; the others in ``task_routes``."""
+"""Every call. Those about the service and about files stand here, each a line or two; all others in modules beside."""
 
 from __future__ import annotations
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
@@ -28,12 +29,12 @@ from engine.api.routes.requests import (
 from engine.config.keys import Keys
 from engine.model.principal import Principal, Scope
 from engine.model.request import ExecuteRequest
-from engine.model.status import Priority
 from engine.model.task import ListedTask
-from engine.model.trail import AttemptRecord, Denied, Submitter, TenantLoad, TrailItem, TrailPage
-from engine.policies.diff import compare
+from engine.model.trail import AttemptFacts, AttemptRecord, Denied, Submitter, TenantLoad, TrailItem, TrailPage
+from engine.policies.diff import Change, compare
 from engine.service.auditor import Auditor
-from sandbox import ExitReason, Policy, PolicyError
+from engine.telemetry.audit import AuditLog
+from sandbox import Policy, PolicyError
 
 MOST_DENIALS = 50
 MOST_LINES = 200
@@ -45,27 +46,16 @@ class DeniedAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What a task, or one attempt at it, was denied."""
 
     calls: Annotated[dict[str, int], Meta(description="System call → how often it was denied.")]
-    hosts: Annotated[dict[str, str], Meta(description="Host and port → why the egress proxy refused it.")]
+    hosts: Annotated[
+        dict[str, tuple[str, ...]],
+        Meta(description="Host and port → why the egress proxy refused it, each reason once."),
+    ]
     words: Annotated[tuple[str, ...], Meta(description="The same in words, with the policy's key that denies it.")]
 
 
-class AttemptAnswer(msgspec.Struct, frozen=True, kw_only=True):
+class AttemptAnswer(AttemptFacts, frozen=True, kw_only=True):
     """One attempt at a task that has ended."""
 
-    attempt: Annotated[int, Meta(description="1 for the first.")]
-    worker_id: UUID
-    started_at: datetime
-    ended_at: datetime
-    ended: Annotated[
-        Literal["finished", "worker_lost", "sandbox_failed", "released"],
-        Meta(
-            description="finished: `exit_reason` says how. worker_lost: its lease ran out. sandbox_failed: our own "
-            "failure. released: its worker was told to stop and gave it back."
-        ),
-    ]
-    exit_reason: ExitReason | None
-    message: str | None
-    policy_digest: Annotated[str | None, Meta(description="SHA-256 of the policy file that was in force.")]
     denied: Annotated[DeniedAnswer | None, Meta(description="null where nothing was.")]
 
 
@@ -76,17 +66,8 @@ class AttemptsAnswer(msgspec.Struct, frozen=True, kw_only=True):
     attempts: tuple[AttemptAnswer, ...]
 
 
-class SubmittedRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A task's request, which `POST /execute` takes again as it is."""
-
-    task_type: str
-    parameters: Annotated[msgspec.Raw, Meta(description="As they were sent.")]
-    policy: Annotated[str | None, Meta(description="The policy that it runs under, also where none was named.")] = None
-    timeout_s: float | None = None
-    memory_mib: int | None = None
-    callback_url: str | None = None
-    priority: Priority = Priority.NORMAL
-    labels: dict[str, str] = {}
+class SubmittedRequest(ExecuteRequest, frozen=True, kw_only=True):
+    """A task's request, for `POST /execute` to take again; its policy is the one that it runs under, named or not."""
 
 
 class AuditItem(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,21 +106,10 @@ class AuditLogAnswer(msgspec.Struct, frozen=True, kw_only=True):
     next_cursor: Annotated[str | None, Meta(description="For the lines before; null when there are none.")] = None
 
 
-class PolicyChange(msgspec.Struct, frozen=True, kw_only=True):
-    """One difference between two policies."""
-
-    direction: Annotated[
-        Literal["looser", "tighter", "changed"], Meta(description="changed: it grants neither more nor less.")
-    ]
-    key: Annotated[str, Meta(description="Of the policy's file.")]
-    old: Annotated[str, Meta(description="Empty where the second grants it and the first does not.")]
-    new: str
-
-
 class PolicyDiffAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What becomes looser, and what tighter, from one policy to another."""
 
-    changes: tuple[PolicyChange, ...]
+    changes: tuple[Change, ...]
 
 
 class KeyAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -240,7 +210,7 @@ async def get_task_request(request: ApiRequest, task_id: str) -> Response[bytes]
     """
     key = task_id_of(task_id)
     found = found_task(await _auditor(request).request(principal_of(request), key) if key else None)
-    names = ExecuteRequest.__struct_fields__
+    names = SubmittedRequest.__struct_fields__
     return answer_json(SubmittedRequest(**{name: getattr(found.request, name) for name in names}))
 
 
@@ -280,7 +250,11 @@ async def list_audit(request: ApiRequest) -> Response[bytes]:
                 maxLength=MOST_CHARACTERS,
             ),
             in_query(
-                "text", "Only lines that hold this text, such as a key's id.", type="string", maxLength=MOST_CHARACTERS
+                "text",
+                "Only lines of which a name or a value holds this text, such as a key's id. Upper and lower case "
+                "differ.",
+                type="string",
+                maxLength=MOST_CHARACTERS,
             ),
             in_query("cursor", "`next_cursor` of the answer before.", type="string", pattern="^[0-9]{1,18}$"),
         ),
@@ -303,7 +277,7 @@ async def read_audit_log(request: ApiRequest) -> Response[bytes]:
         if len(query.get(name, "")) > MOST_CHARACTERS:
             raise RequestError(400, f"at most {MOST_CHARACTERS} characters", path=name)
     end = None if cursor is None else int(cursor)
-    found = await asyncio.to_thread(_log_lines, state, principal, end, query.get("event"), query.get("text"))
+    found = await asyncio.to_thread(log_lines, state.audit, principal, end, query.get("event"), query.get("text"))
     return answer_json(found)
 
 
@@ -332,8 +306,7 @@ async def diff_policies(request: ApiRequest, name: str) -> Response[bytes]:
         raise RequestError(404, "There is no policy of this name here; GET /policies lists them.")
     if since:
         old = await _old_policy(state.service.auditor, name, since)
-    changes = tuple(PolicyChange(**msgspec.structs.asdict(change)) for change in compare(old, new))
-    return answer_json(PolicyDiffAnswer(changes=changes))
+    return answer_json(PolicyDiffAnswer(changes=tuple(compare(old, new))))
 
 
 @get(
@@ -358,7 +331,7 @@ async def get_policy_use(request: ApiRequest, name: str) -> Response[bytes]:
             attempt=one.attempt,
             tenant=one.tenant,
             denied_at=one.denied_at,
-            denied=_denied(auditor, name, [one.denied]),
+            denied=denied_answer(auditor, name, [one.denied]),
         )
         for one in await auditor.denials(principal, name, MOST_DENIALS)
     )
@@ -441,17 +414,21 @@ async def _old_policy(auditor: Auditor, name: str, digest: str) -> Policy:
     return old
 
 
-def _denied(auditor: Auditor, policy: str, denied: Iterable[Denied]) -> DeniedAnswer:
+def denied_answer(auditor: Auditor, policy: str, denied: Iterable[Denied]) -> DeniedAnswer:
+    """What one or several attempts under a policy were denied, in numbers and in words."""
     found = tuple(denied)
     calls: Counter[str] = Counter()
     for one in found:
         calls.update({call.syscall: call.count for call in one.calls})
-    hosts = {f"{host.host}:{host.port}": host.decision for one in found for host in one.hosts}
-    return DeniedAnswer(calls=dict(calls), hosts=hosts, words=auditor.words(policy, found))
+    hosts: dict[str, dict[str, None]] = {}
+    for host in (host for one in found for host in one.hosts):
+        hosts.setdefault(f"{host.host}:{host.port}", {})[host.decision] = None
+    reasons = {name: tuple(decisions) for name, decisions in hosts.items()}
+    return DeniedAnswer(calls=dict(calls), hosts=reasons, words=auditor.words(policy, found))
 
 
 def _attempt(auditor: Auditor, policy: str, record: AttemptRecord) -> AttemptAnswer:
-    denied = _denied(auditor, policy, [record.denied]) if record.denied else None
+    denied = denied_answer(auditor, policy, [record.denied]) if record.denied else None
     return AttemptAnswer(**msgspec.structs.asdict(record.facts), denied=denied)
 
 
@@ -467,7 +444,7 @@ def _audit_item(auditor: Auditor, item: TrailItem) -> AuditItem:
         source_sha256=task.source_sha256,
         parameters_sha256=task.parameters_sha256,
         policy_digest=item.policy_digest,
-        denied=_denied(auditor, task.policy, item.denied) if item.denied else None,
+        denied=denied_answer(auditor, task.policy, item.denied) if item.denied else None,
     )
 
 
@@ -483,20 +460,21 @@ def _keys(keys: Keys | None, principal: Principal, policy: str) -> tuple[KeyAnsw
     )
 
 
-def _log_lines(
-    state: State, principal: Principal, end: int | None, event: str | None, text: str | None
+def log_lines(
+    audit: AuditLog, principal: Principal, end: int | None, event: str | None, text: str | None
 ) -> AuditLogAnswer:
     """The lines of a part of the log that the asker may see and asks for. Reads and decodes: not for the event loop."""
-    if not state.audit.is_file:
+    if not audit.is_file:
         return AuditLogAnswer(is_kept=False, lines=())
     found: list[dict[str, Any]] = []
     reached = 0
-    for start, line in state.audit.read_back(end):
+    written = json.dumps(text or "")[1:-1].encode()  # as a line of the log has it: in ASCII, with escapes
+    for start, line in audit.read_back(end):
         reached = start
-        if text and text.encode() not in line:
-            continue
-        entry = _log_entry(line)
+        entry = _log_entry(line) if written in line else None
         if entry is None or (event and entry.get("event") != event) or not _may_see(principal, entry):
+            continue
+        if text and not _holds(entry, text):  # half of an escape is like another text
             continue
         found.append(entry)
         if len(found) == MOST_LINES:
@@ -506,6 +484,15 @@ def _log_lines(
 
 def _may_see(principal: Principal, entry: dict[str, Any]) -> bool:
     return Scope.ADMIN in principal.scopes or entry.get("tenant") == principal.tenant
+
+
+def _holds(value: Any, text: str) -> bool:
+    """Whether a name or a value in an entry holds a text."""
+    if isinstance(value, dict):
+        return any(text in name or _holds(inner, text) for name, inner in value.items())
+    if isinstance(value, list):
+        return any(_holds(inner, text) for inner in value)
+    return text in (value if isinstance(value, str) else json.dumps(value))
 
 
 def _log_entry(line: bytes) -> dict[str, Any] | None:

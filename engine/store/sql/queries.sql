@@ -105,8 +105,8 @@ SELECT {tasks.ListedTask} FROM (
 WHERE labels @> :labels::jsonb AND {InState} ORDER BY created_at DESC, task_id DESC LIMIT :limit
 
 -- name: list_rarely_labelled_tasks
--- The same by the index of labels, which finds all tasks that have them, whose ever they are: for labels that the newest
--- tasks hardly have.
+-- The same by the index of labels, which finds all tasks that have them, those of other tenants too: for labels that the
+-- newest tasks hardly have.
 WITH labelled AS MATERIALIZED (
     SELECT {tasks.ListedTask}, tenant FROM tasks WHERE labels @> :labels::jsonb
 )
@@ -234,7 +234,7 @@ LEFT JOIN (
 ORDER BY tenant
 
 -- name: count_ended
--- How tasks ended between two times, by the minute: how many, and half and 95 of a hundred of their times in seconds,
+-- How tasks ended between two times, by the minute: how many, and the median and 95th percentile of their times in seconds,
 -- from being accepted to the end, and to the start.
 SELECT date_trunc('minute', finished_at, 'UTC') AS minute, count(*) AS ended,
     count(*) FILTER (WHERE status = 'failed') AS failed, count(*) FILTER (WHERE status = 'cancelled') AS cancelled,

@@ -127,8 +127,8 @@ export function facts(pairs) {
 }
 
 export function fault(error) {
-  const list = error.errors?.length ? h("ul", {}, error.errors.map((one) => h("li", {}, h("code", {}, one.path), " ", one.message))) : null;
-  return h("div", { class: "fault", role: "alert" }, h("strong", {}, error.title ?? "That did not work"), list ?? h("p", {}, error.message));
+  const list = error.errors?.length ? h("ul", {}, error.errors.map((one) => h("li", {}, h("code", {}, one.path), " ", prose(one.message)))) : null;
+  return h("div", { class: "fault", role: "alert" }, h("strong", {}, error.title ?? "That did not work"), list ?? h("p", {}, prose(error.message ?? "")));
 }
 
 // A view that the key does not open: what is missing, and what to do.

@@ -2,7 +2,7 @@
 
 import { ask } from "./api.js";
 import { chart } from "./chart.js";
-import { bytes, copyable, every, facts, fault, fill, h, listing, loading, locked, seconds, section, state, time } from "./dom.js";
+import { bytes, copyable, every, facts, fault, fill, h, listing, loading, locked, prose, seconds, section, state, time } from "./dom.js";
 import { taskLink } from "./tasks.js";
 
 const EVERY_MS = 5000, SLOWLY_MS = 30_000;
@@ -39,7 +39,7 @@ function health(found) {
   const queue = found.queue, unknown = (value) => (value === null ? "?" : String(value));
   return [
     h("div", { class: `banner is-${found.status}` }, h("div", {}, h("div", { class: "big" }, state(found.status)), h("p", {}, words[found.status]))),
-    found.reasons.length ? h("ul", { class: "reasons" }, found.reasons.map((one) => h("li", {}, h("p", {}, one), h("p", { class: "hint" }, h("strong", {}, "What to do: "), FIXES.find(([sign]) => sign.test(one))?.[1] ?? "python -m engine doctor says more.")))) : null,
+    found.reasons.length ? h("ul", { class: "reasons" }, found.reasons.map((one) => h("li", {}, h("p", {}, prose(one)), h("p", { class: "hint" }, h("strong", {}, "What to do: "), FIXES.find(([sign]) => sign.test(one))?.[1] ?? "python -m engine doctor says more.")))) : null,
     h("div", { class: "tiles" }, tile("Waiting", unknown(queue.queued), queue.queued === null ? "unknown without PostgreSQL" : queue.oldest_wait_s ? `the longest for ${seconds(queue.oldest_wait_s)}` : "nothing waits"), tile("Running", unknown(queue.running), `${queue.free_slots} slots are free`), dependency("PostgreSQL", found.database), dependency("Redis", found.redis)),
   ];
 }

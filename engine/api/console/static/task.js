@@ -127,6 +127,11 @@ export function live(place, task, leaving, { who = { scopes: [] }, ended: whenEn
   });
 }
 
+// The message of an end. A limit's is our own text, whose names stand in code marks; others may be a script's.
+function ours(ended) {
+  return ended.exit_reason?.endsWith("_limit") ? prose(ended.message) : ended.message;
+}
+
 function head(top, task, who) {
   const isFinal = FINAL.includes(task.status);
   const cancel = h("button", { type: "button", onclick: async () => {
@@ -135,7 +140,7 @@ function head(top, task, who) {
   } }, "Cancel it");
   const words = { queued: task.queue_position ? `It waits: place ${task.queue_position} in the queue${task.estimated_wait_s === null || task.estimated_wait_s === undefined ? "" : `, about ${seconds(task.estimated_wait_s)}`}.` : "It waits for a worker.", running: "It runs." };
   fill(top, h("div", { class: `banner is-${task.status}` }, h("div", {}, h("div", { class: "big" }, state(task.status), task.exit_reason && task.exit_reason !== "ok" && task.exit_reason !== task.status ? h("code", {}, task.exit_reason) : null, h("span", { class: "quiet clock" }, took(task))),
-    h("p", {}, isFinal ? prose(REASONS[task.exit_reason] ?? "") : words[task.status]), task.message && isFinal && task.exit_reason !== "ok" && !task.error ? h("p", {}, task.exit_reason.endsWith("_limit") ? prose(task.message) : task.message) : null),
+    h("p", {}, isFinal ? prose(REASONS[task.exit_reason] ?? "") : words[task.status]), task.message && isFinal && task.exit_reason !== "ok" && !task.error ? h("p", {}, ours(task)) : null),
   isFinal || !who.scopes.includes("cancel") ? null : cancel));
 }
 
@@ -225,7 +230,7 @@ async function record(place, task, leaving) {
   const who = found.submitted;
   const attempts = found.attempts;
   const columns = [
-    ["Attempt", (one) => one.attempt], ["Started", (one) => time(one.started_at)], ["Ended", (one) => time(one.ended_at)], ["How", (one) => [one.exit_reason ?? ENDS[one.ended] ?? one.ended, one.message ? h("span", { class: "quiet" }, ` ${one.message}`) : null]],
+    ["Attempt", (one) => one.attempt], ["Started", (one) => time(one.started_at)], ["Ended", (one) => time(one.ended_at)], ["How", (one) => [one.exit_reason ?? ENDS[one.ended] ?? one.ended, one.message ? h("span", { class: "quiet" }, " ", ours(one)) : null]],
     ["Worker", (one) => copyable(one.worker_id, one.worker_id.slice(0, 8))], ["Policy file", (one) => digest(one.policy_digest)],
   ];
   const request = h("div"), shown = h("details", { class: "more", ontoggle: async () => { if (shown.open && !request.firstChild) { fill(request, loading()); fill(request, await submitted(id)); } } }, h("summary", {}, "What was submitted"), request);
