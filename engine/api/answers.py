@@ -142,7 +142,7 @@ class WorkerHealth(msgspec.Struct, frozen=True, kw_only=True):
     ] = ()
     not_ready: Annotated[
         dict[str, str],
-        Meta(description="Policy whose sandboxes do not stand there yet → why. Its tasks wait for them."),
+        Meta(description="Policy whose sandboxes do not stand there yet → why. Its tasks wait, and spend no attempt."),
     ] = {}
     isolation: Annotated[Isolation, Meta(description="The layers that hold every run there.")]
     confinement: Annotated[

@@ -49,7 +49,7 @@ class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
     failing: tuple[str, ...] = ()
     """Policies whose sandbox failed on this worker by our own fault, and has not worked since."""
     not_ready: dict[str, str] = {}
-    """Policy whose sandboxes do not stand yet → why. Its tasks wait for them."""
+    """Policy whose sandboxes do not stand yet → why. Its tasks wait, and spend no attempt."""
     isolation: Isolation
     confinement: OuterConfinement | None = None
     """``None`` from a worker of a version that does not report it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import NamedTuple
 from uuid import UUID
 
@@ -36,12 +36,14 @@ class FailingPolicies:
     A worker that is sick, e.g. out of descriptors, must not spend the attempts of every task that it takes.
     """
 
-    def __init__(self, policies: Iterable[str]) -> None:
+    def __init__(self, policies: Iterable[str], not_ready: Container[str] = ()) -> None:
         """
         Args:
             policies: the names of those that have sandboxes here.
+            not_ready: those of them whose sandboxes have not stood yet, now.
         """
         self._known = frozenset(policies)
+        self._not_ready = not_ready
         self._failing: dict[str, FailingPolicy] = {}
 
     @property
@@ -56,6 +58,10 @@ class FailingPolicies:
         if claim.policy in self._known:
             self._failing[claim.policy] = failing
         return failing
+
+    def costs_an_attempt(self, claim: Claim, failing: FailingPolicy) -> bool:
+        """Whether a failure may be of the task's making: not where no sandbox has stood that it could have broken."""
+        return failing.suspect == claim.task_id and claim.policy not in self._not_ready
 
     def note_success(self, policy: str) -> None:
         """The sandbox of a policy has answered."""
@@ -95,7 +101,7 @@ class Retries:
     async def try_again(self, claim: Claim, error: SandboxError) -> TaskResult | None:
         """Queue a task again; the result that it fails with when no attempt is left."""
         failing = self._failing.note_failure(claim)
-        counts = failing.suspect == claim.task_id
+        counts = self._failing.costs_an_attempt(claim, failing)
         self._log.error("sandbox failed", stage=error.stage, reason=error.message)
         try:
             status = await self._claims.retry(claim, str(error), delay_s=RETRY_DELAY_S, counts=counts)

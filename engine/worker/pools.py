@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 from engine.config import libraries, model_files
@@ -98,7 +99,8 @@ async def open_serving_pools(
 class ServingPools(Mapping[str, AnyPool]):
     """The pools of a worker, by policy: those that are ready serve, and each other one is started until it is.
 
-    A task under a policy that is not ready yet waits for its zygote, in its slot, as it does when a zygote has died.
+    A task under a policy that is not ready yet waits for its zygote, in its slot, as it does when a zygote has died. If
+    the start fails it is queued again, and no attempt is spent (``FailingPolicies``).
     """
 
     def __init__(self, make: Callable[[Policy], AnyPool], policies: tuple[Policy, ...]) -> None:
@@ -136,15 +138,16 @@ class ServingPools(Mapping[str, AnyPool]):
         all_tried = asyncio.create_task(self._all_tried())
         try:
             waited = {all_tried, *self._starting}
-            grace_s: float | None = None
+            until_s: float | None = None
             while not all_tried.done():
+                grace_s = None if until_s is None else max(0.0, until_s - time.monotonic())
                 done, _ = await asyncio.wait(waited, timeout=grace_s, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     task.result()  # HostError
                 if not done:
                     return
                 waited -= done
-                grace_s = GRACE_S
+                until_s = until_s or time.monotonic() + GRACE_S
         finally:
             all_tried.cancel()
         if len(self.not_ready) == len(self._pools) and self._errors:

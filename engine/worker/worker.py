@@ -1,9 +1,9 @@
 """The worker: starts its parts, takes tasks from the queue until it is told to stop, then drains.
 
-Order matters at the start: the host is probed, the policies are read and every pool with its zygote is up before the
-first connection to PostgreSQL or Redis exists, so that no socket and no secret can be inherited by what runs scripts.
-A zygote that comes later, because it was slow, failed at first, died or was replaced, is a fresh program with an
-environment and descriptors of its own, too.
+Order matters at the start: the host is probed, the policies are read and the pools that can be ready are up before the
+first connection to PostgreSQL or Redis exists. A zygote that comes later, because it was slow, failed at first, died or
+was replaced, inherits no socket and no secret either: each is a fresh program with an environment and descriptors of
+its own.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class Worker:
         self._draining = asyncio.Event()
         self._loops = Loops(metrics.loop_failed)
         self._running = RunningAttempts()
-        self._failing = FailingPolicies(pools)
+        self._failing = FailingPolicies(pools, not_ready)
         self._store = Store(database_url, connections=settings.database_connections)
         self._queue = Queue(redis_url, settings.queue_name)
         self._events = EventWriter(redis_url, settings.queue_name)

@@ -57,10 +57,11 @@ class ZygoteClient:
         """
         if self._plan.profile != "full":
             self._plan = dataclasses.replace(self._plan, workspace_base=_make_workspace_base(self._plan))
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._control.setblocking(False)
-        with theirs:
-            self._process = self._exec(theirs.fileno())
+        try:
+            self._control, self._process = self._begin()
+        except OSError as error:  # no descriptor, no process or no memory is left
+            await self._remove_workspace_base()
+            raise SandboxError("start_zygote", f"{self._plan.policy}: no process can be started: {error}") from error
         self._control.send(self._plan.encode())  # one plan for each stage
         self._control.send(self._plan.without_host_paths().encode())
         self._loop.add_reader(self._control, self._read_packet)
@@ -69,6 +70,17 @@ class ZygoteClient:
         except BaseException:
             await self.close()
             raise
+
+    def _begin(self) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+        """The socket to the process, and the process."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            try:
+                ours.setblocking(False)
+                return ours, self._exec(theirs.fileno())
+            except OSError:
+                ours.close()
+                raise
 
     async def _until_ready(self) -> None:
         patience = StartPatience(self._start_s, lambda: used_s(self._process.pid))

@@ -7,17 +7,20 @@ import errno
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 
 from sandbox import ExitReason, Host, Policy, SandboxError, Template
 from sandbox.isolation import seccomp
+from sandbox.pool import zygote_client
 from sandbox.run import child_handle, pipes
 from tests.support.synchronous import (
     BUSY,
@@ -405,3 +408,20 @@ def test_a_tree_that_cannot_be_measured_is_not_taken_for_dead(monkeypatch: pytes
     monkeypatch.setattr(Path, "read_bytes", no_descriptor)
     with pytest.raises(OSError, match="no descriptor left"):
         child_handle.measure_tree(os.getpid())
+
+
+def test_zygote_for_which_no_process_is_left_is_our_own_failure(
+    make_box: Callable[..., Sandbox], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """EAGAIN of fork(2), EMFILE of socketpair(2): a worker counts and retries it, and goes on."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    before = len(os.listdir("/proc/self/fd"))
+    for owner, name in ((subprocess, "Popen"), (socket, "socketpair")):
+        with monkeypatch.context() as patch:
+            patch.setattr(zygote_client, owner.__name__, SimpleNamespace(**{**vars(owner), name: refuse}))
+            with pytest.raises(SandboxError, match="no process can be started"):
+                make_box()
+    assert before == len(os.listdir("/proc/self/fd"))

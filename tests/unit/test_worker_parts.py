@@ -108,6 +108,15 @@ def test_policy_without_sandboxes_here_is_not_reported_as_failing() -> None:
     assert () == failing.names
 
 
+def test_policy_that_is_not_ready_yet_costs_no_task_an_attempt() -> None:
+    """No sandbox has stood that the task could have broken; once one has, the suspect pays."""
+    not_ready = {"custom_script": "its zygote is being started"}
+    failing, one = FailingPolicies(["custom_script"], not_ready), claim()
+    assert not failing.costs_an_attempt(one, failing.note_failure(one))
+    not_ready.clear()
+    assert failing.costs_an_attempt(one, failing.note_failure(one))
+
+
 @pytest.mark.parametrize(
     ("status", "attempts", "final"),
     [(409, 1, False), (409, 7, False), (409, 8, True), (410, 1, True), (404, 50, False), (500, 50, False)],
