@@ -122,6 +122,16 @@ class TrailPage(NamedTuple):
     items: list[TrailItem]
     end: tuple[datetime, UUID] | None
     """``None`` when there are no more. A page may be short, or empty, and yet have a next one."""
+    has_all_tenants: bool = True
+    """Whether the tasks of all tenants were looked at that were asked for."""
+
+
+class Tenants(NamedTuple):
+    """The tenants that a question is about."""
+
+    names: list[str]
+    are_all: bool = True
+    """False: there are more, and these are the first ones by name."""
 
 
 class Denial(NamedTuple):
@@ -148,7 +158,10 @@ class TenantLoad(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EndedMinute(msgspec.Struct, frozen=True, kw_only=True):
-    """The tasks of all tenants that ended within one minute. Each pair of times is their median and 95th percentile."""
+    """The tasks of one tenant, or of all, that ended within one minute.
+
+    Each pair of times is their median and their 95th percentile.
+    """
 
     minute: datetime
     ended: int = 0

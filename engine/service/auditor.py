@@ -20,6 +20,7 @@ from engine.model.trail import (
     SubmittedTask,
     Submitter,
     TenantLoad,
+    Tenants,
     TrailFilter,
     TrailPage,
 )
@@ -65,7 +66,8 @@ class Auditor:
         Raises:
             StoreUnavailableError: PostgreSQL is unreachable.
         """
-        return await self._trail.page(await self._tenants(principal, wanted.tenant), wanted)
+        tenants = await self._tenants(principal, wanted.tenant)
+        return (await self._trail.page(tenants.names, wanted))._replace(has_all_tenants=tenants.are_all)
 
     async def own_page(self, principal: Principal, wanted: TrailFilter) -> TrailPage:
         """The same of the asker's own tenant, whatever its key opens. Raises as ``page``."""
@@ -83,17 +85,22 @@ class Auditor:
         """The attempts at a task of the asker's tenant that have ended. Raises as ``page``."""
         return await self._trail.attempts(task_id, principal.tenant)
 
-    async def denials(self, principal: Principal, policy: str, most: int) -> list[Denial]:
-        """What runs under a policy were denied lately, the last one first. Raises as ``page``."""
-        return await self._trail.denials(policy, await self._tenants(principal, None), most)
+    async def denials(self, principal: Principal, policy: str, most: int) -> tuple[list[Denial], bool]:
+        """What runs under a policy were denied lately, the last one first, and whether of all tenants.
 
-    async def loads(self, principal: Principal) -> list[TenantLoad]:
-        """What each tenant has that waits, runs and is stored. Raises as ``page``."""
-        return await self._trail.loads(await self._tenants(principal, None))
+        Raises as ``page``.
+        """
+        tenants = await self._tenants(principal, None)
+        return await self._trail.denials(policy, tenants.names, most), tenants.are_all
 
-    async def last_hour(self) -> list[EndedMinute | None]:
+    async def loads(self, principal: Principal) -> tuple[list[TenantLoad], bool]:
+        """What each tenant has that waits, runs and is stored, and whether these are all. Raises as ``page``."""
+        tenants = await self._tenants(principal, None)
+        return await self._trail.loads(tenants.names), tenants.are_all
+
+    async def last_hour(self, principal: Principal) -> list[EndedMinute | None]:
         """The minutes of the last hour, the oldest first. Raises as ``page``."""
-        return await self._history.last_hour(self._trail)
+        return await self._history.last_hour(self._trail, None if _sees_all(principal) else principal.tenant)
 
     async def keep_policies(self) -> None:
         """Keep the texts of this API's policies. Raises as ``page``."""
@@ -122,8 +129,12 @@ class Auditor:
         hosts = {(host.host, host.port, host.decision) for one in found for host in one.hosts}
         return (*said, *(f"it asked for {host}:{port}; {REFUSED.get(why, why)}" for host, port, why in sorted(hosts)))
 
-    async def _tenants(self, principal: Principal, asked: str | None) -> list[str]:
+    async def _tenants(self, principal: Principal, asked: str | None) -> Tenants:
         """Whose tasks an asker sees: its own, or those of a tenant that it names, or of all."""
-        if Scope.ADMIN not in principal.scopes:
-            return [principal.tenant] if asked in (None, principal.tenant) else []
-        return [asked] if asked is not None else await self._trail.tenants()
+        if not _sees_all(principal):
+            return Tenants([principal.tenant] if asked in (None, principal.tenant) else [])
+        return Tenants([asked]) if asked is not None else await self._trail.tenants()
+
+
+def _sees_all(principal: Principal) -> bool:
+    return Scope.ADMIN in principal.scopes

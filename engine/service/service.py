@@ -428,7 +428,9 @@ class Service:
     async def _watch_store(self) -> None:
         """Open the store as soon as PostgreSQL answers, then look for room there every few seconds, until cancelled."""
         await self._open_store()
+        are_kept = False
         while True:
+            are_kept = are_kept or await self._keep_policies()
             with contextlib.suppress(StoreUnavailableError):
                 full = await find_fullness(self.settings, self._store.database)
                 if full != self._full and full is not None:
@@ -447,11 +449,21 @@ class Service:
                 self._log.error("database not usable", reason=str(error), retry_s=pause)
             else:
                 self._log.info("PostgreSQL is open", **self._store.facts)
-                with contextlib.suppress(StoreUnavailableError):  # a replica: another API keeps them
-                    await self.auditor.keep_policies()
                 return
             await asyncio.sleep(pause)
             pause = min(pause * 2, RECONNECT_S[1])
+
+    async def _keep_policies(self) -> bool:
+        """Keep the texts of the policies in force, and say whether that is done.
+
+        It is not while PostgreSQL is unreachable, or a replica, which takes no writes until it becomes the primary.
+        """
+        try:
+            await self._store.ping()  # a replica says so here, without a failed statement in its log
+            await self.auditor.keep_policies()
+        except StoreUnavailableError:
+            return False
+        return True
 
 
 def _waiting_task(task: NewTask, created_at: datetime) -> StoredTask:

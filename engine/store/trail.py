@@ -21,6 +21,7 @@ from engine.model.trail import (
     SubmittedTask,
     Submitter,
     TenantLoad,
+    Tenants,
     TrailFilter,
     TrailItem,
     TrailPage,
@@ -35,6 +36,7 @@ WALKED = 2000
 SOURCES = 10
 """So many sources may begin with the same characters; further ones are not found by them."""
 TENANTS = 1000
+"""So many tenants are looked at for one answer."""
 
 
 class Trail:
@@ -115,33 +117,35 @@ class Trail:
         found: str | None = await self._database.value("get_policy_file", name=name, digest=digest)
         return found
 
-    async def tenants(self) -> list[str]:
+    async def tenants(self) -> Tenants:
         """The tenants that have something stored, or had, ``TENANTS`` at most."""
-        return [row["tenant"] for row in await self._database.rows("list_tenants", limit=TENANTS)]
+        names = [row["tenant"] for row in await self._database.rows("list_tenants", limit=TENANTS + 1)]
+        return Tenants(names[:TENANTS], are_all=len(names) <= TENANTS)
 
     async def loads(self, tenants: Sequence[str]) -> list[TenantLoad]:
         """What each of these tenants has that waits, runs and is stored."""
         return [TENANT_LOAD.read(row) for row in await self._database.rows("count_by_tenant", tenants=list(tenants))]
 
-    async def ended(self, since: datetime, until: datetime) -> list[EndedMinute]:
-        """The minutes between two times in which tasks ended."""
+    async def ended(self, since: datetime, until: datetime) -> list[tuple[str | None, EndedMinute]]:
+        """The minutes between two times in which tasks ended, of each tenant and (``None``) of all."""
         rows = await self._database.rows("count_ended", since=since, until=until)
-        return [
-            EndedMinute(
-                minute=row["minute"],
-                ended=row["ended"],
-                failed=row["failed"],
-                cancelled=row["cancelled"],
-                took_s=tuple(row["took_s"]),
-                waited_s=tuple(row["waited_s"]),
-            )
-            for row in rows
-        ]
+        return [(row["tenant"], _minute(row)) for row in rows]
 
     async def now(self) -> datetime:
         """PostgreSQL's time."""
         found: datetime = await self._database.value("get_time")
         return found
+
+
+def _minute(row: Mapping[str, Any]) -> EndedMinute:
+    return EndedMinute(
+        minute=row["minute"],
+        ended=row["ended"],
+        failed=row["failed"],
+        cancelled=row["cancelled"],
+        took_s=tuple(row["took_s"]),
+        waited_s=tuple(row["waited_s"]),
+    )
 
 
 def _item(row: Mapping[str, Any]) -> TrailItem:

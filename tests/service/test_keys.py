@@ -38,13 +38,14 @@ THINGS_OF_A_TENANT = {
     "getReceipt": "named", "listAttempts": "named", "getTaskRequest": "named",
     "redeliverCallback": "named", "deleteFile": "named", "deleteArtifact": "named", "deleteArtifacts": "named",
     "listTasks": "listed", "listCallbacks": "listed", "listFiles": "listed",
-    "listAudit": "listed", "readAuditLog": "listed", "getPolicyUse": "listed", "listTenants": "listed",
+    "listAudit": "listed", "getHistory": "listed",
+    "readAuditLog": "listed", "getPolicyUse": "listed", "listTenants": "listed",
     "execute": "made", "executeBatch": "made", "uploadFile": "made",
 }  # fmt: skip
 """Operation → how it touches what is a tenant's own."""
 THINGS_OF_ALL = {
     "listScripts", "listLibraries", "getReceiptKeys",
-    "listPolicies", "getPolicy", "diffPolicies", "getHistory", "getHealth", "getLiveness", "getReadiness", "getMetrics",
+    "listPolicies", "getPolicy", "diffPolicies", "getHealth", "getLiveness", "getReadiness", "getMetrics",
     "getMetricsTargets", "getOpenAPI", "getDocs", "beginSession", "getSession", "endSession",
 }  # fmt: skip
 """Operations that touch nothing of a tenant."""
@@ -322,6 +323,25 @@ def test_record_shows_other_tenants_to_admins_only(held: Held) -> None:
     assert {"a"} == shown["a"]["keys"]
     assert {"a", "ops"} <= shown["admin"]["keys"]
     assert "a" in shown["admin"]["tenants"]
+
+
+def test_last_hour_shows_other_tenants_to_admins_only(held: Held) -> None:
+    """Whoever asks first: what was worked out for one asker is not told to another one."""
+    some, none = (held.key(f"hour-{uuid4()}", Scope.SUBMIT, Scope.READ, Scope.AUDIT) for _ in range(2))
+    until(lambda: held.holds(some) and held.holds(none), "the new keys are taken up")
+
+    def ended(key: NewKey) -> int:
+        with held.as_(key) as client:
+            return int(sum(minute["ended"] for minute in client.get("/history").json()["minutes"]))
+
+    with held.as_(some) as client:
+        for _ in range(2):
+            assert 200 == client.post("/execute", json=task("result = 1"), params={"wait": 30}).status_code
+    with held.as_(held.a) as client:
+        assert 200 == client.post("/execute", json=task("result = 1"), params={"wait": 30}).status_code
+    assert ended(held.admin) > 2
+    assert (2, 0) == (ended(some), ended(none))
+    assert ended(held.admin) > 2
 
 
 def test_file_of_another_tenant_cannot_be_named(held: Held) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qs, quote, urlsplit
 from uuid import UUID, uuid4
 
@@ -16,16 +16,21 @@ import pytest
 import yaml
 
 from engine.model.errors import SchemaError, StoreUnavailableError
+from engine.model.principal import Principal, Scope
 from engine.model.result import NoRun, TaskResult
 from engine.model.status import Status
+from engine.model.trail import TrailFilter
 from engine.model.worker_state import WorkerState
+from engine.service.auditor import Auditor
 from engine.store.database import BULK_BYTES, SQL_DIR, Bulk, bulk_of
 from engine.store.store import Store
-from sandbox import ExitReason, Isolation
+from engine.store.trail import TENANTS
+from sandbox import ExitReason, Isolation, PolicyFile, load_policy
 from tests.support.new_task import as_claim, new_task
-from tests.support.stack import ask
+from tests.support.stack import ROOT, ask
 
 DEPLOY = Path(__file__).resolve().parents[2] / ".github" / "deploy"
+POLICY = ROOT / "policies" / "custom_script.toml"
 OK = TaskResult(run=NoRun(exit_reason=ExitReason.OK, message="done"))
 OLDEST_FIELDS = ("worker_id", "host", "pid", "slots", "running", "ready", "isolation", "state")
 LOST = TaskResult(run=NoRun(exit_reason=ExitReason.WORKER_LOST, message="lost"))
@@ -332,3 +337,38 @@ def test_query_of_the_autoscaler_counts_what_waits_and_runs(dsn: str) -> None:
     with_store(dsn, do)
     (row,) = ask(dsn, query)
     assert [2] == list(row)
+
+
+def test_policies_with_one_text_are_both_kept(dsn: str) -> None:
+    """They have one digest, and each is found by its name; to keep them once more changes nothing."""
+
+    async def do(store: Store) -> list[str | None]:
+        custom = PolicyFile(path=POLICY, text=POLICY.read_text(), policy=load_policy(POLICY))
+        twin = msgspec.structs.replace(custom, policy=msgspec.structs.replace(custom.policy, name="twin"))
+        for files in ([custom], [twin, custom]):
+            await store.trail.keep_policies(files)
+        digest = custom.policy.digest
+        return [await store.trail.policy_text(name, digest) for name in ("custom_script", "twin", "nobody")]
+
+    text = POLICY.read_text()
+    assert [text, text, None] == with_store(dsn, do)
+
+
+def test_record_says_that_there_are_more_tenants(dsn: str) -> None:
+    """It looks at so many for one answer; all are there until one more has come. Who names one has it whole."""
+    admin = Principal(tenant="ops", scopes=frozenset(Scope))
+
+    async def said(store: Store) -> tuple[tuple[bool, ...], int]:
+        auditor = Auditor(store.trail, cast(Any, None), ())
+        loads, has_all = await auditor.loads(admin)
+        denials = await auditor.denials(admin, "custom_script", 1)
+        page = await auditor.page(admin, TrailFilter(limit=1))
+        named = await auditor.page(admin, TrailFilter(limit=1, tenant="t9"))
+        return (has_all, denials[1], page.has_all_tenants, named.has_all_tenants), len(loads)
+
+    more = "INSERT INTO stored_bytes (tenant, shard, bytes) SELECT 't' || n, 0, 0 FROM generate_series({}, {}) AS n"
+    with_store(dsn, lambda store: store.ping())
+    ask(dsn, f"{more.format(1, TENANTS)} RETURNING 1")
+    assert ((True, True, True, True), TENANTS) == with_store(dsn, said)
+    ask(dsn, f"{more.format(0, 0)} RETURNING 1")
+    assert ((False, False, False, True), TENANTS) == with_store(dsn, said)

@@ -42,6 +42,15 @@ MOST_CHARACTERS = 128
 POLICY_NAME = in_path("name", "Name of the policy.")
 
 
+HasAllTenants = Annotated[
+    bool,
+    Meta(
+        description="false: there are more than 1,000 tenants, and the first 1,000 by name were looked at. "
+        "`GET /audit?tenant=` asks for another one."
+    ),
+]
+
+
 class DeniedAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What a task, or one attempt at it, was denied."""
 
@@ -93,9 +102,11 @@ class AuditAnswer(msgspec.Struct, frozen=True, kw_only=True):
         str | None,
         Meta(
             description="Give it as `cursor` for the next page; null when there is none. A page is short, or empty, "
-            "and has a next one where the filter lets through few of the 2,000 tasks that it looked at."
+            "and has a next one where the filter lets through few of the tasks that it looked at: 2,000 of one tenant, "
+            "fewer of several together."
         ),
     ] = None
+    has_all_tenants: HasAllTenants
 
 
 class AuditLogAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,6 +149,7 @@ class PolicyUseAnswer(msgspec.Struct, frozen=True, kw_only=True):
         tuple[KeyAnswer, ...] | None, Meta(description="null where the service has no keys: anyone may use it.")
     ]
     denials: Annotated[tuple[DenialAnswer, ...], Meta(description="At most 50 attempts, the last one first.")]
+    has_all_tenants: HasAllTenants
 
 
 class TenantAnswer(TenantLoad, frozen=True, kw_only=True):
@@ -152,13 +164,14 @@ class TenantsAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """The tenants: the key's own, and all others for a key with the scope `admin`."""
 
     tenants: tuple[TenantAnswer, ...]
+    has_all_tenants: HasAllTenants
 
 
 class MinuteAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """The tasks that ended within one minute. Times are null where none did."""
 
     minute: Annotated[datetime, Meta(description="When it began.")]
-    ended: Annotated[int, Meta(description="Of all tenants.")]
+    ended: Annotated[int, Meta(description="Of the key's own tenant; of all for a key with the scope `admin`.")]
     failed: int
     cancelled: int
     took_p50_s: Annotated[float | None, Meta(description="From being accepted to the end: half took no longer.")]
@@ -234,7 +247,7 @@ async def list_audit(request: ApiRequest) -> Response[bytes]:
     wanted = parse_trail_filter(list(request.query_params.multi_items()))
     page = await auditor.page(principal_of(request), wanted)
     items = tuple(_audit_item(auditor, item) for item in page.items)
-    return answer_json(AuditAnswer(tasks=items, next_cursor=cursor_at(page.end)))
+    return answer_json(AuditAnswer(tasks=items, next_cursor=cursor_at(page.end), has_all_tenants=page.has_all_tenants))
 
 
 @get(
@@ -325,6 +338,7 @@ async def get_policy_use(request: ApiRequest, name: str) -> Response[bytes]:
     auditor, principal = state.service.auditor, principal_of(request)
     if state.service.policies.named(name) is None:
         raise RequestError(404, "There is no policy of this name here; GET /policies lists them.")
+    found, has_all = await auditor.denials(principal, name, MOST_DENIALS)
     denials = tuple(
         DenialAnswer(
             task_id=one.task_id,
@@ -333,9 +347,10 @@ async def get_policy_use(request: ApiRequest, name: str) -> Response[bytes]:
             denied_at=one.denied_at,
             denied=denied_answer(auditor, name, [one.denied]),
         )
-        for one in await auditor.denials(principal, name, MOST_DENIALS)
+        for one in found
     )
-    return answer_json(PolicyUseAnswer(keys=_keys(state.access.keys, principal, name), denials=denials))
+    keys = _keys(state.access.keys, principal, name)
+    return answer_json(PolicyUseAnswer(keys=keys, denials=denials, has_all_tenants=has_all))
 
 
 @get(
@@ -346,10 +361,10 @@ async def get_policy_use(request: ApiRequest, name: str) -> Response[bytes]:
 async def list_tenants(request: ApiRequest) -> Response[bytes]:
     """List what each tenant has in the queue, running and stored."""
     state: State = request.app.state.parts
-    loads = await state.service.auditor.loads(principal_of(request))
+    loads, has_all = await state.service.auditor.loads(principal_of(request))
     limit = state.service.settings.stored_mib or None
     found = tuple(TenantAnswer(**msgspec.structs.asdict(load), stored_mib=limit) for load in loads)
-    return answer_json(TenantsAnswer(tenants=found))
+    return answer_json(TenantsAnswer(tenants=found, has_all_tenants=has_all))
 
 
 @get(
@@ -358,8 +373,11 @@ async def list_tenants(request: ApiRequest) -> Response[bytes]:
     opt=call(Scope.AUDIT, answers={200: Answer("The last hour.", HistoryAnswer)}, problems=(503,)),
 )
 async def get_history(request: ApiRequest) -> Response[bytes]:
-    """Get how many tasks ended in each minute of the last hour, and how long they took."""
-    found = await _auditor(request).last_hour()
+    """Get how many tasks ended in each minute of the last hour, and how long they took.
+
+    The tasks are the tenant's own, or those of all tenants for a key with the scope `admin`.
+    """
+    found = await _auditor(request).last_hour(principal_of(request))
     minutes = tuple(
         MinuteAnswer(
             minute=one.minute,

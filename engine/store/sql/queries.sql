@@ -212,7 +212,7 @@ SELECT * FROM unnest(:digests::text[], :names::text[], :contents::text[]) ON CON
 SELECT content FROM policy_files WHERE digest = :digest AND name = :name
 
 -- name: list_tenants
--- The tenants that have something stored, or had.
+-- The tenants that have something stored, or had, the first ones by name.
 SELECT DISTINCT tenant FROM stored_bytes ORDER BY tenant LIMIT :limit
 
 -- name: count_by_tenant
@@ -234,15 +234,15 @@ LEFT JOIN (
 ORDER BY tenant
 
 -- name: count_ended
--- How tasks ended between two times, by the minute: how many, and the median and 95th percentile of their times in seconds,
--- from being accepted to the end, and to the start.
-SELECT date_trunc('minute', finished_at, 'UTC') AS minute, count(*) AS ended,
+-- How tasks ended between two times, by the minute, of each tenant and (null) of all: how many, and the median and 95th
+-- percentile of their times in seconds, from being accepted to the end, and to the start.
+SELECT date_trunc('minute', finished_at, 'UTC') AS minute, tenant, count(*) AS ended,
     count(*) FILTER (WHERE status = 'failed') AS failed, count(*) FILTER (WHERE status = 'cancelled') AS cancelled,
     percentile_cont(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY extract(epoch FROM finished_at - created_at)::float8) AS took_s,
     percentile_cont(ARRAY[0.5, 0.95]) WITHIN GROUP (
         ORDER BY extract(epoch FROM coalesce(started_at, finished_at) - created_at)::float8
     ) AS waited_s
-FROM tasks WHERE finished_at >= :since AND finished_at < :until GROUP BY 1
+FROM tasks WHERE finished_at >= :since AND finished_at < :until GROUP BY GROUPING SETS ((1), (1, 2))
 
 -- name: claim_task
 -- Take the lease of a queued task for a worker, for some seconds. No row: another worker has it, it is final, or its

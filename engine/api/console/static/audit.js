@@ -45,6 +45,7 @@ async function trailView(main, top, given, leaving, who) {
     const answer = await next(cursor);
     if (leaving.aborted) return;
     shown = shown.concat(answer.tasks);
+    if (!answer.has_all_tenants) fill(told, "Of the first 1,000 tenants by name; name another one as Tenant.");
     fill(place, shown.length ? list(shown, who) : h("div", { class: "empty" }, h("p", {}, answer.next_cursor ? "None among the newest tasks is like that." : "No task is like that."), h("p", {}, h("a", { href: "#/audit" }, "Show all"))));
     fill(more, answer.next_cursor ? h("button", { type: "button", onclick: async (event) => { event.target.disabled = true; try { await look(answer.next_cursor); } catch (error) { fill(more, fault(error)); } } }, shown.length ? "Show older ones" : "Look further back") : null);
   };

@@ -23,8 +23,8 @@ export async function operationsView(main, leaving, who) {
   };
   await Promise.all([
     every(EVERY_MS, leaving, () => look(now, async () => { const found = await ask("GET", "/health", { accepts: [503] }); if (!workers.contains(document.activeElement) && !leaving.aborted) fill(workers, workersOf(found)); return health(found); })),
-    every(EVERY_MS * 2, leaving, () => look(tenants, async () => tenantsOf((await ask("GET", "/tenants")).tenants, who))),
-    every(SLOWLY_MS, leaving, () => look(hour, async () => lastHour(await ask("GET", "/history")))),
+    every(EVERY_MS * 2, leaving, () => look(tenants, async () => tenantsOf(await ask("GET", "/tenants"), who))),
+    every(SLOWLY_MS, leaving, () => look(hour, async () => lastHour(await ask("GET", "/history"), who))),
     who.scopes.includes("read") ? every(SLOWLY_MS, leaving, () => look(dead, async () => callbacks((await ask("GET", "/callbacks?state=dead")).callbacks, who))) : null,
   ]);
 }
@@ -44,18 +44,18 @@ function health(found) {
   ];
 }
 
-function lastHour(found) {
+function lastHour(found, who) {
   const minutes = found.minutes;
   const labels = minutes.map((one) => new Date(one.minute).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }));
   const sum = (name) => minutes.reduce((total, one) => total + one[name], 0);
   const ended = sum("ended"), failed = sum("failed");
   const of = (name) => minutes.map((one) => one[name]);
-  return h("section", {}, h("h2", {}, "The last hour"), h("p", {}, ended ? `${ended} tasks ended, ${failed} of them failed (${((failed / ended) * 100).toFixed(failed ? 1 : 0)} %), of all tenants.` : "No task ended."),
+  return h("section", {}, h("h2", {}, "The last hour"), h("p", {}, ended ? `${ended} tasks ended, ${failed} of them failed (${((failed / ended) * 100).toFixed(failed ? 1 : 0)} %), ${who.scopes.includes("admin") ? "of all tenants" : "of your tenant"}.` : "No task ended."),
     found.is_whole ? null : h("p", { class: "hint" }, "Some minutes are still being worked out."),
     ended ? h("div", { class: "charts" },
       chart({ title: "Tasks that ended, in each minute", labels, series: [{ name: "succeeded", values: minutes.map((one) => one.ended - one.failed - one.cancelled), kind: "good" }, { name: "failed", values: of("failed"), kind: "bad" }, { name: "cancelled", values: of("cancelled"), kind: "quiet" }] }),
-      chart({ title: "From acceptance to the end", labels, lines: true, shown: (value) => seconds(value) || "0", series: [{ name: "half", values: of("took_p50_s") }, { name: "95 of 100", values: of("took_p95_s") }] }),
-      chart({ title: "From acceptance to the start", labels, lines: true, shown: (value) => seconds(value) || "0", series: [{ name: "half", values: of("waited_p50_s") }, { name: "95 of 100", values: of("waited_p95_s") }] })) : null);
+      chart({ title: "From acceptance to the end", labels, lines: true, shown: (value) => seconds(value) || "0", series: [{ name: "median", values: of("took_p50_s") }, { name: "95th percentile", values: of("took_p95_s") }] }),
+      chart({ title: "From acceptance to the start", labels, lines: true, shown: (value) => seconds(value) || "0", series: [{ name: "median", values: of("waited_p50_s") }, { name: "95th percentile", values: of("waited_p95_s") }] })) : null);
 }
 
 function workersOf(found) {
@@ -72,9 +72,9 @@ function workersOf(found) {
     section("Pools: sandboxes that stand ready", listing([["Policy", (name) => h("a", { href: `#/policies/${encodeURIComponent(name)}` }, name)], ...found.workers.map((one) => [one.worker_id.slice(0, 8), (name) => stand(one, name)])], names, "Pools"))];
 }
 
-function tenantsOf(found, who) {
+function tenantsOf({ tenants: found, has_all_tenants: hasAll }, who) {
   const all = who.scopes.includes("admin");
-  return section(all ? "Tenants" : "Your tenant", all ? null : h("p", { class: "hint" }, "A key with the scope admin shows all of them."), found.length ? listing([
+  return section(all ? "Tenants" : "Your tenant", all ? null : h("p", { class: "hint" }, "A key with the scope admin shows all of them."), hasAll ? null : h("p", { class: "hint" }, `The first ${found.length} by name; there are more.`), found.length ? listing([
     ["Tenant", (one) => h("a", { href: `#/audit?tenant=${encodeURIComponent(one.tenant)}` }, one.tenant)], ["Waiting", (one) => [one.queued, one.held ? h("span", { class: "quiet" }, ` (${one.held} held: it has as many running as it may)`) : null], "number"], ["Running", (one) => String(one.running), "number"],
     ["Longest wait", (one) => (one.oldest_wait_s ? seconds(one.oldest_wait_s) : "–"), "number"], ["Stored", (one) => [bytes(one.stored_bytes), one.stored_mib ? h("span", { class: "quiet" }, ` of ${bytes(one.stored_mib * 1048576)}`) : null], "number"], ["Dead callbacks", (one) => String(one.dead_callbacks), "number"],
   ], found, "Tenants") : h("p", { class: "quiet" }, "None has stored anything yet."));

@@ -90,7 +90,7 @@ function keys(answer, who) {
 }
 
 function denials(answer) {
-  return section("What it denied lately", answer.denials.length
+  return section("What it denied lately", answer.has_all_tenants ? null : h("p", { class: "hint" }, "Of the first 1,000 tenants by name; there are more."), answer.denials.length
     ? listing([["Task", (one) => taskLink(one.task_id)], ["When", (one) => time(one.denied_at)], ["Tenant", (one) => one.tenant], ["What", (one) => one.denied.words.map((each) => h("div", {}, each))]], answer.denials, "Denials")
     : h("p", { class: "quiet" }, "Nothing, as far as its tasks are still kept."));
 }
