@@ -93,7 +93,7 @@ class Sandbox:
         Returns:
             What ``act`` returned, and the result or the ``SandboxError`` of the run.
         """
-        before = set(descendants())
+        before = {pid for pid in descendants() if name_of(pid) == "busy"}
 
         async def both() -> tuple[Any, Any]:
             cancel = asyncio.Event()
@@ -145,12 +145,12 @@ class Sandbox:
         self._loop.close()
 
     def _busy_child(self, before: set[int]) -> int:
-        """The child that runs the request: of those that were ready, the one whose wait is over."""
+        """The child that runs the request, ready before or forked for it; not one of those that were busy before."""
         _, inner = self.zygote_pids()
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
             for pid in children_of(inner):
-                if pid in before and name_of(pid) == "busy":
+                if pid not in before and name_of(pid) == "busy":
                     return pid
             time.sleep(0.005)
         raise AssertionError("no child named itself busy")
