@@ -23,7 +23,10 @@ from engine.model.versions import engine_version
 PATIENCE_S = 10.0
 """An agent rather reads that the service is away than waits for it."""
 BODY_BYTES = 64 << 20
+OPENED = "the service asks for no keys any more: set its API_KEYS_FILE, or have this listen on 127.0.0.1"
 GRACEFUL_S = 5
+LOCAL = ("127.0.0.1", "::1", "localhost")
+"""Addresses at which only this machine's users can ask."""
 INSTRUCTIONS = (
     "Runs Python scripts that nobody has read, each in a single-use sandbox under a policy. Use run_python to compute, "
     "to analyse files and to draw pictures; list_libraries says what scripts may import. A script that failed says "
@@ -72,7 +75,8 @@ class AgentDoor:
             AgentDoorError: the service does not answer, or others could run scripts without a key.
         """
         await self._refuse_open(host)
-        app = KeyGuard(self.server.streamable_http_app(host=host, max_request_body_size=BODY_BYTES), self.asked)
+        served = self.server.streamable_http_app(host=host, max_request_body_size=BODY_BYTES)
+        app = KeyGuard(served, self.asked, needs_key=host not in LOCAL)
         listener = listen(host, port)
         shown = f"[{host}]" if ":" in host else host
         ready(f"http://{shown}:{listener.getsockname()[1]}/mcp")
@@ -102,7 +106,7 @@ class AgentDoor:
             raise AgentDoorError(f"{self._url} refuses: {refusal.detail}") from refusal
         except ClientError as error:
             raise AgentDoorError(str(error)) from error
-        if host not in ("127.0.0.1", "::1", "localhost"):
+        if host not in LOCAL:
             raise AgentDoorError(
                 f"--host {host}: the service at {self._url} asks for no keys, so that anybody could run scripts here: "
                 "set its API_KEYS_FILE, or listen on 127.0.0.1"
@@ -120,13 +124,15 @@ class AgentDoor:
 class KeyGuard:
     """Lets a request pass whose key the service knows; a session of the protocol belongs to the key that began it."""
 
-    def __init__(self, app: Asgi, asked: Callable[[str | None], Awaitable[dict[str, Any]]]) -> None:
+    def __init__(self, app: Asgi, asked: Callable[[str | None], Awaitable[dict[str, Any]]], *, needs_key: bool) -> None:
         """
         Args:
             app: what it guards.
             asked: says who asks with a key.
+            needs_key: refuse everybody where the service has come to ask for no keys: others than this machine's users
+                could ask.
         """
-        self._app, self._asked = app, asked
+        self._app, self._asked, self._needs_key = app, asked, needs_key
 
     async def __call__(
         self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
@@ -144,6 +150,9 @@ class KeyGuard:
                 return
             except ClientError as error:  # a key that no header can have
                 await _refuse(send, 401, str(error))
+                return
+            if self._needs_key and who["key_id"] is None:
+                await _refuse(send, 503, OPENED)
                 return
             owner = f"{who['key_id']}:{hashlib.sha256((key or '').encode()).hexdigest()}"
             scope["user"] = AuthenticatedUser(AccessToken(token="", client_id=owner, scopes=[]))

@@ -195,18 +195,24 @@ class AgentTools:
 
 
 async def _follow(ctx: AgentContext, client: AsyncClient, task: TaskInfo, wait_s: float) -> TaskInfo:
-    """The task as it ended, or as it stands after ``wait_s``; its progress is passed on. Given up, it is cancelled."""
+    """The task as it ended, or as it stands after ``wait_s``; its progress is passed on. Given up, it is cancelled.
+
+    Raises:
+        ToolError: the service cannot be asked any more. The task goes on.
+    """
     ended: TaskInfo | None = None
     try:
         with anyio.move_on_after(wait_s):
             async with contextlib.aclosing(_progress_to_end(ctx, client, task.task_id)) as found:
                 async for one in found:
                     ended = one
+        return ended or await client.get(task.task_id)
+    except ClientError as error:
+        raise ToolError(f"{error} (the task {task.task_id} goes on: ask for it, do not run it again)") from error
     except BaseException:  # cancelled, as a rule; also when the caller cannot be told of progress
         with anyio.move_on_after(CANCEL_S, shield=True), contextlib.suppress(ClientError):
             await client.cancel(task.task_id, wait_s=0)
         raise
-    return ended or await client.get(task.task_id)
 
 
 async def _progress_to_end(ctx: AgentContext, client: AsyncClient, task_id: str) -> AsyncGenerator[TaskInfo, None]:

@@ -21,6 +21,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CallToolResult, EmbeddedResource, ImageContent, TextContent
 
 from engine.config.keys import NewKey, add_key, make_key
+from engine.mcp.server import KeyGuard
 from engine.model.principal import Scope
 from tests.support.command_line import engine_text, fresh_engine
 from tests.support.held import Held
@@ -348,6 +349,29 @@ def test_a_service_without_keys_is_not_opened_to_others(tmp_path: Path) -> None:
     assert 1 == begun.returncode
     assert "asks for no keys" in begun.stderr
     assert "API_KEYS_FILE" in begun.stderr
+
+
+@pytest.mark.parametrize(("needs_key", "statuses"), [(True, [503]), (False, [])])
+def test_a_door_to_others_shuts_when_the_service_loses_its_keys(needs_key: bool, statuses: list[int]) -> None:
+    """The service may come back without them; what let nobody in without a key then lets nobody in at all."""
+    sent: list[Any] = []
+    let_in: list[Any] = []
+
+    async def app(scope: Any, _receive: Any, _send: Any) -> None:
+        let_in.append(scope["path"])
+
+    async def asked(_key: str | None) -> dict[str, Any]:
+        return {"key_id": None}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        return {"type": "http.request"}
+
+    guard = KeyGuard(app, asked, needs_key=needs_key)
+    asyncio.run(guard({"type": "http", "path": "/mcp", "headers": []}, receive, send))
+    assert (statuses, [] if needs_key else ["/mcp"]) == ([m["status"] for m in sent if "status" in m], let_in)
 
 
 def test_without_the_sdk_the_command_says_what_to_install(tmp_path: Path) -> None:
