@@ -47,23 +47,32 @@ def template(settings: Settings) -> Template:
     )
 
 
+def pool_maker(
+    settings: Settings, host: Host, policies: tuple[Policy, ...], *, ready: int
+) -> Callable[[Policy], AnyPool]:
+    """A function that makes the pool of one of these policies.
+
+    Raises:
+        HostError: libraries or models of a policy are not there.
+    """
+    libraries.require(settings.libraries_dir, policies)
+    model_files.require(settings.models_dir, policies)
+    made_of = template(settings)
+    return lambda policy: make_pool(policy, host, made_of, ready=ready, rotate_after=settings.rotate_after)
+
+
 @contextlib.asynccontextmanager
 async def open_pools(
     settings: Settings, host: Host, policies: tuple[Policy, ...], *, ready: int
-) -> AsyncIterator[dict[str, Pool | SplitPool]]:
+) -> AsyncIterator[dict[str, AnyPool]]:
     """A started pool for each policy, by policy name; closed at the end.
 
     Raises:
         HostError: a policy requires a layer that this host lacks, or libraries or models that are not there.
         SandboxError: a zygote did not come up.
     """
-    libraries.require(settings.libraries_dir, policies)
-    model_files.require(settings.models_dir, policies)
-    made_of = template(settings)
-    pools = {
-        policy.name: make_pool(policy, host, made_of, ready=ready, rotate_after=settings.rotate_after)
-        for policy in policies
-    }
+    make = pool_maker(settings, host, policies, ready=ready)
+    pools = {policy.name: make(policy) for policy in policies}
     try:
         await asyncio.gather(*(pool.start() for pool in pools.values()))
         yield pools
@@ -81,14 +90,7 @@ async def open_serving_pools(
         HostError: as ``open_pools``: what a policy requires and this host lacks stops the worker.
         SandboxError: the zygote of no policy came up.
     """
-    libraries.require(settings.libraries_dir, policies)
-    model_files.require(settings.models_dir, policies)
-    made_of = template(settings)
-
-    def make(policy: Policy) -> AnyPool:
-        return make_pool(policy, host, made_of, ready=ready, rotate_after=settings.rotate_after)
-
-    pools = ServingPools(make, policies)
+    pools = ServingPools(pool_maker(settings, host, policies, ready=ready), policies)
     try:
         await pools.start()
         yield pools
@@ -113,7 +115,7 @@ class ServingPools(Mapping[str, AnyPool]):
         self._policies = {policy.name: policy for policy in policies}
         self._pools = {name: make(policy) for name, policy in self._policies.items()}
         self._tried: dict[str, asyncio.Event] = {name: asyncio.Event() for name in self._policies}
-        self._errors: list[SandboxError] = []
+        self._first_error: SandboxError | None = None
         self._starting: list[asyncio.Task[None]] = []
         self.not_ready: dict[str, str] = dict.fromkeys(self._policies, COMING)
         """Policy → why its sandboxes do not stand yet."""
@@ -150,8 +152,8 @@ class ServingPools(Mapping[str, AnyPool]):
                 until_s = until_s or time.monotonic() + GRACE_S
         finally:
             all_tried.cancel()
-        if len(self.not_ready) == len(self._pools) and self._errors:
-            raise self._errors[0]
+        if len(self.not_ready) == len(self._pools) and self._first_error is not None:
+            raise self._first_error
 
     async def close(self) -> None:
         """Stop starting, and close every pool."""
@@ -169,7 +171,7 @@ class ServingPools(Mapping[str, AnyPool]):
                 await self._pools[name].start()
             except SandboxError as error:
                 self.not_ready[name] = str(error)
-                self._errors.append(error)
+                self._first_error = self._first_error or error
                 get_logger().error("policy not ready", policy=name, stage=error.stage, reason=error.message)
                 self._pools[name] = self._make(self._policies[name])
                 self._tried[name].set()
