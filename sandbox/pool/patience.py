@@ -6,29 +6,25 @@ uses no processor time waits for something that does not come: that has the same
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 
-_TICKS = os.sysconf("SC_CLK_TCK")
+from sandbox.run.child_handle import cpu_s_of, stats_of_tree
+
 LOOK_S = 0.5
 """Between two looks."""
 
 
 def used_s(pid: int) -> float | None:
-    """Processor time of a process and all below it, those that have ended included, seconds; ``None``: it is gone.
+    """Processor time of a process and all below it, those that have ended included, seconds.
 
-    By ``/proc/PID/stat`` and ``/proc/PID/task/TID/children`` (proc(5)).
+    ``None`` where nothing can be said: it is gone, or we are short of descriptors.
     """
-    total = _own_s(pid)
-    if total is None:
+    try:
+        found = [cpu_s_of(stat) for _, stat in stats_of_tree(pid)]
+    except OSError:
         return None
-    waiting = _children(pid)
-    while waiting:
-        child = waiting.pop()
-        total += _own_s(child) or 0.0
-        waiting += _children(child)
-    return total
+    return sum(found) if found else None
 
 
 class StartPatience:
@@ -54,20 +50,3 @@ class StartPatience:
         if now - self._progress_at > self._total_s:
             return f"not ready, and without any progress for {self._total_s:g} s"
         return None
-
-
-def _own_s(pid: int) -> float | None:
-    try:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-            fields = file.read().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return sum(map(int, fields[11:15])) / _TICKS  # utime, stime, cutime, cstime
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
-            return [int(one) for one in file.read().split()]
-    except OSError:
-        return []

@@ -11,6 +11,7 @@ import select
 import signal
 import stat
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -232,21 +233,12 @@ def measure_tree(pid: int) -> Measurement | None:
 
     A zombie has no memory left, but the processor time that it used counts until somebody waits for it.
     """
-    anonymous_kib = shared_kib = threads = cpu_ticks = 0
-    waiting = [pid]
-    while waiting:
-        one = waiting.pop()
-        try:
-            stat = Path(f"/proc/{one}/stat").read_bytes().rpartition(b")")[2].split()
-            for thread in os.listdir(f"/proc/{one}/task"):
-                waiting += map(int, Path(f"/proc/{one}/task/{thread}/children").read_bytes().split())
-        except OSError as error:
-            _blame_ourselves(error)
-            if one == pid:
-                return None
-            continue
-        threads += int(stat[20 - 3])
-        cpu_ticks += sum(int(ticks) for ticks in stat[14 - 3 : 18 - 3])
+    processes = anonymous_kib = shared_kib = threads = 0
+    cpu_s = 0.0
+    for one, fields in stats_of_tree(pid):
+        processes += 1
+        threads += int(fields[20 - 3])
+        cpu_s += cpu_s_of(fields)
         try:
             rollup = Path(f"/proc/{one}/smaps_rollup").read_bytes()
         except OSError as error:
@@ -255,7 +247,33 @@ def measure_tree(pid: int) -> Measurement | None:
         if (found := _SHARED_OUT.search(rollup)) is not None:
             anonymous_kib += int(found[1])
             shared_kib += int(found[2])
-    return Measurement(anonymous_kib << 10, shared_kib << 10, threads, cpu_ticks / os.sysconf("SC_CLK_TCK"))
+    return Measurement(anonymous_kib << 10, shared_kib << 10, threads, cpu_s) if processes else None
+
+
+def stats_of_tree(pid: int) -> Iterator[tuple[int, list[bytes]]]:
+    """Each process of a tree that is still there: its pid, and its proc_pid_stat(5) from the third field on.
+
+    None where the first one is gone, and with it the way to all others.
+
+    Raises:
+        OSError: we are short of descriptors or memory.
+    """
+    waiting = [pid]
+    while waiting:
+        one = waiting.pop()
+        try:
+            fields = Path(f"/proc/{one}/stat").read_bytes().rpartition(b")")[2].split()
+            for thread in os.listdir(f"/proc/{one}/task"):
+                waiting += map(int, Path(f"/proc/{one}/task/{thread}/children").read_bytes().split())
+        except OSError as error:
+            _blame_ourselves(error)
+            continue
+        yield one, fields
+
+
+def cpu_s_of(fields: list[bytes]) -> float:
+    """Processor time of a process, and of its children that were waited for, by what ``stats_of_tree`` gives of it."""
+    return sum(int(ticks) for ticks in fields[14 - 3 : 18 - 3]) / os.sysconf("SC_CLK_TCK")
 
 
 def _blame_ourselves(error: OSError) -> None:
