@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[2]
 IN_MEMORY = Path("/dev/shm")
@@ -137,16 +137,12 @@ def temporary_files(place: Path = IN_MEMORY) -> Iterator[None]:
     if found is None or found.f_bavail * found.f_frsize < ROOM_BYTES or found.f_flag & os.ST_NOEXEC:
         yield
         return
-    folder = tempfile.mkdtemp(prefix="tests-", dir=place)
-    os.chmod(folder, 0o1777)  # as /tmp is: tests become other users
-    before = os.environ.get("TMPDIR")
-    os.environ["TMPDIR"] = folder
-    try:
+    with (
+        tempfile.TemporaryDirectory(prefix="tests-", dir=place, ignore_cleanup_errors=True) as folder,
+        mock.patch.dict(os.environ, TMPDIR=folder),
+    ):
+        os.chmod(folder, 0o1777)  # as /tmp is: tests become other users
         yield
-    finally:
-        os.environ.pop("TMPDIR")
-        os.environ.update({} if before is None else {"TMPDIR": before})
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 class Suite:
