@@ -64,6 +64,15 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     client_address: str | None = None
     """Where the request came from."""
 
+    @property
+    def sees_all_tenants(self) -> bool:
+        """Whether it sees other tenants, too, wherever the record shows something of tenants."""
+        return Scope.ADMIN in self.scopes
+
+    def may_see(self, tenant: str | None) -> bool:
+        """Whether it sees what is of this tenant there; ``None``: of none."""
+        return self.sees_all_tenants or tenant == self.tenant
+
 
 ANYONE = Principal(tenant=DEFAULT_TENANT, scopes=frozenset(Scope))
 """Every caller of a service without API keys."""

@@ -11,7 +11,7 @@ from ipaddress import IPv4Network, IPv6Network
 from types import MappingProxyType
 from uuid import UUID
 
-from engine.model.principal import Principal, Scope
+from engine.model.principal import Principal
 from engine.model.trail import (
     AttemptRecord,
     Denial,
@@ -100,7 +100,7 @@ class Auditor:
 
     async def last_hour(self, principal: Principal) -> list[EndedMinute | None]:
         """The minutes of the last hour, the oldest first. Raises as ``page``."""
-        return await self._history.last_hour(self._trail, None if _sees_all(principal) else principal.tenant)
+        return await self._history.last_hour(self._trail, None if principal.sees_all_tenants else principal.tenant)
 
     async def keep_policies(self) -> None:
         """Keep the texts of this API's policies. Raises as ``page``."""
@@ -131,10 +131,6 @@ class Auditor:
 
     async def _tenants(self, principal: Principal, asked: str | None) -> Tenants:
         """Whose tasks an asker sees: its own, or those of a tenant that it names, or of all."""
-        if not _sees_all(principal):
+        if not principal.sees_all_tenants:
             return Tenants([principal.tenant] if asked in (None, principal.tenant) else [])
         return Tenants([asked]) if asked is not None else await self._trail.tenants()
-
-
-def _sees_all(principal: Principal) -> bool:
-    return Scope.ADMIN in principal.scopes

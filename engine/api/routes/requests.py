@@ -96,6 +96,17 @@ def found_task(task: Found | None) -> Found:
     return task
 
 
+def found_policy(policy: Found | None) -> Found:
+    """What was found of a policy.
+
+    Raises:
+        RequestError: nothing was: there is no such policy here.
+    """
+    if policy is None:
+        raise RequestError(404, "There is no policy of this name here; GET /policies lists them.")
+    return policy
+
+
 def task_id_of(text: str) -> UUID | None:
     """The id, when the text is one in the form that we give out, in small letters or capitals (RFC 9562, section 4)."""
     try:

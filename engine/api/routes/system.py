@@ -37,6 +37,7 @@ from engine.api.routes.requests import (
     State,
     answer_json,
     arriving,
+    found_policy,
     principal_of,
     room_for,
 )
@@ -179,9 +180,7 @@ async def list_policies(request: ApiRequest) -> Response[bytes]:
 async def get_policy(request: ApiRequest, name: str) -> Response[bytes]:
     """Get a policy: the whole file, its digest, the limits in force here, and the grant in plain words."""
     service: Service = request.app.state.parts.service
-    file = service.policies.file(name)
-    if file is None:
-        raise RequestError(404, "There is no policy of this name here; GET /policies lists them.")
+    file = found_policy(service.policies.file(name))
     sets = await asyncio.to_thread(find_sets, service.settings.libraries_dir)
     locked = await asyncio.to_thread(stand_against_lock, service.settings.policies_dir, service.policies.all)
     return answer_json(policy_answer(file, service.settings, sets, locked[name]))

@@ -22,6 +22,7 @@ from engine.api.routes.requests import (
     ApiRequest,
     State,
     answer_json,
+    found_policy,
     found_task,
     principal_of,
     task_id_of,
@@ -314,9 +315,7 @@ async def diff_policies(request: ApiRequest, name: str) -> Response[bytes]:
     other, since = request.query_params.get("to"), request.query_params.get("since")
     if bool(other) == bool(since):
         raise RequestError(400, "give one of `to` and `since`", path="since" if other else "to")
-    old, new = state.service.policies.named(name), state.service.policies.named(other or name)
-    if old is None or new is None:
-        raise RequestError(404, "There is no policy of this name here; GET /policies lists them.")
+    old, new = (found_policy(state.service.policies.named(one)) for one in (name, other or name))
     if since:
         old = await _old_policy(state.service.auditor, name, since)
     return answer_json(PolicyDiffAnswer(changes=tuple(compare(old, new))))
@@ -336,8 +335,7 @@ async def get_policy_use(request: ApiRequest, name: str) -> Response[bytes]:
     """Say which keys may submit tasks under a policy, and what it denied lately."""
     state: State = request.app.state.parts
     auditor, principal = state.service.auditor, principal_of(request)
-    if state.service.policies.named(name) is None:
-        raise RequestError(404, "There is no policy of this name here; GET /policies lists them.")
+    found_policy(state.service.policies.named(name))
     found, has_all = await auditor.denials(principal, name, MOST_DENIALS)
     denials = tuple(
         DenialAnswer(
@@ -470,11 +468,10 @@ def _keys(keys: Keys | None, principal: Principal, policy: str) -> tuple[KeyAnsw
     """The keys that may use a policy, as far as the asker may know of them."""
     if keys is None:
         return None
-    sees_all = Scope.ADMIN in principal.scopes
     return tuple(
         KeyAnswer(key_id=key_id, tenant=key.tenant, names_it=key.policies is not None, expires_at=key.expires_at)
         for key_id, key in keys.that_may_use(policy)
-        if sees_all or key.tenant == principal.tenant
+        if principal.may_see(key.tenant)
     )
 
 
@@ -490,7 +487,7 @@ def log_lines(
     for start, line in audit.read_back(end):
         reached = start
         entry = _log_entry(line) if written in line else None
-        if entry is None or (event and entry.get("event") != event) or not _may_see(principal, entry):
+        if entry is None or (event and entry.get("event") != event) or not principal.may_see(entry.get("tenant")):
             continue
         if text and not _holds(entry, text):  # half of an escape is like another text
             continue
@@ -498,10 +495,6 @@ def log_lines(
         if len(found) == MOST_LINES:
             break
     return AuditLogAnswer(is_kept=True, lines=tuple(found), next_cursor=str(reached) if reached else None)
-
-
-def _may_see(principal: Principal, entry: dict[str, Any]) -> bool:
-    return Scope.ADMIN in principal.scopes or entry.get("tenant") == principal.tenant
 
 
 def _holds(value: Any, text: str) -> bool:
