@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import functools
-import tempfile
-from ipaddress import IPv4Network, IPv6Network
-from pathlib import Path
 
 from engine.config.settings import Settings
 from engine.policies.lock import check_lock
-from sandbox import Limits, Policy, PolicyError, PolicyFile, load_policy, read_policies
+from sandbox import Limits, Policy, PolicyError, PolicyFile, read_policies
 
 
 class Policies:
@@ -109,15 +106,3 @@ def largest_memory_mib(policies: Policies, settings: Settings) -> int:
 def allowed_attempts(policy: Policy, settings: Settings) -> int:
     """How often a task may be started: the policy's number, lowered by the operator's ceiling (``MAX_ATTEMPTS``)."""
     return min(policy.max_attempts, settings.max_attempts or policy.max_attempts)
-
-
-def parse_policy(name: str, text: str, exceptions: tuple[IPv4Network | IPv6Network, ...]) -> Policy:
-    """A policy from the text of its file, which lies nowhere any more. ``exceptions`` as of ``load_policy``.
-
-    Raises:
-        PolicyError: it is no whole and consistent policy, for this version of the engine.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"{name}.toml"
-        path.write_text(text, encoding="utf-8", newline="")
-        return load_policy(path, exceptions=exceptions)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
 from types import MappingProxyType
 from uuid import UUID
 
@@ -25,10 +26,10 @@ from engine.model.trail import (
     TrailPage,
 )
 from engine.policies.denials import denials
-from engine.policies.policies import Policies, parse_policy
+from engine.policies.policies import Policies
 from engine.service.history import History
 from engine.store.trail import Trail
-from sandbox import Policy
+from sandbox import Policy, parse_policy
 
 REFUSED = MappingProxyType(
     {
@@ -115,7 +116,10 @@ class Auditor:
             StoreUnavailableError: PostgreSQL is unreachable.
         """
         text = await self._trail.policy_text(name, digest)
-        return None if text is None else await asyncio.to_thread(parse_policy, name, text, self._exceptions)
+        if text is None:
+            return None
+        file = await asyncio.to_thread(parse_policy, Path(f"{name}.toml"), text.encode(), exceptions=self._exceptions)
+        return file.policy
 
     def words(self, policy: str, denied: Iterable[Denied]) -> tuple[str, ...]:
         """What was denied, a sentence each, and the policy's key that denies it."""

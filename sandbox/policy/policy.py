@@ -212,7 +212,21 @@ def read_policy(path: Path, *, exceptions: tuple[IPNetwork, ...] = ()) -> Policy
     Raises:
         PolicyError: as of ``load_policy``; every fault of the file is in it.
     """
-    data, text, raw = _parse(path)
+    return parse_policy(path, _read(path), exceptions=exceptions)
+
+
+def parse_policy(path: Path, data: bytes, *, exceptions: tuple[IPNetwork, ...] = ()) -> PolicyFile:
+    """A policy from the bytes of its file.
+
+    Args:
+        path: of the file, which is not read: the policy has its name.
+        data: what is in it.
+        exceptions: as of ``load_policy``.
+
+    Raises:
+        PolicyError: it is not a whole and consistent policy; every fault is in it.
+    """
+    text, raw = _parse(path, data)
     faults = _file_faults(path, raw, exceptions)
     if faults:
         located = PolicyText(text)
@@ -224,23 +238,26 @@ def read_policy(path: Path, *, exceptions: tuple[IPNetwork, ...] = ()) -> Policy
     return PolicyFile(path=path, text=text, policy=policy)
 
 
-def _parse(path: Path) -> tuple[bytes, str, dict[str, Any]]:
-    """The bytes of a file, its text and its tables.
-
-    Raises:
-        PolicyError: it cannot be read, or is not TOML.
-    """
+def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
+            return file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise PolicyError.of((PolicyFault(file=str(path), reason=f"cannot be read: {error.strerror}"),)) from error
+
+
+def _parse(path: Path, data: bytes) -> tuple[str, dict[str, Any]]:
+    """The text of a file and its tables.
+
+    Raises:
+        PolicyError: it is too long, or is not TOML.
+    """
     if len(data) > MAX_FILE_BYTES:
         reason = f"longer than {MAX_FILE_BYTES >> 10} KiB, which nobody could audit"
         raise PolicyError.of((PolicyFault(file=str(path), reason=reason),))
     try:
         text = data.decode("utf-8")
-        return data, text, tomllib.loads(text)
+        return text, tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         fault = _syntax_fault(path, data.decode("utf-8"), str(error))
     except UnicodeDecodeError as error:
