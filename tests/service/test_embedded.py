@@ -124,10 +124,12 @@ def test_server_that_is_started_again_keeps_its_password() -> None:
     with Embedded(None) as servers:
         assert servers.database is not None
         assert servers.redis is not None
+        killed = [*family(servers.database.pid), *family(servers.redis.pid)]
         psutil.Process(servers.database.pid).kill()
         psutil.Process(servers.redis.pid).kill()
         servers.database.stop()
         servers.redis.stop()
+        psutil.wait_procs(killed, timeout=120)  # none may hold the shared memory of the last PostgreSQL
         before = servers.urls
         servers.start_database()
         servers.start_redis()
