@@ -165,6 +165,29 @@ def test_models_are_read_and_never_written(
     assert before == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+SHARED_PAGES = """
+import ctypes, errno, mmap
+from handlers import language, models
+libc = ctypes.CDLL(None, use_errno=True)
+def make_writable(address):
+    page = ctypes.c_void_p(address & ~(mmap.PAGESIZE - 1))
+    if libc.mprotect(page, ctypes.c_size_t(mmap.PAGESIZE), mmap.PROT_READ | mmap.PROT_WRITE) == 0:
+        return 'done'
+    return errno.errorcode[ctypes.get_errno()]
+own = mmap.mmap(-1, mmap.PAGESIZE)
+result = {
+    'own memory': make_writable(ctypes.addressof(ctypes.c_char.from_buffer(own))),
+    'weights': make_writable(models.encoder()._weights[0].data_ptr()),
+    'languages': make_writable(language._identifier().nb_ptc.ctypes.data),
+}
+"""
+
+
+def test_no_run_can_write_to_the_weights_that_all_share(scripted: Sandbox) -> None:
+    """They are mapped of files that were opened to be read: mprotect(2) refuses, and grants a run's own memory."""
+    assert {"own memory": "done", "weights": "EACCES", "languages": "EACCES"} == value_of(scripted.run(SHARED_PAGES))
+
+
 def test_a_policy_without_models_does_not_see_them(box: Sandbox) -> None:
     """They are granted by name, as every place is."""
     assert [False, None] == value_of(
