@@ -15,10 +15,10 @@ import msgspec
 from sandbox import refusals
 from sandbox.isolation import landlock, seccomp
 from sandbox.policy.policy import Policy
+from sandbox.pool.template import START_S
 from sandbox.run.cgroup import PROCESSORS, CgroupUnavailableError, Groups, find_subtree
 
 _PROBE_UID = 60999
-_TRY_S = 60.0
 _NAMESPACES = "user, mount, pid, net, ipc, uts"
 
 
@@ -63,6 +63,7 @@ def probe_host(
     *,
     isolation: Literal["full", "unprivileged", "auto"] = "full",
     landlock_abi_max: int | None = None,
+    try_s: float = START_S,
 ) -> Host:
     """Try each layer for real, in a throw-away process (blocking, about 0.1 s).
 
@@ -71,12 +72,13 @@ def probe_host(
         gid: likewise.
         isolation: the profile to use; ``auto`` is the strongest that this host can give.
         landlock_abi_max: use no later Landlock ABI than this, to test what an older kernel would do.
+        try_s: how long one try may take, seconds.
     """
     abi = min(landlock.abi_version(), landlock.KNOWN_ABI)
     if landlock_abi_max is not None:
         abi = min(abi, landlock_abi_max)
     cgroup, subtree = _cgroup()
-    layers = (_namespaces(uid, gid), _landlock(abi), _seccomp(), _rlimits(uid), cgroup)
+    layers = (_namespaces(uid, gid, try_s), _landlock(abi, try_s), _seccomp(try_s), _rlimits(uid), cgroup)
     profile = isolation
     if profile == "auto":
         profile = "full" if layers[0].available else "unprivileged"
@@ -132,11 +134,12 @@ import os, sys
 sys.path.append(sys.argv[1])
 from sandbox.isolation import libc, namespaces, privileges
 proc_fd = namespaces.open_proc()
-if os.geteuid() == 0:
-    privileges.become(int(sys.argv[2]), int(sys.argv[3]))
-original_uid, original_gid = os.geteuid(), os.getegid()
-step = "unshare"
+step = "become"
 try:
+    if os.geteuid() == 0:
+        privileges.become(int(sys.argv[2]), int(sys.argv[3]))
+    original_uid, original_gid = os.geteuid(), os.getegid()
+    step = "unshare"
     libc.unshare(namespaces.ZYGOTE | libc.CLONE_NEWNET)
     step = "uid_map"
     namespaces._write(proc_fd, "self/setgroups", "deny")
@@ -151,9 +154,9 @@ else:
 """
 
 
-def _namespaces(uid: int, gid: int) -> Layer:
+def _namespaces(uid: int, gid: int, try_s: float) -> Layer:
     """Enter namespaces and mount something: some hosts grant the namespaces without the capabilities in them."""
-    step, _, number = _try(_TRY_NAMESPACES, str(uid), str(gid)).partition(": ")
+    step, _, number = _try(_TRY_NAMESPACES, try_s, str(uid), str(gid)).partition(": ")
     if step == "ok":
         return Layer(name="namespaces", available=True, version=_NAMESPACES, detail="unprivileged, with capabilities")
     if not number.isdecimal():
@@ -194,21 +197,24 @@ os._exit(0)
 """
 
 
-def _try(program: str, *arguments: str, given: bytes = b"") -> str:
+def _try(program: str, try_s: float, *arguments: str, given: bytes = b"") -> str:
     """Run a text of ours in an interpreter of its own, and return its answer, or the last line of its error."""
     here = str(Path(__file__).resolve().parent.parent)
-    tried = subprocess.run(  # noqa: S603 our own interpreter with a text of ours
-        [sys.executable, "-I", "-S", "-c", program, here, *arguments],
-        env={}, input=given, capture_output=True, timeout=_TRY_S, check=False,
-    )  # fmt: skip
+    try:
+        tried = subprocess.run(  # noqa: S603 our own interpreter with a text of ours
+            [sys.executable, "-I", "-S", "-c", program, here, *arguments],
+            env={}, input=given, capture_output=True, timeout=try_s, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return f"no answer within {try_s:g} s"
     answer, error = tried.stdout.decode(errors="replace").strip(), tried.stderr.decode(errors="replace").strip()
     return answer or (error.splitlines() or ["no answer"])[-1]
 
 
-def _landlock(abi: int) -> Layer:
+def _landlock(abi: int, try_s: float) -> Layer:
     """Restrict a process, and have it try what is denied: some kernels name an ABI and refuse its rules."""
     answer = f"the kernel offers ABI {abi}, ABI {landlock.FLOOR_ABI} is needed"
-    if abi >= landlock.FLOOR_ABI and (answer := _try(_TRY_LANDLOCK, str(abi))) == "ok":
+    if abi >= landlock.FLOOR_ABI and (answer := _try(_TRY_LANDLOCK, try_s, str(abi))) == "ok":
         return Layer(name="landlock", available=True, version=f"ABI {abi}", detail=refusals.describe_landlock(abi))
     return Layer(
         name="landlock", available=False, version=f"ABI {abi}" if abi else "", detail=answer,
@@ -216,7 +222,7 @@ def _landlock(abi: int) -> Layer:
     )  # fmt: skip
 
 
-def _seccomp() -> Layer:
+def _seccomp(try_s: float) -> Layer:
     """Compile the filter, and install it in a process that does nothing else."""
     try:
         program = seccomp.compile_filter(extra=("write", "exit_group"))
@@ -226,7 +232,7 @@ def _seccomp() -> Layer:
             name="seccomp", available=False, version="", detail=str(error),
             fix="Install libseccomp 2.5 or later (package libseccomp2 on Debian and Ubuntu).",
         )  # fmt: skip
-    step, _, number = _try(_TRY_SECCOMP, given=program).partition(": ")
+    step, _, number = _try(_TRY_SECCOMP, try_s, given=program).partition(": ")
     if step == "ok":
         return Layer(name="seccomp", available=True, version=version, detail="default deny, denials reported by name")
     if not number.isdecimal():

@@ -26,6 +26,10 @@ BY_A_FILTER = (
     "A system call filter is in force here (`Seccomp: 2` in /proc/self/status). In a container, its seccomp profile or "
     "its runtime refuses `unshare` or `mount`: start it with a profile that allows them."
 )
+NO_CAPABILITIES = (
+    "Root here has not the capabilities to become another user, as in a container that drops them all: start it as an "
+    "ordinary user, which needs none (`--user 1000`, `runAsUser: 1000`), or leave CAP_SETUID, CAP_SETGID and CAP_CHOWN."
+)
 UNKNOWN = (
     "The reason is not known. It is none of those that can be told apart here: a sysctl, a security module, a chroot "
     "or a system call filter. The kernel's log may say more."
@@ -70,10 +74,12 @@ def namespaces_fix(step: str, number: int, around: Surroundings) -> str:
     """The fix where namespaces are refused.
 
     Args:
-        step: ``unshare``, ``uid_map`` or ``mount``.
+        step: ``become`` (give up root), ``unshare``, ``uid_map`` or ``mount``.
         number: the error's, errno(3).
         around: what is known of process and host.
     """
+    if step == "become":
+        return NO_CAPABILITIES
     if around.settings.get("kernel/apparmor_restrict_unprivileged_userns") == "1" and step != "unshare":
         return (
             "AppArmor takes the capabilities away (Ubuntu 23.10 and later): set "

@@ -161,8 +161,7 @@ async def _try_profile(settings: Settings, host: Host, policy: Policy) -> Trial:
         async with open_pools(settings, host, (policy,), ready=0) as pools:
             result = await pools[policy.name].run(request)
     except SandboxError as error:
-        detail = f"{error}: what it said is on stderr; SANDBOX_UID must be able to read interpreter and project"
-        return Trial(profile=host.profile, works=False, detail=detail)
+        return Trial(profile=host.profile, works=False, detail=str(error))
     return Trial(profile=host.profile, works=result.exit_reason is ExitReason.OK, detail=result.message)
 
 

@@ -561,7 +561,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         _about(
             "ZYGOTE_START_S",
             "How long a zygote may take to start, in processor time: on a busy machine it has as long as it needs."
-            " One that uses none for as long on the wall is given up.",
+            " One that uses none for as long on the wall is given up. A child has as long on the wall until it is"
+            " ready, and so has each thing that `check` tries.",
             group=Group.RARELY,
             unit="seconds",
         ),

@@ -189,4 +189,5 @@ def probe(settings: Settings) -> Host:
         settings.sandbox_gid,
         isolation=settings.isolation,
         landlock_abi_max=settings.sandbox_landlock_abi_max,
+        try_s=settings.zygote_start_s,
     )

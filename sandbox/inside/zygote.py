@@ -59,6 +59,19 @@ def launch(control_fd: int) -> NoReturn:
     privileges.die_with_parent()
     control = socket.socket(fileno=control_fd)
     plan = Plan.decode(control.recv(_MAX_PACKET))
+    try:
+        pid = start_second_stage(plan, control_fd)
+    except BaseException as error:
+        control.recv(_MAX_PACKET)  # the plan of the second stage: left unread, it would reset the connection
+        tell_failure(control, error)
+        raise  # the traceback is for the operator, on the worker's stderr
+    libc.close_range(3)
+    # by a new interpreter that has nothing loaded: 2.6 MiB stand by instead of 9, and no host path is in them
+    become_interpreter(f"import posix; posix.waitpid({pid}, 0)", plan)
+
+
+def start_second_stage(plan: Plan, control_fd: int) -> int:
+    """Start the second stage, and return its pid; without namespaces, become it."""
     proc_fd = namespaces.open_proc()
     inheritance.leave_starter_behind(proc_fd)
     for fd in (control_fd, proc_fd):
@@ -73,9 +86,13 @@ def launch(control_fd: int) -> NoReturn:
     pid = os.fork()
     if pid == 0:
         execute(second_stage, plan)
-    libc.close_range(3)
-    # by a new interpreter that has nothing loaded: 2.6 MiB stand by instead of 9, and no host path is in them
-    become_interpreter(f"import posix; posix.waitpid({pid}, 0)", plan)
+    return pid
+
+
+def tell_failure(control: socket.socket, error: BaseException) -> None:
+    """Tell the worker why this zygote cannot be prepared."""
+    name = "" if isinstance(error, SystemExit) else f"{type(error).__name__}: "
+    control.send(HEAD.pack(FAILED, 0) + f"{name}{error}".encode(errors="replace")[:_MAX_REASON])
 
 
 def execute(call: str, plan: Plan) -> NoReturn:
@@ -125,8 +142,7 @@ def serve(control_fd: int, proc_fd: int) -> NoReturn:
     try:
         live = prepare_cold(plan, proc_fd) if plan.cold else prepare_warm(plan, proc_fd)
     except BaseException as error:
-        reason = f"{type(error).__name__}: {error}".encode(errors="replace")
-        control.send(HEAD.pack(FAILED, 0) + reason[:_MAX_REASON])
+        tell_failure(control, error)
         raise  # the traceback is for the operator, on the worker's stderr
     own_pid_ns = None if plan.profile == "unprivileged" else os.open("self/ns/pid", os.O_RDONLY, dir_fd=proc_fd)
     control.send(HEAD.pack(READY, 0))

@@ -18,10 +18,19 @@ def die_with_parent() -> None:
 
 
 def become(uid: int, gid: int) -> None:
-    """Give up root for good. The process stays dumpable, or it could not write its own uid_map: proc(5)."""
-    os.setgroups([])
-    os.setresgid(gid, gid, gid)
-    os.setresuid(uid, uid, uid)
+    """Give up root for good. The process stays dumpable, or it could not write its own uid_map: proc(5).
+
+    Raises:
+        PermissionError: root has not the capabilities for that, as in a container that drops all.
+    """
+    try:
+        os.setgroups([])
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+    except PermissionError as error:
+        raise PermissionError(
+            error.errno, f"root without CAP_SETUID and CAP_SETGID cannot become {uid}:{gid}"
+        ) from None
     libc.prctl(libc.PR_SET_DUMPABLE, 1)
     die_with_parent()
 

@@ -24,7 +24,7 @@ _PROXY_VARIABLES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
 """By these urllib, requests, httpx, curl and most others find a forward proxy."""
 _CERTIFICATE_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 START_S = 60.0
-"""Of a zygote, see ``Template.start_s``."""
+"""Of a zygote or a child, see ``Template.start_s``; and of each try of the host."""
 CACHES = ".caches"
 """Folder beside the packages of a set, with what a library would otherwise work out in every run: ``LIBRARY/FILE``."""
 _LOADERS = ("/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1", *glob.glob("/lib/ld-musl-*.so.1"))
@@ -61,7 +61,8 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
     egress_exceptions: tuple[IPNetwork, ...] = ()
     """Private networks that the operator opens to runs whose policy names the host."""
     start_s: float = START_S
-    """Seconds of processor time that a zygote may use until it can fork, and of the wall that it may use none."""
+    """Seconds of processor time that a zygote may use until it can fork, and of the wall that it may use none; and of
+    the wall until a child is locked down."""
     uid: int
     """Outer user id of zygotes and children when the worker is root; unused otherwise."""
     gid: int

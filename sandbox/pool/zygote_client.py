@@ -25,7 +25,6 @@ from sandbox.run.cgroup import Groups, RunGroup
 from sandbox.run.child_handle import ChildHandle, ExitFacts, pid_of
 from sandbox.run.workspace import FolderWorkspace, TmpfsWorkspace, Workspace, remove_folder
 
-READY_TIMEOUT_S = 60.0
 LEAVE_TIMEOUT_S = 5.0
 _REMOVE_TRIES, _REMOVE_PAUSE_S = 50, 0.02
 _MAX_PACKET = 1 << 16
@@ -56,7 +55,12 @@ class ZygoteClient:
             SandboxError: it could not prepare, died, or took too long; a traceback is on our stderr.
         """
         if self._plan.profile != "full":
-            self._plan = dataclasses.replace(self._plan, workspace_base=_make_workspace_base(self._plan))
+            try:
+                base = _make_workspace_base(self._plan)
+            except OSError as error:  # no place, or root that may give nothing away
+                reason = f"{self._plan.policy}: no folder for workspaces can be made: {error}"
+                raise SandboxError("start_zygote", reason) from error
+            self._plan = dataclasses.replace(self._plan, workspace_base=base)
         try:
             self._control, self._process = self._begin()
         except OSError as error:  # no descriptor, no process or no memory is left
@@ -123,7 +127,7 @@ class ZygoteClient:
             try:
                 return await self._fork_and_lock_down(number, forked, undo, rehearse=rehearse)
             except (TimeoutError, OSError) as error:
-                raise SandboxError("spawn", f"no ready child: {error or 'it took too long'}") from error
+                raise SandboxError("spawn", f"no ready child: {str(error) or 'it took too long'}") from error
 
     async def _fork_and_lock_down(
         self, number: int, forked: asyncio.Future[int], undo: contextlib.ExitStack, *, rehearse: bool
@@ -150,7 +154,7 @@ class ZygoteClient:
         if group is not None:
             group.add(pid_of(pidfd))
         keep.callback(_kill, pidfd)  # a half-locked child might wait for an answer that nobody gives
-        async with asyncio.timeout(READY_TIMEOUT_S):
+        async with asyncio.timeout(self._start_s):
             workspace, listener, proxy = await self._read_ready(control)
         keep.callback(os.close, listener)
         keep.callback(workspace.close)
@@ -306,7 +310,11 @@ def _make_workspace_base(plan: Plan) -> str:
     """A folder for the workspaces of one zygote's children, private to the user that they run as."""
     base = tempfile.mkdtemp(prefix="sandbox-")
     if os.geteuid() == 0:
-        os.chown(base, plan.outer_uid, plan.outer_gid)
+        try:
+            os.chown(base, plan.outer_uid, plan.outer_gid)
+        except OSError:
+            os.rmdir(base)
+            raise
     return base
 
 

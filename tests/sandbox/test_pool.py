@@ -336,6 +336,28 @@ time.sleep(60)
     assert eventually(lambda: not any(map(alive, pids)))
 
 
+def test_zygote_that_reports_a_death_to_nobody_leaves_in_silence(
+    make_box: MakeBox, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """On a slow machine a worker can be gone when its zygote hears of a child's end; that is no fault of anybody's."""
+    box = make_box(ready=2)
+    assert box.settle()
+    dead = box.pool.ready_pids()
+    _, zygote = box.zygote_pids()
+    client = box.pool._zygotes.current
+    assert client is not None
+    os.kill(zygote, signal.SIGSTOP)
+    try:
+        for pid in dead:
+            os.kill(pid, signal.SIGKILL)
+        assert eventually(lambda: not any(map(alive, dead)))
+        client._control.shutdown(socket.SHUT_RDWR)
+    finally:
+        os.kill(zygote, signal.SIGCONT)
+    assert eventually(lambda: not alive(zygote))
+    assert "" == capfd.readouterr().err
+
+
 def test_hundreds_of_runs_leave_nothing(make_box: MakeBox) -> None:
     """Two tenants in turn: no mark of the other, no hang, nothing more open, running or mounted, a zygote no larger."""
     box = make_box(ready=2, rotate_after=10**6)

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from sandbox import probe_host
+
 pytestmark = pytest.mark.privilege("root is probed as another user, an ordinary user as itself")
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,6 +38,10 @@ probe()
 """
 
 
+NO_CAPABILITIES = """
+libc.drop_bounding_set()  # so that no program which it starts has any
+probe()
+"""
 CHROOT = """
 import os
 namespaces.enter(libc.CLONE_NEWUSER | libc.CLONE_NEWNS, proc_fd=namespaces.open_proc(), inner_uid=1000)
@@ -48,6 +54,15 @@ for name in os.listdir("/"):
         libc.mount(f"/{name}".encode(), inside.encode(), b"", 0x1000 | 0x4000)  # MS_BIND | MS_REC
 os.chroot(sys.argv[1])
 os.chdir("/")
+probe()
+"""
+
+FILTER = """
+import errno, pyseccomp
+refuse = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
+refuse.add_rule(pyseccomp.ERRNO(errno.EPERM), "unshare")
+privileges.forbid_new_privileges()
+refuse.load()
 probe()
 """
 
@@ -89,3 +104,25 @@ def test_positive_control_has_both_layers() -> None:
 def test_chroot_is_named(tmp_path: Path) -> None:
     """The same files, seen from a chroot: no user namespace comes there."""
     assert "chroot" in probed(CHROOT, str(tmp_path))["namespaces"]["fix"]
+
+
+def test_system_call_filter_is_named() -> None:
+    """As a container's profile refuses it: by EPERM, which says nothing by itself."""
+    assert "A system call filter is in force here" in probed(FILTER)["namespaces"]["fix"]
+
+
+def test_root_without_capabilities_is_named(is_root: bool) -> None:
+    """It cannot give root up; an ordinary user needs no capability."""
+    if not is_root:
+        assert probed("probe()")["namespaces"]["available"]
+        return
+    found = probed(NO_CAPABILITIES)["namespaces"]
+    assert (False, "refused at become: Operation not permitted") == (found["available"], found["detail"])
+    assert "start it as an ordinary user" in found["fix"]
+
+
+def test_try_that_takes_too_long_is_a_missing_layer() -> None:
+    """On a very slow machine; how long is a setting."""
+    for layer in probe_host(try_s=1e-6).layers:
+        if layer.name in ("namespaces", "landlock", "seccomp"):
+            assert (False, "no answer within 1e-06 s") == (layer.available, layer.detail.strip())

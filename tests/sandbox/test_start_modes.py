@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
 
 from sandbox import ExitReason, Host, Policy, SandboxError, Template
+from sandbox.pool.make_plan import compile_filters, make_plan
+from sandbox.pool.zygote_client import ZygoteClient
 from tests.support.synchronous import HOLD, PATIENCE_S, Sandbox, as_before, eventually, inventory, status_of, value_of
 
 MakeBox = Callable[..., Sandbox]
@@ -395,6 +399,40 @@ def test_a_preload_that_is_not_there_stops_the_start(
             caught.value.message,
         )
     assert {} == as_before(before)
+
+
+@pytest.mark.parametrize("profile", ["full", "unprivileged"])
+def test_interpreter_that_cannot_be_started_stops_the_start(
+    light_policy: Policy, host: Host, template: Template, profile: Literal["full", "unprivileged"]
+) -> None:
+    """The error itself says so, by which health and ``check`` name it, not standard error alone."""
+    of_profile = msgspec.structs.replace(host, profile=profile)
+    plan = make_plan(light_policy, of_profile, template, compile_filters(light_policy, of_profile))
+
+    async def start() -> None:
+        await ZygoteClient(dataclasses.replace(plan, interpreter="/none/python3"), template.code).start()
+
+    before = inventory()
+    with pytest.raises(SandboxError, match="cannot start the interpreter /none/python3: No such file or directory"):
+        asyncio.run(start())
+    assert {} == as_before(before)
+
+
+def test_child_has_as_long_as_its_zygote_until_it_is_ready(
+    light_policy: Policy, host: Host, template: Template
+) -> None:
+    """The one setting for slow machines holds for both."""
+    box = Sandbox(light_policy, host, template, ready=0)
+    try:
+        zygote = box.pool._zygotes.current
+        assert zygote is not None
+        zygote._start_s = 1e-6
+        with pytest.raises(SandboxError, match="no ready child: it took too long"):
+            box.run("result = 1")
+        zygote._start_s = 60.0
+        assert 1 == value_of(box.run("result = 1"))
+    finally:
+        box.close()
 
 
 def test_a_thread_that_has_ended_is_no_obstacle(light_policy: Policy, host: Host, code: Template) -> None:

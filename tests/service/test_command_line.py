@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,25 @@ def test_check_lists_layers_and_policies() -> None:
     assert layers == {layer["name"] for layer in found["host"]["layers"]}
     delivered = {path.stem for path in (ROOT / "policies").glob("*.toml")}
     assert dict.fromkeys(delivered, True) == {policy["policy"]: policy["met"] for policy in found["policies"]}
+
+
+LOWERED = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_DATA, (400 << 20, 400 << 20))
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
+def test_check_tries_a_whole_run_in_each_profile() -> None:
+    """A host that has every layer can still not run anything: then it is not met, and the reason is in the row."""
+    command = [sys.executable, "-c", LOWERED, sys.executable, "-m", "engine", "check", "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=250, check=False)
+    found = json.loads(done.stdout)
+    assert all(layer["available"] for layer in found["host"]["layers"] if layer["name"] != "cgroup")
+    assert ["full", "unprivileged"] == [trial["profile"] for trial in found["trials"]]
+    full = found["trials"][0]
+    assert (1, False) == (done.returncode, full["works"])
+    assert "RLIMIT_DATA: the policy needs" in full["detail"]
 
 
 def test_check_says_that_models_are_missing(tmp_path: Path) -> None:
