@@ -5,7 +5,7 @@ PY     := $(VENV)/bin/python
 SETS   := .libraries
 
 .DEFAULT_GOAL := help
-.PHONY: help install models demo check unit-growth unit-rest test busy-test cgroup-test memory-test lint ablation soak neighbours chaos quality peers cpython-test monitoring-test image-test console-test clients-test servers-test n8n-test coverage audit bench lock clean
+.PHONY: help install models demo check unit-growth unit-rest test busy-test cgroup-test memory-test kernel-test lint ablation soak neighbours chaos quality peers cpython-test monitoring-test image-test console-test clients-test servers-test n8n-test coverage audit bench lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -65,6 +65,9 @@ cgroup-test: install  ## The cgroup layer, as root on a kernel whose cgroup v2 h
 
 memory-test: install  ## What results say of memory beside what the kernel counted, without the cgroup layer, as root
 	@$(PY) -m tests.programs.memory_truth
+
+kernel-test: install models  ## Check, tasks, AppArmor and attacks under Debian's 6.1 and 6.12 (root; apt-get install qemu-system-x86 …)
+	@$(PY) -m tests.kernels
 
 busy-test: install models  ## Every test once more, tier by tier, while something else keeps every core busy
 	@$(PY) -m tests.programs.busy
