@@ -89,6 +89,7 @@ def create_app(service: Service, keys: Keys | None, audit: AuditLog, *, version:
         app,
         service.metrics,
         service.traces,
+        patience=service.patience,
         audit=audit,
         has_keys=keys is not None,
     )
@@ -103,6 +104,7 @@ class Shell:
         metrics: ApiMetrics,
         traces: Traces,
         *,
+        patience: Callable[[], contextlib.AbstractContextManager[None]],
         audit: AuditLog,
         has_keys: bool,
     ) -> None:
@@ -111,6 +113,7 @@ class Shell:
             app: answers what is not refused here.
             metrics: counts the requests.
             traces: records them.
+            patience: the context in which one of them asks PostgreSQL.
             audit: names the requests that are refused, and those that delete.
             has_keys: whether a key is asked for. Where there are none, a Host header that is not this machine's own is
                 refused: a page of a foreign site that rebinds its name to 127.0.0.1 would otherwise reach a service
@@ -119,6 +122,7 @@ class Shell:
         self._app: Any = app
         self._metrics = metrics
         self._traces = traces
+        self._patience = patience
         self._audit = audit
         self._refusals = Refusals(audit)
         self._has_keys = has_keys
@@ -177,7 +181,8 @@ class Shell:
             await send(message)
 
         try:
-            await self._answer(scope, receive, send_marked)
+            with self._patience():
+                await self._answer(scope, receive, send_marked)
         except Exception as error:
             if status:
                 raise

@@ -18,6 +18,7 @@ from engine.model.task import StoredTask
 from engine.queue.events import LAST_NUMBER, READ_AT_ONCE, Event, EventId, EventReader, ReceivedEvent
 from engine.service.service import Service
 from engine.service.waiting import Waiters
+from engine.store.patience import renew_patience
 
 LOOK_S = 5.0
 """Between two looks at PostgreSQL when nobody says that there is something to see. News say it."""
@@ -270,6 +271,7 @@ class TaskView:
 
     async def renew(self) -> None:
         """Read the task from PostgreSQL again; keep the old one if PostgreSQL is unreachable."""
+        renew_patience()
         try:
             found = await self._service.get(self._principal, self.task.task_id)
         except StoreUnavailableError:

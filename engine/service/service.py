@@ -55,6 +55,7 @@ from engine.service.health import Health, ask_health
 from engine.service.room import LOOK_S, find_fullness
 from engine.service.wait_estimate import WaitEstimator
 from engine.service.waiting import Waiter, Waiters
+from engine.store.patience import one_patience, renew_patience
 from engine.store.sessions import Sessions
 from engine.store.store import Store
 from engine.telemetry.logs import get_logger
@@ -267,7 +268,9 @@ class Service:
         before = await self._queue.position(task.task_id)
         if before is None:
             return task
-        wait_s = await self._wait_estimator.wait_s(self._store, before + 1)
+        wait_s = None
+        with contextlib.suppress(StoreUnavailableError):  # the task is known: that is what was asked
+            wait_s = await self._wait_estimator.wait_s(self._store, before + 1)
         return msgspec.structs.replace(task, queue_position=before + 1, estimated_wait_s=wait_s)
 
     async def list_tasks(self, principal: Principal, wanted: TaskFilter) -> list[ListedTask]:
@@ -351,9 +354,14 @@ class Service:
                     async with asyncio.timeout(max(0.0, min(poll_s, left_s))):
                         await waiter.ended.wait()
             waiter.ended.clear()
+            renew_patience()
             found = await self._store.tasks.get(waiter.task_id, principal.tenant)
             if found is None or found.status.final or self.waiters.closing or time.monotonic() >= deadline:
                 return found
+
+    def patience(self) -> contextlib.AbstractContextManager[None]:
+        """The context of one request: all that it asks of PostgreSQL has the time of one answer."""
+        return one_patience(self._store.database.answer_s)
 
     async def health(self) -> Health:
         """Ask every dependency."""

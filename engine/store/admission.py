@@ -16,6 +16,7 @@ from engine.model.principal import Quotas
 from engine.model.request import SubmitRequest
 from engine.model.task import NewTask
 from engine.store.database import BULK_TIMEOUT_S, Bulk, Database, unreachable_is_unavailable
+from engine.store.patience import spending
 
 UNLIMITED = Quotas()
 ROW_BYTES = 1 << 10
@@ -155,8 +156,8 @@ class Admission:
             yield
             return
         lock = self._locks.setdefault(tenant, asyncio.Lock())
-        with unreachable_is_unavailable():
-            async with asyncio.timeout(wait_s):
+        with unreachable_is_unavailable(), spending(wait_s) as allowed_s:
+            async with asyncio.timeout(allowed_s):
                 await lock.acquire()
         try:
             yield

@@ -23,6 +23,7 @@ from engine.model.unreachable import ServerUnreachableError, ignore_unreachable,
 from engine.store.columns import Columns
 from engine.store.connect import CONNECT_TIMEOUT_S, Connector
 from engine.store.migrate import migrate
+from engine.store.patience import renew_patience, spending
 from engine.store.statements import Statement, load_statements
 
 SQL_DIR = Path(__file__).resolve().parent / "sql"
@@ -90,7 +91,8 @@ class Database:
             dsn: PostgreSQL's URL.
             connections: most connections that are open at the same time.
             answer_s: how long a call waits in all, for its turn, a connection and the answer, before the database
-                counts as unreachable. Megabytes may take longer, on a database that has just answered in this time.
+                counts as unreachable; within ``one_patience`` all calls together. Megabytes may take longer, on a
+                database that has just answered in this time.
         """
         self._connector = Connector(dsn)
         self.answer_s = answer_s
@@ -180,12 +182,12 @@ class Database:
         Raises:
             StoreUnavailableError: the database is unreachable, or did not answer in time.
         """
-        with unreachable_is_unavailable():
+        with unreachable_is_unavailable(), spending(self.answer_s) as allowed_s:
             if not self.opened.is_set():
                 raise StoreUnavailableError("the database has not been reached yet")
             # Whoever holds a turn holds at most one connection, so the turns limit the connections. The deadline
             # covers the wait for the turn too: under overload a call fails in time, and does not queue for ever.
-            async with asyncio.timeout(self.answer_s) as deadline, self._turns:
+            async with asyncio.timeout(allowed_s) as deadline, self._turns:
                 connection = await self._take_connection()
                 try:
                     if bulk is not Bulk.NO:
@@ -195,6 +197,8 @@ class Database:
                     self._give_up_or_keep(connection, error)
                     raise
                 self._idle.append(connection)
+                if bulk is not Bulk.NO:
+                    renew_patience()
 
     def _give_up_or_keep(self, connection: Any, error: BaseException) -> None:
         """Keep a connection over which the server has answered with an error: nothing is under way on it."""

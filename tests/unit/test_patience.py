@@ -1,46 +1,63 @@
-"""How long a zygote may take: counted in processor time, and on the wall only where it uses none."""
+"""One request's patience with PostgreSQL: all that it asks has the time of one answer."""
 
 from __future__ import annotations
 
-import itertools
-import os
-import time
-
-from sandbox.pool.patience import StartPatience, used_s
+from engine.store.patience import StorePatience, one_patience, renew_patience, spending
 
 
-def test_a_slow_start_has_its_time() -> None:
-    """However long it takes on the wall: what counts is the processor's."""
-    used = itertools.count(0.0, 0.01)
-    patience = StartPatience(0.05, lambda: next(used))
-    faults = []
-    for _ in range(5):
-        time.sleep(0.03)  # three times as long on the wall as the whole patience, all in all
-        faults.append(patience.fault())
-    assert [None] * 5 == faults
+class Clock:
+    """A clock that a test moves on."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
 
 
-def test_a_start_that_computes_for_too_long_is_given_up() -> None:
-    """With what it has used."""
-    used = itertools.count(1.0, 30.0)
-    patience = StartPatience(60.0, lambda: next(used))
-    assert [None, None] == [patience.fault(), patience.fault()]
-    assert "not ready after 61 s of processor time" == patience.fault()
+def test_statements_one_after_the_other_have_one_patience() -> None:
+    """Time passes while something is asked, and not while the request does something else."""
+    clock = Clock()
+    patience = StorePatience(2.0, clock)
+    with patience.spending():
+        clock.now_s += 1.5
+    clock.now_s += 60
+    assert 0.5 == patience.left_s
+    with patience.spending():
+        clock.now_s += 0.25
+        assert 0.25 == patience.left_s
+        clock.now_s += 1
+    assert 0.0 == patience.left_s
 
 
-def test_a_start_that_waits_for_nothing_is_given_up() -> None:
-    """It uses no processor time for as long."""
-    patience = StartPatience(0.05, lambda: 0.0)
-    assert patience.fault() is None
-    time.sleep(0.06)
-    assert "not ready, and without any progress for 0.05 s" == patience.fault()
+def test_statements_at_once_spend_the_same_time_once() -> None:
+    """As ``/health`` asks several things at the same moment."""
+    clock = Clock()
+    patience = StorePatience(2.0, clock)
+    with patience.spending():
+        clock.now_s += 0.5
+        with patience.spending():
+            clock.now_s += 0.5
+        assert 1.0 == patience.left_s
+    assert 1.0 == patience.left_s
 
 
-def test_processor_time_of_a_process_is_read() -> None:
-    """Its own and that of what it has waited for; of one that is gone there is none."""
-    before = used_s(os.getpid())
-    assert before is not None
-    while (now := used_s(os.getpid())) is not None and now <= before:
-        sum(range(100_000))
-    assert now is not None
-    assert used_s(2**22 + 1) is None  # beyond the greatest process id, proc(5)
+def test_patience_begins_anew_after_a_wait() -> None:
+    """A client that asked to wait for the end of a task has waited for that, not for PostgreSQL."""
+    clock = Clock()
+    patience = StorePatience(2.0, clock)
+    with patience.spending():
+        clock.now_s += 1.5
+    patience.renew()
+    assert 2.0 == patience.left_s
+
+
+def test_only_requests_have_one() -> None:
+    """A worker, or a loop of the API, has the whole time for each statement; within a request it is what is left."""
+    with spending(1.7) as allowed_s:
+        assert 1.7 == allowed_s
+    with one_patience(0.0), spending(1.7) as allowed_s:
+        assert 0.0 == allowed_s
+    renew_patience()
+    with spending(1.7) as allowed_s:
+        assert 1.7 == allowed_s
