@@ -11,6 +11,7 @@ random bytes.) Nothing else here needs a session: locks are of transactions, the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import asyncpg
@@ -24,6 +25,13 @@ LEAST_VERSION = 14
 LEAST_VERSION_NUM = LEAST_VERSION * 10_000
 """As the server's parameter ``server_version_num`` says it."""
 NAME = {"application_name": "unityai-engine"}
+NOTICES_ITS_CLIENT = {"client_connection_check_interval": "2s"}
+"""A session that waits for a lock learns that its client has gone, and waits no longer.
+
+Otherwise sessions of calls that were given up gather before a locked table, until no place is left for any other.
+"""
+IDLE_MOST = {"idle_in_transaction_session_timeout": "75s"}
+"""A session whose client cannot be reached any more keeps its locks no longer than any transaction of ours may last."""
 LOOK = (
     "SELECT pg_backend_pid() AS pid, current_setting('server_version_num')::integer AS number, "
     "current_setting('server_version') AS version"
@@ -58,7 +66,10 @@ class Connector:
             connection.terminate()
             raise
         if row["pid"] == connection.get_server_pid():
-            self._options = {"server_settings": NAME | {"jit": "off"}}
+            own = NAME | IDLE_MOST | {"jit": "off"}
+            if await _takes(connection, NOTICES_ITS_CLIENT):
+                own |= NOTICES_ITS_CLIENT
+            self._options = {"server_settings": own}
             return connection
         self._options, self.is_pooled = pooled, True
         return connection
@@ -84,6 +95,16 @@ class Connector:
                 raise
             reason = redact(str(error))  # such as a parameter of DATABASE_URL that the server does not know
             raise StoreUnavailableError(f"PostgreSQL refuses the connection: {reason}") from error
+
+
+async def _takes(connection: asyncpg.Connection, settings: Mapping[str, str]) -> bool:
+    """Whether a server knows these settings: on some systems PostgreSQL cannot look for its clients."""
+    try:
+        for name, value in settings.items():
+            await connection.execute(f"SET {name} = '{value}'")
+    except asyncpg.InvalidParameterValueError:
+        return False
+    return True
 
 
 async def _learn_types(connection: asyncpg.Connection) -> None:
