@@ -62,7 +62,7 @@ class TaskResult(msgspec.Struct, frozen=True, kw_only=True):
     script: Script | None = None
     artifacts: tuple[ArtifactFacts, ...] = ()
     events: int | None = None
-    """How many live events the last attempt had; ``None`` when nobody followed it."""
+    """How many live events the last attempt had, followed or not; ``None`` where that is unknown."""
 
     @classmethod
     def of_run(cls, run: Result, *, queue_s: float, script: Script | None) -> TaskResult:

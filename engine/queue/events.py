@@ -197,18 +197,18 @@ class AttemptEvents:
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write_while_followed())
 
-    async def end(self) -> int | None:
+    async def end(self) -> int:
         """Write the last events: the run is over. Waits at most ``END_S`` for that.
 
         Returns:
-            How many events there were, so that a follower can tell whether it has had all; ``None`` if nobody followed.
+            How many events there were, so that a follower can tell whether it has had all: also one of whom this worker
+            could not hear.
         """
-        if self._writing is None:
-            return None
         self._ended.set()
         self._news.set()
-        await asyncio.wait([self._writing], timeout=END_S)
-        self._number_pending()  # while Redis hangs, nobody else has done so
+        if self._writing is not None:
+            await asyncio.wait([self._writing], timeout=END_S)
+        self._number_pending()  # where nobody follows, or while Redis hangs, nobody else has done so
         return self._number
 
     def close(self) -> None:
