@@ -117,6 +117,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
             name = f"worker {worker.heartbeat.state.worker_id} (pid {worker.heartbeat.state.pid})"
             if worker.state == "silent":
                 found.append(f"{name} has been silent for {worker.heartbeat.age_s:.0f} s")
+                continue  # what it said before is no news
             if worker.heartbeat.state.redis != "ok" and self.redis.fault is None:
                 found.append(f"{name} cannot reach Redis, which this API reaches: it takes no tasks")
             if worker.heartbeat.state.failing:

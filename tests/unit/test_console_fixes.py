@@ -81,6 +81,12 @@ def test_reason_has_its_fix(about: str) -> None:
     assert [] == [reason for reason in reasons if not any(re.search(sign, reason) for sign in signs)]
 
 
+def test_silent_worker_has_one_reason() -> None:
+    """What it said before it fell silent is no news: that it is silent is all that is known."""
+    silent = worker(age_s=40.0, redis="away", failing=("custom_script",), lag_s=3.0, differ=("custom_script",))
+    assert 1 == len(health(workers=(worker(), silent)).warnings)
+
+
 def test_healthy_service_has_no_reason() -> None:
     """The control."""
     assert () == (*health().hindrances, *health().warnings)
