@@ -112,8 +112,8 @@ peers: install  ## Hold what handlers read against peers, over some 500 real fil
 cpython-test: install models  ## CPython's own tests in the service and by plain python: all that differs is in a table
 	@$(PY) -m tests.programs.cpython_tests
 
-chaos: install  ## Kill and spoil everything for a few minutes while tasks come in; no promise may break
-	@$(PY) -m tests.chaos
+chaos: install  ## Kill, stop, cut, hang, fill and garble every part for half an hour; no promise to a client may break
+	@$(PY) -m tests.chaos --report tests/chaos/README.md
 
 quality: install models  ## Measure the models on labelled texts that others wrote; writes tests/quality/README.md
 	@$(PY) -m tests.quality

@@ -1,28 +1,34 @@
-"""``python -m tests.chaos``: a storm of a few minutes, and what it did. Exit code 1 if a promise was broken.
+"""``python -m tests.chaos``: a storm of half an hour, and what it did. Exit code 1 if a promise was broken.
 
 First, in calm weather and with the lease as it is delivered, how soon a killed worker's tasks run again; and how soon a
-client hears that PostgreSQL hangs. Then the storm.
+client hears that PostgreSQL hangs, whether or not it asked to wait. Then the storm.
 """
 
 from __future__ import annotations
 
 import argparse
 import signal
-import statistics
 import sys
 import time
-from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
 
+import httpx
 from rich.console import Console
 from rich.table import Table
 
+from tests.chaos.figures import HEADS, Calm, calm_row, fault_rows, figures, page
 from tests.chaos.record import read, watch
-from tests.chaos.storm import MAX_ATTEMPTS, WEATHER, Outcome, Plan, blow
+from tests.chaos.storm import Plan, blow, sentences
 from tests.support.stack import Stack, frozen, open_folder, task, until
 
 LONG = "import time\ntime.sleep(8)\nresult = args"
+LONGER = "import time\ntime.sleep(30)"
 RERUN_BAR_S, AWAY_BAR_S = 20.0, 2.0
+WAIT_S = 3.0
+TOLD_EVERY_S = 30.0
 
 
 def reruns(stack: Stack) -> list[float]:
@@ -41,71 +47,96 @@ def reruns(stack: Stack) -> list[float]:
     return [attempt.started_at.timestamp() - killed_at for attempt in again]
 
 
-def answers_of_a_hung_postgres(stack: Stack) -> list[float]:
-    """Seconds until each of forty requests, twenty at a time, was told that PostgreSQL is unreachable."""
+def answers_of_a_hung_postgres(stack: Stack) -> tuple[list[float], list[float]]:
+    """Seconds until each of forty requests was told that PostgreSQL is unreachable: without, and beyond, a wait.
+
+    Those that wait began before PostgreSQL hung, for a task that still runs.
+    """
     assert stack.servers.database
-    with frozen(stack.servers.database.pid), ThreadPoolExecutor(20) as threads:
-        asked = [threads.submit(stack.client.post, "/execute", json=task("result = 1")) for _ in range(40)]
-        answers = [question.result() for question in asked]
+    running = stack.submit(LONGER)["task_id"]
+    until(lambda: stack.get(running)["status"] == "running", "the task runs")
+    with ThreadPoolExecutor(40) as threads:
+        waiting = [threads.submit(stack.client.get, f"/task/{running}", params={"wait": WAIT_S}) for _ in range(20)]
+        time.sleep(1)
+        with frozen(stack.servers.database.pid):
+            asked = [threads.submit(stack.client.post, "/execute", json=task("result = 1")) for _ in range(20)]
+            told, told_late = _refusals(asked, 0.0), _refusals(waiting, WAIT_S)
+    return told, told_late
+
+
+def _refusals(asked: Sequence[Future[httpx.Response]], wait_s: float) -> list[float]:
+    answers = [question.result() for question in asked]
     assert {503} == {answer.status_code for answer in answers}
-    return [answer.elapsed.total_seconds() for answer in answers]
+    return [max(0.0, answer.elapsed.total_seconds() - wait_s) for answer in answers]
 
 
-def row(table: Table, what: str, values: list[float], bar_s: float) -> bool:
-    """A line with median and worst; whether the worst is within the bar."""
-    worst = max(values)
-    table.add_row(what, f"{statistics.median(values):.1f}, {worst:.1f} s", f"at most {bar_s:g} s")
-    return worst <= bar_s
-
-
-def show(table: Table, outcome: Outcome) -> None:
-    """The lines of a storm."""
-    states = Counter(
-        record.status if record.status == "succeeded" else f"{record.status}, {record.exit_reason}"
-        for record in outcome.records.values()
-    )
-    attempts = Counter(record.attempts for record in outcome.records.values())
-    noticed = [noticed for noticed, _ in outcome.reruns] or [0.0]
-    again = [again for _, again in outcome.reruns] or [0.0]
-    table.add_row("tasks accepted", str(len(outcome.accepted)), "all that were sent")
-    table.add_row("requests refused, and sent again", str(outcome.refused), "")
-    table.add_row("workers killed", str(len(outcome.kills)), "")
-    table.add_row("weather", ", ".join(f"{name} {count}" for name, count in sorted(outcome.weather.items())), "")
-    table.add_row("final states", ", ".join(f"{name} {count}" for name, count in states.items()), "each task one")
-    table.add_row("attempts", ", ".join(f"{number}: {count}" for number, count in sorted(attempts.items())), "")
-    table.add_row("in the storm, from kill to noticed", f"{statistics.median(noticed):.1f}, {max(noticed):.1f} s", "")
-    table.add_row("in the storm, from kill to next attempt", f"{statistics.median(again):.1f}, {max(again):.1f} s", "")
-    table.add_row("broken promises", "\n".join(outcome.faults[:20]) or "none", "none")
-
-
-def main() -> int:
-    """Measure, blow, and print one table."""
-    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("--tasks", type=int, default=200)
-    parser.add_argument("--seconds", type=float, default=180.0, help="how long the storm lasts")
-    parser.add_argument("--seed", type=int, default=int(time.time()) % 10_000)
-    options = parser.parse_args()
-    table = Table(title=f"{options.tasks} tasks, a storm of {options.seconds:g} s, seed {options.seed}")
-    for head in ("what", "found (median, worst)", "expected"):
-        table.add_column(head)
+def measure_calm() -> list[Calm]:
+    """What is measured before the storm."""
     with open_folder() as folder:
         stack = Stack(folder, DRAIN_S="1")
         try:
-            kept = row(table, "calm: a killed worker's tasks run again after", reruns(stack), RERUN_BAR_S)
-            hung = answers_of_a_hung_postgres(stack)
-            kept &= row(table, "calm: 503 of a PostgreSQL that hangs after", hung, AWAY_BAR_S)
+            again = Calm("a killed worker's tasks run again after", reruns(stack), RERUN_BAR_S)
+            told, told_late = answers_of_a_hung_postgres(stack)
+            return [
+                again,
+                Calm("503 of a PostgreSQL that hangs after", told, AWAY_BAR_S),
+                Calm("the same, beyond ?wait=3, after", told_late, AWAY_BAR_S),
+            ]
         finally:
             stack.close()
+
+
+class Progress:
+    """Says now and then how far the storm is."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._begun_s, self._told_s, self._count = seconds, time.monotonic(), 0.0, 0
+
+    def __call__(self, fault: str) -> None:
+        """A fault begins."""
+        self._count += 1
+        passed_s = time.monotonic() - self._begun_s
+        if passed_s - self._told_s >= TOLD_EVERY_S:
+            self._told_s = passed_s
+            print(f"{passed_s:.0f} of {self._seconds:.0f} s: {self._count} faults, now {fault}", flush=True)
+
+
+def show(console: Console, title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table."""
+    table = Table(title=title)
+    for head in heads:
+        table.add_column(head)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def main() -> int:
+    """Measure, blow, and print what came of it."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=1800.0, help="how long the storm lasts at least")
+    parser.add_argument("--rate", type=float, default=6.0, help="requests each second")
+    parser.add_argument("--workers", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=int(time.time()) % 10_000)
+    parser.add_argument("--report", type=Path, help="file that gets the figures as a page of Markdown")
+    options = parser.parse_args()
+    plan = Plan(
+        seconds=options.seconds, workers=options.workers, rate=options.rate, longest_s=2.0, pause_s=0.5,
+        seed=options.seed,
+    )  # fmt: skip
+    console = Console(width=160)
+    calm = measure_calm()
+    show(console, "calm", ("what", "found (median, worst)", "at most"), [calm_row(one) for one in calm])
     with open_folder() as folder:
-        stack = Stack(folder, max_attempts=MAX_ATTEMPTS, LEASE_S="3", DRAIN_S="1", MAX_CONCURRENT_TASKS="4")
-        try:
-            weather = tuple(name for name in WEATHER for _ in range(max(1, int(options.seconds // 90))))
-            outcome = blow(stack, Plan(options.tasks, options.seconds, weather, workers=3, seed=options.seed))
-        finally:
-            stack.close()
-    show(table, outcome)
-    Console(width=140).print(table)
-    return int(bool(outcome.faults) or not kept)
+        outcome = blow(folder, plan, refused_within_s=AWAY_BAR_S, tell=Progress(plan.seconds))
+    show(console, "what the client saw while each fault lasted", HEADS, fault_rows(outcome))
+    show(console, f"a storm of {plan.seconds:g} s, seed {plan.seed}", ("what", "found"), figures(outcome, plan))
+    for line in (sentences(outcome.broken), *outcome.complaints[:5]):
+        if line:
+            print(line)
+    if options.report:
+        options.report.write_text(page(outcome, plan, calm, f"{datetime.now(UTC):%Y-%m-%d}"), encoding="utf-8")
+    return int(bool(outcome.broken or outcome.complaints) or not all(one.kept for one in calm))
 
 
 if __name__ == "__main__":

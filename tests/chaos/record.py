@@ -122,7 +122,8 @@ def _faults(record: Record, max_attempts: int) -> list[str]:
         f"changed after its end: {out_of_final}": not out_of_final,
         f"has the attempts {numbers} of {record.attempts}": numbers == list(range(1, record.attempts + 1)),
         f"attempts {finished} stored a result": finished in ([], [record.attempts]),
-        f"ended as {record.exit_reason} without a stored result": bool(finished) or record.exit_reason == "worker_lost",
+        f"ended as {record.exit_reason} without a stored result": bool(finished)
+        or record.exit_reason in ("worker_lost", "cancelled"),
         f"attempts {overlaps} began before the one before had ended": not overlaps,
         f"was given {unspent} attempts for {len(given_back)} that were given back": 0 <= unspent <= len(given_back),
         f"was lost after {spent} of {max_attempts} attempts": record.exit_reason != "worker_lost"

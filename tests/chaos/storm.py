@@ -1,302 +1,185 @@
-"""Tasks come in while everything below them breaks; afterwards the record is held against every promise.
+"""A storm: a client outside asks the service for all it can do, while one fault after the other befalls each part.
 
-Workers are killed (kill -9) all the time, one at random each time. Beside that there is weather: one sort after
-another, each of which ends by itself. Nothing is ever repaired by hand but what was taken away by hand.
+Afterwards two things are judged: the client's history, by what the documentation promises (``outside/promises.py``),
+and PostgreSQL's record of every task (``record.py``).
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import random
-import signal
+import subprocess
+import sys
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
-import httpx
-import psutil
-import redis
+from tests.chaos.faults import FAULTS, PREPARE, Fault, NotNowError
+from tests.chaos.outside.promises import Broken, History, judge
+from tests.chaos.record import faults, read, watch
+from tests.chaos.scene import MAX_ATTEMPTS, SECRET, Scene
 
-from tests.chaos.record import Record, faults, read, watch
-from tests.support.stack import Part, Stack, ask, frozen, task, until
-
-SCRIPT = "import time\ntime.sleep(args['lasts_s'])\nresult = args['nonce']"
-MAX_ATTEMPTS = 20
-SETTLE_S = 180.0
-OPEN = "SELECT count(*) FROM tasks WHERE finished_at IS NULL"
+CLIENT = Path(__file__).resolve().parent / "outside" / "client.py"
+SETTLE_S = 420.0
+TICK_S = 0.02
+LONGER = (1.0, 1.0, 1.5, 2.5)
+"""In a long storm a fault lasts so many times as long as its line says."""
+SHOWN = 20
 
 
 class Plan(NamedTuple):
     """The parts of a storm."""
 
-    tasks: int
-    seconds: float
-    weather: tuple[str, ...]
+    seconds: float = 0.0
+    """How long it blows at least; each fault comes once in any case, and then again."""
     workers: int = 2
-    kill_every_s: float = 2.0
-    longest_s: float = 1.5
-    """Of a task."""
-    seed: int = 0
+    at_once: int = 3
+    """Faults at the same time, each of another part."""
+    pause_s: float = 0.1
+    """Between the end of one and the next."""
+    rate: float = 4.0
+    """The client's requests each second."""
+    longest_s: float = 1.0
+    """Of the client's tasks."""
+    seed: int = 1
 
 
 class Outcome(NamedTuple):
     """The outcome of a storm."""
 
-    records: dict[str, Record]
-    accepted: dict[str, str]
-    faults: list[str]
-    refused: int
-    """Requests that were answered with 503, or with nothing, and sent again."""
-    kills: dict[str, float]
-    """Worker's id → when it was killed."""
-    weather: Counter[str]
-
-    @property
-    def reruns(self) -> list[tuple[float, float]]:
-        """For each attempt that a killed worker lost: seconds from the kill until noticed, and until the next."""
-        found = []
-        for record in self.records.values():
-            for lost, again in itertools.pairwise(record.history):
-                if lost.ended == "worker_lost" and (killed := self.kills.get(lost.worker_id)):
-                    found.append((lost.ended_at.timestamp() - killed, again.started_at.timestamp() - killed))
-        return found
+    history: History
+    broken: list[Broken]
+    blown: Counter[str]
+    complaints: list[str]
+    """What the parts logged that nobody foresaw."""
 
 
-class Storm:
-    """One run."""
+Tell = Callable[[str], None]
 
-    def __init__(self, stack: Stack, plan: Plan) -> None:
-        self._stack = stack
-        self._plan = plan
+
+class Weather:
+    """Blows faults over a scene, each of another part, until the plan is done; leaves everything whole."""
+
+    def __init__(self, scene: Scene, plan: Plan, tell: Tell) -> None:
+        self._scene, self._plan, self._tell = scene, plan, tell
         self._random = random.Random(plan.seed)
-        self._numbers = itertools.count()
-        self._workers: list[Part] = []
-        self._kills: dict[str, float] = {}
-        self._accepted: dict[str, str] = {}
-        self._refused = 0
-        self._blown: Counter[str] = Counter()
+        self._active: dict[str, tuple[float, Fault, contextlib.ExitStack]] = {}
+        """Part → when its fault ends, and what undoes it."""
+        self._coming: list[Fault] = []
+        self.blown: Counter[str] = Counter()
 
-    def run(self) -> Outcome:
-        """Blow, calm down, and look."""
-        watch(self._dsn)
-        self._workers = [self._start_worker() for _ in range(self._plan.workers)]
-        with ThreadPoolExecutor(1) as threads:
-            submitting = threads.submit(self._submit_all)
-            self._blow()
-            submitting.result()
-        until(self._is_over, "every task is final", timeout_s=SETTLE_S)
-        records = read(self._dsn)
-        found = faults(records, self._accepted, max_attempts=MAX_ATTEMPTS)
-        if len(self._accepted) != self._plan.tasks:
-            found.append(f"{len(self._accepted)} of {self._plan.tasks} tasks were accepted")
-        if len(records) != self._plan.tasks:
-            found.append(f"{self._plan.tasks} requests, some of them sent again, made {len(records)} tasks")
-        return Outcome(records, self._accepted, found, self._refused, self._kills, self._blown)
+    def blow(self) -> None:
+        """Each fault once, and then again and again until the time is over."""
+        until = time.monotonic() + self._plan.seconds
+        next_at = time.monotonic()
+        self._coming = self._round()
+        try:
+            while self._coming or time.monotonic() < until or self._active:
+                now = time.monotonic()
+                self._end_those_over(now)
+                if not self._coming and now < until:
+                    self._coming = self._round()
+                if now >= next_at and len(self._active) < self._plan.at_once:
+                    fault = next(filter(self._may_come, self._coming), None)
+                    if fault is not None:
+                        self._coming.remove(fault)
+                        self._begin(fault, now)
+                        next_at = time.monotonic() + self._plan.pause_s
+                time.sleep(TICK_S)
+        finally:
+            self._end_those_over(float("inf"))
 
-    @property
-    def _dsn(self) -> str:
-        return self._stack.environ["DATABASE_URL"]
+    def _may_come(self, fault: Fault) -> bool:
+        return fault.part not in self._active and self._scene.stands(fault.part)
 
-    def _blow(self) -> None:
-        """Kill and spoil until the time is over, all weather has been and somebody died; leave everything whole."""
-        began = time.monotonic()
-        next_kill = began + self._plan.kill_every_s
-        pause_s = self._plan.seconds / (len(self._plan.weather) + 1)
-        coming = deque(self._random.sample(self._plan.weather, len(self._plan.weather)))
-        next_weather, ends_at = began + pause_s, 0.0
-        with contextlib.ExitStack() as last:
-            over = last.enter_context(contextlib.ExitStack())
-            while (now := time.monotonic()) < began + self._plan.seconds or coming or ends_at or not self._kills:
-                if now >= next_kill:
-                    self._kill_worker()
-                    next_kill += self._plan.kill_every_s
-                if ends_at and now >= ends_at:
-                    over.close()
-                    ends_at = 0.0
-                if coming and now >= next_weather and not ends_at:
-                    lasts_s, weather = WEATHER[coming[0]]
-                    self._blown[coming.popleft()] += 1
-                    over.enter_context(weather(self))
-                    ends_at, next_weather = now + lasts_s, next_weather + pause_s
-                time.sleep(0.02)
+    def _round(self) -> list[Fault]:
+        return self._random.sample(list(FAULTS.values()), len(FAULTS))
 
-    def _is_over(self) -> bool:
-        return bool(ask(self._dsn, OPEN)[0][0] == 0)
-
-    # -- workers
-
-    def _start_worker(self) -> Part:
-        log = self._stack.folder / f"worker-{next(self._numbers)}.log"
-        return self._stack.keep(Part(["worker"], self._stack.environ, log))
-
-    def _kill_worker(self) -> None:
-        """Kill any worker, even one that still starts, as soon as one is at work, however long that takes."""
-        if not self._kills and not any(map(worker_id_of, self._workers)):
+    def _begin(self, fault: Fault, now: float) -> None:
+        lasts_s = fault.lasts_s * (self._random.choice(LONGER) if self.blown[fault.name] else 1.0)
+        self._scene.note("fault", name=fault.name, phase="begins")
+        undo = contextlib.ExitStack()
+        try:
+            undo.enter_context(fault.blow(self._scene))
+        except NotNowError:
+            self._coming.append(fault)
             return
-        number = self._random.randrange(len(self._workers))
-        doomed = self._workers[number]
-        killed_at = time.time()
-        doomed.stop(signal.SIGKILL)
-        if worker_id := worker_id_of(doomed):
-            self._kills[worker_id] = killed_at
-        self._workers[number] = self._start_worker()
+        self._active[fault.part] = (now + lasts_s, fault, undo)
+        self.blown[fault.name] += 1
+        self._tell(fault.name)
 
-    # -- clients
-
-    def _submit_all(self) -> None:
-        """Spread over two thirds of the storm; what is refused is sent again, under the same key."""
-        pause_s = self._plan.seconds * 2 / 3 / self._plan.tasks
-        draw = random.Random(self._plan.seed + 1)
-        for number in range(self._plan.tasks):
-            nonce = f"nonce-{number}"
-            body = task(SCRIPT)
-            body["parameters"]["args"] = {"nonce": nonce, "lasts_s": draw.uniform(0.02, self._plan.longest_s)}
-            self._accepted[self._submit(body, nonce)] = nonce
-            time.sleep(pause_s)
-
-    def _submit(self, body: dict[str, Any], key: str) -> str:
-        while True:
-            try:
-                response = self._stack.client.post("/execute", json=body, headers={"Idempotency-Key": key}, timeout=20)
-            except httpx.TransportError:  # an API that was killed
-                response = None
-            if response is not None and response.status_code in (200, 202):
-                return str(response.json()["task_id"])
-            if response is not None and (response.status_code != 503 or "retry-after" not in response.headers):
-                raise AssertionError(f"{response.status_code} {response.text}")
-            self._refused += 1
-            time.sleep(0.3)
-
-    # -- weather
-
-    @contextlib.contextmanager
-    def redis_flushed(self) -> Iterator[None]:
-        """Everything in Redis is gone."""
-        with self._redis() as connection:
-            connection.flushall()
-        yield
-
-    @contextlib.contextmanager
-    def redis_read_only(self) -> Iterator[None]:
-        """Redis answers and takes no writes, as a replica would."""
-        with self._redis() as connection:
-            connection.config_set("min-replicas-to-write", 1)
-        yield
-        with self._redis() as connection:
-            connection.config_set("min-replicas-to-write", 0)
-
-    @contextlib.contextmanager
-    def redis_full(self) -> Iterator[None]:
-        """Redis has no memory left."""
-        with self._redis() as connection:
-            connection.config_set("maxmemory", 1)
-        yield
-        with self._redis() as connection:
-            connection.config_set("maxmemory", 0)
-
-    @contextlib.contextmanager
-    def redis_hangs(self) -> Iterator[None]:
-        """Redis takes connections and says nothing."""
-        assert self._stack.servers.redis
-        with frozen(self._stack.servers.redis.pid):
-            yield
-
-    @contextlib.contextmanager
-    def redis_away(self) -> Iterator[None]:
-        """Redis is stopped, and comes back empty."""
-        assert self._stack.servers.redis
-        self._stack.servers.redis.stop()
-        yield
-        self._stack.servers.start_redis()
-
-    @contextlib.contextmanager
-    def postgres_restarted(self) -> Iterator[None]:
-        """PostgreSQL is stopped and comes back."""
-        assert self._stack.servers.database
-        self._stack.servers.database.stop()
-        yield
-        self._stack.servers.start_database()
-
-    @contextlib.contextmanager
-    def postgres_crashes(self) -> Iterator[None]:
-        """PostgreSQL dies with all its processes and recovers from its log."""
-        server = self._stack.servers.database
-        assert server
-        family = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
-        for process in family:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        server.stop()
-        psutil.wait_procs(family, timeout=10)
-        yield
-        self._stack.servers.start_database()
-
-    @contextlib.contextmanager
-    def postgres_hangs(self) -> Iterator[None]:
-        """PostgreSQL neither answers nor refuses."""
-        assert self._stack.servers.database
-        with frozen(self._stack.servers.database.pid):
-            yield
-
-    @contextlib.contextmanager
-    def worker_frozen(self) -> Iterator[None]:
-        """A worker does nothing for longer than its lease, then goes on as if nothing had been."""
-        number = self._random.randrange(len(self._workers))
-        sleeper, self._workers[number] = self._workers[number], self._start_worker()
-        with frozen(sleeper.pid, whole_family=False):
-            yield
-        self._workers.append(sleeper)  # one more from now on: it is killed like any other
-
-    @contextlib.contextmanager
-    def worker_terminated(self) -> Iterator[None]:
-        """A worker is told to stop, with its hands full."""
-        number = self._random.randrange(len(self._workers))
-        leaving, self._workers[number] = self._workers[number], self._start_worker()
-        leaving.process.send_signal(signal.SIGTERM)
-        yield
-        leaving.process.wait(60)
-
-    @contextlib.contextmanager
-    def api_killed(self) -> Iterator[None]:
-        """The API is killed and started again."""
-        self._stack.api.stop(signal.SIGKILL)
-        yield
-        self._stack.api = self._stack.start("api")
-
-    def _redis(self) -> redis.Redis:
-        return redis.Redis.from_url(self._stack.environ["REDIS_URL"])
+    def _end_those_over(self, now: float) -> None:
+        for part, (ends_at, fault, undo) in list(self._active.items()):
+            if now >= ends_at:
+                del self._active[part]
+                undo.close()
+                self._scene.note("fault", name=fault.name, phase="ends")
 
 
-WEATHER: dict[str, tuple[float, Callable[[Storm], contextlib.AbstractContextManager[None]]]] = {
-    "redis flushed": (0.0, Storm.redis_flushed),
-    "redis read-only": (3.0, Storm.redis_read_only),
-    "redis full": (3.0, Storm.redis_full),
-    "redis hangs": (3.0, Storm.redis_hangs),
-    "redis away": (3.0, Storm.redis_away),
-    "postgres restarted": (1.0, Storm.postgres_restarted),
-    "postgres crashes": (1.0, Storm.postgres_crashes),
-    "postgres hangs": (4.0, Storm.postgres_hangs),
-    "worker frozen": (5.0, Storm.worker_frozen),
-    "worker told to stop": (4.0, Storm.worker_terminated),
-    "API killed": (1.0, Storm.api_killed),
-}
-"""Name → how long it lasts, seconds, and what it is."""
+class Outside:
+    """The client, a process of its own, which knows of the service what its documentation says."""
+
+    def __init__(self, scene: Scene, plan: Plan) -> None:
+        self._path = scene.folder / "history.jsonl"
+        command = [
+            sys.executable, str(CLIENT), "--url", f"http://127.0.0.1:{scene.to_api.port}",
+            "--receiver", str(scene.receiver_port), "--callbacks", f"http://127.0.0.1:{scene.to_receiver.port}",
+            "--rate", str(plan.rate), "--longest-s", str(plan.longest_s), "--seed", str(plan.seed),
+        ]  # fmt: skip
+        with self._path.open("wb") as history, (scene.folder / "client.txt").open("wb") as errors:
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=history, stderr=errors)
+        self._errors = scene.folder / "client.txt"
+
+    def finish(self) -> list[dict[str, Any]]:
+        """Let it see everything through; its history."""
+        self._process.communicate(timeout=SETTLE_S)
+        if self._process.returncode:
+            raise AssertionError(f"the client failed: {self._errors.read_text()[-2000:]}")
+        return [json.loads(line) for line in self._path.read_text().splitlines()]
+
+    def close(self) -> None:
+        """End it, should it still run."""
+        self._process.kill()
+        self._process.communicate()
 
 
-def worker_id_of(part: Part) -> str | None:
-    """The id that a worker gave itself; ``None`` when it was killed before it had one."""
-    for line in part.log.read_text().splitlines():
-        with contextlib.suppress(ValueError):
-            found = json.loads(line)
-            if isinstance(found, dict) and "worker_id" in found:
-                return str(found["worker_id"])
-    return None
+def blow(folder: Path, plan: Plan, *, refused_within_s: float | None = None, tell: Tell = lambda _: None) -> Outcome:
+    """A storm over a service of its own.
+
+    Args:
+        folder: of logs and the history; other users may enter it.
+        plan: of the storm.
+        refused_within_s: how soon a 503 must come; see ``History``.
+        tell: is told each fault as it begins.
+    """
+    with Scene(folder, workers=plan.workers, seed=plan.seed) as scene:
+        watch(scene.dsn)
+        scene.ask(PREPARE)
+        weather = Weather(scene, plan, tell)
+        with contextlib.closing(Outside(scene, plan)) as client:
+            weather.blow()
+            facts = client.finish()
+        history = History([*facts, *scene.facts], secret=SECRET, refused_within_s=refused_within_s)
+        broken = [*judge(history), *_recorded(scene, history)]
+        return Outcome(history, broken, weather.blown, scene.complaints())
 
 
-def blow(stack: Stack, plan: Plan) -> Outcome:
-    """A storm over a stack."""
-    return Storm(stack, plan).run()
+def _recorded(scene: Scene, history: History) -> Iterator[Broken]:
+    """What PostgreSQL remembers of the same tasks."""
+    records = read(scene.dsn)
+    expected = {
+        task_id: nonce for task_id, nonce in history.accepted.items() if history.wants[nonce]["ends"] == "succeeded"
+    }
+    for what in faults(records, expected, max_attempts=MAX_ATTEMPTS):
+        yield Broken("PostgreSQL's record agrees", what)
+    for task_id in records.keys() - history.accepted.keys():
+        yield Broken("one key is one task", f"{task_id}: is stored, and its id was never given out")
+
+
+def sentences(broken: Sequence[Broken]) -> str:
+    """The first of what was broken, a line each."""
+    more = f"\nand {len(broken) - SHOWN} more" if len(broken) > SHOWN else ""
+    return "\n".join(f"{one.promise}: {one.what}" for one in broken[:SHOWN]) + more

@@ -6,33 +6,34 @@ import asyncio
 import json
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.chaos.faults import FAULTS, PREPARE, Fault
 from tests.chaos.record import Record, faults, read, watch
-from tests.chaos.storm import WEATHER, Plan, Storm
-from tests.support.stack import Part, Stack, answers, ask, free_port, task, until
+from tests.chaos.scene import Scene
+from tests.support.held import Held
+from tests.support.stack import Part, answers, free_port, task, until
 
 MAX_ATTEMPTS = 2
-FULL = """
-CREATE FUNCTION disk_full() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN RAISE EXCEPTION 'no space left on device' USING ERRCODE = 'disk_full'; END $$;
-CREATE TRIGGER disk_full BEFORE INSERT ON {} FOR EACH ROW EXECUTE FUNCTION disk_full();
-"""
-SPACE = "DROP FUNCTION disk_full CASCADE"
+AWAY = ("PostgreSQL restarted", "PostgreSQL crashes", "PostgreSQL hangs")
 
 
-class Sky(Storm):
-    """A storm of which a test takes one sort of weather at a time."""
+class Sky(Scene):
+    """A service with one worker, to which a test does one thing at a time."""
 
-    def __init__(self, stack: Stack) -> None:
-        super().__init__(stack, Plan(tasks=0, seconds=0, weather=()))
-        self.stack = stack
-        self.worker = stack.worker()
-        watch(self._dsn)
+    def __init__(self, folder: Path) -> None:
+        settings = {"LEASE_S": "4", "MAX_ATTEMPTS": str(MAX_ATTEMPTS), "DRAIN_S": "0.3"}
+        super().__init__(folder, workers=1, max_attempts=3, settings=settings)
         self.accepted: dict[str, str] = {}
+
+    @property
+    def worker(self) -> Part:
+        """The worker."""
+        return self.parts["worker 1"]
 
     def submit(self, nonce: str, lasts_s: float = 0.0) -> str:
         """A task whose result must be its nonce."""
@@ -41,18 +42,14 @@ class Sky(Storm):
         self.accepted[answer.json()["task_id"]] = nonce
         return str(answer.json()["task_id"])
 
-    def ended(self, *task_ids: str) -> list[tuple[str, int]]:
+    def ends(self, *task_ids: str) -> list[tuple[str, int]]:
         """Status and attempts of tasks, once they have ended."""
         answers = [self.stack.get(task_id, wait_s=40) for task_id in task_ids]
         return [(answer["status"], answer["attempts"]) for answer in answers]
 
     def records(self) -> dict[str, Record]:
         """All that PostgreSQL remembers."""
-        return read(self._dsn)
-
-    def ask(self, statement: str) -> None:
-        """Change something in PostgreSQL."""
-        ask(self._dsn, statement)
+        return read(self.dsn)
 
 
 def body(nonce: str, lasts_s: float = 0.0) -> dict[str, Any]:
@@ -67,47 +64,46 @@ def shared_sky(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sky]:
     """One service with one worker."""
     folder = tmp_path_factory.mktemp("weather")
     folder.chmod(0o755)
-    stack = Stack(folder, LEASE_S="4", MAX_ATTEMPTS=str(MAX_ATTEMPTS), DRAIN_S="0.3")
-    try:
-        yield Sky(stack)
-    finally:
-        stack.close()
+    with Sky(folder) as sky:
+        watch(sky.dsn)
+        sky.ask(PREPARE)
+        yield sky
 
 
 @pytest.fixture
 def sky(shared_sky: Sky) -> Iterator[Sky]:
     """That service, as whole before as after: the same processes, and no promise of this test broken."""
-    before = len(shared_sky.accepted)
+    before, parts = len(shared_sky.accepted), dict(shared_sky.parts)
     yield shared_sky
-    assert shared_sky.worker.process.poll() is None
-    assert shared_sky.stack.api.process.poll() is None
+    assert parts == shared_sky.parts
+    assert [None, None] == [part.process.poll() for part in parts.values()]
     mine = dict(list(shared_sky.accepted.items())[before:])
-    shared_sky.ended(*mine)
+    shared_sky.ends(*mine)
     records = {task_id: record for task_id, record in shared_sky.records().items() if task_id in mine}
     assert [] == faults(records, mine, max_attempts=MAX_ATTEMPTS)
 
 
-@pytest.mark.parametrize("name", [name for name in WEATHER if name.startswith("redis")])
-def test_tasks_are_accepted_whatever_redis_does(sky: Sky, name: str) -> None:
+@pytest.mark.parametrize(
+    "fault", [fault for fault in FAULTS.values() if fault.part == "Redis"], ids=lambda one: one.name
+)
+def test_tasks_are_accepted_whatever_redis_does(sky: Sky, fault: Fault) -> None:
     """JOB-10, JOB-11: flushed, read-only, full, hanging, away: 202 meanwhile, run once it is over, each once."""
-    _, weather = WEATHER[name]
-    before = [sky.submit(f"{name} before {number}", 0.3) for number in range(12)]  # more than there are slots
-    with weather(sky):
-        during = [sky.submit(f"{name} during {number}") for number in range(3)]
-    assert [("succeeded", 1)] * 15 == sky.ended(*before, *during)
+    before = [sky.submit(f"{fault.name} before {number}", 0.3) for number in range(12)]  # more than there are slots
+    with fault.blow(sky):
+        during = [sky.submit(f"{fault.name} during {number}") for number in range(3)]
+    assert [("succeeded", 1)] * 15 == sky.ends(*before, *during)
 
 
-@pytest.mark.parametrize("name", [name for name in WEATHER if name.startswith("postgres")])
+@pytest.mark.parametrize("name", AWAY)
 def test_postgres_comes_back_and_nothing_needs_a_restart(sky: Sky, name: str) -> None:
     """Restarted, crashed, hanging: 503 meanwhile; what runs is stored when it is back, by the attempt that ran."""
-    _, weather = WEATHER[name]
     task_id = sky.submit(name, lasts_s=1)
     until(lambda: sky.stack.get(task_id)["status"] == "running", "the task runs")
-    with weather(sky):
+    with FAULTS[name].blow(sky):
         refused = sky.stack.client.post("/execute", json=body("refused"))
         assert (503, "2") == (refused.status_code, refused.headers["retry-after"])
     until(lambda: sky.stack.client.get("/health").status_code == 200, "it is back")
-    assert [("succeeded", 1)] * 2 == sky.ended(task_id, sky.submit(f"after {name}"))
+    assert [("succeeded", 1)] * 2 == sky.ends(task_id, sky.submit(f"after {name}"))
 
 
 def test_parts_that_start_while_everything_is_away_wait_for_it(sky: Sky) -> None:
@@ -115,8 +111,8 @@ def test_parts_that_start_while_everything_is_away_wait_for_it(sky: Sky) -> None
     port = free_port()
     with (
         httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client,
-        sky.redis_away(),
-        sky.postgres_restarted(),
+        FAULTS["Redis away"].blow(sky),
+        FAULTS["PostgreSQL restarted"].blow(sky),
     ):
         api = sky.stack.start("api", PORT=str(port))
         worker = sky.stack.keep(Part(["worker"], sky.stack.environ, sky.stack.folder / "early.log"))
@@ -132,28 +128,48 @@ def test_parts_that_start_while_everything_is_away_wait_for_it(sky: Sky) -> None
 
 def test_postgres_without_space_is_503_and_a_result_waits_for_it(sky: Sky) -> None:
     """JOB-20: what PostgreSQL answers when its disk is full, at the two places where it counts."""
-    sky.ask(FULL.format("tasks"))
-    refused = sky.stack.client.post("/execute", json=body("refused"))
-    sky.ask(SPACE)
+    held = Held("hold()\nresult = args")
+    asked = task(held.script)
+    asked["parameters"]["args"] = "stored later"
+    task_id = str(sky.stack.client.post("/execute", json=asked).json()["task_id"])
+    sky.accepted[task_id] = "stored later"
+    held.wait()
+    with FAULTS["PostgreSQL full"].blow(sky):
+        refused = sky.stack.client.post("/execute", json=body("refused"))
+        held.tell()
+        until(lambda: ("No space left", task_id) in misses_of_space(sky), "the worker tries")
     assert (503, "2") == (refused.status_code, refused.headers["retry-after"])
-    sky.ask(FULL.format("attempts"))
-    task_id = sky.submit("stored later")
-    until(lambda: ("no space left", task_id) in complaints(sky), "the worker tries")
-    sky.ask(SPACE)
-    assert [("succeeded", 1)] == sky.ended(task_id)
+    assert [("succeeded", 1)] == sky.ends(task_id)
 
 
-def complaints(sky: Sky) -> set[tuple[str, str]]:
+def misses_of_space(sky: Sky) -> set[tuple[str, str]]:
     """Of which tasks the worker could not store the result for want of space."""
-    lines = [json.loads(line) for line in sky.worker.log.read_text().splitlines() if "no space left" in line]
-    return {("no space left", line["task_id"]) for line in lines if "task_id" in line}
+    lines = [json.loads(line) for line in sky.worker.log.read_text().splitlines() if "No space left" in line]
+    return {("No space left", line["task_id"]) for line in lines if "task_id" in line}
+
+
+@pytest.mark.parametrize("name", ["API-Redis: hangs", "API-Redis: refused"])
+def test_follower_of_whom_no_worker_could_hear_is_told_of_a_gap(sky: Sky, name: str) -> None:
+    """Nobody could tell the worker that its task is followed, which then ends: what is missing is said."""
+    held = Held("print('first'); hold(); print('last'); result = args")
+    asked = task(held.script)
+    asked["parameters"]["args"] = name
+    with FAULTS[name].blow(sky):
+        task_id = str(sky.stack.client.post("/execute", json=asked).json()["task_id"])
+        sky.accepted[task_id] = name
+        with sky.stack.client.stream("GET", f"/task/{task_id}/events") as stream:
+            held.wait()  # the sweeper has queued it
+            held.tell()
+            said = list(stream.iter_lines())
+    events = [line.removeprefix("event: ") for line in said if line.startswith("event: ")]
+    assert ["gap", "status", "result"] == events[-3:]
 
 
 def test_results_do_not_depend_on_redis(sky: Sky) -> None:
     """JOB-14: whatever Redis keeps, and for how long, a result is PostgreSQL's."""
     task_id = sky.submit("kept")
-    assert [("succeeded", 1)] == sky.ended(task_id)
-    with sky.redis_flushed(), sky.redis_away():
+    assert [("succeeded", 1)] == sky.ends(task_id)
+    with FAULTS["Redis flushed"].blow(sky), FAULTS["Redis away"].blow(sky):
         assert "kept" == sky.stack.get(task_id)["result"]
 
 
@@ -184,7 +200,7 @@ def test_sigterm_under_load_spends_no_attempt(sky: Sky) -> None:
     task_ids = [sky.submit(f"load {number}", 0.1 * (number % 20)) for number in range(30)]
     until(lambda: busy(sky, leaving.pid), "it has its hands full")
     assert 0 == leaving.stop(signal.SIGTERM)
-    assert ["succeeded"] * 30 == [status for status, _ in sky.ended(*task_ids)]
+    assert ["succeeded"] * 30 == [status for status, _ in sky.ends(*task_ids)]
     records = sky.records()
     ends = {attempt.ended for task_id in task_ids for attempt in records[task_id].history}
     assert ends <= {"finished", "released"}

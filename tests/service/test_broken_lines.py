@@ -15,7 +15,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.support.cut_line import CutLine, cut_line
+from tests.support import line as tcp
 from tests.support.stack import Part, Stack, ask, task, until
 
 TERMINATE = (
@@ -72,7 +72,7 @@ class Storm:
 class Lines:
     """A stack whose lines to its servers can be cut, and its worker."""
 
-    def __init__(self, folder: Path, redis: CutLine, database: CutLine, stack: Stack) -> None:
+    def __init__(self, folder: Path, redis: tcp.Line, database: tcp.Line, stack: Stack) -> None:
         self.folder, self.redis, self.database, self.stack = folder, redis, database, stack
         self.worker: Part = stack.worker(WORKER_METRICS_PORT="0")
 
@@ -100,12 +100,12 @@ class Lines:
 def lines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lines]:
     """Servers behind TCP lines."""
     folder = tmp_path_factory.mktemp("lines")
-    found: list[CutLine] = []
+    found: list[tcp.Line] = []
 
     def rewire(environ: dict[str, str]) -> dict[str, str]:
         database, redis = urlsplit(environ["DATABASE_URL"]), urlsplit(environ["REDIS_URL"])
         behind = Path(parse_qs(database.query)["host"][0], ".s.PGSQL.5432")
-        found.extend((opened(Path(redis.path)), opened(behind)))
+        found.extend((wires.open(Path(redis.path)), wires.open(behind)))
         account = f"{database.username}:{database.password}" if database.password else database.username
         return environ | {
             "REDIS_URL": f"redis://:{redis.password}@127.0.0.1:{found[0].port}/0",
@@ -113,7 +113,7 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lines]:
         }
 
     with contextlib.ExitStack() as stack_of:
-        opened: Callable[[Path], CutLine] = lambda behind: stack_of.enter_context(cut_line(behind))  # noqa: E731
+        wires = stack_of.enter_context(tcp.Lines())
         stack = Stack(folder, rewire=rewire)
         stack_of.callback(stack.close)
         yield Lines(folder, found[0], found[1], stack)
