@@ -27,7 +27,7 @@ ASKED = {
 """Scripts beside the task types: its name → what it shows."""
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Finding(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """One promise, tried by one user."""
 
     promise: str
@@ -37,33 +37,22 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Why it failed, or what else the table should say."""
 
 
-class Progress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Progress(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """A word on what goes on."""
 
     text: str
 
 
-class End(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="end"):
+class End(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """The machine has tried everything."""
 
 
 Line = Finding | Progress | End
 
 
-class _Carrier(msgspec.Struct, frozen=True):
-    finding: Finding | None = None
-    progress: Progress | None = None
-    end: bool = False
-
-
 def written(line: Line) -> str:
     """A line for the console."""
-    carrier = _Carrier(
-        finding=line if isinstance(line, Finding) else None,
-        progress=line if isinstance(line, Progress) else None,
-        end=isinstance(line, End),
-    )
-    return MARK + msgspec.json.encode(carrier).decode()
+    return MARK + msgspec.json.encode(line).decode()
 
 
 def read(line: str) -> Line | None:
@@ -72,10 +61,9 @@ def read(line: str) -> Line | None:
     if not mark:
         return None
     try:
-        carrier = msgspec.json.decode(text, type=_Carrier)
+        return msgspec.json.decode(text, type=Line)
     except msgspec.DecodeError:
         return None
-    return carrier.finding or carrier.progress or (End() if carrier.end else None)
 
 
 def task_promise(task_type: str, profile: str) -> str:

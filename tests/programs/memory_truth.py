@@ -105,7 +105,8 @@ def counter_of(pid: int) -> Iterator[Callable[[], float]]:
     """What the kernel counts for a process from now on, at its most, in MiB."""
     own = Path(f"/proc/{pid}/cgroup").read_text(encoding="ascii").partition("0::/")[2].strip()
     if (peak := VERSION_2 / own / "memory.peak").exists():  # of the group that the cgroup layer has made for it
-        yield lambda: (int(peak.read_text(encoding="ascii")) - _cache_bytes(peak.with_name("memory.stat"))) / MIB
+        at_first = _peak_bytes(peak)  # what it took before it was in its group counts elsewhere, now more, now less
+        yield lambda: (_peak_bytes(peak) - at_first) / MIB
         return
     if not (VERSION_1 / "memory.usage_in_bytes").exists():
         before = _free_mib()
@@ -118,6 +119,11 @@ def counter_of(pid: int) -> Iterator[Callable[[], float]]:
     finally:
         eventually(lambda: not (folder / "cgroup.procs").read_text(encoding="ascii"))
         folder.rmdir()
+
+
+def _peak_bytes(peak: Path) -> int:
+    """Without the cache of files on disks."""
+    return int(peak.read_text(encoding="ascii")) - _cache_bytes(peak.with_name("memory.stat"))
 
 
 def _cache_bytes(stat: Path) -> int:

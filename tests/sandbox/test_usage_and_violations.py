@@ -217,6 +217,13 @@ def test_files_without_a_name_count_until_the_end(box: Sandbox, rest: str, reaso
     assert (reason, 40) == (result.exit_reason.value, int(result.usage.workspace_mib))
 
 
+def test_file_without_a_name_counts_where_the_run_ends_by_itself(box: Sandbox) -> None:
+    """A bare descriptor, which nobody closes before the kernel does."""
+    script = "import os\nfd = os.open('.', os.O_TMPFILE | os.O_RDWR)\nos.write(fd, bytes(40 << 20))\nresult = 1"
+    result = box.run(script)
+    assert ("ok", 40) == (result.exit_reason.value, int(result.usage.workspace_mib))
+
+
 @pytest.mark.parametrize("thread", ["", A_THREAD], ids=["alone", "beside a thread"])
 def test_workspace_that_a_file_without_a_name_fills_is_the_limit(box: Sandbox, thread: str) -> None:
     """Not an error of the script, though the file is gone when the script has ended."""
