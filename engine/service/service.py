@@ -255,10 +255,11 @@ class Service:
         Raises:
             StoreUnavailableError: PostgreSQL is unreachable.
         """
+        by_s = time.monotonic() + wait_s
         with self.waiters.waiting(task_id) as waiter:
             found = await self._store.tasks.get(task_id, principal.tenant)
             if found is not None and not found.status.final and wait_s > 0:
-                found = await self.wait(principal, waiter, wait_s)
+                found = await self.wait(principal, waiter, by_s - time.monotonic())
             return await self._placed(found)
 
     async def _placed(self, task: StoredTask | None) -> StoredTask | None:
@@ -290,6 +291,7 @@ class Service:
         Raises:
             StoreUnavailableError: PostgreSQL is unreachable.
         """
+        by_s = time.monotonic() + wait_s
         with self.waiters.waiting(task_id) as waiter:
             cancelled = await self._store.tasks.cancel(task_id, principal.tenant)
             if cancelled is not None and cancelled.status.final:
@@ -299,7 +301,7 @@ class Service:
             elif cancelled is not None:
                 await self._queue.ask_to_cancel(task_id)
                 if wait_s > 0:
-                    return await self.wait(principal, waiter, wait_s)
+                    return await self.wait(principal, waiter, by_s - time.monotonic())
             return await self._store.tasks.get(task_id, principal.tenant)
 
     async def receipt(self, principal: Principal, task_id: UUID) -> SignedReceipt | None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from tests.chaos.faults import FAULTS
-from tests.chaos.outside.promises import PROMISES, Exchange, lateness
+from tests.chaos.outside.promises import PROMISES, Exchange, History, lateness
 from tests.chaos.storm import Outcome, Plan
 
 AFTER_S = 1.0
@@ -52,9 +52,20 @@ def figures(outcome: Outcome, plan: Plan) -> list[tuple[str, str]]:
         ("callbacks", f"{len(callbacks)} for {len(set(callbacks))} tasks"),
         ("503, seconds beyond what was asked and what the machine took", _spread(late)),
         ("the control, seconds", _spread(controls)),
+        ("cancel, seconds from its acceptance until its end was seen", _spread(cancels(history))),
         ("promises", f"{len(PROMISES) + 1}, and PostgreSQL's record of each task"),
         ("broken", "; ".join(f"{name}: {count}" for name, count in _broken(outcome).items()) or "none"),
     ]
+
+
+def cancels(history: History) -> list[float]:
+    """Seconds from each cancel that was accepted until the client saw the task's end."""
+    found = []
+    for ask, answer in history.exchanges:
+        if ask["call"] == "cancel" and answer.get("status") in (200, 202):
+            ends = [seen.heard_at for seen in history.seen[ask["task_id"]] if seen.is_final]
+            found += [max(0.0, min(ends) - answer["at"])] if ends else []
+    return found
 
 
 def fault_rows(outcome: Outcome) -> list[tuple[str, ...]]:
