@@ -157,6 +157,13 @@ def present(result: object) -> object:
     return result
 
 
+def rehearse_table(table: Any) -> None:
+    """Write a table as ``Kept.table`` would, to nowhere: pandas loads and touches much for the first one."""
+    write = _csv_writer(table)
+    if write is not None:
+        write(os.devnull)
+
+
 def _csv_writer(table: Any) -> Callable[[str], object] | None:
     """What writes a table to a path; ``None`` for what is none."""
     if (pandas := sys.modules.get("pandas")) is not None and isinstance(table, pandas.DataFrame):
