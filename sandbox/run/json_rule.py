@@ -74,6 +74,11 @@ def _climbs() -> tuple[list[int], list[int]]:
     )
 
 
+def prepare() -> None:
+    """Make the tables, which takes some 30 ms: before the first result is checked, and not at its cost."""
+    _climbs()
+
+
 @meets_untrusted
 def json_fault(payload: bytes) -> str | None:
     """Why a payload is not JSON under the rule, or ``None`` when it is."""
