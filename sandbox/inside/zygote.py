@@ -32,6 +32,7 @@ from sandbox.inside.child import STDERR
 from sandbox.inside.networks import Networks
 from sandbox.inside.plan import Plan
 from sandbox.isolation import inheritance, landlock, libc, mounts, namespaces, privileges
+from sandbox.isolation.passing import receive_descriptors
 
 SPAWN = struct.Struct("=?Q")
 """Worker → zygote: whether the child is to rehearse, and its number; its five descriptors are attached."""
@@ -364,17 +365,17 @@ class ForkServer:
                     os._exit(0)  # the worker has closed its end or died
 
     def _spawn(self) -> None:
-        packet, descriptors, _, _ = socket.recv_fds(self._control, SPAWN.size, 5)
+        packet, fds = receive_descriptors(self._control, SPAWN.size, 5)
         if not packet:
             os._exit(0)  # the worker has closed its end
         rehearse, number = SPAWN.unpack(packet)
         try:
-            pid, network = self._fork_into_network(descriptors, rehearse=rehearse)
+            pid, network = self._fork_into_network(fds, rehearse=rehearse)
         except OSError as error:
             self._control.send(HEAD.pack(FAILED, number) + str(error).encode())
             return
         finally:
-            for fd in descriptors:
+            for fd in fds:
                 os.close(fd)
         pidfd = os.pidfd_open(pid)
         self._children[pidfd] = (number, pid, network)

@@ -19,6 +19,7 @@ from sandbox.errors import SandboxError
 from sandbox.inside.child import RESPONSE, STDIN
 from sandbox.inside.plan import Plan
 from sandbox.inside.zygote import EXIT, EXITED, FAILED, FORKED, HEAD, READY, SPAWN
+from sandbox.isolation.passing import receive_descriptors
 from sandbox.pool.patience import LOOK_S, StartPatience, used_s
 from sandbox.pool.template import START_S
 from sandbox.run.cgroup import Groups, RunGroup
@@ -188,7 +189,7 @@ class ZygoteClient:
             await readable
         finally:
             self._loop.remove_reader(control)
-        packet, fds, _, _ = socket.recv_fds(control, _MAX_PACKET, 3, socket.MSG_CMSG_CLOEXEC)
+        packet, fds = receive_descriptors(control, _MAX_PACKET, 3)
         if packet.startswith(b"ready\0") and len(fds) == (3 if self._plan.proxy_port else 2):
             workspace = self._workspace(fds[0], packet.removeprefix(b"ready\0").decode())
             return workspace, fds[1], fds[2] if self._plan.proxy_port else None
@@ -207,7 +208,7 @@ class ZygoteClient:
     def _read_packet(self) -> None:
         """Handle one packet of the zygote."""
         try:
-            packet, fds, _, _ = socket.recv_fds(self._control, _MAX_PACKET, 1, socket.MSG_CMSG_CLOEXEC)
+            packet, fds = receive_descriptors(self._control, _MAX_PACKET, 1)
         except BlockingIOError:
             return
         except OSError:
