@@ -6,7 +6,8 @@ thread would not do: C code that holds the interpreter's lock stops every thread
 PostgreSQL connection of its own.
 
 The worker sends a ``Word`` about twice a second. The keeper goes on without one for ``WORKER_STALL_S``, and not while
-the worker is stopped by a signal: a worker that will not come back loses its tasks. It ends when the worker does.
+the worker is stopped by a signal: a worker that will not come back loses its tasks. It ends when the worker does: the
+kernel sees to that, whatever the keeper is doing then.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from engine.model.errors import EngineError, SchemaError, StoreUnavailableError
 from engine.model.redact import redact
 from engine.model.worker_state import BEAT_S
 from engine.store.store import Store
+from sandbox.isolation.privileges import die_with_parent
 
 SPEAK_S = 0.5
 """Between two words of a worker."""
@@ -149,6 +151,7 @@ class Keeper:
 async def main() -> None:
     """Keep the leases of the worker whose words come in on stdin, until it closes that."""
     parent = os.getppid()
+    die_with_parent()
     lines = asyncio.StreamReader(LINE_BYTES)
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin.buffer)

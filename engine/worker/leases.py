@@ -24,6 +24,8 @@ from engine.worker.running import DatabaseOutage, RunningAttempts
 LOOK_S = 1.0
 """Between two looks at what the worker reports of itself."""
 RESTART_PAUSE_S = 0.5
+SILENT_S, AWAY_S = 8.0, 1.0
+"""A keeper that says nothing for half a lease, and for at least so long, is stuck; unless this process woke so late."""
 
 
 class Leases:
@@ -56,6 +58,7 @@ class Leases:
             lease_s=settings.lease_s,
             stall_s=settings.worker_stall_s,
         )
+        self._silent_s = max(settings.lease_s / 2, SILENT_S)
         self._store = store
         self._running = running
         self._outage = outage
@@ -103,11 +106,31 @@ class Leases:
         words.write(_line(self._start))
         speaking = asyncio.create_task(self._speak(words))
         try:
-            while line := await cast(asyncio.StreamReader, process.stdout).readline():
+            while line := await self._next_line(process):
                 await self._hear(msgspec.json.decode(line, type=Report))
         finally:
             await end_tasks(speaking)
             words.close()  # the keeper ends, should it still be there
+
+    async def _next_line(self, process: asyncio.subprocess.Process) -> bytes:
+        """The next report of a keeper; empty when it has ended, or was killed because it said nothing for too long.
+
+        It says something after each renewal, and when PostgreSQL is unreachable. One that says nothing is stuck, and
+        the leases would run out. Time in which this process was away itself does not count.
+        """
+        loop = asyncio.get_running_loop()
+        reading = asyncio.create_task(cast(asyncio.StreamReader, process.stdout).readline())
+        try:
+            while not reading.done():
+                due_s = loop.time() + self._silent_s
+                await asyncio.wait({reading}, timeout=self._silent_s)
+                if not reading.done() and loop.time() - due_s < AWAY_S:
+                    self._log.error("the process that keeps the leases says nothing, and is killed")
+                    with contextlib.suppress(ProcessLookupError):
+                        process.kill()
+            return await reading
+        finally:
+            await end_tasks(reading)
 
     async def _speak(self, words: asyncio.StreamWriter) -> None:
         """Say which attempts are under way, until cancelled."""

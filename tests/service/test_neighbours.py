@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -86,18 +87,42 @@ def find_keeper(pid: int) -> psutil.Process:
 
     def look() -> bool:
         children = psutil.Process(pid).children()
-        found[:] = [one for one in children if "engine.worker.keeper" in one.cmdline() and one.status() != "zombie"]
+        found.clear()
+        for one in children:
+            with contextlib.suppress(psutil.ZombieProcess):  # one that was killed a moment ago
+                found.extend([one] if "engine.worker.keeper" in one.cmdline() else [])
         return bool(found)
 
     until(look, "the worker has a keeper")
     return found[0]
 
 
-def test_keeper_ends_with_its_worker(stack: Stack) -> None:
-    """Killed or stopped, a worker leaves no process that renews in its name."""
-    for signum in (signal.SIGKILL, signal.SIGTERM):
+def test_keeper_that_is_stuck_is_replaced(stack: Stack) -> None:
+    """It lives and says nothing, as one would that never comes back from a library: the worker does not wait for it."""
+    worker = stack.worker()
+    keeper = find_keeper(worker.pid)
+    keeper.suspend()
+    until(lambda: find_keeper(worker.pid).pid != keeper.pid, "there is a new one")
+    assert "says nothing, and is killed" in worker.log.read_text()
+    assert "succeeded" == stack.get(stack.submit("result = 1")["task_id"], wait_s=30)["status"]
+
+
+def test_keeper_holds_no_descriptor_of_a_run(stack: Stack) -> None:
+    """DISK: a program that the worker starts gets none: a workspace that it held would stay in memory as long as it."""
+    stack.submit("result = 1")
+    keeper = find_keeper(stack.worker().pid)
+    names = [os.readlink(one.path) for one in os.scandir(f"/proc/{keeper.pid}/fd")]
+    assert [] == [name for name in names if name == "/" or "pidfd" in name or "seccomp" in name]
+
+
+@pytest.mark.parametrize("is_stuck", [False, True], ids=["", "stuck"])
+def test_keeper_ends_with_its_worker(stack: Stack, is_stuck: bool) -> None:
+    """Killed or stopped, a worker leaves no process that renews in its name; nor one that does nothing at all."""
+    for signum in (signal.SIGKILL,) if is_stuck else (signal.SIGKILL, signal.SIGTERM):
         worker = stack.worker()
         keeper = find_keeper(worker.pid)
+        if is_stuck:
+            keeper.suspend()
         worker.stop(signum)
         until(lambda keeper=keeper: not keeper.is_running() or keeper.status() == "zombie", "it has ended")  # type: ignore[misc]
 
