@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import functools
 import mmap
 import os
 import select
@@ -29,9 +30,12 @@ CONTROL_FD = 4
 
 _SET_MODE_FILTER = 1
 _FLAG_NEW_LISTENER = 1 << 3
+_FLAG_WAIT_KILLABLE_RECV = 1 << 5  # Linux 5.19
 _NOTIF_RECV = 0xC0502100  # SECCOMP_IOCTL_NOTIF_RECV: _IOWR('!', 0, struct seccomp_notif), 80 bytes
 _NOTIF_SEND = 0xC0182101  # SECCOMP_IOCTL_NOTIF_SEND: _IOWR('!', 1, struct seccomp_notif_resp), 24 bytes
 _NOTIF_BYTES = 80
+_NAMES_KEPT = 1024
+"""Names of calls: more than there are, and not without end, for a run chooses the numbers that it calls."""
 _CONTINUE = 1  # SECCOMP_USER_NOTIF_FLAG_CONTINUE, Linux 5.5
 _CALLER_IS_GONE = (errno.ENOENT, errno.EINTR, errno.EAGAIN, errno.ENOTCONN)
 
@@ -278,7 +282,26 @@ def install(program: bytes) -> int:
     Raises:
         OSError: the kernel refuses (no_new_privs not set, another listener above).
     """
-    return _set_mode_filter(program, _FLAG_NEW_LISTENER)
+    try:
+        return _set_mode_filter(program, _FLAG_NEW_LISTENER | _FLAG_WAIT_KILLABLE_RECV)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return _set_mode_filter(program, _FLAG_NEW_LISTENER)  # before Linux 5.19, see ``holds_until_death``
+
+
+def holds_until_death() -> bool:
+    """Whether a call that was taken is held whatever signal comes, but for one that kills: seccomp(2), Linux 5.19.
+
+    Elsewhere a signal that the caller handles ends its wait: it runs on, and makes the call once more. Asked as
+    the kernel's own tests ask: it looks at the flags before it looks at the filter, which here is none (EFAULT).
+    """
+    flags = _FLAG_NEW_LISTENER | _FLAG_WAIT_KILLABLE_RECV
+    try:
+        libc.syscall("seccomp", libc.SYS_SECCOMP, _SET_MODE_FILTER, flags, None)
+    except OSError as error:
+        return error.errno == errno.EFAULT
+    raise AssertionError("the kernel took a filter that is none")
 
 
 def install_last(program: bytes) -> None:
@@ -370,6 +393,7 @@ def _answer(listener: int, call: HeldCall, *, error: int = 0, flags: int = 0) ->
     return True
 
 
+@functools.lru_cache(_NAMES_KEPT)
 def syscall_name(number: int) -> str | None:
     """Name of a system call of this architecture, ``None`` when libseccomp knows none."""
     import pyseccomp  # noqa: PLC0415 as above

@@ -17,6 +17,7 @@ from sandbox.egress.lookup import Resolve, SystemResolver
 from sandbox.egress.proxy import Proxy
 from sandbox.errors import HostError, SandboxError
 from sandbox.inside.plan import Plan
+from sandbox.isolation import seccomp
 from sandbox.policy.policy import Limits, Policy
 from sandbox.pool.background import Background
 from sandbox.pool.make_plan import Filters, compile_filters, make_plan
@@ -25,6 +26,7 @@ from sandbox.pool.template import Template
 from sandbox.pool.zygotes import Zygotes
 from sandbox.probe import Host
 from sandbox.result import EgressRow, Isolation, OnOutput, OnProgress, Result, RunFacts
+from sandbox.run import json_rule
 from sandbox.run.cgroup import Groups
 from sandbox.run.child_handle import ChildHandle
 from sandbox.run.pipes import build_message
@@ -75,6 +77,7 @@ class Pool:
         self._template = template
         self._wanted = ready
         self._ablated = ablated
+        self._holds_until_death = seccomp.holds_until_death()
         self._system_resolver = SystemResolver()
         self._resolve = resolve or self._system_resolver
         # one at a time: each holds the interpreter's lock now and then, and all other runs share that
@@ -107,6 +110,7 @@ class Pool:
             SandboxError: the zygote did not come up.
         """
         require_host(self._policy, self._host)
+        await asyncio.to_thread(json_rule.prepare)
         try:
             await self._zygotes.ensure_living()
             for _ in range(self._wanted):
@@ -161,6 +165,7 @@ class Pool:
                     child,
                     limits,
                     whole_tree=whole_tree,
+                    holds_until_death=self._holds_until_death,
                     checker=self._checker,
                     on_output=on_output,
                     on_progress=on_progress,

@@ -25,11 +25,25 @@ class CallListener:
     """Serves the seccomp listener of one child."""
 
     def __init__(
-        self, child: ChildHandle, events: Events, ending: Ending, watchdog: Watchdog, *, whole_tree: bool
+        self,
+        child: ChildHandle,
+        events: Events,
+        ending: Ending,
+        watchdog: Watchdog,
+        *,
+        whole_tree: bool,
+        holds_until_death: bool,
     ) -> None:
-        """``whole_tree``: the run may start processes, and signal them."""
+        """
+        Args:
+            child: whose listener it is.
+            events, ending, watchdog: of the same run.
+            whole_tree: the run may start processes, and signal them.
+            holds_until_death: as ``seccomp.holds_until_death`` says.
+        """
         self._pid, self._own_pid = child.pid, child.own_pid
         self._whole_tree = whole_tree
+        self._holds_until_death = holds_until_death
         self._fd = child.listener
         self._events = events
         self._ending = ending
@@ -69,16 +83,24 @@ class CallListener:
     def _let_leave(self, call: seccomp.HeldCall) -> None:
         """Let a process end itself, and note its exit code where that is certain.
 
-        Invariant: ``_exit_code`` is set only if this call is the last thing that the child does. So it must be held in
-        the call with one thread and no kill pending when it is measured, and still be held when it is answered: a
-        thread that is held starts no other, and there is no other. With several threads the call may lose against
-        another one's exit or crash; then only wait4(2) knows.
+        Invariant: an exit code is noted only if this call is the last thing that the child does. So it must be held in
+        the call with one thread and no kill pending when it is measured: a thread that is held starts no other, and
+        there is no other. With several threads the call may lose against another one's exit or crash; then only
+        wait4(2) knows.
+
+        Where nothing but death ends the hold, the run is over at this moment. The call is never answered: whoever
+        disposes of the child kills it, and nobody waits until the kernel has taken the process apart. Elsewhere a
+        signal may end the hold before the answer, so the end of the last thread is waited for.
         """
-        measured = self._watchdog.look()
-        was_held = seccomp.let_through(self._fd, call)
+        measured, exit_code = self._watchdog.look(), call.arguments[0] & 0xFF
         alone = measured is not None and measured.threads == 1 and not measured.kill_pending
+        if alone and call.pid == self._pid and self._holds_until_death and not self._whole_tree:
+            self._events.ignore_readable(self._fd)
+            self._ending.note_last_thread(exit_code)
+            return
+        was_held = seccomp.let_through(self._fd, call)
         if was_held and alone and call.pid == self._pid:
-            self._exit_code = call.arguments[0] & 0xFF
+            self._exit_code = exit_code
 
     def _let_signal(self, call: seccomp.HeldCall, number: int) -> None:
         """Let a run signal itself. To pid 1 the kernel delivers only what it handles: what would end it, we end.

@@ -53,7 +53,7 @@ class Harvest(NamedTuple):
 
 
 def harvest(workspace: int, *, max_bytes: int) -> Harvest:
-    """Read the artifacts of a dead run.
+    """Read the artifacts of a run that is over: none of its threads can run any more.
 
     Args:
         workspace: descriptor of its workspace.
@@ -65,7 +65,7 @@ def harvest(workspace: int, *, max_bytes: int) -> Harvest:
 def find_strays(workspace: int) -> tuple[str, ...]:
     """Find folders named ``artifacts`` deeper in the workspace that hold something, as far as a short look shows.
 
-    Nothing of them is taken. All threads of the run must be dead, as for ``harvest``.
+    Nothing of them is taken. No thread of the run may be able to run any more, as for ``harvest``.
     """
     found: list[str] = []
     with contextlib.suppress(PermissionError):  # the run has taken even its own way in

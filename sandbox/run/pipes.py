@@ -100,7 +100,7 @@ class PrintPipes:
             self._events.on_readable(fd, self._read, stream)
 
     def drain(self) -> None:
-        """Read what the pipes still hold. All writers must be dead: then that is all there will ever be."""
+        """Read what the pipes still hold. No writer may be able to run: then that is all there will ever be."""
         for stream in self._fds:
             while self._read(stream):
                 pass
@@ -171,7 +171,7 @@ class ResponsePipe:
         self._events.on_readable(self._fd, self._read_at_its_pace)
 
     def drain(self) -> None:
-        """Read what the pipe still holds, at most what a response may have. All writers must be dead."""
+        """Read what the pipe still holds, at most what a response may have. No writer may be able to run."""
         while len(self._written) <= self._most_bytes and self._read():
             pass
 

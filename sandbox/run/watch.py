@@ -6,11 +6,12 @@ dead. The first limit that is met is written down and the child, pid 1 of its na
 that it started. Only when none of its threads can run again are the facts put together: what we did, what the kernel
 says, what it wrote.
 
-Two ways lead to that point, and the first to arrive is taken. The zygote reaps the child and sends wait4's word. Or the
-child itself asks to leave: its exit_group waits at the listener, exit code in hand, is measured one last time and let
-through, and then the listener hangs up: the kernel says so when the last thread that the filter binds has entered its
-exit (since Linux 6.11; before, only after it was reaped). What remains is the kernel taking the address space apart,
-which for a child with pandas loaded takes several times longer than a short run.
+Several ways lead to that point, and the first to arrive is taken. The child itself asks to leave: its exit_group
+waits at the listener, exit code in hand, and is measured one last time. Where nothing but death ends that hold, the run
+is over there and then. Elsewhere, or beside other threads, the call is let through, and the listener hangs up when the
+last thread that the filter binds has entered its exit (since Linux 6.11; before, only after it was reaped). Or the
+zygote reaps the child and sends wait4's word. What then remains is the kernel taking the address space apart, which for
+a child with pandas loaded takes several times longer than a short run.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class Watch:
         limits: Limits,
         *,
         whole_tree: bool,
+        holds_until_death: bool,
         checker: Executor,
         on_output: OnOutput | None = None,
         on_progress: OnProgress | None = None,
@@ -54,6 +56,7 @@ class Watch:
             child: ready, without a request so far.
             limits: those in force.
             whole_tree: the run may start processes, so all that descend from the child count.
+            holds_until_death: as ``seccomp.holds_until_death`` says.
             checker: where a large response is checked.
             on_output, on_progress: as of ``Pool.run``.
         """
@@ -67,10 +70,12 @@ class Watch:
         self._prints = PrintPipes(child, limits, events, ending, on_output)
         self._response = ResponsePipe(child, limits, events, ending, on_progress, checker=checker)
         self._watchdog = Watchdog(child, limits, events, ending, whole_tree=whole_tree)
-        self._calls = CallListener(child, events, ending, self._watchdog, whole_tree=whole_tree)
+        self._calls = CallListener(
+            child, events, ending, self._watchdog, whole_tree=whole_tree, holds_until_death=holds_until_death
+        )
 
     async def run(self, message: bytes, cancel: asyncio.Event | None) -> RunFacts:
-        """Send a message as ``build_message`` makes it, watch until the child is dead, say what happened.
+        """Send a message as ``build_message`` makes it, watch until the run is over, say what happened.
 
         Raises:
             SandboxError: our own failure: the watch, or the zygote.
@@ -123,8 +128,7 @@ class Watch:
         workspace, max_bytes = self._child.workspace, self._limits.artifacts_mib * _MIB
         if workspace.usage()[1] == 0 and is_empty(workspace.fd):
             return Harvest((), ()), ()
-        found = await asyncio.to_thread(harvest, workspace.fd, max_bytes=max_bytes)
-        return found, await asyncio.to_thread(find_strays, workspace.fd)
+        return await asyncio.to_thread(lambda: (harvest(workspace.fd, max_bytes=max_bytes), find_strays(workspace.fd)))
 
     def _obey(self, cancel: asyncio.Event | None) -> Callable[[], object]:
         """End the run when ``cancel`` is set. Returns what to call when that is no longer wanted."""

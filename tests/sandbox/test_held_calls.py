@@ -1,0 +1,104 @@
+"""A call that the supervisor has taken is held: nothing of the process runs before it is answered, or killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sandbox.isolation import privileges, seccomp
+from tests.support.stack import until
+from tests.support.synchronous import Sandbox
+
+HELD = "getppid"
+STORM = """
+import ctypes, os, signal
+HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda _: None)
+ctypes.CDLL(None).signal(signal.SIGALRM, HANDLER)
+signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.0001)
+print("printed")
+result = args
+"""
+"""Of C, because a handler of Python's waits for the interpreter, which is not asked any more."""
+
+
+def filter_that_holds_one_call() -> bytes:
+    """A filter that allows everything, and reports one harmless call."""
+    import pyseccomp  # noqa: PLC0415 loads the C library
+
+    rules = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
+    rules.add_rule(pyseccomp.NOTIFY, HELD)
+    with tempfile.TemporaryFile() as file:
+        rules.export_bpf(file)
+        file.seek(0)
+        return file.read()
+
+
+@contextlib.contextmanager
+def caller(wakes: int) -> Iterator[tuple[int, int]]:
+    """A process that makes the call, and writes to ``wakes`` whenever a signal is handled: its pid, the listener."""
+    ours, theirs = socket.socketpair()
+    program = filter_that_holds_one_call()
+    if (pid := os.fork()) == 0:
+        try:
+            os.set_blocking(wakes, False)
+            signal.signal(signal.SIGUSR1, lambda *_: None)
+            signal.set_wakeup_fd(wakes)
+            privileges.forbid_new_privileges()
+            socket.send_fds(theirs, [b"."], [seccomp.install(program)])
+            os.getppid()
+        finally:
+            os._exit(0)
+    theirs.close()
+    _, [listener], _, _ = socket.recv_fds(ours, 1, 1)
+    try:
+        yield pid, listener
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(listener)
+        ours.close()
+
+
+def field(pid: int, name: str) -> str:
+    """A line of proc_pid_status(5)."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    return next(line.split(":", 1)[1].strip() for line in lines if line.startswith(f"{name}:"))
+
+
+def test_no_signal_but_a_kill_ends_a_hold() -> None:
+    """KERN: a signal that the process handles stays pending while its call is held, and no handler runs.
+
+    The kernel says so itself: the process waits as only a kill can end it (D), and the signal is pending.
+    """
+    assert seccomp.holds_until_death()
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    with caller(writer) as (pid, listener):
+        until(lambda: seccomp.has_call(listener), "the call is held")
+        call = seccomp.take_call(listener)
+        assert call is not None
+        os.kill(pid, signal.SIGUSR1)
+        until(lambda: field(pid, "State").startswith("D"), "only a kill can end its wait")
+        assert int(field(pid, "ShdPnd"), 16) & 1 << (signal.SIGUSR1 - 1)
+        with pytest.raises(BlockingIOError):
+            os.read(reader, 1)
+        assert seccomp.let_through(listener, call)
+        until(lambda: field(pid, "State").startswith("Z"), "it goes on and ends")
+    assert bytes([signal.SIGUSR1]) == os.read(reader, 1)
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_run_that_is_full_of_signals_ends_as_any_other(shared_box: Sandbox) -> None:
+    """Timers fire ten thousand times a second into the end of the run: its result, prints and exit code are whole."""
+    for number in range(20):
+        result = shared_box.run(STORM, number)
+        found = (result.exit_reason.value, bytes(result.value or b""), result.exit_code, result.logs.stdout)
+        assert ("ok", str(number).encode(), 0, "printed\n") == found
