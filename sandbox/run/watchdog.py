@@ -22,6 +22,7 @@ _MIB = 1 << 20
 _FASTEST_GROWTH_BYTES_S = 2 << 30
 """Memory that a run can touch in a second here; sets how long the watchdog may look away."""
 _TICK_S = (0.005, 0.05)
+_TICK_OF_SLEEPER_S = 0.1
 _LONG_CPU_S = 0.1
 """A run that has computed for longer lets short ones, and the service itself, go first."""
 _AWAY_S = 1.0
@@ -43,6 +44,7 @@ class Watchdog:
         self._ending = ending
         self._measure: Callable[[], Measurement | None]
         self._measure = partial(measure_tree, child.pid) if whole_tree else child.measure
+        self._whole_tree = whole_tree
         self.memory_peak_bytes = child.at_rest.anonymous_bytes + child.at_rest.shared_bytes
         self._memory_bytes = self._shared_taken_bytes = 0
         self._files_peak_bytes = child.at_rest.file_bytes
@@ -50,6 +52,8 @@ class Watchdog:
         self._began_s = self._cpu_before_s = self._cpu_peak_s = 0.0
         self._due_s = math.inf
         """When the next tick is due."""
+        self._cpu_seen_s, self._looks_asleep = 0.0, 0
+        """Its processor time when the last tick came, and how many ticks have found it unchanged."""
         self._gives_way = False
         self._away_s = 0.0
         """For how long nobody watched, because this process was away."""
@@ -151,6 +155,9 @@ class Watchdog:
     def _look_and_compare(self) -> None:
         """Compare what the run takes with its limits, then look away for as long as the rest could not be filled."""
         self._note_absence()
+        if self._sleeps():
+            self._look_after(self._pause_s(_TICK_OF_SLEEPER_S))
+            return
         measured = self.look()
         if measured is None:
             return  # dead; its end will be reported
@@ -160,9 +167,27 @@ class Watchdog:
         if not self._gives_way and measured.cpu_s - self._cpu_before_s > _LONG_CPU_S:
             self._gives_way = True
             self._child.give_way()
+        self._look_after(self._pause_s(_TICK_S[1]))
+
+    def _pause_s(self, most_s: float) -> float:
         left_bytes = self._limits.memory_mib * _MIB - self._memory_bytes
-        pause_s = min(max(left_bytes / _FASTEST_GROWTH_BYTES_S / 4, _TICK_S[0]), _TICK_S[1])
-        self._look_after(pause_s)
+        return min(max(left_bytes / _FASTEST_GROWTH_BYTES_S / 4, _TICK_S[0]), most_s)
+
+    def _sleeps(self) -> bool:
+        """Whether the run has not computed since the tick before the last: then nothing that it holds has grown.
+
+        A clock is read in a hundredth of the time of a whole look. That of a thread which computes on another
+        processor moves with the kernel's own ticks, so that one tick of ours may find it unchanged, and not two.
+        """
+        if self._whole_tree:
+            return False
+        try:
+            cpu_s = self._child.cpu_s()
+        except OSError:  # reaped; its end will be reported
+            return False
+        self._looks_asleep = self._looks_asleep + 1 if cpu_s == self._cpu_seen_s else 0
+        self._cpu_seen_s = cpu_s
+        return self._looks_asleep > 1
 
     def _limit_met(self, measured: Measurement) -> ExitReason | None:
         """The first limit that the run has passed. Threads and workspace the kernel itself holds with namespaces."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from sandbox import ExitReason, Violation
 from sandbox.run import calls
+from sandbox.run.watchdog import Watchdog
 from tests.support.synchronous import BUSY, HOLD, Sandbox, eventually, name_of, value_of
 
 pytestmark = pytest.mark.privilege(
@@ -79,6 +81,30 @@ def test_run_that_waits_keeps_its_place(box: Sandbox) -> None:
 
     seen, _ = box.while_running(script, act, then="cancel")
     assert {0} == seen
+
+
+def test_run_that_sleeps_is_hardly_measured(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand runs that wait for something take little of their worker: most of its looks read a clock, no more."""
+    calls_of: Counter[str] = Counter()
+    for name in ("_look_and_compare", "look"):
+        counted = getattr(Watchdog, name)
+
+        def count(self: Watchdog, name: str = name, counted: Any = counted) -> Any:
+            calls_of[name] += 1
+            return counted(self)
+
+        monkeypatch.setattr(Watchdog, name, count)
+    assert ExitReason.OK is box.run("import time\ntime.sleep(2)\nresult = 1").exit_reason
+    assert calls_of["_look_and_compare"] > 8
+    assert calls_of["look"] < calls_of["_look_and_compare"] / 2
+
+
+def test_run_that_wakes_is_measured_again(box: Sandbox) -> None:
+    """It sleeps for many looks and then takes more than it may: memory and workspace, whose sum only a look finds."""
+    script = "import time\ntime.sleep(1)\nkept = b'x' * (args << 20)\nopen('big', 'wb').write(kept)\nwhile True: pass"
+    rest_mib = round(box.run("result = 1").usage.memory_peak_mib)
+    result = box.run(script, 30, memory_mib=rest_mib + 45)
+    assert (ExitReason.MEMORY_LIMIT, "SIGKILL", None) == (result.exit_reason, result.signal, result.error)
 
 
 def test_memory_peak_is_what_was_held(box: Sandbox) -> None:
