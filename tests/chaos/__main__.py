@@ -7,10 +7,11 @@ client hears that PostgreSQL hangs, whether or not it asked to wait. Then the st
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -105,6 +106,14 @@ class Progress:
             print(f"{passed_s:.0f} of {self._seconds:.0f} s: {self._count} faults, now {fault}", flush=True)
 
 
+@contextlib.contextmanager
+def kept_folder(folder: Path) -> Iterator[Path]:
+    """A folder that stays."""
+    folder.mkdir(parents=True)
+    folder.chmod(0o755)
+    yield folder
+
+
 def show(console: Console, title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table."""
     table = Table(title=title)
@@ -123,6 +132,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--seed", type=int, default=int(time.time()) % 10_000)
     parser.add_argument("--report", type=Path, help="file that gets the figures as a page of Markdown")
+    parser.add_argument("--keep", type=Path, help="new folder that keeps the logs of all parts, and the history")
     options = parser.parse_args()
     plan = Plan(
         seconds=options.seconds, workers=options.workers, rate=options.rate, longest_s=2.0, pause_s=0.5,
@@ -131,7 +141,7 @@ def main() -> int:
     console = Console(width=160)
     calm = measure_calm()
     show(console, "calm", ("what", "found (median, worst)", "at most"), [calm_row(one) for one in calm])
-    with open_folder() as folder:
+    with open_folder() if options.keep is None else kept_folder(options.keep) as folder:
         outcome = blow(folder, plan, refused_within_s=AWAY_BAR_S, tell=Progress(plan.seconds))
     show(console, "what the client saw while each fault lasted", HEADS, fault_rows(outcome))
     show(console, f"a storm of {plan.seconds:g} s, seed {plan.seed}", ("what", "found"), figures(outcome, plan))

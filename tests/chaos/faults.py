@@ -127,9 +127,16 @@ def is_child(process: psutil.Process) -> bool:
     return parent is not None and is_zygote(parent)
 
 
-def oldest(scene: Scene, name: str, is_meant: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
-    """The processes of a sort below the API or any worker, the oldest first: of children those that run a task."""
-    return sorted(scene.below(name or scene.any_worker(), is_meant), key=lambda process: process.pid)
+def meant(scene: Scene, name: str, is_meant: Callable[[psutil.Process], bool], most: int) -> list[psutil.Process]:
+    """Some processes of a sort below the API or any worker, the oldest first: of children those that run a task.
+
+    Raises:
+        NotNowError: there is none.
+    """
+    found = sorted(scene.below(name or scene.any_worker(), is_meant), key=lambda process: process.pid)[:most]
+    if not found:
+        raise NotNowError
+    return found
 
 
 def kill_below(name: str, is_meant: Callable[[psutil.Process], bool], most: int = 1) -> Blow:
@@ -137,7 +144,7 @@ def kill_below(name: str, is_meant: Callable[[psutil.Process], bool], most: int 
 
     @contextlib.contextmanager
     def blow(scene: Scene) -> Iterator[None]:
-        for process in oldest(scene, name, is_meant)[:most]:
+        for process in meant(scene, name, is_meant, most):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         yield
@@ -150,7 +157,7 @@ def stop_below(name: str, is_meant: Callable[[psutil.Process], bool], most: int 
 
     @contextlib.contextmanager
     def blow(scene: Scene) -> Iterator[None]:
-        stopped = oldest(scene, name, is_meant)[:most]
+        stopped = meant(scene, name, is_meant, most)
         for process in stopped:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.suspend()
@@ -251,6 +258,8 @@ def database_hangs(scene: Scene) -> AbstractContextManager[None]:
 def backend_crashes(scene: Scene) -> Iterator[None]:
     """One session's process of PostgreSQL is killed: PostgreSQL ends all others and recovers."""
     found = scene.ask("SELECT pid FROM pg_stat_activity WHERE application_name = 'unityai-engine' LIMIT 1")
+    if not found:
+        raise NotNowError
     for row in found:
         with contextlib.suppress(ProcessLookupError):
             os.kill(row[0], signal.SIGKILL)

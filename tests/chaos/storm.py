@@ -162,7 +162,9 @@ def blow(folder: Path, plan: Plan, *, refused_within_s: float | None = None, tel
         with contextlib.closing(Outside(scene, plan)) as client:
             weather.blow()
             facts = client.finish()
-        history = History([*facts, *scene.facts], secret=SECRET, refused_within_s=refused_within_s)
+        facts += scene.facts
+        (folder / "facts.jsonl").write_text("".join(f"{json.dumps(fact)}\n" for fact in facts))
+        history = History(facts, secret=SECRET, refused_within_s=refused_within_s)
         broken = [*judge(history), *_recorded(scene, history)]
         return Outcome(history, broken, weather.blown, scene.complaints())
 

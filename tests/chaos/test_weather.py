@@ -19,7 +19,11 @@ from tests.support.held import Held
 from tests.support.stack import Part, answers, free_port, task, until
 
 MAX_ATTEMPTS = 2
-AWAY = ("PostgreSQL restarted", "PostgreSQL crashes", "PostgreSQL hangs")
+AWAY = (
+    "PostgreSQL restarted", "PostgreSQL crashes", "PostgreSQL hangs", "sessions refused", "PostgreSQL read-only",
+    "PostgreSQL full", "tasks locked", "API-PostgreSQL: refused", "API-PostgreSQL: hangs", "API-PostgreSQL: hangs back",
+    "API-PostgreSQL: loses answers", "API-PostgreSQL: garbage to", "API-PostgreSQL: garbage back",
+)  # fmt: skip
 
 
 class Sky(Scene):
@@ -96,9 +100,9 @@ def test_tasks_are_accepted_whatever_redis_does(sky: Sky, fault: Fault) -> None:
 
 @pytest.mark.parametrize("name", AWAY)
 def test_postgres_comes_back_and_nothing_needs_a_restart(sky: Sky, name: str) -> None:
-    """Restarted, crashed, hanging: 503 meanwhile; what runs is stored when it is back, by the attempt that ran."""
+    """Restarted, crashed, hanging, beyond a bad line: 503 meanwhile; what runs is stored afterwards, by its attempt."""
     task_id = sky.submit(name, lasts_s=1)
-    until(lambda: sky.stack.get(task_id)["status"] == "running", "the task runs")
+    until(lambda: sky.stack.get(task_id)["status"] != "queued", "the task runs")
     with FAULTS[name].blow(sky):
         refused = sky.stack.client.post("/execute", json=body("refused"))
         assert (503, "2") == (refused.status_code, refused.headers["retry-after"])
@@ -146,6 +150,18 @@ def misses_of_space(sky: Sky) -> set[tuple[str, str]]:
     """Of which tasks the worker could not store the result for want of space."""
     lines = [json.loads(line) for line in sky.worker.log.read_text().splitlines() if "No space left" in line]
     return {("No space left", line["task_id"]) for line in lines if "task_id" in line}
+
+
+def test_sessions_whose_callers_gave_up_wait_for_no_lock(sky: Sky) -> None:
+    """Somebody has the table of tasks: who asks is told so, and leaves no session behind that waits on."""
+    waiting = (
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%INSERT INTO tasks%'"
+    )
+    with FAULTS["tasks locked"].blow(sky):
+        told = {sky.stack.client.post("/execute", json=body("refused")).status_code for _ in range(3)}
+        until(lambda: sky.ask(waiting)[0][0] == 0, "no session waits any more, though the table is still locked")
+    assert {503} == told
+    until(lambda: sky.stack.client.get("/health").status_code == 200, "it is back")
 
 
 @pytest.mark.parametrize("name", ["API-Redis: hangs", "API-Redis: refused"])

@@ -24,6 +24,8 @@ import httpx
 READ_S = 12.0
 """Longest silence of the service, beyond what a request asked to wait for, before the connection is given up."""
 LONG_S = 300.0
+PLAIN_S = (0.5, 4.0)
+"""How long a plain task lasts at most, and how long it may: a worker may be paused for longer than that."""
 AT_ONCE = 40
 LIVE_EVERY_S = 0.3
 """Between two control requests, for which the service needs no server."""
@@ -168,8 +170,9 @@ class Client:
             self._look(_json(response))
 
     async def plain(self) -> None:
-        """Submit, then ask for the end."""
-        task = await self._submit(self._job(QUICK, timeout_s=8))
+        """Submit, then ask for the end. The task has so much more time than it needs that only a fault uses it up."""
+        lasts_s = self._random.uniform(0.01, PLAIN_S[0])
+        task = await self._submit(self._job(QUICK, lasts_s=lasts_s, timeout_s=PLAIN_S[1]))
         if task:
             await self._await_end(task["task_id"])
 
@@ -265,10 +268,10 @@ class Client:
 
     async def ask_live(self) -> None:
         """The control: a request that needs no server, so that its answer is as late as the machine is."""
-        while True:
-            asking = asyncio.create_task(self._ask("live", "GET", "/health/live"))
-            await asyncio.sleep(LIVE_EVERY_S)
-            await asking
+        async with asyncio.TaskGroup() as asking:
+            while True:
+                asking.create_task(self._ask("live", "GET", "/health/live"))
+                await asyncio.sleep(LIVE_EVERY_S)
 
     async def list_all(self) -> None:
         """List the newest tasks now and then, and see how the service is."""
@@ -342,7 +345,7 @@ class Client:
     async def _arrivals(self) -> AsyncIterator[Callable[[], Coroutine[Any, Any, None]]]:
         kinds = {
             self.plain: 6, self.waits: 5, self.follows: 4, self.cancels: 3, self.calls_back: 4, self.batch: 2,
-            self.twins: 2, self.fails: 2, self.large: 1,
+            self.twins: 2, self.fails: 2, self.large: 2,
         }  # fmt: skip
         loop = asyncio.get_running_loop()
         loop.run_in_executor(None, self._await_stop, loop)

@@ -37,6 +37,8 @@ FORESEEN = {
     "health": (200, 503),
     "live": (200, 503),
 }
+CONTROL_S = 0.2
+"""A control request that takes longer was held up."""
 STATES = ("live", "health")
 """Calls whose 503 is what was asked for, and no refusal."""
 
@@ -236,7 +238,7 @@ def _no_retry_after(history: History) -> Iterator[str]:
 
 
 def _refused_late(history: History) -> Iterator[str]:
-    """A 503 comes soon: within so many seconds of what the request asked to wait for, and of what the control took."""
+    """A 503 comes soon: within so many seconds beyond what the request asked to wait for, if the control did, too."""
     within_s = history.refused_within_s
     if within_s is None:
         return
@@ -246,20 +248,36 @@ def _refused_late(history: History) -> Iterator[str]:
 
 
 def lateness(history: History) -> list[tuple[Exchange, float]]:
-    """Refusals, and by how many seconds each came later than what was asked to wait for and what the control took.
+    """Refusals, and by how many seconds each came later than what was asked to wait for and what held up the control.
 
-    The control is a request that needs no server. When it is late, then the machine, the line or the whole API is.
+    The control is a request that needs no server, sent all the time. While it is late, the machine, line, client
+    or the whole API is, which says nothing of how long the service waits for PostgreSQL.
     """
-    controls = [exchange for exchange in history.exchanges if exchange.ask["call"] == "live"]
+    held_up = _merged(
+        (control.ask["at"], control.answer["at"])
+        for control in history.exchanges
+        if control.ask["call"] == "live"
+        and control.lasted_s > CONTROL_S
+        and (control.answer.get("status") or control.answer.get("error") == "ConnectError")
+    )
     found = []
     for exchange in history.exchanges:
         if exchange.answer.get("status") == 503 and exchange.ask["call"] not in STATES:
-            beside = [
-                control.lasted_s for control in controls
-                if control.ask["at"] < exchange.answer["at"] and control.answer["at"] > exchange.ask["at"]
-            ]  # fmt: skip
-            found.append((exchange, exchange.lasted_s - exchange.ask["wait_s"] - max(beside, default=0.0)))
+            begun, ended = exchange.ask["at"], exchange.answer["at"]
+            excused_s = sum(max(0.0, min(until, ended) - max(since, begun)) for since, until in held_up)
+            found.append((exchange, exchange.lasted_s - exchange.ask["wait_s"] - excused_s))
     return found
+
+
+def _merged(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Spans of time without an overlap."""
+    merged: list[tuple[float, float]] = []
+    for since, until in sorted(spans):
+        if merged and since <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], until))
+        else:
+            merged.append((since, until))
+    return merged
 
 
 def _misheard(history: History) -> Iterator[str]:
