@@ -76,10 +76,7 @@ class Files:
 
     async def delete_old(self) -> int:
         """Delete files whose time is over; returns how many."""
-        deleted = 0
-        while count := await self._database.execute("delete_old_files", limit=DELETED_AT_ONCE):
-            deleted += count
-        return deleted
+        return await self._database.execute_until_done("delete_old_files", limit=DELETED_AT_ONCE)
 
     async def artifact(self, task_id: UUID, name: str, tenant: str) -> ArtifactFacts | None:
         """One artifact of a task, ``None`` when this tenant has none of this name there."""

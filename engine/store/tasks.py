@@ -23,7 +23,7 @@ from engine.store.database import LISTED_TASK, NEW_TASK, STORED_TASK, Database, 
 from engine.store.results import decode_result, encode_result
 from sandbox import ExitReason
 
-DELETED_AT_ONCE = 500
+DELETED_AT_ONCE = 250
 NEWEST = 2000
 """So many tasks are looked through for labels before the index of labels is asked."""
 
@@ -139,10 +139,7 @@ class Tasks:
 
     async def delete_old(self, ttl_s: float) -> int:
         """Delete tasks that ended ``ttl_s`` seconds ago or earlier; returns how many."""
-        deleted = 0
-        while count := await self._database.execute("delete_old_tasks", ttl_s=ttl_s, limit=DELETED_AT_ONCE):
-            deleted += count
-        return deleted
+        return await self._database.execute_until_done("delete_old_tasks", ttl_s=ttl_s, limit=DELETED_AT_ONCE)
 
 
 def states_of(wanted: TaskFilter) -> dict[str, list[str]]:
