@@ -39,75 +39,129 @@ class Goal(NamedTuple):
 def _ready(rows: Rows) -> tuple[str, bool]:
     row = rows[0]
     words = f"p50 {row.p50_ms:.2f} ms, p95 {row.p95_ms:.2f} ms, {row.ratio:g} x {row.baseline}"
-    return words, row.p50_ms <= 1 and row.p95_ms <= 2 and (row.ratio or 0) >= 15
+    return words, (row.ratio or 0) >= 20 and row.p95_ms <= 1.5 * row.p50_ms
 
 
 def _ratio(least: float) -> Callable[[Rows], tuple[str, bool]]:
     return lambda rows: (f"{rows[0].ratio:g} x {rows[0].baseline}", (rows[0].ratio or 0) >= least)
 
 
-def _times_as_long(most: float) -> Callable[[Rows], tuple[str, bool]]:
-    return lambda rows: (f"{1 / (rows[0].ratio or 1):.1f} times as long", (rows[0].ratio or 0) >= 1 / most)
-
-
-def _rate(least: float) -> Callable[[Rows], tuple[str, bool]]:
+def _starts(least: float) -> Callable[[Rows], tuple[str, bool]]:
     def reached(rows: Rows) -> tuple[str, bool]:
-        best = max(rows, key=lambda row: row.rate_s or 0)
-        return f"{best.rate_s:.0f}/s ({best.what.partition(', ')[2]})", (best.rate_s or 0) >= least
+        best = max(rows, key=lambda row: row.value or 0)
+        words = f"{best.value or 0:.2f} x ({best.rate_s:.0f}/s, {best.what.partition(', ')[2]})"
+        return words, (best.value or 0) >= least
 
     return reached
 
 
+def _rate(least: float) -> Callable[[Rows], tuple[str, bool]]:
+    return lambda rows: (f"{rows[0].rate_s:.0f}/s", (rows[0].rate_s or 0) >= least)
+
+
 def _p50(most_ms: float) -> Callable[[Rows], tuple[str, bool]]:
-    return lambda rows: (f"p50 {rows[0].p50_ms:.2f} ms, p95 {rows[0].p95_ms:.2f} ms", rows[0].p50_ms <= most_ms)
+    def reached(rows: Rows) -> tuple[str, bool]:
+        slowest = max(rows, key=lambda row: row.p50_ms)
+        return f"p50 {slowest.p50_ms:.2f} ms ({slowest.what})", slowest.p50_ms <= most_ms
+
+    return reached
+
+
+def _one_at_a_time(rows: Rows) -> tuple[str, bool]:
+    row = rows[0]
+    starts = 1 / (row.ratio or 1)
+    words = f"{starts:.2f} starts, p50 {row.p50_ms:.2f} ms, p95 {row.p95_ms:.2f} ms, p99 {row.p99_ms:.2f} ms"
+    return words, starts <= 0.45 and row.p99_ms <= 2 * row.p50_ms
 
 
 def _value(most: float) -> Callable[[Rows], tuple[str, bool]]:
     def reached(rows: Rows) -> tuple[str, bool]:
-        words = ", ".join(f"{row.value:.2g} {row.unit} ({row.what.rpartition(', ')[2]})" for row in rows)
+        words = ", ".join(f"{row.value:.3g} {row.unit} ({row.what.rpartition(', ')[2]})" for row in rows)
         return words, all((row.value or 0) <= most for row in rows)
 
     return reached
 
 
-def _lives(rows: Rows) -> tuple[str, bool]:
-    words = ", ".join(f"{row.value:.2f} x ({row.what.rpartition(', ')[2]})" for row in rows)
-    return words, all((row.value or 0) <= (1.6 if "pandas" in row.what else 2.2) for row in rows)
+def _by_zygote(most_light: float, most_pandas: float) -> Callable[[Rows], tuple[str, bool]]:
+    def reached(rows: Rows) -> tuple[str, bool]:
+        words = ", ".join(f"{row.value:.2f} {row.unit} ({row.what.rpartition(', ')[2]})" for row in rows)
+        return words, all((row.value or 0) <= (most_pandas if "pandas" in row.what else most_light) for row in rows)
+
+    return reached
 
 
+def _retention(rows: Rows) -> tuple[str, bool]:
+    row = rows[0]
+    return row.note, (row.value or 0) <= 1.3 and row.worst_ms <= 100
+
+
+_PAGES = (
+    "A child is a copy of its zygote, and copies each page that it writes to when it first does: some 880, of which "
+    "CPython's counts of references make nearly all, at 1.7 us each in the kernel. `sandbox/README.md`, \"What a child "
+    'costs", has the steps.'
+)
+_THREE_WAITS = (
+    "PostgreSQL waits for the disk three times a task: accepted, claimed, stored. The notes of the row say what each "
+    "part computes."
+)
 BARS = (
     Goal(
         "ready sandbox, trivial script, all layers on",
-        "p50 ≤ 1 ms, p95 ≤ 2 ms, ≥ 15 x bwrap + python",
+        "≥ 20 x bwrap + python, p95 ≤ 1.5 x p50",
         "ready child, trivial script, light",
         _ready,
-        "The slowest of twenty runs meets the refill of the run before it, on two cores that the measuring program "
-        "shares.",
+        "Half of it is the child's own Python between request and answer, a third the worker's, on processors that "
+        "have gone to sleep in between.",
     ),
-    Goal("script that imports pandas", "≥ 100 x bwrap + cold pandas", "ready child, import pandas", _ratio(100), ""),
     Goal(
-        "turnover, light zygote",
-        "≥ 250/s",
-        "fork + lock down + run + reap, light",
-        _rate(250),
-        "Each child needs namespaces and a tmpfs, which the kernel makes and removes; any other program lowers the "
-        "rate.",
+        "script that imports pandas",
+        "≥ 150 x bwrap + cold pandas",
+        "ready child, import pandas",
+        _ratio(150),
+        "The script's result is a table, which is kept as an artifact (CSV), too; without that it takes two thirds.",
+    ),
+    Goal(
+        "turnover, light zygote", "≥ 4.8 x python starts", "fork + lock down + run + reap, light", _starts(4.8), _PAGES
     ),
     Goal(
         "turnover, pandas loaded",
-        "≥ 150/s",
+        "≥ 3.2 x python starts",
         "fork + lock down + run + reap, pandas",
-        _rate(150),
-        "Copying the page tables of pandas takes most of the time.",
+        _starts(3.2),
+        _PAGES,
     ),
-    Goal("`POST /execute?wait`, one at a time", "p50 ≤ 10 ms", "POST /execute?wait, 1 at once", _p50(10), ""),
     Goal(
-        "end-to-end throughput, 16 at once",
-        "≥ 200 tasks/s",
+        "whole life of a child, processor time",
+        "≤ 2.2 (light) and 1.6 (pandas) x a bare fork + exit",
+        "whole life of a child against a bare fork",
+        _by_zygote(2.2, 1.6),
+        _PAGES,
+    ),
+    Goal(
+        "`POST /execute?wait`, 16 at once",
+        "≥ 2.7 x python starts",
         "POST /execute?wait, 16 at once",
-        _rate(200),
-        "On two cores the sandbox's turnover takes the largest share; the servers and the measuring program take the "
-        "rest. The row below says how much each.",
+        _starts(2.7),
+        _THREE_WAITS,
+    ),
+    Goal(
+        "`POST /execute?wait`, one at a time",
+        "≤ 0.45 starts, p99 ≤ 2 x p50",
+        "POST /execute?wait, 1 at once",
+        _one_at_a_time,
+        _THREE_WAITS,
+    ),
+    Goal("`claim_task`, 200,000 queued, statistics stale", "≤ 1 ms", "claim behind", _p50(1), ""),
+    Goal("`GET /tasks` by each filter, 1,000,000 finished tasks", "≤ 5 ms", "list over 1,000,000", _p50(5), ""),
+    Goal("result of 170,000 small objects", "≤ 120 ms of processor time", "result of 170,000", _value(120), ""),
+    Goal("payload of 16 MiB of small objects, accepted", "≤ 1 s", "16 MiB of small objects accepted", _p50(1000), ""),
+    Goal(
+        "`data_processing` statistics on 1,000,000 rows",
+        "≤ 1.5 x the handler alone",
+        "data_processing statistics 1,000,000",
+        _value(1.5),
+        "The text of 38 MB crosses HTTP, PostgreSQL twice and two pipes. Two readers parse it, for neither trusts the "
+        "other: the API, which must refuse an invalid request before it answers 202, and the sandbox.",
     ),
     Goal(
         "accepting a task with 50,000 waiting",
@@ -124,28 +178,36 @@ BARS = (
         "The task waits for a slot in both cases; the queue adds the rest.",
     ),
     Goal(
-        "`data_processing` statistics on 1,000,000 rows",
-        "≤ 2 x decode + DuckDB in process",
-        "data_processing statistics 1,000,000",
-        _times_as_long(2),
-        "The text crosses HTTP, PostgreSQL twice and a pipe. Two readers parse it: the API, which must refuse an "
-        "invalid request before it answers 202, and the sandbox.",
-    ),
-    Goal(
-        "memory of an idle ready child",
-        "≤ 6 MiB PSS",
+        "memory of an idle ready child, ten ready",
+        "PSS ≤ 1.5 (light) and 4 MiB (pandas)",
         "memory of a ready child",
-        _value(6),
-        "A child with pandas has about 3 MiB of its own. The rest is its share of the memory that all children of its "
-        "zygote share; it falls with their number.",
+        _by_zygote(1.5, 4),
+        "Two of the ten have rehearsed, and hold 5 MiB of their own with pandas. The rest is the pages that a child "
+        "has copied, and its share of what all children of its zygote share.",
     ),
     Goal(
-        "whole life of a child, processor time",
-        "≤ 2.2 (light) and 1.6 (pandas) x a bare fork + exit",
-        "whole life of a child against a bare fork",
-        _lives,
-        "Nearly half of it is the copying of pages that a child touches: CPython counts references in the objects "
-        "themselves.",
+        "memory of the whole service at rest",
+        "PSS ≤ 600 MiB",
+        "memory of the whole service",
+        _value(600),
+        "Each of the two policies with models has a zygote of its own, with spaCy and weights of its share; one zygote "
+        "for both would save some 170 MiB.",
+    ),
+    Goal("1,000 sleeping runs, from none to all", "≥ 250/s", "1,000 sleeping runs", _rate(250), _PAGES),
+    Goal("watching a sleeping run", "≤ 0.02 % of a core", "watching a sleeping run", _value(0.02), ""),
+    Goal(
+        "a task's life in the store beside retention of 500,000 tasks",
+        "p50 ≤ 1.3 x, worst ≤ 100 ms",
+        "life in the store, beside retention",
+        _retention,
+        "",
+    ),
+    Goal(
+        "submit, claim, finish: 10,000 → 1,000,000 finished tasks",
+        "≤ 1.5 x as long",
+        "over 1,000,000",
+        _value(1.5),
+        "",
     ),
     Goal("idle worker", "≤ 1 % of a core", "idle worker", _value(1), ""),
 )

@@ -27,9 +27,10 @@ from engine.dev.bench import data as bench_data
 from engine.dev.bench import egress as bench_egress
 from engine.dev.bench import lives as bench_lives
 from engine.dev.bench import quiet
+from engine.dev.bench import scale as bench_scale
 from engine.dev.bench import service as bench_service
 from engine.dev.bench.report import write_report
-from engine.dev.bench.rows import Row, make_row
+from engine.dev.bench.rows import Row, in_starts, make_row
 from engine.policies.policies import Policies
 from engine.worker.pools import template
 from sandbox import ExitReason, Policy, Pool, Template, probe_host
@@ -140,8 +141,9 @@ async def measure_sandbox(policy: Policy, template: Template, progress: Progress
                 progress(f"turnover, {name}, {concurrency} at once")
                 seconds, rate_s = await _time_turnover(pool, concurrency, 400)
                 what = f"fork + lock down + run + reap, {name}, {concurrency} at once"
-                rows.append(make_row(what, seconds, bare, rate_s=rate_s))
-    return rows
+                rows.append(in_starts(make_row(what, seconds, bare, rate_s=rate_s), baselines["python"]))
+    progress("many objects, and runs that sleep")
+    return [*rows, *await bench_scale.measure_sandbox(light, host, template, progress)]
 
 
 async def _run_trivial(pool: Pool) -> float:
@@ -193,22 +195,43 @@ async def measure_egress(policy: Policy, template: Template, progress: Progress)
 # -- the service
 
 
+async def profile_service(folder: Path, progress: Progress) -> None:
+    """Make flame graphs of the service's processes under sixteen clients at once."""
+    await bench_service.measure(_request(_TRIVIAL), {16: 1600}, workers=1, say=progress, profile=folder)
+    progress(f"flame graphs are in {folder}")
+
+
 async def measure_service(progress: Progress) -> list[Row]:
     """``POST /execute?wait`` end to end: HTTP, PostgreSQL, Redis, sandbox and back."""
     progress("plain python")
     bare = make_row("python -I", await asyncio.to_thread(_time_commands, [sys.executable, "-I", "-c", "pass"], 30))
     rows, body = [bare], _request(_TRIVIAL)
     for workers, concurrencies in ((1, {1: 200, 16: 1600}), (2, {16: 1600})):
-        loads, idle_percent = await bench_service.measure(body, concurrencies, workers=workers, say=progress)
+        loads, rest = await bench_service.measure(body, concurrencies, workers=workers, say=progress)
         for concurrency, load in zip(concurrencies, loads, strict=True):
             noun = "worker" if workers == 1 else "workers"
             what = f"POST /execute?wait, {concurrency} at once, {workers} {noun}"
             row = make_row(what, load.seconds, bare, rate_s=load.rate_s)
-            rows.append(msgspec.structs.replace(row, note=bench_service.in_words(load.cpu_ms)))
+            rows.append(in_starts(msgspec.structs.replace(row, note=bench_service.in_words(load.cpu_ms)), bare))
         if workers == 1:
-            note = f"{idle_percent:.2f} % of a core, zygotes and ready children included"
-            rows.append(Row(what="idle worker", samples=1, value=idle_percent, unit="%", note=note))
+            note = f"{rest.idle_percent:.2f} % of a core, zygotes and ready children included"
+            rows.append(Row(what="idle worker", samples=1, value=rest.idle_percent, unit="%", note=note))
+            rows.append(_weigh_service(rest.pss_mib))
     return rows
+
+
+def _weigh_service(pss_mib: dict[str, float]) -> Row:
+    whole = sum(pss_mib.values())
+    parts = ", ".join(f"{part} {size:.0f}" for part, size in sorted(pss_mib.items(), key=lambda one: -one[1]))
+    what = "memory of the whole service at rest"
+    return Row(what=what, samples=1, value=whole, unit="MiB", note=f"PSS {whole:.0f} MiB: {parts}")
+
+
+async def measure_payloads(progress: Progress) -> list[Row]:
+    """Bodies of 16 MiB of small objects, the first after the start and those that follow."""
+    first, later = await bench_service.measure_payloads(progress)
+    row = make_row("16 MiB of small objects accepted, the first body", [first])
+    return [row, make_row("16 MiB of small objects accepted, later bodies", later, row)]
 
 
 async def measure_backlog(progress: Progress) -> list[Row]:
@@ -232,8 +255,9 @@ async def measure_data(progress: Progress) -> list[Row]:
     by_hand = make_row("json.loads + DataFrame + DuckDB, 1,000,000 rows, in process", million.by_hand)
     handler = make_row("our handler, 1,000,000 rows, in process", million.handler)
     row = make_row("data_processing statistics 1,000,000 rows", million.service, by_hand)
-    note = f"{row.p50_ms / handler.p50_ms:.1f} times as long as our handler alone"
-    return [by_hand, handler, msgspec.structs.replace(row, note=note)]
+    times = row.p50_ms / handler.p50_ms
+    note = f"{times:.1f} times as long as our handler alone"
+    return [by_hand, handler, msgspec.structs.replace(row, note=note, value=times, unit="times")]
 
 
 # -- the table
@@ -253,7 +277,7 @@ def show(rows: list[Row], console: Console) -> None:
 
 
 async def measure(parts: list[str], settings: Settings, progress: Progress) -> list[Row]:
-    """All rows of the parts asked for, of ``sandbox``, ``egress`` and ``service``."""
+    """All rows of the parts asked for, of ``sandbox``, ``egress``, ``service`` and ``store``."""
     rows: list[Row] = []
     policy = Policies.load(settings).default("custom_script").loaded_with(1)  # pandas
     if "sandbox" in parts:
@@ -262,18 +286,25 @@ async def measure(parts: list[str], settings: Settings, progress: Progress) -> l
         rows += await measure_egress(policy, template(settings), progress)
     if "service" in parts:
         rows += await measure_service(progress)
+        rows += await measure_payloads(progress)
         rows += await measure_backlog(progress)
         rows += await measure_data(progress)
+    if "store" in parts:
+        rows += await bench_scale.measure_store(progress)
     return rows
 
 
-def run(settings: Settings, parts: list[str], *, json: bool, report: Path | None = None) -> list[Row]:
+def run(
+    settings: Settings, parts: list[str], *, json: bool, report: Path | None = None, profile: Path | None = None
+) -> list[Row]:
     """Measure with a progress line on stderr, and show the table unless it is to be JSON."""
     # a line each, no spinner: what moves on the screen takes processor time from what is measured
     console = Console(stderr=True)
     console.print(busy := quiet.in_words(quiet.busy_share()), style="bold", end="\n" if busy else "")
     # on the loop that a worker runs on
     rows = uvloop.run(measure(parts, settings, lambda what: console.print(f"measuring: {what}", style="dim")))
+    if profile is not None:
+        uvloop.run(profile_service(profile, lambda what: console.print(what, style="dim")))
     if report is not None:
         write_report(rows, report, busy=busy)
     if not json:

@@ -7,16 +7,19 @@ import contextlib
 import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import psutil
 
+from engine.dev.bench.profile import flame_graphs
 from engine.dev.demo import own_service
 
 TIMEOUT_S = 60.0
 SUBMIT = "/execute"
 DEEP, PAGE = 50_000, 1000
+PAYLOAD_OBJECTS = 1_120_000
 WARM_UP = 5
 SETTLE_S = 3.0
 IDLE_S = 10.0
@@ -34,9 +37,23 @@ class Load(NamedTuple):
     """Processor time for each task, by part of the service. The kernel's own work after a run is in none of them."""
 
 
+class Rest(NamedTuple):
+    """The service at rest."""
+
+    idle_percent: float
+    """Of a core, that the workers and their sandboxes use."""
+    pss_mib: dict[str, float]
+    """Proportional set size by part."""
+
+
 async def measure(
-    body: bytes, concurrencies: dict[int, int], *, workers: int, say: Callable[[str], None]
-) -> tuple[list[Load], float]:
+    body: bytes,
+    concurrencies: dict[int, int],
+    *,
+    workers: int,
+    say: Callable[[str], None],
+    profile: Path | None = None,
+) -> tuple[list[Load], Rest]:
     """Loads of ``POST /execute?wait`` on a service of its own.
 
     Args:
@@ -44,9 +61,10 @@ async def measure(
         concurrencies: how many clients at once → how many posts in all.
         workers: worker processes.
         say: is told what is being measured.
+        profile: folder of the flame graphs that are to be made of the loads; their times then are not to be believed.
 
     Returns:
-        The loads, and what the workers then used while nothing was asked of them, in per cent of a core.
+        The loads, and what the service then took while nothing was asked of it.
 
     Raises:
         RuntimeError: a task did not end well.
@@ -56,9 +74,23 @@ async def measure(
         for concurrency, count in concurrencies.items():
             say(f"POST /execute?wait, {concurrency} at once, workers: {workers}")
             await post(url, body, concurrency, WARM_UP * concurrency)  # what is slow only once
-            loads.append(await post(url, body, concurrency, count))
+            with flame_graphs(profile):
+                loads.append(await post(url, body, concurrency, count))
         say(f"the service at rest, workers: {workers}")
-        return loads, await _idle_percent()
+        idle_percent = await _idle_percent()
+        return loads, Rest(idle_percent, _pss_mib())
+
+
+async def measure_payloads(say: Callable[[str], None]) -> tuple[float, list[float]]:
+    """Seconds until a body of 16 MiB of small objects is accepted: the first after a start, and those after it."""
+    objects = b"[" + b",".join(b'{"a":%d}' % number for number in range(PAYLOAD_OBJECTS)) + b"]"
+    body = b'{"task_type":"custom_script","parameters":{"script":"result = len(args)","args":' + objects + b"}}"
+    with own_service() as url:
+        say(f"bodies of {len(body) >> 20} MiB of small objects")
+        first = (await post(url, body, 1, 1, path=SUBMIT, ends="queued")).seconds
+        later = (await post(url, body, 1, 5, path=SUBMIT, ends="queued")).seconds
+        await post(url, body, 1, 1)  # they have been run by then
+    return first[0], later
 
 
 class Backlog(NamedTuple):
@@ -160,6 +192,19 @@ def _processor_s() -> dict[str, float]:
             if part in ("sandbox", "worker"):  # runs that have ended, and zygotes that were replaced
                 spent["sandbox"] += times.children_user + times.children_system
     return spent
+
+
+def _pss_mib() -> dict[str, float]:
+    """Proportional set size of the service that is a child of this process, by part: proc_pid_smaps(5)."""
+    found: dict[str, float] = {}
+    own = psutil.Process()
+    for process in own.children(recursive=True):
+        with contextlib.suppress(psutil.Error, OSError):
+            part = _part(process, own)
+            text = Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="ascii")
+            size_kib = next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:"))
+            found[part] = found.get(part, 0.0) + size_kib / 1024
+    return found
 
 
 def _part(process: psutil.Process, own: psutil.Process) -> str:
