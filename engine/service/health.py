@@ -16,7 +16,7 @@ import msgspec
 
 from engine.model.errors import QueueUnavailableError, StoreReadOnlyError, StoreUnavailableError
 from engine.model.task import QueueDepth
-from engine.model.versions import Versions, versions
+from engine.model.versions import Versions
 from engine.model.worker_state import SHOWN_FOR_S, Heartbeat
 from engine.policies.policies import Policies
 from engine.queue.queue import Queue
@@ -153,8 +153,18 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-async def ask_health(store: Store, queue: Queue, policies: Policies, *, full: str | None) -> Health:
-    """Ask every dependency."""
+async def ask_health(
+    store: Store, queue: Queue, policies: Policies, *, full: str | None, own_versions: Versions
+) -> Health:
+    """Ask every dependency.
+
+    Args:
+        store: PostgreSQL.
+        queue: Redis.
+        policies: those of this API.
+        full: what of PostgreSQL is almost full.
+        own_versions: those of this API, which are read from a file: a process without descriptors cannot read it.
+    """
     own = policies.digests
     database, redis = await asyncio.gather(_check(store.ping()), _check(queue.ping()))
     workers: tuple[WorkerFound, ...] = ()
@@ -179,7 +189,7 @@ async def ask_health(store: Store, queue: Queue, policies: Policies, *, full: st
         running=depth.running if depth else None,
         full=full,
         policies=own,
-        versions=versions(),
+        versions=own_versions,
     )
 
 

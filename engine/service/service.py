@@ -47,6 +47,7 @@ from engine.model.task import (
     TaskFilter,
 )
 from engine.model.turns import taking_turns
+from engine.model.versions import versions
 from engine.policies.policies import Policies
 from engine.queue.queue import Queue
 from engine.service.accept import accept
@@ -93,6 +94,7 @@ class Service:
         self._signer = ReceiptSigner(settings.receipt_keys) if settings.receipt_keys else None
         self._full: str | None = None
         """What of PostgreSQL is almost full."""
+        self._versions = versions()
         self._wait_estimator = WaitEstimator()
         self.auditor = Auditor(store.trail, policies, settings.egress_allow_private)
         self._store = store
@@ -367,7 +369,7 @@ class Service:
 
     async def health(self) -> Health:
         """Ask every dependency."""
-        health = await ask_health(self._store, self._queue, self.policies, full=self._full)
+        health = await ask_health(self._store, self._queue, self.policies, full=self._full, own_versions=self._versions)
         self.metrics.note_state(health.service_state)
         return health
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from tests.chaos.faults import FAULTS, PREPARE, Fault
@@ -150,6 +152,20 @@ def misses_of_space(sky: Sky) -> set[tuple[str, str]]:
     """Of which tasks the worker could not store the result for want of space."""
     lines = [json.loads(line) for line in sky.worker.log.read_text().splitlines() if "No space left" in line]
     return {("No space left", line["task_id"]) for line in lines if "task_id" in line}
+
+
+def test_api_without_descriptors_answers_on_the_connections_that_it_has(sky: Sky) -> None:
+    """JOB-20: it can open nothing more, not even a file of its own, and says how it is all the same."""
+    api = psutil.Process(sky.stack.api.pid)
+    with httpx.Client(base_url=sky.stack.client.base_url, timeout=20) as client:
+        assert 200 == client.get("/health").status_code  # has a connection
+        before = api.rlimit(resource.RLIMIT_NOFILE)
+        api.rlimit(resource.RLIMIT_NOFILE, (1, before[1]))
+        try:
+            answers = {path: client.get(path).status_code for path in ("/health", "/health/live", "/tasks", "/metrics")}
+        finally:
+            api.rlimit(resource.RLIMIT_NOFILE, before)
+    assert {200, 503} >= set(answers.values())
 
 
 def test_sessions_whose_callers_gave_up_wait_for_no_lock(sky: Sky) -> None:
