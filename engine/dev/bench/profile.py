@@ -76,7 +76,7 @@ def _record(pid: int, path: Path) -> subprocess.Popen[bytes]:
         "record",
         "--rate",
         str(RATE_HZ),
-        "--nonblocking",
+        "--gil",
         "--output",
         str(path),
         "--pid",
