@@ -5,7 +5,7 @@ PY     := $(VENV)/bin/python
 SETS   := .libraries
 
 .DEFAULT_GOAL := help
-.PHONY: help install models demo check unit-growth unit-rest test busy-test cgroup-test memory-test kernel-test lint ablation soak neighbours chaos quality peers cpython-test monitoring-test image-test console-test clients-test servers-test n8n-test coverage audit bench lock clean
+.PHONY: help install models demo check unit-growth unit-rest test busy-test cgroup-test memory-test kernel-test lint ablation soak neighbours chaos quality peers cpython-test monitoring-test image-test console-test clients-test servers-test n8n-test manifests-test coverage audit bench lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -92,6 +92,9 @@ monitoring-test: install  ## Have promtool try alert rules, dashboard and metric
 
 image-test: install models  ## Build the container image and try it under three seccomp profiles (root; apt-get install podman …)
 	@$(PY) -m tests.image
+
+manifests-test: install  ## Hold the Kubernetes manifests, KEDA's too, against their schemas from npm (Node.js 20 or later)
+	@$(PY) -m tests.programs.manifests
 
 n8n-test: install  ## Run the shipped workflows in n8n from npm (Node.js 20 or later)
 	@$(PY) -m tests.programs.n8n
