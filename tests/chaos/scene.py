@@ -194,9 +194,16 @@ class Scene:
         return found
 
     def complaints(self) -> list[str]:
-        """What the parts have logged that nobody foresaw."""
-        lines = [line for log in sorted(self.folder.glob("*.log")) for line in log.read_text().splitlines()]
-        return [line for line in lines if '"exception"' in line or line.startswith("Traceback")]
+        """What the parts have logged that nobody foresaw, but for a zygote that has no descriptor to start with."""
+        found = []
+        for log in sorted(self.folder.glob("*.log")):
+            lines = log.read_text().splitlines()
+            found += [line for line in lines if '"exception"' in line]
+            for number, line in enumerate(lines):
+                if line.startswith("Traceback"):
+                    said = next((later for later in lines[number + 1 :] if not later.startswith(" ")), "")
+                    found += [] if "Too many open files" in said else [f"{log.name}: Traceback … {said}"]
+        return found
 
     def _wire(self, lines: Lines, environ: dict[str, str]) -> dict[str, str]:
         """Put lines before the servers; the API's environment."""

@@ -214,6 +214,15 @@ def test_late_machine_is_no_late_refusal() -> None:
     assert [] == found(facts)
 
 
+def test_late_check_excuses_what_is_checked_apart() -> None:
+    """A batch waits for the process that checks it, and then for PostgreSQL; a small request does not."""
+    held_up = [ask(40, 1.0, "check"), answer(40, 4.0, 200), ask(41, 1.0, "batch", nonces=["n2"]), answer(41, 4.5, 503)]
+    the(held_up, 41)["retry_after"] = "2"
+    assert [] == found([*good(), *held_up])
+    the(held_up, 41, "ask").update(call="execute")
+    assert ["a 503 comes soon"] == [name for name, _ in found([*good(), *held_up])]
+
+
 def test_gap_that_was_told_is_no_loss() -> None:
     """Live events that were lost, and said to be."""
     facts = [fact for fact in good() if fact.get("id") != "2-1"]

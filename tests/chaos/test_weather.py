@@ -163,9 +163,13 @@ def test_api_without_descriptors_answers_on_the_connections_that_it_has(sky: Sky
         api.rlimit(resource.RLIMIT_NOFILE, (1, before[1]))
         try:
             answers = {path: client.get(path).status_code for path in ("/health", "/health/live", "/tasks", "/metrics")}
+            with FAULTS["checker killed"].blow(sky):
+                large = [client.post("/execute", json=body("x" * 140_000)) for _ in range(2)]
         finally:
             api.rlimit(resource.RLIMIT_NOFILE, before)
     assert {200, 503} >= set(answers.values())
+    assert [(503, "2")] * 2 == [(answer.status_code, answer.headers["retry-after"]) for answer in large]
+    assert "could not be started" in large[-1].json()["detail"]
 
 
 def test_sessions_whose_callers_gave_up_wait_for_no_lock(sky: Sky) -> None:

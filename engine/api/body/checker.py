@@ -46,15 +46,13 @@ WAIT_S = 60.0
 
 
 class CheckerEndedError(EngineError):
-    """The checking process ended before it answered: it was killed, or the host had no memory left."""
+    """The checking process ended before it answered, or could not be started: the host, or we, have too little left."""
 
     status = 503
     retry_after_s = 2.0
 
-    def __init__(self) -> None:
-        super().__init__(
-            "The process that checks large bodies ended before it answered. Nothing was accepted: try again."
-        )
+    def __init__(self, what: str = "ended before it answered") -> None:
+        super().__init__(f"The process that checks large bodies {what}. Nothing was accepted: try again.")
 
 
 class CheckerBusyError(EngineError):
@@ -98,7 +96,7 @@ class Process:
 
         Raises:
             InvalidRequestError: it took more than its processor time.
-            CheckerEndedError: the process was killed.
+            CheckerEndedError: the process was killed, or could not be started.
         """
         try:
             return await self._exchange(head, body)
@@ -139,11 +137,15 @@ class Process:
 
     async def _started(self) -> asyncio.subprocess.Process:
         if self._process is None or self._process.returncode is not None:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "engine.api.body.check", str(self._cpu_s),
-                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=READ_BYTES, cwd=PROJECT_DIR,
-                env={"PATH": os.defpath}, start_new_session=True,
-            )  # fmt: skip
+            self._process = None
+            try:
+                self._process = await asyncio.create_subprocess_exec(
+                    sys.executable, "-m", "engine.api.body.check", str(self._cpu_s),
+                    stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=READ_BYTES, cwd=PROJECT_DIR,
+                    env={"PATH": os.defpath}, start_new_session=True,
+                )  # fmt: skip
+            except OSError as error:  # no descriptor, no memory, no process is left
+                raise CheckerEndedError("could not be started") from error
         return self._process
 
 

@@ -31,6 +31,8 @@ LIVE_EVERY_S = 0.3
 """Between two control requests, for which the service needs no server."""
 LIST_EVERY_S = 4.0
 LARGE_BYTES = 140_000
+CHECKED_APART = 21
+"""Tasks of a batch that is checked in a process of its own."""
 SETTLE_S = 240.0
 FINAL = ("succeeded", "failed", "cancelled")
 
@@ -136,14 +138,14 @@ class Client:
         self._note("want", nonce=nonce, ends=ends, calls_back="callback_url" in more)
         return Job(nonce, body, ends)
 
-    async def _submit(self, job: Job, *, wait_s: float = 0.0) -> dict[str, Any]:
+    async def _submit(self, job: Job, *, wait_s: float = 0.0, is_large: bool = False) -> dict[str, Any]:
         """Have a task accepted, however often it must be sent."""
         response = await self._insist(
             "execute",
             "POST",
             "/execute",
             wait_s=wait_s,
-            facts={"nonces": [job.nonce], "key": job.nonce},
+            facts={"nonces": [job.nonce], "key": job.nonce, "is_large": is_large},
             json=job.body,
             headers={"Idempotency-Key": job.nonce},
         )
@@ -188,7 +190,7 @@ class Client:
 
     async def large(self) -> None:
         """A body that the service checks in another process."""
-        await self._submit(self._job(QUICK, args={"ballast": "x" * LARGE_BYTES}), wait_s=3)
+        await self._submit(self._job(QUICK, args={"ballast": "x" * LARGE_BYTES}), wait_s=3, is_large=True)
 
     async def twins(self) -> None:
         """Send the same request twice at once, under one key."""
@@ -266,11 +268,18 @@ class Client:
 
     # ---- beside the customers --------------------------------------------------------------------------------------
 
-    async def ask_live(self) -> None:
-        """The control: a request that needs no server, so that its answer is as late as the machine is."""
+    async def ask_controls(self) -> None:
+        """The controls: requests that need no server, so that their answers are as late as the machine is.
+
+        The second is a batch with a fault, which is checked where batches and large bodies are, in another process.
+        """
         async with asyncio.TaskGroup() as asking:
-            while True:
+            for number in itertools.count():
                 asking.create_task(self._ask("live", "GET", "/health/live"))
+                if number % 2:
+                    asking.create_task(
+                        self._ask("check", "POST", "/execute/batch", json=[{"task_type": "none"}] * CHECKED_APART)
+                    )
                 await asyncio.sleep(LIVE_EVERY_S)
 
     async def list_all(self) -> None:
@@ -324,7 +333,7 @@ class Client:
     async def run(self) -> None:
         """Be a client until the standard input ends, then see everything through."""
         receiver = await asyncio.start_server(self.receive, "127.0.0.1", self._options.receiver)
-        beside = [asyncio.create_task(self.ask_live()), asyncio.create_task(self.list_all())]
+        beside = [asyncio.create_task(self.ask_controls()), asyncio.create_task(self.list_all())]
         customers: set[asyncio.Task[None]] = set()
         async for kind in self._arrivals():
             if len(customers) < AT_ONCE:

@@ -36,10 +36,12 @@ FORESEEN = {
     "callbacks": (200, 503),
     "health": (200, 503),
     "live": (200, 503),
+    "check": (200, 503),
 }
 CONTROL_S = 0.2
 """A control request that takes longer was held up."""
-STATES = ("live", "health")
+CONTROLS = ("live", "check")
+STATES = (*CONTROLS, "health")
 """Calls whose 503 is what was asked for, and no refusal."""
 
 
@@ -248,25 +250,33 @@ def _refused_late(history: History) -> Iterator[str]:
 
 
 def lateness(history: History) -> list[tuple[Exchange, float]]:
-    """Refusals, and by how many seconds each came later than what was asked to wait for and what held up the control.
+    """Refusals, and by how many seconds each came later than what was asked to wait for and what held up the controls.
 
-    The control is a request that needs no server, sent all the time. While it is late, the machine, line, client
-    or the whole API is, which says nothing of how long the service waits for PostgreSQL.
+    The controls are requests that need no server, sent all the time. While they are late, the machine, line, client or
+    the whole API is, which says nothing of how long the service waits for PostgreSQL. Where a body is checked in
+    another process, so is that of a control.
     """
-    held_up = _merged(
+    held_up = {calls: _held_up(history, calls) for calls in (CONTROLS[:1], CONTROLS)}
+    found = []
+    for exchange in history.exchanges:
+        ask, ended = exchange.ask, exchange.answer["at"]
+        if exchange.answer.get("status") == 503 and ask["call"] not in STATES:
+            is_checked_apart = ask["call"] == "batch" or ask.get("is_large")
+            spans = held_up[CONTROLS if is_checked_apart else CONTROLS[:1]]
+            excused_s = sum(max(0.0, min(until, ended) - max(since, ask["at"])) for since, until in spans)
+            found.append((exchange, exchange.lasted_s - ask["wait_s"] - excused_s))
+    return found
+
+
+def _held_up(history: History, calls: tuple[str, ...]) -> list[tuple[float, float]]:
+    """When controls of these calls were late."""
+    return _merged(
         (control.ask["at"], control.answer["at"])
         for control in history.exchanges
-        if control.ask["call"] == "live"
+        if control.ask["call"] in calls
         and control.lasted_s > CONTROL_S
         and (control.answer.get("status") or control.answer.get("error") == "ConnectError")
     )
-    found = []
-    for exchange in history.exchanges:
-        if exchange.answer.get("status") == 503 and exchange.ask["call"] not in STATES:
-            begun, ended = exchange.ask["at"], exchange.answer["at"]
-            excused_s = sum(max(0.0, min(until, ended) - max(since, begun)) for since, until in held_up)
-            found.append((exchange, exchange.lasted_s - exchange.ask["wait_s"] - excused_s))
-    return found
 
 
 def _merged(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
