@@ -33,6 +33,8 @@ from tests.kernels.machines import KERNELS, Kernel, Lab
 
 TOOLS = ("qemu-system-x86_64", "debootstrap", "busybox", "depmod", "modprobe", "cpio", "mke2fs", "git")
 INSTALL = "apt-get install qemu-system-x86 debootstrap busybox-static kmod cpio e2fsprogs git"
+NAMES = [kernel.name for kernel in KERNELS]
+LAST_LINES = 20
 PARTS = ("check", "tasks", "apparmor", "attacks", "cgroup")
 
 
@@ -55,15 +57,15 @@ def try_kernel(lab: Lab, kernel: Kernel, parts: tuple[str, ...], limit_s: float,
                     continue
             print(f"[{(time.monotonic() - started_s) / 60:5.1f} min] {kernel.name}: {text}", flush=True)
     if not has_ended:
-        print(f"{kernel.name}: the machine ended too early, or after {limit_s / 60:.0f} min; see {console}", flush=True)
+        last = "".join(console.read_text(encoding="utf-8").splitlines(keepends=True)[-LAST_LINES:])
+        print(f"{kernel.name}: the machine ended too early, or after {limit_s / 60:.0f} min:\n{last}", flush=True)
     return completed(found, [one for part in parts for one in expected(part, EXAMPLES)])
 
 
 def main() -> int:
     """Everything that is asked for; 1 if a promise did not hold, 2 if nothing could be tried."""
-    names = [kernel.name for kernel in KERNELS]
     parser = argparse.ArgumentParser(prog="python -m tests.kernels", description=__doc__.splitlines()[0])
-    parser.add_argument("--kernel", action="append", choices=names, help="this one only; may be repeated")
+    parser.add_argument("--kernel", action="append", choices=NAMES, help="this one only; may be repeated")
     parser.add_argument("--part", action="append", choices=PARTS, help="this part only; may be repeated")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep disks, kernels and consoles there")
     parser.add_argument("--limit-min", type=float, default=180, help="after which a machine is killed (180)")
@@ -72,17 +74,35 @@ def main() -> int:
     if missing or os.geteuid() != 0 or platform.machine() != "x86_64":
         print(f"needs root, an x86-64 machine with Debian, and: {INSTALL}", file=sys.stderr)
         return 2
+    try:
+        found = try_all(asked)
+    except (LookupError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if not found:
+        print("error: that kernel has nothing with which these parts could be tried", file=sys.stderr)
+        return 2
+    print(table(found))
+    return 1 if has_failed(found) else 0
+
+
+def try_all(asked: argparse.Namespace) -> dict[str, list[Finding]]:
+    """Each kernel that is asked for, one after the other: its name → what it found.
+
+    Raises:
+        LookupError: this is no Debian, or apt has no lists.
+        RuntimeError: a kernel or a disk cannot be made.
+    """
     with contextlib.ExitStack() as stack:
         folder = (asked.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kernel-test-")))).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         found: dict[str, list[Finding]] = {}
         for kernel in KERNELS:
             parts = tuple(part for part in asked.part or kernel.parts if part in kernel.possible)
-            if parts and kernel.name in (asked.kernel or names):
+            if parts and kernel.name in (asked.kernel or NAMES):
                 console = folder / f"console-{kernel.name}.txt"
                 found[kernel.name] = try_kernel(Lab(folder), kernel, parts, asked.limit_min * 60, console)
-    print(table(found))
-    return 1 if has_failed(found) or not found else 0
+        return found
 
 
 if __name__ == "__main__":

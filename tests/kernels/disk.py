@@ -36,6 +36,7 @@ def make_root(folder: Path, parser_of: Suite) -> Path:
     disk, root, unfinished = folder / "root.img", folder / "root", folder / "root.unfinished"
     if disk.exists():
         return disk
+    print("makes the root disk, which takes some minutes", flush=True)
     shutil.rmtree(root, ignore_errors=True)
     run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", own_suite(), str(root), mirror())
     _copy(Path(sys.base_prefix), root / sys.base_prefix.lstrip("/"))
