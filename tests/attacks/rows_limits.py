@@ -17,7 +17,7 @@ _HARD_BY = 1.1
 
 
 def _stayed_below(field: Field, result: Result) -> None:
-    assert result.usage.memory_peak_mib <= result.limits.memory_mib * _HARD_BY
+    assert result.usage.memory_peak_mib <= result.limits.memory_mib * _HARD_BY, result.usage
 
 
 def _not_before(seconds: float) -> CheckInside:
