@@ -214,6 +214,15 @@ def test_late_machine_is_no_late_refusal() -> None:
     assert [] == found(facts)
 
 
+def test_nothing_is_late_while_answers_get_lost() -> None:
+    """Whether the machine was late cannot be told then."""
+    facts = good()
+    the(facts, 2)["at"] = 4.0
+    lost = [ask(40, 3.0, "live"), {"event": "answer", "at": 3.9, "number": 40, "error": "ReadError"}]
+    assert ["a 503 comes soon"] == [name for name, _ in found(facts)]
+    assert [] == found([*facts, *lost])
+
+
 def test_late_check_excuses_what_is_checked_apart() -> None:
     """A batch waits for the process that checks it, and then for PostgreSQL; a small request does not."""
     held_up = [ask(40, 1.0, "check"), answer(40, 4.0, 200), ask(41, 1.0, "batch", nonces=["n2"]), answer(41, 4.5, 503)]

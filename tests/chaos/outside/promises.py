@@ -254,12 +254,15 @@ def lateness(history: History) -> list[tuple[Exchange, float]]:
 
     The controls are requests that need no server, sent all the time. While they are late, the machine, line, client or
     the whole API is, which says nothing of how long the service waits for PostgreSQL. Where a body is checked in
-    another process, so is that of a control.
+    another process, so is that of a control. While the answers of controls get lost, nothing can be said.
     """
+    blind = _merged((control.ask["at"], control.answer["at"]) for control in _controls(history) if _is_lost(control))
     held_up = {calls: _held_up(history, calls) for calls in (CONTROLS[:1], CONTROLS)}
     found = []
     for exchange in history.exchanges:
         ask, ended = exchange.ask, exchange.answer["at"]
+        if any(since < ended and until > ask["at"] for since, until in blind):
+            continue
         if exchange.answer.get("status") == 503 and ask["call"] not in STATES:
             is_checked_apart = ask["call"] == "batch" or ask.get("is_large")
             spans = held_up[CONTROLS if is_checked_apart else CONTROLS[:1]]
@@ -272,11 +275,18 @@ def _held_up(history: History, calls: tuple[str, ...]) -> list[tuple[float, floa
     """When controls of these calls were late."""
     return _merged(
         (control.ask["at"], control.answer["at"])
-        for control in history.exchanges
-        if control.ask["call"] in calls
-        and control.lasted_s > CONTROL_S
-        and (control.answer.get("status") or control.answer.get("error") == "ConnectError")
+        for control in _controls(history, calls)
+        if control.lasted_s > CONTROL_S and not _is_lost(control)
     )
+
+
+def _controls(history: History, calls: tuple[str, ...] = CONTROLS) -> list[Exchange]:
+    return [exchange for exchange in history.exchanges if exchange.ask["call"] in calls]
+
+
+def _is_lost(exchange: Exchange) -> bool:
+    """Whether the service may have answered, and nobody heard it. Who cannot connect has heard what there is."""
+    return exchange.answer.get("error") not in (None, "ConnectError")
 
 
 def _merged(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
