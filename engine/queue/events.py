@@ -315,7 +315,8 @@ class EventWriter:
                 events.follow()
             yield events
         finally:
-            if self._attempts[task_id] is events:  # else its lease was lost, and the next attempt is this worker's too
+            # else its lease was lost, and the next attempt is this worker's, too, or was: it may have ended before
+            if self._attempts.get(task_id) is events:
                 del self._attempts[task_id]
             events.close()
 

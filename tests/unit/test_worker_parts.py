@@ -12,7 +12,7 @@ import pytest
 
 from engine.model.request import SubmitRequest
 from engine.model.task import Claim
-from engine.queue.events import AttemptEvents
+from engine.queue.events import AttemptEvents, EventWriter
 from engine.queue.memory import MemoryShare
 from engine.worker.callbacks import delivery_of
 from engine.worker.failing import FailingPolicies
@@ -34,6 +34,18 @@ def claim(task_id: UUID | None = None, **changes: Any) -> Claim:
         "age_s": 0.0,
     }
     return Claim(**fields | changes)
+
+
+def test_older_attempt_may_end_after_the_newer_one() -> None:
+    """A worker that lost a lease and got the task again: whichever ends first, the events of neither fail."""
+
+    async def do() -> None:
+        writer, first = EventWriter("redis://127.0.0.1:1", "unityai:tasks"), claim()
+        older, newer = writer.attempt(first), writer.attempt(claim(first.task_id, attempt=2))
+        with older, newer:
+            pass
+
+    asyncio.run(do())
 
 
 def test_later_attempt_at_a_task_stops_the_one_before_and_outlives_it() -> None:
