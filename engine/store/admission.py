@@ -15,7 +15,7 @@ from engine.model.errors import QuotaError
 from engine.model.principal import Quotas
 from engine.model.request import SubmitRequest
 from engine.model.task import NewTask
-from engine.store.database import BULK_TIMEOUT_S, Bulk, Database, unreachable_is_unavailable
+from engine.store.database import BULK_TIMEOUT_S, Bulk, Database, transaction, unreachable_is_unavailable
 from engine.store.patience import spending
 
 UNLIMITED = Quotas()
@@ -138,7 +138,7 @@ class Admission:
         async with (
             self._turn_of(tenant, quotas, self._database.answer_s if bulk is Bulk.NO else BULK_TIMEOUT_S),
             self._database.connection(bulk) as connection,
-            connection.transaction(),
+            transaction(connection),
         ):
             refusal = None if quotas == UNLIMITED else await self._refusal(connection, tenant, quotas, tasks)
             if refusal is None:

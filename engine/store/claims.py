@@ -19,7 +19,7 @@ from engine.model.status import Status
 from engine.model.task import Claim, ClaimRefused, LostTask
 from engine.model.trail import denied_by
 from engine.store.columns import plain_uuid
-from engine.store.database import CLAIM, LOST_TASK, Database, bulk_of, unreachable_is_unavailable
+from engine.store.database import CLAIM, LOST_TASK, Database, bulk_of, transaction, unreachable_is_unavailable
 from engine.store.results import encode_result
 from sandbox import Result
 
@@ -86,7 +86,7 @@ class Claims:
         lock, stored, finish = map(self._database.statement, ("lock_stored_bytes", "get_stored_bytes", "finish_task"))
         whose = {"tenant": claim.tenant}
         bulk = bulk_of("finish_task", ended.values())
-        async with self._database.connection(bulk) as connection, connection.transaction():
+        async with self._database.connection(bulk) as connection, transaction(connection):
             # two statements: the second sees what was stored by whoever had the lock before
             await connection.execute(lock.sql, *lock.bind(whose))
             stored_bytes = await connection.fetchval(stored.sql, *stored.bind(whose))

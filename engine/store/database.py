@@ -249,6 +249,25 @@ class Database:
         return await self._connector.connect()
 
 
+@contextlib.asynccontextmanager
+async def transaction(connection: Any) -> AsyncIterator[None]:
+    """A transaction on a connection that ``Database.connection`` has handed out.
+
+    asyncpg's own sends a ROLLBACK whatever happened, and waits for its answer without an end: also when the time for
+    the answer before was over. Here that is sent only where the server has answered, with an error. In every other case
+    the connection is given up, which ends the transaction.
+    """
+    begun = connection.transaction()
+    await begun.start()
+    try:
+        yield
+    except asyncpg.PostgresError:
+        if not connection.is_closed():
+            await begun.rollback()
+        raise
+    await begun.commit()
+
+
 def bulk_of(name: str, arguments: Iterable[Any]) -> Bulk:
     """Whether a statement may move megabytes, by its name and by the size of its arguments."""
     values = chain.from_iterable(value if isinstance(value, list) else (value,) for value in arguments)

@@ -13,7 +13,7 @@ from engine.model.result import ArtifactFacts
 from engine.model.task import ListedFile, NewFile
 from engine.store.admission import UNLIMITED, refuse_bytes
 from engine.store.copying import copy_row
-from engine.store.database import ARTIFACT, LISTED_FILE, NEW_FILE, Database, bulk_of
+from engine.store.database import ARTIFACT, LISTED_FILE, NEW_FILE, Database, bulk_of, transaction
 
 PART_BYTES = 1 << 20
 DELETED_AT_ONCE = 20
@@ -34,7 +34,7 @@ class Files:
         """
         values = NEW_FILE.values(file)
         bulk = bulk_of("copy_file", values.values())
-        async with self._database.connection(bulk) as connection, connection.transaction():
+        async with self._database.connection(bulk) as connection, transaction(connection):
             refusal = await self._refusal(connection, file.tenant, quotas, len(file.content))
             if refusal is None:
                 end = self._database.statement("get_end_of_file")
