@@ -634,12 +634,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(ge=1, le=1500),
         _about(
             "EVENT_FOLLOWERS",
-            "Clients that can follow events at one API process at the same time; one tenant gets half of the "
-            "places. The API answers one more with 503.",
+            "Clients that can follow events at one API process at the same time. The API answers one more with 503.",
             group=Group.RARELY,
             unit="clients",
         ),
     ] = 512
+    event_followers_per_tenant: Annotated[
+        int | None,
+        Meta(ge=1, le=1500),
+        _about(
+            "EVENT_FOLLOWERS_PER_TENANT",
+            "How many of EVENT_FOLLOWERS one tenant can have; without it, half of them.",
+            group=Group.RARELY,
+            unit="clients",
+        ),
+    ] = None
     event_heartbeat_s: Annotated[
         float,
         Meta(ge=0.1, le=300),

@@ -371,6 +371,8 @@ class EventReader:
         """
         self._streams = EventStreams(url, queue_name)
         self._wake, self._wake_all = wake, wake_all
+        self._turns = asyncio.Semaphore(CONNECTIONS)
+        """Who needs a connection waits here: to wait for one in its pool, which has a timeout, looks like an outage."""
         self._unreachable_until_s = 0.0
         """Until then nothing is sent to Redis, on the clock of ``time.monotonic``."""
         self.listening = False
@@ -416,14 +418,15 @@ class EventReader:
 
     async def _asked(self, command: Callable[..., Any], *arguments: Any) -> Any:
         """The answer; ``None`` when Redis is unreachable, and for a second after that without a new try."""
-        if time.monotonic() < self._unreachable_until_s:
-            return None
-        try:
-            with named_if_unreachable():
-                return await command(*arguments)
-        except ServerUnreachableError:
-            self._unreachable_until_s = time.monotonic() + OUTAGE_PAUSE_S
-            return None
+        async with self._turns:
+            if time.monotonic() < self._unreachable_until_s:
+                return None
+            try:
+                with named_if_unreachable():
+                    return await command(*arguments)
+            except ServerUnreachableError:
+                self._unreachable_until_s = time.monotonic() + OUTAGE_PAUSE_S
+                return None
 
 
 def _read_entry(name: bytes, fields: dict[bytes, bytes]) -> ReceivedEvent | None:

@@ -39,8 +39,8 @@ class TooManyFollowersError(EngineError):
 
     def __init__(self) -> None:
         super().__init__(
-            "As many clients follow tasks here as may (EVENT_FOLLOWERS; one tenant has at most half of the places). "
-            "Try again after Retry-After seconds."
+            "As many clients follow tasks here as may (EVENT_FOLLOWERS), or as many of one tenant "
+            "(EVENT_FOLLOWERS_PER_TENANT). Try again after Retry-After seconds."
         )
 
 
@@ -90,6 +90,7 @@ class Followers:
         self._service = service
         self._news = Waiters()
         self._most, self._heartbeat_s = settings.event_followers, settings.event_heartbeat_s
+        self._most_of_a_tenant = settings.event_followers_per_tenant or (self._most + 1) // 2
         self._taken: Counter[str] = Counter()
         self._reader = EventReader(settings.servers[1], settings.queue_name, self._news.wake, self._news.wake_all)
 
@@ -107,9 +108,9 @@ class Followers:
         """A place for one more client of a tenant.
 
         Raises:
-            TooManyFollowersError: there is none, or the tenant has half of all.
+            TooManyFollowersError: there is none, or the tenant has as many as one may have.
         """
-        if self._taken.total() >= self._most or self._taken[tenant] >= (self._most + 1) // 2:
+        if self._taken.total() >= self._most or self._taken[tenant] >= self._most_of_a_tenant:
             raise TooManyFollowersError
         self._taken[tenant] += 1
         try:

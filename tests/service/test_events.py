@@ -9,6 +9,7 @@ import json
 import signal
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 from uuid import uuid4
@@ -553,6 +554,52 @@ def test_one_tenant_leaves_places_to_others(servers: Embedded) -> None:
             places.enter_context(followers.place("c"))
     with followers.place("c"):
         pass
+
+
+async def hear_to_the_end(port: int, task_id: str, barrier: asyncio.Barrier) -> bytes:
+    """What one client hears of a task; no HTTP library, of which a thousand would be the work of the test.
+
+    Args:
+        port: of the API.
+        task_id: whom it follows.
+        barrier: where all wait that have heard something.
+    """
+    head = b""
+    while not head.startswith(b"HTTP/1.1 200 "):
+        if head:  # a thousand come at once: for whom PostgreSQL has not answered in time, comes again, as it is told
+            assert head.startswith(b"HTTP/1.1 503 ")
+            await asyncio.sleep(1)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)
+        writer.write(f"GET /task/{task_id}/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        head = await reader.readuntil(b"\r\n\r\n")
+    heard = head + await reader.readuntil(b"event: status")
+    await barrier.wait()
+    heard += await reader.readuntil(b"event: result")
+    writer.close()
+    return heard
+
+
+def test_a_thousand_clients_follow_one_task(tmp_path: Path) -> None:
+    """API-23: where the operator allows it, and each hears every line that was printed."""
+    stack = Stack(tmp_path, EVENT_FOLLOWERS="1200", EVENT_FOLLOWERS_PER_TENANT="1000", DRAIN_S="0.3")
+    try:
+        held = Held("hold()\nprint('first')\nprint('last')\nresult = 1")
+        task_id = stack.submit(held.script)["task_id"]
+        stack.worker()
+        held.wait()
+
+        async def follow_all() -> list[bytes]:
+            barrier = asyncio.Barrier(1001)
+            async with asyncio.TaskGroup() as group:  # one that fails ends all, and no one waits for it
+                clients = [group.create_task(hear_to_the_end(stack.port, task_id, barrier)) for _ in range(1000)]
+                await barrier.wait()
+                held.tell()
+            return [client.result() for client in clients]
+
+        heard = asyncio.run(follow_all())
+    finally:
+        stack.close()
+    assert 1000 == sum(one.startswith(b"HTTP/1.1 200 ") and b"first" in one and b"last" in one for one in heard)
 
 
 def test_what_an_attempt_keeps_is_bounded(servers: Embedded) -> None:
