@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import shutil
+import stat
 import subprocess
 import sys
 import zipfile
@@ -280,6 +281,27 @@ def test_a_package_that_cannot_be_installed_leaves_everything_as_it_was(delivere
     with pytest.raises(install_libraries.LibrariesError, match="eins"):
         install_libraries.add(delivered, "mine", tmp_path / "own.txt", "scripts", print)
     assert before == sorted(path.name for path in delivered.iterdir())
+
+
+def test_a_file_that_sets_have_in_common_is_kept_once(tmp_path: Path) -> None:
+    """The same bytes at the same place, readable by the same: one file, on disk and in memory. All else stays apart."""
+    texts = {
+        "lib/same.so": ("same", "same"),
+        "lib/other.so": ("one", "two"),
+        "lib/closed.so": ("same", "same"),
+        "bin/python": ("same", "same"),
+    }
+    for number, name in enumerate(("handlers", "scripts")):
+        for place, both in texts.items():
+            path = tmp_path / name / place
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(both[number])
+    (tmp_path / "scripts" / "lib" / "closed.so").chmod(0o600)
+    assert (1, 0) == (install_libraries.share_files(tmp_path), install_libraries.share_files(tmp_path))
+    one, other = ({place: tmp_path / name / place for place in texts} for name in ("handlers", "scripts"))
+    assert ["lib/same.so"] == [place for place in texts if one[place].samefile(other[place])]
+    assert texts == {place: (one[place].read_text(), other[place].read_text()) for place in texts}
+    assert 0o600 == stat.S_IMODE(other["lib/closed.so"].stat().st_mode)
 
 
 def test_another_checkouts_sets_are_not_written_to(delivered: Path, tmp_path: Path) -> None:
