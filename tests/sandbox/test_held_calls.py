@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.isolation import privileges, seccomp
-from tests.support.stack import until
-from tests.support.synchronous import Sandbox
+from tests.support.synchronous import Sandbox, eventually
 
 HELD = "getppid"
 STORM = """
@@ -81,16 +80,16 @@ def test_no_signal_but_a_kill_ends_a_hold() -> None:
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
     with caller(writer) as (pid, listener):
-        until(lambda: seccomp.has_call(listener), "the call is held")
+        assert eventually(lambda: bool(seccomp.has_call(listener)))
         call = seccomp.take_call(listener)
         assert call is not None
         os.kill(pid, signal.SIGUSR1)
-        until(lambda: field(pid, "State").startswith("D"), "only a kill can end its wait")
+        assert eventually(lambda: field(pid, "State").startswith("D"))  # only a kill can end its wait
         assert int(field(pid, "ShdPnd"), 16) & 1 << (signal.SIGUSR1 - 1)
         with pytest.raises(BlockingIOError):
             os.read(reader, 1)
         assert seccomp.let_through(listener, call)
-        until(lambda: field(pid, "State").startswith("Z"), "it goes on and ends")
+        assert eventually(lambda: field(pid, "State").startswith("Z"))  # it goes on and ends
     assert bytes([signal.SIGUSR1]) == os.read(reader, 1)
     os.close(reader)
     os.close(writer)
