@@ -36,13 +36,15 @@ TASKS: list[dict[str, Any]] = [
 ]  # fmt: skip
 TYPES = ("custom_script", "data_processing", "ml_inference", "document_processing", "image_processing")
 ATTACK = f"""
+signs = {{"{SECRETS}/database_url": b"", "/proc/1/environ": b"", "/proc/self/environ": b"", "/etc/passwd": b"appuser"}}
 result = {{}}
-for path in ("{SECRETS}/database_url", "/proc/1/environ", "/proc/self/environ", "/etc/passwd"):
+for path, sign in signs.items():
     try:
-        result[path] = len(open(path, "rb").read())
-    except OSError as error:
-        result[path] = type(error).__name__
+        result[path] = sign in open(path, "rb").read()
+    except OSError:
+        result[path] = False
 """
+"""Says of each file whether it holds something of the container: any byte, or the name of its user."""
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,7 +80,7 @@ def check_tasks(service: Service, profile: Profile) -> list[str]:
 def check_attack(service: Service) -> list[str]:
     """A script finds neither secrets nor anything of the container."""
     task = ask(service, "custom_script", {"script": ATTACK})
-    found = {path for path, seen in (task.get("result") or {"nothing": 0}).items() if isinstance(seen, int)}
+    found = {path for path, is_seen in (task.get("result") or {"nothing, for it failed": True}).items() if is_seen}
     return [f"a script read {sorted(found)}"] if found else []
 
 
