@@ -29,6 +29,9 @@ from sandbox.run.workspace import FolderWorkspace, TmpfsWorkspace, Workspace, re
 LEAVE_TIMEOUT_S = 5.0
 _REMOVE_TRIES, _REMOVE_PAUSE_S = 50, 0.02
 _MAX_PACKET = 1 << 16
+MOST_FORKING = 64
+"""Children that are asked for at the same time. The zygote forks one after the other; its socket has no room for more
+than some 270 requests, and each holds ten descriptors."""
 
 
 class ZygoteClient:
@@ -40,6 +43,7 @@ class ZygoteClient:
         self._groups = groups
         self._code = code
         self._loop = asyncio.get_running_loop()
+        self._turns = asyncio.Semaphore(MOST_FORKING)
         self._forking: dict[int, asyncio.Future[int]] = {}
         self._children: dict[int, ChildHandle] = {}
         self._ready: asyncio.Future[None] = self._loop.create_future()
@@ -126,7 +130,8 @@ class ZygoteClient:
             undo.callback(self._note_childless)
             undo.callback(self._forking.pop, number)
             try:
-                return await self._fork_and_lock_down(number, forked, undo, rehearse=rehearse)
+                async with self._turns:
+                    return await self._fork_and_lock_down(number, forked, undo, rehearse=rehearse)
             except (TimeoutError, OSError) as error:
                 raise SandboxError("spawn", f"no ready child: {str(error) or 'it took too long'}") from error
 
@@ -139,6 +144,8 @@ class ZygoteClient:
         zygote has it, what is in ``undo`` at the end in any case; what is in ``keep``, and with it the child, is ended
         only if no handle comes of it.
         """
+        if forked.done():  # the zygote was lost before it was our turn
+            await forked
         keep = undo.enter_context(contextlib.ExitStack())
         with contextlib.ExitStack() as given:
             theirs, ours = _make_pipes(given, keep)

@@ -447,3 +447,10 @@ def test_zygote_for_which_no_process_is_left_is_our_own_failure(
             with pytest.raises(SandboxError, match="no process can be started"):
                 make_box()
     assert before == len(os.listdir("/proc/self/fd"))
+
+
+def test_a_burst_of_runs_finds_room_at_the_zygote(make_box: MakeBox) -> None:
+    """More at once than its socket takes requests: none is refused, and none costs an attempt."""
+    box = make_box(ready=0)
+    results = box.run_many([("result = args", number) for number in range(500)])
+    assert list(range(500)) == [value_of(result) for result in results]
