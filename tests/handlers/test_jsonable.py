@@ -335,6 +335,25 @@ def test_refused(value: Any, code: str, message: str) -> None:
     assert code == decode(raised.value.describe())["code"]
 
 
+@pytest.mark.parametrize(
+    ("records", "expected"),
+    [
+        ([{"a": 1, "b": None}, {"a": 2.5, "b": "x"}], b'[{"a":1,"b":null},{"a":2.5,"b":"x"}]'),
+        ([{"a": 1}, {"a": 2**53}], b'[{"a":1},{"a":"9007199254740992"}]'),
+        ([{"a": -(2**53)}, {}], b'[{"a":"-9007199254740992"},{}]'),
+        ([{"a": 1}, {2: True}], b'[{"a":1},{"2":true}]'),
+        ([{"a": [1]}, {"a": {"b": (2,)}}], b'[{"a":[1]},{"a":{"b":[2]}}]'),
+        ([{"a": float("nan")}, {"a": "\ud800"}], '[{"a":null},{"a":"\ufffd"}]'.encode()),
+        ([{"a": 1}, {"a": decimal.Decimal("1.10")}], b'[{"a":1},{"a":"1.10"}]'),
+        ([{}, {}], b"[{},{}]"),
+    ],
+)
+def test_records_are_what_each_of_them_is(records: list[Any], expected: bytes) -> None:
+    """Those that are JSON already are passed on as they are; one that is not has each looked at."""
+    assert expected == jsonable.encode(records)
+    assert expected[1:-1] == b",".join(jsonable.encode(one) for one in records)
+
+
 def test_deepest_that_is_allowed() -> None:
     """64 levels pass, whatever they are made of; scalars are no level."""
     assert nested(64) == decode(jsonable.encode(nested(64)))
