@@ -59,10 +59,12 @@ def test_the_readme_is_short() -> None:
 
 @pytest.mark.parametrize("page", pages())
 def test_lines_fit(page: str) -> None:
-    """No line outside a table is longer than a line of code may be."""
+    """No line outside a table is longer than a line of code may be, but for those that a program reads: JSON."""
     lines = enumerate(read_page(page).splitlines(), 1)
     assert [] == [
-        f"{page}:{number}" for number, line in lines if len(line) > LINE and not line.lstrip().startswith("|")
+        f"{page}:{number}"
+        for number, line in lines
+        if len(line) > LINE and not line.lstrip().startswith(("|", '{"date":'))
     ]
 
 
