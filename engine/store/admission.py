@@ -16,7 +16,7 @@ from engine.model.principal import Quotas
 from engine.model.request import SubmitRequest
 from engine.model.task import NewTask
 from engine.store.database import BULK_TIMEOUT_S, Bulk, Database, transaction, unreachable_is_unavailable
-from engine.store.patience import spending
+from engine.store.patience import renew_patience, spending
 
 UNLIMITED = Quotas()
 ROW_BYTES = 1 << 10
@@ -136,7 +136,7 @@ class Admission:
         """
         tenant = tasks[0].tenant
         async with (
-            self._turn_of(tenant, quotas, self._database.answer_s if bulk is Bulk.NO else BULK_TIMEOUT_S),
+            self._turn_of(tenant, quotas, bulk),
             self._database.connection(bulk) as connection,
             transaction(connection),
         ):
@@ -147,18 +147,22 @@ class Admission:
         raise refusal
 
     @contextlib.asynccontextmanager
-    async def _turn_of(self, tenant: str, quotas: Quotas, wait_s: float) -> AsyncIterator[None]:
+    async def _turn_of(self, tenant: str, quotas: Quotas, bulk: Bulk) -> AsyncIterator[None]:
         """Let one request of a tenant at a time wait for its lock in PostgreSQL.
 
         Those that wait there hold a connection each; those that wait here hold none, and leave them to other tenants.
+        A large one may wait for the large ones before it: that says nothing of PostgreSQL, whom it asks afterwards.
         """
         if quotas == UNLIMITED:
             yield
             return
         lock = self._locks.setdefault(tenant, asyncio.Lock())
-        with unreachable_is_unavailable(), spending(wait_s) as allowed_s:
+        waiting = contextlib.nullcontext(BULK_TIMEOUT_S) if bulk is not Bulk.NO else spending(self._database.answer_s)
+        with unreachable_is_unavailable(), waiting as allowed_s:
             async with asyncio.timeout(allowed_s):
                 await lock.acquire()
+        if bulk is not Bulk.NO:
+            renew_patience()
         try:
             yield
         finally:

@@ -16,13 +16,14 @@ import pytest
 import yaml
 
 from engine.model.errors import SchemaError, StoreUnavailableError
-from engine.model.principal import Principal, Scope
+from engine.model.principal import Principal, Quotas, Scope
 from engine.model.result import NoRun, TaskResult
 from engine.model.status import Status
 from engine.model.trail import TrailFilter
 from engine.model.worker_state import WorkerState
 from engine.service.auditor import Auditor
 from engine.store.database import BULK_BYTES, SQL_DIR, Bulk, bulk_of
+from engine.store.patience import one_patience
 from engine.store.store import Store
 from engine.store.trail import TENANTS
 from sandbox import ExitReason, Isolation, PolicyFile, load_policy
@@ -372,3 +373,20 @@ def test_record_says_that_there_are_more_tenants(dsn: str) -> None:
     assert ((True, True, True, True), TENANTS) == with_store(dsn, said)
     ask(dsn, f"{more.format(0, 0)} RETURNING 1")
     assert ((False, False, False, True), TENANTS) == with_store(dsn, said)
+
+
+def test_large_request_waits_for_the_large_one_before_it(dsn: str) -> None:
+    """Of one tenant: that takes longer than PostgreSQL may take for an answer, and says nothing of PostgreSQL."""
+
+    async def do(store: Store) -> Any:
+        large = new_task(parameters=b'{"script":"' + b"x" * (BULK_BYTES + 1) + b'"}')
+        lock = asyncio.Lock()
+        store.tasks._admission._locks["acme"] = lock
+        await lock.acquire()
+        with one_patience(0.2):
+            waiting = asyncio.create_task(store.tasks.insert(large, Quotas(stored_mib=1024)))
+            await asyncio.sleep(0.5)
+            lock.release()
+            return await waiting
+
+    assert with_store(dsn, do) is not None
