@@ -62,14 +62,13 @@ class Connector:
         try:
             row = await connection.fetchrow(LOOK)
             check_version(row["number"], row["version"])
+            is_own = row["pid"] == connection.get_server_pid()
+            noticing = NOTICES_ITS_CLIENT if is_own and await _takes(connection, NOTICES_ITS_CLIENT) else {}
         except BaseException:
             connection.terminate()
             raise
-        if row["pid"] == connection.get_server_pid():
-            own = NAME | IDLE_MOST | {"jit": "off"}
-            if await _takes(connection, NOTICES_ITS_CLIENT):
-                own |= NOTICES_ITS_CLIENT
-            self._options = {"server_settings": own}
+        if is_own:
+            self._options = {"server_settings": NAME | IDLE_MOST | {"jit": "off"} | noticing}
             return connection
         self._options, self.is_pooled = pooled, True
         return connection
@@ -102,7 +101,7 @@ async def _takes(connection: asyncpg.Connection, settings: Mapping[str, str]) ->
     try:
         for name, value in settings.items():
             await connection.execute(f"SET {name} = '{value}'")
-    except asyncpg.InvalidParameterValueError:
+    except (asyncpg.InvalidParameterValueError, asyncpg.UndefinedObjectError, asyncpg.FeatureNotSupportedError):
         return False
     return True
 
