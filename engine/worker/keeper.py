@@ -29,6 +29,8 @@ from sandbox.isolation.privileges import die_with_parent
 
 SPEAK_S = 0.5
 """Between two words of a worker."""
+ALIVE_S = 1.0
+"""Between two words of a keeper."""
 UNSAID_S = 5.0
 """A task that was claimed so shortly before the worker's last word may be missing in it."""
 OUTAGE_PAUSE_S = 1.0
@@ -160,12 +162,24 @@ async def main() -> None:
     store = Store(start.database_url, connections=1)
     keeper = Keeper(start, store, lambda report: _write(answers, report), lambda: _is_stopped(parent))
     keeping = asyncio.create_task(keeper.keep())
+    telling = asyncio.create_task(tell_that_it_lives(lambda report: _write(answers, report)))
     keeping.add_done_callback(lambda _: lines.feed_eof())  # a fault ends the process, and the worker starts another
     while line := await lines.readline():
         keeper.hear(msgspec.json.decode(line, type=Word))
+    telling.cancel()
     keeping.cancel()
     await asyncio.gather(keeping, return_exceptions=not keeping.done())
     await store.close()
+
+
+async def tell_that_it_lives(say: Callable[[Report], None]) -> None:
+    """Say something, however long PostgreSQL takes for an answer or another engine for its migration, until cancelled.
+
+    Then a keeper that says nothing is one that is stopped, or stuck, and no one that waits.
+    """
+    while True:
+        say(Report())
+        await asyncio.sleep(ALIVE_S)
 
 
 def _write(answers: asyncio.WriteTransport, report: Report) -> None:

@@ -115,8 +115,8 @@ class Leases:
     async def _next_line(self, process: asyncio.subprocess.Process) -> bytes:
         """The next report of a keeper; empty when it has ended, or was killed because it said nothing for too long.
 
-        It says something after each renewal, and when PostgreSQL is unreachable. One that says nothing is stuck, and
-        the leases would run out. Time in which this process was away itself does not count.
+        It says something every second, whatever PostgreSQL does (``keeper.tell_that_it_lives``). One that says nothing
+        is stuck, and the leases would run out. Time in which this process was away itself does not count.
         """
         loop = asyncio.get_running_loop()
         reading = asyncio.create_task(cast(asyncio.StreamReader, process.stdout).readline())

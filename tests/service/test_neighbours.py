@@ -15,10 +15,13 @@ from uuid import UUID, uuid4
 import psutil
 import pytest
 
+from engine.model.cancel import end_tasks
 from engine.model.result import LOST
 from engine.model.status import Status
 from engine.model.task import Claim, ClaimRefused
 from engine.store.store import Store
+from engine.worker.keeper import ALIVE_S, Report, tell_that_it_lives
+from engine.worker.leases import SILENT_S
 from sandbox import ExitReason
 from tests.programs.neighbours import ATTACKS, Hostile, Two, upload
 from tests.service.test_store import expire, with_store
@@ -95,6 +98,20 @@ def find_keeper(pid: int) -> psutil.Process:
 
     until(look, "the worker has a keeper")
     return found[0]
+
+
+def test_keeper_that_waits_for_postgres_is_not_stuck() -> None:
+    """It says something all the while, whatever it waits for: for an answer, or for another engine's migration."""
+
+    async def hear() -> list[Report]:
+        said: asyncio.Queue[Report] = asyncio.Queue()
+        telling = asyncio.create_task(tell_that_it_lives(said.put_nowait))
+        heard = [await said.get() for _ in range(3)]
+        await end_tasks(telling)
+        return heard
+
+    assert [Report()] * 3 == asyncio.run(hear())
+    assert 2 * ALIVE_S < SILENT_S
 
 
 def test_keeper_that_is_stuck_is_replaced(stack: Stack) -> None:
