@@ -9,6 +9,7 @@ another.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import filecmp
 import importlib.util
@@ -35,6 +36,8 @@ _PIP = ("install", "--quiet", "--disable-pip-version-check", "--no-compile", "--
 # Copied: a hard link would let whoever writes to uv's cache change what sandboxes import.
 _UV = ("install", "--quiet", "--link-mode", "copy")
 # By hash and unchecked: a sandbox cannot write what it compiles, and copies have other times. Tests are not imported.
+_NO_LINK = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK)
+"""Two sets on two file systems, or one that knows no such links: then each keeps its own file."""
 _COMPILE = ("-I", "-m", "compileall", "-q", "-q", "-j0", "--invalidation-mode", "unchecked-hash", "-x", "/tests?/")
 _FONT_LIST = """
 import os, sys
@@ -132,8 +135,13 @@ def share_files(folder: Path) -> int:
             original = first.setdefault(path.relative_to(place), path)
             if original is not path and not path.samefile(original) and _are_alike(original, path):
                 link = path.with_name(f".{path.name}.shared")
-                link.unlink(missing_ok=True)  # one that was stopped before the next line but one
-                os.link(original, link)
+                link.unlink(missing_ok=True)  # one that was stopped before it was renamed
+                try:
+                    os.link(original, link)
+                except OSError as error:
+                    if error.errno in _NO_LINK:
+                        continue
+                    raise
                 link.rename(path)
                 shared += 1
     return shared
