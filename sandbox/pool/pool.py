@@ -160,7 +160,7 @@ class Pool:
         try:
             message = build_message(request, self._policy.limits, limits, inputs or {})
             async with self._egress(child) as egress:
-                whole_tree = limits.processes > 0
+                whole_tree = self._policy.syscalls.profile == "processes"  # whatever the request leaves of its number
                 watch = Watch(
                     child,
                     limits,

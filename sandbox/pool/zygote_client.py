@@ -226,6 +226,8 @@ class ZygoteClient:
         kind, number = HEAD.unpack_from(packet)
         if kind == READY:
             self._ready.set_result(None)
+        elif kind == FORKED and not fds:  # its pidfd found no room in this process: recvmsg(2), MSG_CTRUNC
+            self._settle_failure(number, "no descriptor is left for the child")
         elif kind == FORKED:
             self._settle_fork(number, fds[0])
         elif kind == FAILED:
@@ -244,7 +246,8 @@ class ZygoteClient:
     def _settle_failure(self, number: int, reason: str) -> None:
         """A fork failed; or, with the number 0, the zygote could not prepare, and is about to end."""
         if number:
-            self._forking[number].set_exception(SandboxError("fork", reason))
+            if (waiting := self._forking.get(number)) is not None and not waiting.done():
+                waiting.set_exception(SandboxError("fork", reason))
         elif not self._ready.done():
             self._ready.set_exception(SandboxError("start_zygote", f"{self._plan.policy}: {reason}"))
 

@@ -19,7 +19,9 @@ import msgspec
 import pytest
 
 from sandbox import ExitReason, Host, Policy, SandboxError, Template
+from sandbox.inside.zygote import FORKED
 from sandbox.isolation import seccomp
+from sandbox.isolation.passing import receive_descriptors
 from sandbox.pool import zygote_client
 from sandbox.run import child_handle, pipes
 from tests.support.synchronous import (
@@ -454,3 +456,23 @@ def test_a_burst_of_runs_finds_room_at_the_zygote(make_box: MakeBox) -> None:
     box = make_box(ready=0)
     results = box.run_many([("result = args", number) for number in range(500)])
     assert list(range(500)) == [value_of(result) for result in results]
+
+
+def test_a_child_whose_pidfd_finds_no_room_is_our_failure(make_box: MakeBox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel drops a descriptor that has no place in our table: the spawn fails at once, and the next one works."""
+    box = make_box(ready=0)
+    receive = receive_descriptors
+
+    def drop(control: socket.socket, most_bytes: int, most: int) -> tuple[bytes, list[int]]:
+        packet, fds = receive(control, most_bytes, most)
+        if not packet.startswith(FORKED):
+            return packet, fds
+        for fd in fds:
+            os.close(fd)
+        return packet, []
+
+    with monkeypatch.context() as patched:
+        patched.setattr(zygote_client, "receive_descriptors", drop)
+        with pytest.raises(SandboxError, match="no descriptor is left"):
+            box.run("result = 1")
+    assert ExitReason.OK is box.run("result = 1").exit_reason
