@@ -33,6 +33,7 @@ _FLAG_NEW_LISTENER = 1 << 3
 _FLAG_WAIT_KILLABLE_RECV = 1 << 5  # Linux 5.19
 _NOTIF_RECV = 0xC0502100  # SECCOMP_IOCTL_NOTIF_RECV: _IOWR('!', 0, struct seccomp_notif), 80 bytes
 _NOTIF_SEND = 0xC0182101  # SECCOMP_IOCTL_NOTIF_SEND: _IOWR('!', 1, struct seccomp_notif_resp), 24 bytes
+_NOTIF_ID_VALID = 0x40082102  # SECCOMP_IOCTL_NOTIF_ID_VALID: _IOW('!', 2, u64), Linux 5.17
 _NOTIF_BYTES = 80
 _NAMES_KEPT = 1024
 """Names of calls: more than there are, and not without end, for a run chooses the numbers that it calls."""
@@ -371,6 +372,17 @@ def deny(listener: int, call: HeldCall) -> str:
     name = syscall_name(call.number)
     _answer(listener, call, error=errno.ENOSYS if name is None else errno.EPERM)
     return name or f"syscall_{call.number}"
+
+
+def is_held(listener: int, call: HeldCall) -> bool:
+    """Whether a call that was taken still waits for its answer: its caller has not been killed."""
+    try:
+        fcntl.ioctl(listener, _NOTIF_ID_VALID, struct.pack("=Q", call.identity))
+    except OSError as error:
+        if error.errno not in _CALLER_IS_GONE:
+            raise
+        return False
+    return True
 
 
 def let_through(listener: int, call: HeldCall) -> bool:

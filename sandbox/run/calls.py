@@ -44,7 +44,7 @@ class CallListener:
         self._pid, self._own_pid = child.pid, child.own_pid
         self._whole_tree = whole_tree
         self._holds_until_death = holds_until_death
-        self._fd = child.listener
+        self._fd, self._kill = child.listener, child.kill
         self._events = events
         self._ending = ending
         self._watchdog = watchdog
@@ -84,19 +84,23 @@ class CallListener:
         """Let a process end itself, and note its exit code where that is certain.
 
         Invariant: an exit code is noted only if this call is the last thing that the child does. So it must be held in
-        the call with one thread and no kill pending when it is measured: a thread that is held starts no other, and
-        there is no other. With several threads the call may lose against another one's exit or crash; then only
-        wait4(2) knows.
+        the call with one thread and no kill pending when it is measured, and still be held afterwards: a thread that is
+        held starts no other, and there is no other. With several threads the call may lose against another one's exit
+        or crash; then only wait4(2) knows. One that has lost is held no longer, even where the kill that ended its hold
+        is pending no more.
 
-        Where nothing but death ends the hold, the run is over at this moment. The call is never answered: whoever
-        disposes of the child kills it, and nobody waits until the kernel has taken the process apart. Elsewhere a
-        signal may end the hold before the answer, so the end of the last thread is waited for.
+        Where nothing but death ends the hold, the run is over at this moment. The call is never answered: the child is
+        killed instead, so that it holds its memory no longer and keeps no freezer waiting, and nobody waits until the
+        kernel has taken it apart. Elsewhere a signal may end the hold before the answer, so the end of the last thread
+        is waited for.
         """
         measured, exit_code = self._watchdog.look(), call.arguments[0] & 0xFF
         alone = measured is not None and measured.threads == 1 and not measured.kill_pending
-        if alone and call.pid == self._pid and self._holds_until_death and not self._whole_tree:
+        is_final = self._holds_until_death and not self._whole_tree and alone and call.pid == self._pid
+        if is_final and seccomp.is_held(self._fd, call):
             self._events.ignore_readable(self._fd)
             self._ending.note_last_thread(exit_code)
+            self._kill()
             return
         was_held = seccomp.let_through(self._fd, call)
         if was_held and alone and call.pid == self._pid:

@@ -8,10 +8,10 @@ says, what it wrote.
 
 Several ways lead to that point, and the first to arrive is taken. The child itself asks to leave: its exit_group
 waits at the listener, exit code in hand, and is measured one last time. Where nothing but death ends that hold, the run
-is over there and then. Elsewhere, or beside other threads, the call is let through, and the listener hangs up when the
-last thread that the filter binds has entered its exit (since Linux 6.11; before, only after it was reaped). Or the
-zygote reaps the child and sends wait4's word. What then remains is the kernel taking the address space apart, which for
-a child with pandas loaded takes several times longer than a short run.
+is over there and then, and the child is killed. Elsewhere, or beside other threads, the call is let through, and the
+listener hangs up when the last thread that the filter binds has entered its exit (since Linux 6.11; before, only after
+it was reaped). Or the zygote reaps the child and sends wait4's word. What then remains is the kernel taking the address
+space apart, which for a child with pandas loaded takes several times longer than a short run.
 """
 
 from __future__ import annotations

@@ -9,10 +9,12 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sandbox.isolation import privileges, seccomp
+from sandbox.run.watch import Watch
 from tests.support.synchronous import Sandbox, eventually
 
 HELD = "getppid"
@@ -101,3 +103,18 @@ def test_a_run_that_is_full_of_signals_ends_as_any_other(shared_box: Sandbox) ->
         result = shared_box.run(STORM, number)
         found = (result.exit_reason.value, bytes(result.value or b""), result.exit_code, result.logs.stdout)
         assert ("ok", str(number).encode(), 0, "printed\n") == found
+
+
+def test_a_run_that_is_over_holds_no_memory_while_its_result_waits(
+    shared_box: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long a result waits to be checked, its process has ended meanwhile: nothing waits for its end."""
+    ended: list[bool] = []
+    conclude = Watch._conclude
+
+    def conclude_late(self: Watch, *arguments: Any) -> Any:
+        ended.append(eventually(self._child.has_ended))
+        return conclude(self, *arguments)
+
+    monkeypatch.setattr(Watch, "_conclude", conclude_late)
+    assert ("ok", [True]) == (shared_box.run("result = 1").exit_reason.value, ended)
