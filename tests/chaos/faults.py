@@ -21,7 +21,7 @@ import redis
 
 from tests.chaos.scene import Scene
 from tests.support.line import BACK, BOTH, TO, Line
-from tests.support.stack import ask, frozen
+from tests.support.stack import frozen
 
 JUNK = {
     "PostgreSQL": b"HTTP/1.1 502 Bad Gateway\r\n\r\n",
@@ -296,10 +296,10 @@ READ_ONLY = by_statements(
 def sessions_refused(scene: Scene) -> Iterator[None]:
     """PostgreSQL lets no new session in, and has ended the old ones. It can be told so in another database only."""
     other = scene.dsn.replace("/postgres?", "/template1?")
-    ask(other, "ALTER DATABASE postgres ALLOW_CONNECTIONS false")
-    ask(other, TERMINATE)
+    scene.ask("ALTER DATABASE postgres ALLOW_CONNECTIONS false", other)
+    scene.ask(TERMINATE, other)
     yield
-    ask(other, "ALTER DATABASE postgres ALLOW_CONNECTIONS true")
+    scene.ask("ALTER DATABASE postgres ALLOW_CONNECTIONS true", other)
 
 
 def flagged(fault: str) -> Blow:

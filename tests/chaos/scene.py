@@ -121,12 +121,17 @@ class Scene:
         """PostgreSQL, not through a line."""
         return str(self.stack.servers.urls.database)
 
-    def ask(self, statement: str) -> list[Any]:
-        """Ask PostgreSQL, not through a line; again and again while it has no place for us, or recovers."""
+    def ask(self, statement: str, dsn: str = "") -> list[Any]:
+        """Ask PostgreSQL, not through a line; again and again while it has no place for us, or recovers.
+
+        Args:
+            statement: the question.
+            dsn: of another database than the service's.
+        """
         by = time.monotonic() + ASK_S
         while True:
             try:
-                return ask(self.dsn, statement)
+                return ask(dsn or self.dsn, statement)
             except (asyncpg.TooManyConnectionsError, asyncpg.CannotConnectNowError):
                 if time.monotonic() > by:
                     raise
