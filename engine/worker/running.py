@@ -79,7 +79,7 @@ class RunningAttempts:
         try:
             yield attempt
         finally:
-            if self._attempts[claim.task_id] is attempt:
+            if self._attempts.get(claim.task_id) is attempt:  # the newer one may have ended before
                 del self._attempts[claim.task_id]
 
     def cancel(self, task_id: UUID) -> None:
