@@ -30,7 +30,8 @@ CONTROL_FD = 4
 
 _SET_MODE_FILTER = 1
 _FLAG_NEW_LISTENER = 1 << 3
-_FLAG_WAIT_KILLABLE_RECV = 1 << 5  # Linux 5.19
+_FLAG_WAIT_KILLABLE_RECV = 1 << 5  # Linux 5.19, see ``holds_until_death``
+_FLAGS_OF_A_HOLD = _FLAG_NEW_LISTENER | _FLAG_WAIT_KILLABLE_RECV
 _NOTIF_RECV = 0xC0502100  # SECCOMP_IOCTL_NOTIF_RECV: _IOWR('!', 0, struct seccomp_notif), 80 bytes
 _NOTIF_SEND = 0xC0182101  # SECCOMP_IOCTL_NOTIF_SEND: _IOWR('!', 1, struct seccomp_notif_resp), 24 bytes
 _NOTIF_ID_VALID = 0x40082102  # SECCOMP_IOCTL_NOTIF_ID_VALID: _IOW('!', 2, u64), Linux 5.17
@@ -284,11 +285,11 @@ def install(program: bytes) -> int:
         OSError: the kernel refuses (no_new_privs not set, another listener above).
     """
     try:
-        return _set_mode_filter(program, _FLAG_NEW_LISTENER | _FLAG_WAIT_KILLABLE_RECV)
+        return _set_mode_filter(program, _FLAGS_OF_A_HOLD)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        return _set_mode_filter(program, _FLAG_NEW_LISTENER)  # before Linux 5.19, see ``holds_until_death``
+        return _set_mode_filter(program, _FLAG_NEW_LISTENER)
 
 
 def holds_until_death() -> bool:
@@ -297,9 +298,8 @@ def holds_until_death() -> bool:
     Elsewhere a signal that the caller handles ends its wait: it runs on, and makes the call once more. Asked as
     the kernel's own tests ask: it looks at the flags before it looks at the filter, which here is none (EFAULT).
     """
-    flags = _FLAG_NEW_LISTENER | _FLAG_WAIT_KILLABLE_RECV
     try:
-        libc.syscall("seccomp", libc.SYS_SECCOMP, _SET_MODE_FILTER, flags, None)
+        libc.syscall("seccomp", libc.SYS_SECCOMP, _SET_MODE_FILTER, _FLAGS_OF_A_HOLD, None)
     except OSError as error:
         return error.errno == errno.EFAULT
     raise AssertionError("the kernel took a filter that is none")
@@ -376,13 +376,7 @@ def deny(listener: int, call: HeldCall) -> str:
 
 def is_held(listener: int, call: HeldCall) -> bool:
     """Whether a call that was taken still waits for its answer: its caller has not been killed."""
-    try:
-        fcntl.ioctl(listener, _NOTIF_ID_VALID, struct.pack("=Q", call.identity))
-    except OSError as error:
-        if error.errno not in _CALLER_IS_GONE:
-            raise
-        return False
-    return True
+    return _still_waits(listener, _NOTIF_ID_VALID, struct.pack("=Q", call.identity))
 
 
 def let_through(listener: int, call: HeldCall) -> bool:
@@ -395,9 +389,13 @@ def let_through(listener: int, call: HeldCall) -> bool:
 
 def _answer(listener: int, call: HeldCall, *, error: int = 0, flags: int = 0) -> bool:
     # struct seccomp_notif_resp: u64 id, s64 val, s32 error, u32 flags
-    answer = bytearray(struct.pack("=QqiI", call.identity, 0, -error, flags))
+    return _still_waits(listener, _NOTIF_SEND, struct.pack("=QqiI", call.identity, 0, -error, flags))
+
+
+def _still_waits(listener: int, request: int, argument: bytes) -> bool:
+    """Ask or tell the kernel something of a held call: ioctl(2); whether its caller still waited for an answer."""
     try:
-        fcntl.ioctl(listener, _NOTIF_SEND, answer)
+        fcntl.ioctl(listener, request, argument)
     except OSError as failure:
         if failure.errno not in _CALLER_IS_GONE:
             raise

@@ -95,15 +95,14 @@ class CallListener:
         is waited for.
         """
         measured, exit_code = self._watchdog.look(), call.arguments[0] & 0xFF
-        alone = measured is not None and measured.threads == 1 and not measured.kill_pending
-        is_final = self._holds_until_death and not self._whole_tree and alone and call.pid == self._pid
-        if is_final and seccomp.is_held(self._fd, call):
+        is_alone = measured is not None and measured.threads == 1 and not measured.kill_pending
+        is_last = is_alone and call.pid == self._pid
+        may_conclude = is_last and self._holds_until_death and not self._whole_tree
+        if may_conclude and seccomp.is_held(self._fd, call):
             self._events.ignore_readable(self._fd)
             self._ending.note_last_thread(exit_code)
             self._kill()
-            return
-        was_held = seccomp.let_through(self._fd, call)
-        if was_held and alone and call.pid == self._pid:
+        elif seccomp.let_through(self._fd, call) and is_last:
             self._exit_code = exit_code
 
     def _let_signal(self, call: seccomp.HeldCall, number: int) -> None:

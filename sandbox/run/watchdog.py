@@ -23,6 +23,7 @@ _FASTEST_GROWTH_BYTES_S = 2 << 30
 """Memory that a run can touch in a second here; sets how long the watchdog may look away."""
 _TICK_S = (0.005, 0.05)
 _TICK_OF_SLEEPER_S = 0.1
+"""At most, to look whether it still sleeps."""
 _LONG_CPU_S = 0.1
 """A run that has computed for longer lets short ones, and the service itself, go first."""
 _AWAY_S = 1.0
