@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from engine.dev.bench.parts import PYTHON, processes
 from engine.model.errors import EngineError
 
 RATE_HZ = 200
@@ -41,7 +42,7 @@ def flame_graphs(folder: Path | None) -> Iterator[None]:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
-    found = [(process, folder / f"{part}-{process.pid}.svg") for part, process in _processes()]
+    found = [(process, folder / f"{part}-{process.pid}.svg") for part, process in processes() if part in PYTHON]
     used_s = {path: _used_s(process) for process, path in found}
     recorders = {path: _record(process.pid, path) for process, path in found}
     try:
@@ -71,34 +72,5 @@ def _record(pid: int, path: Path) -> subprocess.Popen[bytes]:
     program = Path(sys.executable).with_name("py-spy")
     if not program.exists():
         raise ProfileError("py-spy is missing, which `make install` brings")
-    command = [
-        str(program),
-        "record",
-        "--rate",
-        str(RATE_HZ),
-        "--gil",
-        "--output",
-        str(path),
-        "--pid",
-        str(pid),
-    ]
+    command = [str(program), "record", "--gil", "--rate", str(RATE_HZ), "--output", str(path), "--pid", str(pid)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # noqa: S603  our own words
-
-
-def _processes() -> Iterator[tuple[str, psutil.Process]]:
-    """The Python processes of the service below this one, by what they are."""
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            command = " ".join(process.cmdline())
-            for sign, part in _SIGNS:
-                if sign in command:
-                    yield part, process
-                    break
-
-
-_SIGNS = (
-    ("-m engine api", "api"),
-    ("-m engine worker", "worker"),
-    ("engine.worker.keeper", "keeper"),
-    ("engine.api.body.check", "check"),
-)

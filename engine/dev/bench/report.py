@@ -20,7 +20,7 @@ Rows = list[Row]
 LINE = 118
 HISTORY_HEAD, HISTORY = "## History", 8
 """The section, and how many versions it keeps."""
-UNEXPLAINED = "It is reached on a quiet machine; measure again with nothing else running."
+UNEXPLAINED = "No reason is known. If the machine was busy, measure again with nothing else running."
 
 
 class Goal(NamedTuple):
@@ -74,10 +74,13 @@ def _one_at_a_time(rows: Rows) -> tuple[str, bool]:
     return words, starts <= 0.45 and row.p99_ms <= 2 * row.p50_ms
 
 
-def _value(most: float) -> Callable[[Rows], tuple[str, bool]]:
+def _value(most: float, *, most_pandas: float | None = None) -> Callable[[Rows], tuple[str, bool]]:
+    """At most so much; rows about a zygote that has pandas loaded may have another bar."""
+
     def reached(rows: Rows) -> tuple[str, bool]:
         words = ", ".join(f"{_short(row.value or 0)} {row.unit} ({row.what.rpartition(', ')[2]})" for row in rows)
-        return words, all((row.value or 0) <= most for row in rows)
+        bars = [most_pandas if most_pandas is not None and "pandas" in row.what else most for row in rows]
+        return words, all((row.value or 0) <= bar for row, bar in zip(rows, bars, strict=True))
 
     return reached
 
@@ -85,14 +88,6 @@ def _value(most: float) -> Callable[[Rows], tuple[str, bool]]:
 def _short(value: float) -> str:
     """Three digits that count, and all before the point."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _by_zygote(most_light: float, most_pandas: float) -> Callable[[Rows], tuple[str, bool]]:
-    def reached(rows: Rows) -> tuple[str, bool]:
-        words = ", ".join(f"{row.value:.2f} {row.unit} ({row.what.rpartition(', ')[2]})" for row in rows)
-        return words, all((row.value or 0) <= (most_pandas if "pandas" in row.what else most_light) for row in rows)
-
-    return reached
 
 
 def _retention(rows: Rows) -> tuple[str, bool]:
@@ -139,7 +134,7 @@ BARS = (
         "whole life of a child, processor time",
         "≤ 2.2 (light) and 1.6 (pandas) x a bare fork + exit",
         "whole life of a child against a bare fork",
-        _by_zygote(2.2, 1.6),
+        _value(2.2, most_pandas=1.6),
         _PAGES,
     ),
     Goal(
@@ -158,7 +153,13 @@ BARS = (
     ),
     Goal("`claim_task`, 200,000 queued, statistics stale", "≤ 1 ms", "claim behind", _p50(1), ""),
     Goal("`GET /tasks` by each filter, 1,000,000 finished tasks", "≤ 5 ms", "list over 1,000,000", _p50(5), ""),
-    Goal("result of 170,000 small objects", "≤ 120 ms of processor time", "result of 170,000", _value(120), ""),
+    Goal(
+        "result of 170,000 small objects",
+        "≤ 120 ms of processor time",
+        "result of 170,000",
+        _value(120),
+        "A quarter of it is the script's own making of the objects.",
+    ),
     Goal("payload of 16 MiB of small objects, accepted", "≤ 1 s", "16 MiB of small objects accepted", _p50(1000), ""),
     Goal(
         "`data_processing` statistics on 1,000,000 rows",
@@ -186,7 +187,7 @@ BARS = (
         "memory of an idle ready child, ten ready",
         "PSS ≤ 1.5 (light) and 4 MiB (pandas)",
         "memory of a ready child",
-        _by_zygote(1.5, 4),
+        _value(1.5, most_pandas=4),
         "Two of the ten have rehearsed, and hold 5 MiB of their own with pandas. The rest is the pages that a child "
         "has copied, and its share of what all children of its zygote share.",
     ),

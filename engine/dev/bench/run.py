@@ -142,7 +142,6 @@ async def measure_sandbox(policy: Policy, template: Template, progress: Progress
                 seconds, rate_s = await _time_turnover(pool, concurrency, 400)
                 what = f"fork + lock down + run + reap, {name}, {concurrency} at once"
                 rows.append(in_starts(make_row(what, seconds, bare, rate_s=rate_s), baselines["python"]))
-    progress("many objects, and runs that sleep")
     return [*rows, *await bench_scale.measure_sandbox(light, host, template, progress)]
 
 

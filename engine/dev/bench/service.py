@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from engine.dev.bench.parts import PARTS, processes
 from engine.dev.bench.profile import flame_graphs
 from engine.dev.demo import own_service
 
@@ -23,8 +24,6 @@ PAYLOAD_OBJECTS = 1_120_000
 WARM_UP = 5
 SETTLE_S = 3.0
 IDLE_S = 10.0
-PARTS = ("api", "worker", "sandbox", "postgres", "redis", "client")
-_NAMES = {"postgres": "postgres", "valkey-server": "redis", "redis-server": "redis"}
 
 
 class Load(NamedTuple):
@@ -172,7 +171,7 @@ async def _idle_percent() -> float:
     before = _processor_s()
     await asyncio.sleep(IDLE_S)
     after = _processor_s()
-    return sum(after[part] - before[part] for part in ("worker", "sandbox")) / IDLE_S * 100
+    return sum(after[part] - before[part] for part in ("worker", "keeper", "sandbox")) / IDLE_S * 100
 
 
 async def _answer(reader: asyncio.StreamReader) -> bytes:
@@ -182,12 +181,11 @@ async def _answer(reader: asyncio.StreamReader) -> bytes:
 
 
 def _processor_s() -> dict[str, float]:
-    """Seconds of processor time that each part has used, of the service that is a child of this process."""
+    """Seconds of processor time that each part has used."""
     spent = dict.fromkeys(PARTS, 0.0)
-    own = psutil.Process()
-    for process in (own, *own.children(recursive=True)):
+    for part, process in processes():
         with contextlib.suppress(psutil.Error):
-            part, times = _part(process, own), process.cpu_times()
+            times = process.cpu_times()
             spent[part] = spent.get(part, 0.0) + times.user + times.system
             if part in ("sandbox", "worker"):  # runs that have ended, and zygotes that were replaced
                 spent["sandbox"] += times.children_user + times.children_system
@@ -195,22 +193,12 @@ def _processor_s() -> dict[str, float]:
 
 
 def _pss_mib() -> dict[str, float]:
-    """Proportional set size of the service that is a child of this process, by part: proc_pid_smaps(5)."""
+    """Proportional set size of the service by part: proc_pid_smaps(5)."""
     found: dict[str, float] = {}
-    own = psutil.Process()
-    for process in own.children(recursive=True):
-        with contextlib.suppress(psutil.Error, OSError):
-            part = _part(process, own)
+    for part, process in processes():
+        with contextlib.suppress(OSError):
             text = Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="ascii")
             size_kib = next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:"))
             found[part] = found.get(part, 0.0) + size_kib / 1024
+    del found["client"]
     return found
-
-
-def _part(process: psutil.Process, own: psutil.Process) -> str:
-    if process == own:
-        return "client"
-    command = process.cmdline()
-    if command[1:3] == ["-m", "engine"]:
-        return command[3]
-    return _NAMES.get(process.name(), "sandbox")
