@@ -35,9 +35,9 @@ OWN_NAME = "requirements.txt"
 _PIP = ("install", "--quiet", "--disable-pip-version-check", "--no-compile", "--no-input")
 # Copied: a hard link would let whoever writes to uv's cache change what sandboxes import.
 _UV = ("install", "--quiet", "--link-mode", "copy")
-# By hash and unchecked: a sandbox cannot write what it compiles, and copies have other times. Tests are not imported.
 _NO_LINK = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK)
 """Two sets on two file systems, or one that knows no such links: then each keeps its own file."""
+# By hash and unchecked: a sandbox cannot write what it compiles, and copies have other times. Tests are not imported.
 _COMPILE = ("-I", "-m", "compileall", "-q", "-q", "-j0", "--invalidation-mode", "unchecked-hash", "-x", "/tests?/")
 _FONT_LIST = """
 import os, sys
