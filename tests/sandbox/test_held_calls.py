@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -20,13 +21,15 @@ from tests.support.synchronous import Sandbox, eventually
 HELD = "getppid"
 STORM = """
 import ctypes, os, signal
-HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda _: None)
-ctypes.CDLL(None).signal(signal.SIGALRM, HANDLER)
+libc = ctypes.CDLL(None)
+libc.signal(signal.SIGALRM, libc.abs)
 signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.0001)
 print("printed")
 result = args
 """
-"""Of C, because a handler of Python's waits for the interpreter, which is not asked any more."""
+"""The handler is abs(3): one of Python's waits for the interpreter, which is not asked any more, and a callback of
+ctypes takes the interpreter's lock, which the interrupted code may hold.
+"""
 
 
 def filter_that_holds_one_call() -> bytes:
@@ -110,11 +113,11 @@ def test_a_run_that_is_over_holds_no_memory_while_its_result_waits(
 ) -> None:
     """However long a result waits to be checked, its process has ended meanwhile: nothing waits for its end."""
     ended: list[bool] = []
-    conclude = Watch._conclude
+    harvest = Watch._harvest
 
-    def conclude_late(self: Watch, *arguments: Any) -> Any:
-        ended.append(eventually(self._child.has_ended))
-        return conclude(self, *arguments)
+    async def harvest_late(self: Watch, *arguments: Any) -> Any:
+        ended.append(await asyncio.to_thread(eventually, self._child.has_ended))
+        return await harvest(self, *arguments)
 
-    monkeypatch.setattr(Watch, "_conclude", conclude_late)
+    monkeypatch.setattr(Watch, "_harvest", harvest_late)
     assert ("ok", [True]) == (shared_box.run("result = 1").exit_reason.value, ended)
