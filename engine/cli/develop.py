@@ -23,6 +23,7 @@ class BenchPart(enum.StrEnum):
     SERVICE = "service"
     EGRESS = "egress"
     STORE = "store"
+    WORKERS = "workers"
 
 
 def up(
@@ -59,8 +60,7 @@ def bench(
 ) -> None:
     """Measure, always beside a baseline in the same run: plain python, and bwrap where it is installed.
 
-    The sandbox takes two minutes, the egress proxy seconds, the service three minutes, and the store, which is filled
-    with a million tasks, ten; service and store run on embedded servers.
+    All takes six minutes on a quiet machine; all but the sandbox and the egress proxy runs on embedded servers.
     """
     with sentences(), _for_development("bench", "run it in a checkout, by `make bench`"):
         from engine.dev.bench import run as benchmarks

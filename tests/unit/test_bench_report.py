@@ -10,6 +10,7 @@ import pytest
 from engine.dev.bench.quiet import in_words
 from engine.dev.bench.report import BARS, HISTORY, read_history, write_report
 from engine.dev.bench.rows import Row, make_row
+from engine.dev.bench.workers import StoreLives, bend
 
 QUICK = {
     "ready child, trivial script, light": Row(what="", samples=1, p50_ms=1, p95_ms=1.5, ratio=20, baseline="bwrap"),
@@ -32,9 +33,10 @@ QUICK = {
     "watching a sleeping run": Row(what="", samples=1, value=0.02, unit="%"),
     "life in the store, beside retention": Row(what="", samples=1, value=1.3, worst_ms=100, note="in words"),
     "over 1,000,000": Row(what="", samples=1, value=1.5, unit="times"),
+    "tasks that sleep": Row(what="", samples=1, rate_s=140, value=3.5, unit="times one"),
     "idle worker": Row(what="", samples=1, value=1, unit="%"),
 }
-MORE_IS_BETTER = ("starts",)
+MORE_IS_BETTER = ("starts", "times one")
 SLOW = {
     name: Row(
         what="",
@@ -104,3 +106,12 @@ def test_busy_machine_is_said_to_be_one() -> None:
     """Above a tenth of the cores the times are not to be believed."""
     assert "" == in_words(0.1)
     assert "used 50% of its cores" in in_words(0.5)
+
+
+@pytest.mark.parametrize(
+    ("rates", "at"), [((100, 200, 210, 400), 2), ((100, 200, 400, 800), 8), ((100, 90, 80, 70), 1)]
+)
+def test_postgres_bends_where_more_connections_gain_little(rates: tuple[float, ...], at: int) -> None:
+    """Before the first step that gives less than a tenth; at the last number where none does."""
+    found = {1 << step: StoreLives(rate_s, [1.0], 1.0) for step, rate_s in enumerate(rates)}
+    assert at == bend(found)

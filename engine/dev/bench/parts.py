@@ -12,7 +12,9 @@ PARTS = ("api", "check", "worker", "keeper", "sandbox", "postgres", "redis", "cl
 """Whose processor time is told: ``check`` checks bodies for the API, ``client`` is the process that measures."""
 PYTHON = ("api", "check", "worker", "keeper")
 """Those that are the engine's own code and no sandbox."""
-_MODULES = MappingProxyType({"engine.api.body.check": "check", "engine.worker.keeper": "keeper"})
+_MODULES = MappingProxyType(
+    {"engine.api.body.check": "check", "engine.worker.keeper": "keeper", "engine.dev.bench.sleeper": "worker"}
+)
 _NAMES = MappingProxyType({"postgres": "postgres", "valkey-server": "redis", "redis-server": "redis"})
 
 

@@ -29,6 +29,7 @@ from engine.dev.bench import lives as bench_lives
 from engine.dev.bench import quiet
 from engine.dev.bench import scale as bench_scale
 from engine.dev.bench import service as bench_service
+from engine.dev.bench import workers as bench_workers
 from engine.dev.bench.report import write_report
 from engine.dev.bench.rows import Row, in_starts, make_row
 from engine.policies.policies import Policies
@@ -259,6 +260,24 @@ async def measure_data(progress: Progress) -> list[Row]:
     return [by_hand, handler, msgspec.structs.replace(row, note=note, value=times, unit="times")]
 
 
+async def measure_workers(progress: Progress) -> list[Row]:
+    """One to four workers on simulated machines, and PostgreSQL under more and more connections."""
+    rows: list[Row] = []
+    for machines, load in (await bench_workers.measure_machines(_request(_TRIVIAL), progress)).items():
+        row = make_row(f"tasks that sleep 0.1 s, simulated machines: {machines}", load.seconds, rate_s=load.rate_s)
+        times = (row.rate_s or 0) / ((rows[0].rate_s if rows else row.rate_s) or 1)
+        note = f"{times:.2f} times the rate of one; {bench_service.in_words(load.cpu_ms)}"
+        rows.append(msgspec.structs.replace(row, value=times, unit="times one", note=note))
+    found = await bench_workers.measure_postgres(progress)
+    for connections, lives in found.items():
+        row = make_row(f"whole lives in the store, connections: {connections}", lives.seconds, rate_s=lives.rate_s)
+        rows.append(msgspec.structs.replace(row, note=f"cpu ms a life: postgres {lives.postgres_ms:.2f}"))
+    bend = bench_workers.bend(found)
+    note = f"tasks a second, over {bend} connections; more of them give less than a tenth more"
+    rate_s = found[bend].rate_s
+    return [*rows, Row(what="submit, claim, finish: where PostgreSQL bends", samples=1, rate_s=rate_s, note=note)]
+
+
 # -- the table
 
 
@@ -276,7 +295,7 @@ def show(rows: list[Row], console: Console) -> None:
 
 
 async def measure(parts: list[str], settings: Settings, progress: Progress) -> list[Row]:
-    """All rows of the parts asked for, of ``sandbox``, ``egress``, ``service`` and ``store``."""
+    """All rows of the parts asked for, of ``sandbox``, ``egress``, ``service``, ``store`` and ``workers``."""
     rows: list[Row] = []
     policy = Policies.load(settings).default("custom_script").loaded_with(1)  # pandas
     if "sandbox" in parts:
@@ -290,6 +309,8 @@ async def measure(parts: list[str], settings: Settings, progress: Progress) -> l
         rows += await measure_data(progress)
     if "store" in parts:
         rows += await bench_scale.measure_store(progress)
+    if "workers" in parts:
+        rows += await measure_workers(progress)
     return rows
 
 

@@ -121,7 +121,7 @@ async def _life(database: OwnDatabase) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {"submit": [], "claim": [], "finish": []}
     worker, store = uuid4(), database.store
     for _ in range(SAMPLES):
-        task = _new_task()
+        task = new_task()
         found["submit"].append(await _timed(lambda task=task: store.tasks.insert(task)))  # type: ignore[misc]
         began_s = time.perf_counter()
         claim = await store.claims.claim(task.task_id, worker, LEASE_S)
@@ -171,7 +171,8 @@ async def _measure_retention(database: OwnDatabase, progress: Progress) -> list[
     return [before, msgspec.structs.replace(row, value=times, unit="times", note=note)]
 
 
-def _new_task() -> NewTask:
+def new_task() -> NewTask:
+    """A task that nobody has submitted yet."""
     request = SubmitRequest(task_type="custom_script", parameters=msgspec.Raw(b'{"script":"result = 1"}'))
     return NewTask(task_id=uuid4(), tenant=TENANT, policy="custom_script", max_attempts=3, request=request)
 

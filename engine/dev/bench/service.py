@@ -153,9 +153,9 @@ async def post(
                 raise RuntimeError(f"a benchmark task ended with {answer.decode()}")
         writer.close()
 
-    before, started = _processor_s(), time.perf_counter()
+    before, started = part_seconds(), time.perf_counter()
     await asyncio.gather(*(work(count // concurrency) for _ in range(concurrency)))
-    took_s, after = time.perf_counter() - started, _processor_s()
+    took_s, after = time.perf_counter() - started, part_seconds()
     cpu_ms = {part: (after[part] - before[part]) * 1e3 / len(seconds) for part in PARTS}
     return Load(seconds, len(seconds) / took_s, cpu_ms)
 
@@ -168,9 +168,9 @@ def in_words(cpu_ms: dict[str, float]) -> str:
 
 async def _idle_percent() -> float:
     await asyncio.sleep(SETTLE_S)
-    before = _processor_s()
+    before = part_seconds()
     await asyncio.sleep(IDLE_S)
-    after = _processor_s()
+    after = part_seconds()
     return sum(after[part] - before[part] for part in ("worker", "keeper", "sandbox")) / IDLE_S * 100
 
 
@@ -180,7 +180,7 @@ async def _answer(reader: asyncio.StreamReader) -> bytes:
     return await reader.readexactly(int(length))
 
 
-def _processor_s() -> dict[str, float]:
+def part_seconds() -> dict[str, float]:
     """Seconds of processor time that each part has used."""
     spent = dict.fromkeys(PARTS, 0.0)
     for part, process in processes():
