@@ -43,6 +43,8 @@ class Forked:
     """A process of ``python -m MODULE COMMAND``, with the methods of ``subprocess.Popen`` that tests use."""
 
     def __init__(self, module: str, command: Sequence[str], environ: dict[str, str], streams: Streams) -> None:
+        for path in streams[1:]:
+            Path(path).touch()  # whoever waits for a line of it may read it from now on, as of `Popen`
         self._process = _forks().Process(target=_run, args=(module, tuple(command), environ, streams))
         self._process.start()
         assert self._process.pid is not None
