@@ -38,6 +38,11 @@ REFUSALS = (401, 403, 429)
 """What the audit log names: no key, a key that does not open the call, a quota."""
 METHODS = ("GET", "HEAD", "POST", "DELETE")
 
+READABLE_HEADERS = (
+    "Content-Disposition", "ETag", "Idempotent-Replay", "Location", "Retry-After", "WWW-Authenticate", "X-Request-Id",
+)  # fmt: skip
+"""What a page of another origin may read of an answer; the Fetch standard lets it read few others."""
+
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{7,63}", re.ASCII)
 
 Scope = MutableMapping[str, Any]
@@ -294,8 +299,13 @@ def _cors(origins: tuple[str, ...]) -> CORSConfig | None:
     """Configure which origins' pages may call the API from a browser; none, unless the operator names them."""
     if not origins:
         return None
-    headers = ["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-API-Key"]
-    return CORSConfig(allow_origins=list(origins), allow_methods=["GET", "POST", "DELETE"], allow_headers=headers)
+    headers = ["Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Last-Event-ID", "X-API-Key"]
+    return CORSConfig(
+        allow_origins=list(origins),
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=headers,
+        expose_headers=list(READABLE_HEADERS),
+    )
 
 
 def _refuse_method(scope: Scope, send: Send) -> Awaitable[None]:

@@ -46,3 +46,20 @@ def test_the_named_site_may_ask_and_no_other(named: Stack) -> None:
     assert "access-control-allow-origin" not in other.headers
     plain = named.client.post("/execute", json=task("result = 1"), headers={"Origin": "https://evil.example.com"})
     assert "access-control-allow-origin" not in plain.headers
+
+
+def test_a_page_reads_what_it_must_know(named: Stack) -> None:
+    """API-14: where its task is, when to come again, and the id that support asks for; of an error, too."""
+    for sent in (task("result = 1"), {"task_type": "none"}):
+        answer = named.client.post("/execute", json=sent, headers={"Origin": ORIGIN})
+        readable = {name.strip().lower() for name in answer.headers["access-control-expose-headers"].split(",")}
+        assert {"location", "idempotent-replay", "retry-after", "x-request-id"} <= readable
+        assert ORIGIN == answer.headers["access-control-allow-origin"]
+
+
+def test_a_page_follows_its_task(named: Stack) -> None:
+    """The stream of events, which a page reads by ``fetch``, is its own to read, and so is why there is none."""
+    task_id = named.client.post("/execute", json=task("print('line')"), headers={"Origin": ORIGIN}).json()["task_id"]
+    for target, status in ((task_id, 200), ("0" * 8 + task_id[8:], 404)):
+        with named.client.stream("GET", f"/task/{target}/events", headers={"Origin": ORIGIN}) as answer:
+            assert (status, ORIGIN) == (answer.status_code, answer.headers["access-control-allow-origin"])

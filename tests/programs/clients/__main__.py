@@ -102,6 +102,21 @@ print("ok the models of datamodel-code-generator")
 """
 
 
+PAGE = """
+const [url, key] = [process.env.SERVICE_URL, process.env.SERVICE_KEY];
+const shown = [];
+const show = (one) => shown.push(one);
+const script = "import time\\nfor row in 'ab':\\n    time.sleep(0.3)\\n    print(row)\\nresult = 'done'";
+const body = JSON.stringify({ task_type: "custom_script", parameters: { script } });
+const sent = { authorization: `Bearer ${key}`, "content-type": "application/json" };
+const taskId = (await (await fetch(`${url}/execute`, { method: "POST", headers: sent, body })).json()).task_id;
+%s
+if (shown.join("") !== "a\\nb\\ndone") throw new Error(JSON.stringify(shown));
+console.log("ok what a page in a browser does");
+"""
+"""Around the example of the page on following a task; ``fetch`` of Node.js is that of browsers."""
+
+
 def main() -> int:
     """Install, generate, compile, use; the exit code."""
     if shutil.which("npm") is None:
@@ -118,6 +133,7 @@ def main() -> int:
             (FOLDER / "openapi.json").write_text(json.dumps(document))
             _python(environ)
             _typescript(environ)
+            _page(environ)
             _langchain(url, key.text)
     return 0
 
@@ -166,6 +182,12 @@ def _typescript(environ: Mapping[str, str]) -> None:
     _run(["npx", "tsc"])
     for name in ("scenarios.ts", "types.ts"):
         _run(["npx", "tsx", name], **environ)
+
+
+def _page(environ: Mapping[str, str]) -> None:
+    (example,) = (block.text for block in blocks("engine/api/README.md") if block.language == "javascript")
+    (FOLDER / "page.mjs").write_text(PAGE % example)
+    _run(["node", "page.mjs"], **environ)
 
 
 def _langchain(url: str, key: str) -> None:
