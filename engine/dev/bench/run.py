@@ -206,7 +206,7 @@ async def measure_service(progress: Progress) -> list[Row]:
     progress("plain python")
     bare = make_row("python -I", await asyncio.to_thread(_time_commands, [sys.executable, "-I", "-c", "pass"], 30))
     rows, body = [bare], _request(_TRIVIAL)
-    for workers, concurrencies in ((1, {1: 200, 16: 1600}), (2, {16: 1600})):
+    for workers, concurrencies in ((1, {1: 1000, 16: 1600}), (2, {16: 1600})):
         loads, rest = await bench_service.measure(body, concurrencies, workers=workers, say=progress)
         for concurrency, load in zip(concurrencies, loads, strict=True):
             noun = "worker" if workers == 1 else "workers"
