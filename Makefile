@@ -5,7 +5,7 @@ PY     := $(VENV)/bin/python
 SETS   := .libraries
 
 .DEFAULT_GOAL := help
-.PHONY: help install models demo check unit-growth unit-rest test busy-test cgroup-test memory-test kernel-test lint ablation soak neighbours chaos quality peers cpython-test monitoring-test image-test console-test clients-test servers-test n8n-test manifests-test coverage audit bench lock clean
+.PHONY: help install models demo check unit-growth unit-rest test busy-test cgroup-test memory-test kernel-test lint ablation soak neighbours chaos growth-test quality peers cpython-test monitoring-test image-test console-test clients-test servers-test n8n-test manifests-test coverage audit bench lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -117,6 +117,9 @@ cpython-test: install models  ## CPython's own tests in the service and by plain
 
 chaos: install  ## Kill, stop, cut, hang, fill and garble every part for half an hour; no promise to a client may break
 	@$(PY) -m tests.chaos --report tests/chaos/README.md
+
+growth-test: install  ## 100,000 tasks, a day's sweeps and eight bodies of 64 MiB at once; afterwards nothing may have grown
+	@$(PY) -m tests.growth --report tests/growth/README.md
 
 quality: install models  ## Measure the models on labelled texts that others wrote; writes tests/quality/README.md
 	@$(PY) -m tests.quality

@@ -26,6 +26,7 @@ from engine.api.routes.requests import BigBodies, State
 from engine.api.routes.system import ROUTES
 from engine.config.keys import Keys
 from engine.config.listening import is_loopback
+from engine.config.machine import check_memory_mib
 from engine.model.principal import ANYONE
 from engine.service.follow import Followers
 from engine.service.service import Service
@@ -65,7 +66,7 @@ def create_app(service: Service, keys: Keys | None, audit: AuditLog, *, version:
     access = Access(keys, (connections + 1) // 2, sessions=service.sessions)
     parts = State(
         service=service,
-        checker=Checker(),
+        checker=Checker(check_memory_mib(service.settings.check_memory_mib, service.settings.max_body_mib)),
         followers=Followers(service),
         big_bodies=BigBodies(),
         openapi=msgspec.json.encode(document),

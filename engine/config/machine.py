@@ -13,6 +13,14 @@ MIB = 1 << 20
 RESERVE_MIB = 1536
 """For a worker itself: its zygotes and ready sandboxes, all policies together, need about 1.4 GiB."""
 
+BODY_PLACES = 4
+"""Large bodies that an API has in memory at the same time."""
+API_REST_MIB, BODY_COPIES = 128, 2
+"""An API at rest has about 85 MiB. Of each body there is what has arrived, and at times a copy on its way."""
+CHECK_REST_MIB, CHECK_COPIES, MOST_CHECK_MIB = 64, 4, 3072
+"""A checking process at rest has 24 MiB. It takes three times the length of a long text, and more than twenty times
+that of the smallest objects of JSON."""
+
 
 def memory_mib(proc: Path = Path("/proc"), mounts: Path = Path("/sys/fs/cgroup")) -> int:
     """Memory in MiB: the machine's, or the lowest limit of this process' cgroup and of those above it.
@@ -38,6 +46,29 @@ def tasks_memory_mib(asked_mib: int | None, largest_mib: int, *, workers: int = 
         return asked_mib
     whole = memory_mib()
     return max((whole - min(RESERVE_MIB * workers, whole // 2)) // workers, largest_mib)
+
+
+def api_memory_mib(max_body_mib: int) -> int:
+    """MiB that an API process itself needs at most: at rest, and for as many large bodies as it reads at once.
+
+    Args:
+        max_body_mib: ``MAX_BODY_MIB``.
+    """
+    return API_REST_MIB + BODY_COPIES * BODY_PLACES * max_body_mib
+
+
+def check_memory_mib(asked_mib: int | None, max_body_mib: int) -> int:
+    """MiB that each of the processes may take that check large bodies for an API.
+
+    Args:
+        asked_mib: ``CHECK_MEMORY_MIB``; ``None`` for a third of what the API leaves: a third is for the files that
+            clients upload, which may lie in memory, too.
+        max_body_mib: ``MAX_BODY_MIB``. A long text always fits.
+    """
+    if asked_mib is not None:
+        return asked_mib
+    left = (memory_mib() - api_memory_mib(max_body_mib)) // 3
+    return max(min(left, MOST_CHECK_MIB), CHECK_REST_MIB + CHECK_COPIES * max_body_mib)
 
 
 def _limit_files(proc: Path, mounts: Path) -> list[Path]:

@@ -379,6 +379,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "MAX_BODY_MIB", "Longest request body. The API answers a longer one with 413.", group=Group.TUNE, unit="MiB"
         ),
     ] = 64
+    check_memory_mib: Annotated[
+        Annotated[int, Meta(ge=64, le=1 << 20)] | None,
+        _about(
+            "CHECK_MEMORY_MIB",
+            "Memory that each of an API's two processes that check large bodies may take. JSON that takes more is "
+            "refused with 400.",
+            group=Group.TUNE,
+            unit="MiB",
+            default="a third of what the API leaves of the container's or machine's memory, at least four times "
+            "MAX_BODY_MIB and 64 MiB more, at most 3072",
+        ),
+    ] = None
     policies_dir: Annotated[
         Path,
         _about(

@@ -34,7 +34,7 @@ DEAR = b'{"task_type":"data_processing","parameters":{"rows":[' + b",".join([b'{
 
 @contextlib.asynccontextmanager
 async def open_checker(**options: Any) -> AsyncIterator[Checker]:
-    checker = Checker(**options)
+    checker = Checker(options.pop("memory_mib", 1024), **options)
     try:
         yield checker
     finally:

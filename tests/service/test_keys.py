@@ -27,6 +27,7 @@ from engine.api.routes.system import ROUTES
 from engine.api.routes.tasks import get_task
 from engine.api.server.serve import CONNECTIONS
 from engine.config.keys import Keys, KeysError, NewKey, add_key, make_key, read_keys, remove_key
+from engine.config.machine import BODY_PLACES
 from engine.model.principal import Principal, Quotas, Scope
 from tests.support.command_line import engine_text as run
 from tests.support.stack import Stack, task, until
@@ -444,9 +445,9 @@ def test_slow_bodies_of_one_tenant_leave_a_place_to_others() -> None:
                 taken.set()
                 await asyncio.Event().wait()
 
-        events = [asyncio.Event() for _ in range(BigBodies.PLACES + 1)]
+        events = [asyncio.Event() for _ in range(BODY_PLACES + 1)]
         tasks = [asyncio.create_task(hold("slow", event)) for event in events[:-1]]
-        await asyncio.gather(*(event.wait() for event in events[: BigBodies.PLACES - 1]))
+        await asyncio.gather(*(event.wait() for event in events[: BODY_PLACES - 1]))
         tasks.append(asyncio.create_task(hold("other", events[-1])))
         async with asyncio.timeout(20):
             await events[-1].wait()

@@ -32,8 +32,6 @@ from handlers.parameters.faults import MAX_FAULTS, Fault, find_faults, nearest, 
 from handlers.parameters.registry import PARAMETERS, decode, file_ids
 from handlers.parameters.script import SCRIPT_NAME
 
-MEMORY_BYTES = 3 << 30
-"""Of the checking process. The smallest objects of JSON take twenty times their length."""
 HEAD = struct.Struct(">??Q")
 """Before a body: whether it is a batch, whether it has an idempotency key beside it, and its length."""
 CPU_SIGNAL = signal.SIGPROF
@@ -44,6 +42,8 @@ MAX_BATCH = 1000
 IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 IDEMPOTENCY_KEY_RULE = "must be 1 to 255 characters of ASCII, without spaces"
 _CONTAINERS = frozenset((dict, list))
+
+_TOO_MUCH_MEMORY = "this JSON takes too much memory to be checked; send less JSON, longer texts, or a file"
 
 _LABELS_IN_WORDS = {
     f"Expected `str` matching regex {LABEL!r}": "must be text without control characters",
@@ -341,7 +341,7 @@ def serve(requests: BinaryIO, answers: BinaryIO, cpu_s: float) -> None:
         except InvalidRequestError as error:
             reply = Reply(faults=error.errors)
         except MemoryError:
-            reply = Reply(faults=(Fault(path="$", message="this JSON takes too much memory to be checked"),))
+            reply = Reply(faults=(Fault(path="$", message=_TOO_MUCH_MEMORY),))
         text = msgspec.json.encode(reply)
         signal.setitimer(signal.ITIMER_PROF, 0)
         answers.write(LENGTH.pack(len(text)) + text)
@@ -350,5 +350,6 @@ def serve(requests: BinaryIO, answers: BinaryIO, cpu_s: float) -> None:
 
 
 if __name__ == "__main__":
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    memory_bytes = int(sys.argv[2]) << 20
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     serve(sys.stdin.buffer, sys.stdout.buffer, float(sys.argv[1]))

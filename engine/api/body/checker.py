@@ -78,12 +78,14 @@ def is_quick(body: bytes) -> bool:
 class Process:
     """One checking process. It is started for its first body, or before, and kept."""
 
-    def __init__(self, cpu_s: float) -> None:
+    def __init__(self, cpu_s: float, memory_mib: int) -> None:
         """
         Args:
             cpu_s: processor time for one body, seconds.
+            memory_mib: memory that it may take.
         """
         self._cpu_s = cpu_s
+        self._memory_mib = memory_mib
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -140,7 +142,7 @@ class Process:
             self._process = None
             try:
                 self._process = await asyncio.create_subprocess_exec(
-                    sys.executable, "-m", "engine.api.body.check", str(self._cpu_s),
+                    sys.executable, "-m", "engine.api.body.check", str(self._cpu_s), str(self._memory_mib),
                     stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=READ_BYTES, cwd=PROJECT_DIR,
                     env={"PATH": os.defpath}, start_new_session=True,
                 )  # fmt: skip
@@ -160,16 +162,19 @@ async def _forget(process: asyncio.subprocess.Process) -> None:
 class Checker:
     """Owns the checking processes."""
 
-    def __init__(self, *, processes: int = PROCESSES, cpu_s: float = CPU_S, wait_s: float = WAIT_S) -> None:
+    def __init__(
+        self, memory_mib: int, *, processes: int = PROCESSES, cpu_s: float = CPU_S, wait_s: float = WAIT_S
+    ) -> None:
         """
         Args:
+            memory_mib: memory that each process may take.
             processes: how many bodies are checked at the same time, at least two; a tenant has one fewer.
             cpu_s: processor time for one body, seconds.
             wait_s: how long a body may wait for its turn and its answer, seconds.
         """
         self._wait_s = wait_s
         self._of_a_tenant = processes - 1
-        self._all = [Process(cpu_s) for _ in range(processes)]
+        self._all = [Process(cpu_s, memory_mib) for _ in range(processes)]
         self._idle = list(self._all)
         self._places = asyncio.Semaphore(processes)
         self._tenants: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()

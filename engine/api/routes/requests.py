@@ -18,6 +18,7 @@ from engine.api.access import Access
 from engine.api.body.checker import INLINE_BYTES, Checker
 from engine.api.call import in_path, in_query
 from engine.api.problems import RequestError
+from engine.config.machine import BODY_PLACES
 from engine.model.answers import task_answer
 from engine.model.principal import Principal
 from engine.model.task import StoredTask
@@ -45,16 +46,15 @@ class BigBodies:
     No tenant has all of them: one that sends slowly would keep the others waiting.
     """
 
-    PLACES = 4
-
-    def __init__(self) -> None:
-        self._places = asyncio.Semaphore(self.PLACES)
+    def __init__(self, places: int = BODY_PLACES) -> None:
+        self._of_a_tenant = places - 1
+        self._places = asyncio.Semaphore(places)
         self._tenants: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     @contextlib.asynccontextmanager
     async def place(self, tenant: str) -> AsyncIterator[None]:
         """One place, as soon as there is one."""
-        own = self._tenants.setdefault(tenant, asyncio.Semaphore(self.PLACES - 1))
+        own = self._tenants.setdefault(tenant, asyncio.Semaphore(self._of_a_tenant))
         async with own, self._places:
             yield
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import tempfile
 from collections.abc import AsyncIterator
 from typing import IO, NamedTuple, cast
@@ -55,6 +56,7 @@ from engine.telemetry.metrics import Liveness, expose
 SPOOL_BYTES = 1 << 20
 _BYTES = "application/octet-stream"
 _MAX_FILE_NAME = 255
+_FULL_FOLDER_S = 10
 _MAX_FILES = 500
 FILE_NAME = in_query(
     "name",
@@ -329,7 +331,7 @@ async def _uploaded(request: ApiRequest) -> AsyncIterator[Upload]:
     """The file in a request."""
     media_type, _ = request.content_type
     if media_type == "multipart/form-data":
-        async with arriving():
+        async with _on_disk(), arriving():
             form = await request.form()  # which Litestar spools
         files = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
         if len(files) != 1:
@@ -341,13 +343,25 @@ async def _uploaded(request: ApiRequest) -> AsyncIterator[Upload]:
     name = _file_name(request.query_params.get("name", ""))
     spooled = tempfile.SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115  closed beside the loop
     try:
-        async with arriving():
+        async with _on_disk(), arriving():
             async for part in _large_parts(request.stream()):  # which ends with 413 beyond MAX_BODY_MIB
                 await asyncio.to_thread(spooled.write, part)
         spooled.seek(0)
         yield Upload(name, media_type or _BYTES, cast(IO[bytes], spooled))
     finally:
         await asyncio.to_thread(spooled.close)  # to free 60 MiB of a disk takes 40 ms
+
+
+@contextlib.asynccontextmanager
+async def _on_disk() -> AsyncIterator[None]:
+    """What arrives is written to a folder that may become full: in a container it is small, and many may upload."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        said = "The folder for files that are arriving is full. Nothing was kept: try again after Retry-After seconds."
+        raise RequestError(503, said, headers={"Retry-After": str(_FULL_FOLDER_S)}) from None
 
 
 async def _large_parts(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
