@@ -19,7 +19,7 @@ import asyncpg
 import psutil
 import redis
 
-from tests.chaos.scene import Scene
+from tests.chaos.scene import AWAY, Scene
 from tests.support.line import BACK, BOTH, TO, Line
 from tests.support.stack import frozen
 
@@ -311,16 +311,20 @@ def flagged(fault: str) -> Blow:
 def tasks_locked(scene: Scene) -> Iterator[None]:
     """Somebody else has the table of tasks. While a transaction hangs on another fault, nobody gets it."""
     with asyncio.Runner() as runner:
-        connection = runner.run(asyncpg.connect(scene.dsn))
+        try:
+            connection = runner.run(asyncpg.connect(scene.dsn))
+        except AWAY as error:
+            raise NotNowError from error
         try:
             lock = f"BEGIN; SET LOCAL lock_timeout = '{LOCK_S:g}s'; LOCK TABLE tasks IN ACCESS EXCLUSIVE MODE"
             try:
                 runner.run(connection.execute(lock))
-            except asyncpg.LockNotAvailableError as error:
+            except (asyncpg.LockNotAvailableError, *AWAY) as error:
                 raise NotNowError from error
             yield
         finally:
-            runner.run(connection.close())
+            with contextlib.suppress(*AWAY):
+                runner.run(connection.close())
 
 
 # ---- Redis ---------------------------------------------------------------------------------------------------------

@@ -39,6 +39,11 @@ SETTINGS = {
 """Short leases and pauses: a storm has little time for each."""
 LAST_WORDS = 400
 ASK_S = 30.0
+AWAY = (
+    OSError, asyncpg.PostgresConnectionError, asyncpg.exceptions.OperatorInterventionError,
+    asyncpg.TooManyConnectionsError,
+)  # fmt: skip
+"""How PostgreSQL is away when a fault befalls it at the very moment of a question."""
 AT_WORK = {"API": "PostgreSQL is open", "wor": "worker started"}
 STARTED_S = 2.0
 """A process that starts may well end by what befalls it, and has nothing below it that could be spoilt."""
@@ -122,17 +127,17 @@ class Scene:
         return str(self.stack.servers.urls.database)
 
     def ask(self, statement: str, dsn: str = "") -> list[Any]:
-        """Ask PostgreSQL, not through a line; again and again while it has no place for us, or recovers.
+        """Ask PostgreSQL, not through a line; again and again while it has no place for us, recovers, or ends.
 
         Args:
-            statement: the question.
+            statement: the question; asked twice, it must mean what it means asked once.
             dsn: of another database than the service's.
         """
         by = time.monotonic() + ASK_S
         while True:
             try:
                 return ask(dsn or self.dsn, statement)
-            except (asyncpg.TooManyConnectionsError, asyncpg.CannotConnectNowError):
+            except AWAY:
                 if time.monotonic() > by:
                     raise
                 time.sleep(0.2)

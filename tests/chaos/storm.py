@@ -12,6 +12,7 @@ import random
 import subprocess
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -160,13 +161,22 @@ def blow(folder: Path, plan: Plan, *, refused_within_s: float | None = None, tel
         scene.ask(PREPARE)
         weather = Weather(scene, plan, tell)
         with contextlib.closing(Outside(scene, plan)) as client:
-            weather.blow()
+            broken = _blow_all(weather)
             facts = client.finish()
         facts += scene.facts
         (folder / "facts.jsonl").write_text("".join(f"{json.dumps(fact)}\n" for fact in facts))
         history = History(facts, secret=SECRET, refused_within_s=refused_within_s)
-        broken = [*judge(history), *_recorded(scene, history)]
+        broken += [*judge(history), *_recorded(scene, history)]
         return Outcome(history, broken, weather.blown, scene.complaints())
+
+
+def _blow_all(weather: Weather) -> list[Broken]:
+    """Blow. A storm that ends by its own fault has shown nothing, but what it has seen is worth a look."""
+    try:
+        weather.blow()
+    except Exception:
+        return [Broken("the storm blows to its end", traceback.format_exc())]
+    return []
 
 
 def _recorded(scene: Scene, history: History) -> Iterator[Broken]:
