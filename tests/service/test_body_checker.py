@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
 import psutil
 import pytest
 
-from engine.api.body.check import check, check_batch
+from engine.api.body.check import HEAD, check, check_batch
 from engine.api.body.checker import INLINE_BYTES, Checker, CheckerBusyError, CheckerEndedError
 from engine.model.errors import InvalidRequestError
 
@@ -159,3 +161,15 @@ def test_body_that_waits_too_long_is_told_to_come_again() -> None:
             assert not psutil.pid_exists(pid)
 
     asyncio.run(run())
+
+
+def test_process_whose_api_has_been_killed_ends_without_a_word() -> None:
+    """Nobody waits for its answer: it is no fault, and there is no traceback in the log."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "engine.api.body.check", "5", "1024"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    process.stdout.close()
+    _, said = process.communicate(HEAD.pack(False, False, len(LARGE)) + LARGE, timeout=60)
+    assert (1, b"") == (process.returncode, said)

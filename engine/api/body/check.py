@@ -14,6 +14,7 @@ import functools
 import gc
 import hashlib
 import json
+import os
 import re
 import resource
 import signal
@@ -352,4 +353,7 @@ def serve(requests: BinaryIO, answers: BinaryIO, cpu_s: float) -> None:
 if __name__ == "__main__":
     memory_bytes = int(sys.argv[2]) << 20
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    serve(sys.stdin.buffer, sys.stdout.buffer, float(sys.argv[1]))
+    try:
+        serve(sys.stdin.buffer, sys.stdout.buffer, float(sys.argv[1]))
+    except BrokenPipeError:  # the API has ended: nobody waits for the answer, and none is left to flush
+        os._exit(1)
