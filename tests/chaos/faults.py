@@ -437,7 +437,8 @@ ALL: tuple[Fault, ...] = (
     Fault("zygote stopped", "worker", "SIGSTOP to it", "SIGCONT", 2.0, stop_below("", is_zygote)),
     Fault("child killed", "worker", "kill -9 to two sandboxes", "their tasks run again",
           0.3, kill_below("", is_child, 2)),
-    Fault("child stopped", "worker", "SIGSTOP to two sandboxes", "SIGCONT", 2.0, stop_below("", is_child, 2)),
+    # at its longest it leaves a task the time that the client has asked for
+    Fault("child stopped", "worker", "SIGSTOP to two sandboxes", "SIGCONT", 1.0, stop_below("", is_child, 2)),
     *line_faults("client-API", "to_api", "HTTP"),
     *line_faults("API-PostgreSQL", "api_to_database", "PostgreSQL"),
     *line_faults("worker-PostgreSQL", "worker_to_database", "PostgreSQL"),

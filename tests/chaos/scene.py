@@ -22,6 +22,7 @@ import asyncpg
 import psutil
 import redis
 
+from tests.chaos.outside.promises import RETRY_S
 from tests.support.line import Line, Lines
 from tests.support.stack import Part, Stack, ask, free_port, until
 
@@ -31,7 +32,7 @@ SETTINGS = {
     "LEASE_S": "3",
     "DRAIN_S": "1",
     "MAX_CONCURRENT_TASKS": "6",
-    "CALLBACK_RETRY_S": "0.1",
+    "CALLBACK_RETRY_S": str(RETRY_S),
     "EVENT_HEARTBEAT_S": "3",
     "WORKER_STALL_S": "8",
     "DEBUG_STALL_S": "4",

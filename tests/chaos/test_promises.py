@@ -214,6 +214,19 @@ def test_late_machine_is_no_late_refusal() -> None:
     assert [] == found(facts)
 
 
+@pytest.mark.parametrize(
+    ("attempts", "due_in_s", "breaks"),
+    [(7, 80.0, []), (7, 90.0, ["callbacks arrive"]), (2, 80.0, ["callbacks arrive"])],
+)
+def test_callback_may_be_due_as_late_as_its_pause(attempts: int, due_in_s: float, breaks: list[str]) -> None:
+    """Pauses grow by three: after seven failures one may come when the client has gone; after two it may not."""
+    facts = good()
+    next(fact for fact in facts if fact["event"] == "callback")["answered"] = 500
+    due = [{"task_id": "t1", "attempts": attempts, "due_in_s": due_in_s}]
+    facts += [ask(40, 20.0, "callbacks"), answer(40, 20.1, 200, due=due)]
+    assert breaks == [name for name, _ in found(facts)]
+
+
 def test_nothing_is_late_while_answers_get_lost() -> None:
     """Whether the machine was late cannot be told then."""
     facts = good()

@@ -17,6 +17,7 @@ import random
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import httpx
@@ -28,6 +29,7 @@ PLAIN_S = (0.5, 4.0)
 """How long a plain task lasts at most, and how long it may: a worker may be paused for longer than that."""
 AT_ONCE = 40
 LIVE_EVERY_S = 0.3
+SOON_S = 60.0
 """Between two control requests, for which the service needs no server."""
 LIST_EVERY_S = 4.0
 LARGE_BYTES = 140_000
@@ -303,7 +305,8 @@ class Client:
 
     async def receive(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Hear a callback. One in eight is answered with 500, and one in eight not at all."""
-        with contextlib.suppress(OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        # KeyError: a line has put junk in the place of the head
+        with contextlib.suppress(OSError, ValueError, KeyError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             headers = {
                 name.lower(): value.strip()
@@ -381,10 +384,10 @@ class Client:
             await asyncio.sleep(0.5)
 
     async def _await_callbacks(self) -> None:
-        """Until the service says of no callback that it is still due."""
+        """Until the service says of no callback that it is due soon: pauses grow, so that the last ones are long."""
         while time.monotonic() < self._settled_by:
             response = await self._insist("callbacks", "GET", "/callbacks", params={"state": "due"})
-            if response is not None and not (_json(response) or {}).get("callbacks"):
+            if response is not None and all(one["due_in_s"] > SOON_S for one in _due(_json(response) or {})):
                 return
             await asyncio.sleep(0.5)
 
@@ -413,8 +416,21 @@ def _read(call: str, response: httpx.Response) -> dict[str, Any]:
     if call == "health" and isinstance(found, dict):
         return facts | {"health": found.get("status"), "reasons": found.get("reasons")}
     if call == "callbacks" and isinstance(found, dict):
-        return facts | {"callbacks": len(found.get("callbacks", ()))}
+        return facts | {"due": _due(found)}
     return facts
+
+
+def _due(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of each callback that is due: its task, its attempts so far, and in how many seconds the next one comes."""
+    now = datetime.now(UTC)
+    return [
+        {
+            "task_id": one["task_id"],
+            "attempts": one["callback"]["attempts"],
+            "due_in_s": (datetime.fromisoformat(one["callback"]["due_at"]) - now).total_seconds(),
+        }
+        for one in found.get("callbacks", ())
+    ]
 
 
 def _view(task: dict[str, Any]) -> dict[str, Any]:
