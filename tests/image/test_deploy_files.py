@@ -215,7 +215,7 @@ def test_compose_confines_each_part() -> None:
         assert service["tmpfs"][0].startswith("/tmp:rw,noexec,nosuid,nodev,")
     for name, service in COMPOSE["services"].items():
         assert {"cpus", "memory", "pids"} == set(service["deploy"]["resources"]["limits"]), name
-        assert name == "api" or "healthcheck" in service, name
+        assert "healthcheck" in service, name
         assert "privileged" not in service
         assert "cap_add" not in service
 
@@ -238,12 +238,26 @@ def test_compose_publishes_the_api_on_the_loopback_only() -> None:
     assert ["backend"] == services["postgres"]["networks"] == services["valkey"]["networks"]
 
 
-def test_compose_worker_is_asked_where_it_answers() -> None:
-    """Its health check asks the port of its metrics."""
-    worker = COMPOSE["services"]["worker"]
-    *_, script = worker["healthcheck"]["test"]
+@pytest.mark.parametrize("part", PARTS)
+def test_compose_asks_each_part_where_it_answers(part: str) -> None:
+    """The health check of the worker asks the port of its metrics, that of the API its own."""
+    service = COMPOSE["services"][part]
+    *_, script = service["healthcheck"]["test"]
     compile(script, "healthcheck", "exec")
-    assert f"'127.0.0.1', {worker['environment']['WORKER_METRICS_PORT']}," in script
+    port = service["environment"]["WORKER_METRICS_PORT"] if part == "worker" else Settings().port
+    assert f"'127.0.0.1', {port}, " in script
+    assert re.findall(r"'GET', '(.*?)'", script)[0] in ({"/health/live"} & paths() if part == "api" else {LIVE_PATH})
+
+
+def test_compose_says_what_podman_compose_would_not_guess() -> None:
+    """It counts copies in the mode `replicated` only, and builds an image without its health check."""
+    copies = [one["deploy"] for one in COMPOSE["services"].values() if "replicas" in one["deploy"]]
+    assert [("replicated", 2)] == [(deploy.get("mode"), deploy["replicas"]) for deploy in copies]
+    *_, of_image = json.loads(
+        re.findall(r"^HEALTHCHECK .*? CMD (\[.*?\])$", CONTAINERFILE.replace("\\\n", ""), re.MULTILINE)[0]
+    )
+    *_, of_compose = COMPOSE["services"]["api"]["healthcheck"]["test"]
+    assert of_compose.split(";")[2:] == of_image.split(";")[2:]
 
 
 def test_compose_mounts_volumes_that_there_are() -> None:

@@ -141,3 +141,16 @@ def test_scrape_configuration_has_the_jobs_that_rules_name() -> None:
     """Rules and dashboard select by job."""
     jobs = [job["job_name"] for job in yaml.safe_load((FOLDER / "prometheus.yml").read_text())["scrape_configs"]]
     assert ["unityai-api", "unityai-worker"] == jobs
+
+
+def test_rules_are_looked_at_as_often_as_the_quickest_alert_needs() -> None:
+    """An alert that waits for 30 s fires after 30 s: looked at each minute, which is the default, it would be late."""
+    config = yaml.safe_load((FOLDER / "prometheus.yml").read_text())["global"]
+    every_s = seconds(config["evaluation_interval"])
+    assert every_s <= min(seconds(rule["for"]) for rule in rules() if "for" in rule) / 2
+    assert every_s == seconds(yaml.safe_load((FOLDER / "alerts_test.yml").read_text())["evaluation_interval"])
+
+
+def seconds(duration: str) -> int:
+    """A duration as Prometheus writes it, of one unit."""
+    return int(duration[:-1]) * {"s": 1, "m": 60, "h": 3600}[duration[-1]]
