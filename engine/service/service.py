@@ -37,6 +37,7 @@ from engine.model.result import ArtifactFacts
 from engine.model.status import Status
 from engine.model.task import (
     AcceptedTask,
+    Cancellation,
     ListedFile,
     ListedTask,
     NewFile,
@@ -296,15 +297,26 @@ class Service:
         by_s = time.monotonic() + wait_s
         with self.waiters.waiting(task_id) as waiter:
             cancelled = await self._store.tasks.cancel(task_id, principal.tenant)
-            if cancelled is not None and cancelled.status.final:
+            is_running = cancelled is not None and not cancelled.status.final
+            if cancelled is not None and not is_running:
                 self.metrics.finished(cancelled.task_type, cancelled.policy, ExitReason.CANCELLED)
-                await self._queue.drop(task_id)
-                await self._queue.announce(task_id)
-            elif cancelled is not None:
-                await self._queue.ask_to_cancel(task_id)
-                if wait_s > 0:
-                    return await self.wait(principal, waiter, by_s - time.monotonic())
-            return await self._store.tasks.get(task_id, principal.tenant)
+            telling = asyncio.create_task(self._tell_of_cancel(task_id, cancelled))
+            if is_running and wait_s > 0:
+                await telling
+                return await self.wait(principal, waiter, by_s - time.monotonic())
+            # side by side: a Redis and a PostgreSQL that both hang would else be waited for one after the other
+            _, task = await asyncio.gather(telling, self._store.tasks.get(task_id, principal.tenant))
+            return task
+
+    async def _tell_of_cancel(self, task_id: UUID, cancelled: Cancellation | None) -> None:
+        """Tell those who need to know; what Redis does not pass on they find in PostgreSQL."""
+        if cancelled is None:
+            return
+        if cancelled.status.final:
+            await self._queue.drop(task_id)
+            await self._queue.announce(task_id)
+        else:
+            await self._queue.ask_to_cancel(task_id)
 
     async def receipt(self, principal: Principal, task_id: UUID) -> SignedReceipt | None:
         """The signed receipt of a final task; ``None`` when there is no such task.
