@@ -49,7 +49,7 @@ APART = (
     "acceptance", "audit_processes", "backup", "beginners_faults", "body_checker", "broken_lines", "cancel",
     "command_line", "doctor", "embedded", "fairness", "faults", "installation", "keys", "large_bodies", "mcp",
     "models_command", "new_field", "plans", "policy_commands", "queue", "quotas", "receipts", "recipes",
-    "schemathesis", "screens", "slow_start", "store", "stored_bytes", "traces", "uncaught", "who_did_what",
+    "schemathesis", "screens", "slow_start", "store", "stored_bytes", "traces", "uncaught", "upgrade", "who_did_what",
     "worker", "worker_memory",
 )  # fmt: skip
 """The others, which start what they need, but for ``neighbours``, which stands with the storms."""
