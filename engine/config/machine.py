@@ -17,9 +17,9 @@ BODY_PLACES = 4
 """Large bodies that an API has in memory at the same time."""
 API_REST_MIB, BODY_COPIES = 128, 2
 """An API at rest has about 85 MiB. Of each body there is what has arrived, and at times a copy on its way."""
-CHECK_REST_MIB, CHECK_COPIES, MOST_CHECK_MIB = 64, 4, 3072
-"""A checking process at rest has 24 MiB. It takes three times the length of a long text, and more than twenty times
-that of the smallest objects of JSON."""
+CHECK_REST_MIB, CHECK_COPIES, MOST_CHECK_MIB = 64, 6, 3072
+"""A checking process at rest has 24 MiB. A long text takes three times its length, six times where a character is
+beyond U+FFFF, since Python gives each four bytes then; the smallest objects of JSON take more than twenty times."""
 
 
 def memory_mib(proc: Path = Path("/proc"), mounts: Path = Path("/sys/fs/cgroup")) -> int:

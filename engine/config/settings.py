@@ -387,7 +387,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "refused with 400.",
             group=Group.TUNE,
             unit="MiB",
-            default="a third of what the API leaves of the container's or machine's memory, at least four times "
+            default="a third of what the API leaves of the container's or machine's memory, at least six times "
             "MAX_BODY_MIB and 64 MiB more, at most 3072",
         ),
     ] = None
