@@ -75,7 +75,9 @@ def test_keys_of_a_batch_are_those_of_single_tasks(client: httpx.Client) -> None
     key, body = f"key-{uuid4()}", task("result = 1")
     keyed, other = body | {"idempotency_key": key}, task("result = 2", idempotency_key=key)
     items = batch(client, [keyed, keyed, other]).json()["tasks"]
-    assert [202, 202, 409] == [item["status"] for item in items]
+    first, second, third = (item["status"] for item in items)
+    assert (202, 409) == (first, third)
+    assert second in (200, 202)  # the first may have ended meanwhile
     again = batch(client, [keyed]).json()["tasks"][0]
     alone = client.post("/execute", json=body, headers={"Idempotency-Key": key})
     assert "true" == alone.headers["idempotent-replay"]

@@ -564,14 +564,16 @@ async def hear_to_the_end(port: int, task_id: str, barrier: asyncio.Barrier) -> 
         task_id: whom it follows.
         barrier: where all wait that have heard something.
     """
-    head = b""
-    while not head.startswith(b"HTTP/1.1 200 "):
-        if head:  # a thousand come at once: for whom PostgreSQL has not answered in time, comes again, as it is told
-            assert head.startswith(b"HTTP/1.1 503 ")
-            await asyncio.sleep(1)
+    while True:
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)
         writer.write(f"GET /task/{task_id}/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
         head = await reader.readuntil(b"\r\n\r\n")
+        if head.startswith(b"HTTP/1.1 200 "):
+            break
+        # a thousand come at once: for whom PostgreSQL has not answered in time, comes again, as it is told
+        assert head.startswith(b"HTTP/1.1 503 ")
+        writer.close()
+        await asyncio.sleep(1)
     heard = head + await reader.readuntil(b"event: status")
     await barrier.wait()
     heard += await reader.readuntil(b"event: result")
