@@ -19,6 +19,7 @@ RESET = b"\1\0\0\0\0\0\0\0"
 """SO_LINGER on, for 0 seconds: close(2) resets the connection (socket(7))."""
 PIECE = 1 << 16
 BACKLOG = 256
+TURNS = 10
 
 Direction = Literal["to", "back"]
 TO: Direction = "to"
@@ -41,9 +42,19 @@ class Lines:
     def __exit__(self, *_: object) -> None:
         for line in self._lines:
             line.refuse()
+        self.run(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    async def _end(self) -> None:
+        """End what came while the lines were closed, and give each transport the turns in which it closes."""
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+            if others := asyncio.all_tasks() - {asyncio.current_task()}:
+                for one in others:
+                    one.cancel()
+                await asyncio.wait(others)
 
     def run(self, work: Coroutine[Any, Any, Any]) -> None:
         """Have the loop do something, and wait for it."""
