@@ -143,6 +143,8 @@ class Leases:
                     state = msgspec.Raw(msgspec.json.encode(looking.result()))
                     looking, looked_at_s = asyncio.create_task(self._look()), asyncio.get_running_loop().time()
                 attempts = tuple((attempt.claim.task_id, attempt.claim.attempt) for attempt in self._running)
+                if words.is_closing():  # it has ended, as below; uvloop would raise a RuntimeError
+                    return
                 words.write(_line(Word(running=attempts, state=state, lag_s=lag_s)))
                 with contextlib.suppress(ConnectionError):  # it has ended: whoever reads its reports sees that
                     await words.drain()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -12,9 +13,10 @@ from typing import Any
 
 import psutil
 import pytest
+import uvloop
 
 from engine.api.body.check import HEAD, check, check_batch
-from engine.api.body.checker import INLINE_BYTES, Checker, CheckerBusyError, CheckerEndedError
+from engine.api.body.checker import INLINE_BYTES, Checker, CheckerBusyError, CheckerEndedError, Process
 from engine.model.errors import InvalidRequestError
 
 LARGE = json.dumps(
@@ -173,3 +175,21 @@ def test_process_whose_api_has_been_killed_ends_without_a_word() -> None:
     process.stdout.close()
     _, said = process.communicate(HEAD.pack(False, False, len(LARGE)) + LARGE, timeout=60)
     assert (1, b"") == (process.returncode, said)
+
+
+def test_process_whose_pipe_is_closed_has_ended() -> None:
+    """The API's own event loop refuses to write on such a pipe before it tells that the process has ended."""
+
+    async def run() -> None:
+        process = Process(5.0, 1024)
+        started = await process._started()
+        assert started.stdin is not None
+        started.send_signal(signal.SIGSTOP)  # so that its end comes later
+        started.stdin.transport.abort()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        asyncio.get_running_loop().call_later(0.2, started.send_signal, signal.SIGCONT)
+        with pytest.raises(CheckerEndedError):
+            await process.ask(HEAD.pack(False, False, len(LARGE)), LARGE)
+
+    uvloop.run(run())

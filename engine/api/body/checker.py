@@ -25,6 +25,7 @@ from engine.model.cancel import end_tasks
 from engine.model.errors import EngineError, InvalidRequestError
 from engine.model.request import SubmitRequest
 from engine.model.turns import taking_turns
+from engine.model.unreachable import is_gone
 from handlers.parameters.faults import Fault
 
 INLINE_BYTES = 128 * 1024
@@ -133,7 +134,9 @@ class Process:
             await requests.drain()
             length = await answers.readexactly(LENGTH.size)
             text = await answers.readexactly(LENGTH.unpack(length)[0])
-        except (OSError, asyncio.IncompleteReadError) as error:
+        except (OSError, asyncio.IncompleteReadError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not is_gone(error):
+                raise
             raise CheckerEndedError from error
         return msgspec.json.decode(text, type=Reply)
 
