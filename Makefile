@@ -5,7 +5,7 @@ PY     := $(VENV)/bin/python
 SETS   := .libraries
 
 .DEFAULT_GOAL := help
-.PHONY: help install models demo check unit-growth unit-rest test busy-test cgroup-test memory-test kernel-test lint ablation soak neighbours chaos growth-test quality peers cpython-test monitoring-test image-test console-test clients-test compose-test servers-test n8n-test manifests-test coverage audit bench lock clean
+.PHONY: help install models demo check unit-growth unit-rest test busy-test cgroup-test memory-test kernel-test lint ablation soak neighbours chaos growth-test quality peers cpython-test monitoring-test image-test console-test clients-test compose-test servers-test n8n-test manifests-test sbom coverage audit bench lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -99,6 +99,9 @@ manifests-test: install  ## Hold the Kubernetes manifests, KEDA's too, against t
 compose-test: $(VENV)/.installed  ## Hold compose.yaml against podman-compose: no key may be dropped in silence
 	@$(PY) -m tests.programs.compose
 
+sbom: $(VENV)/.installed  ## Write sbom.cdx.json (CycloneDX): each Python package of the image, with its hashes
+	@$(PY) -m tests.programs.sbom
+
 n8n-test: install  ## Run the shipped workflows in n8n from npm (Node.js 20 or later)
 	@$(PY) -m tests.programs.n8n
 
@@ -148,6 +151,7 @@ lock: $(VENV)/.installed  ## Work the locks out from pyproject.toml, in the same
 	$(call COMPILE,--group console --constraint requirements.lock,requirements-console.lock)
 	$(call COMPILE,--group clients,requirements-clients.lock)
 	$(call COMPILE,--group compose,requirements-compose.lock)
+	$(call COMPILE,--group sbom,requirements-sbom.lock)
 	$(call COMPILE,--group scripts --constraint requirements.lock $(if $(UPGRADE),--upgrade),requirements-scripts.lock)
 
 clean:  ## Remove .venv, .libraries and everything that tools have left

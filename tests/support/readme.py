@@ -17,7 +17,18 @@ ADDRESS = "localhost:8001"
 """Where every example expects the service."""
 _DIFFERS = {"task_id", "created_at", "started_at", "finished_at", "usage", "layers", "sha256"}
 _NO_WAY = ("connection_failed", "dns_failed", "timeout")
-_SKIPPED = {".venv", ".libraries", ".git", ".data", "models", "node_modules", ".clients", ".pytest_cache"}
+_SKIPPED = {
+    ".venv",
+    ".libraries",
+    ".git",
+    ".data",
+    "models",
+    "node_modules",
+    ".clients",
+    ".compose",
+    ".sbom",
+    ".pytest_cache",
+}
 _HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
 
