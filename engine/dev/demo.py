@@ -145,10 +145,16 @@ def own_service(*, workers: int = 1) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _start(folder: Path, workers: int) -> tuple[subprocess.Popen[bytes], str]:
+def free_port() -> int:
+    """A port of the loopback on which nobody listens just now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _start(folder: Path, workers: int) -> tuple[subprocess.Popen[bytes], str]:
+    port = free_port()
     log = (folder / "service.log").open("wb")
     environ = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "REDIS_URL", "HOST")}
     service = subprocess.Popen(  # noqa: S603  our own command

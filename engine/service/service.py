@@ -297,22 +297,20 @@ class Service:
         by_s = time.monotonic() + wait_s
         with self.waiters.waiting(task_id) as waiter:
             cancelled = await self._store.tasks.cancel(task_id, principal.tenant)
-            is_running = cancelled is not None and not cancelled.status.final
-            if cancelled is not None and not is_running:
-                self.metrics.finished(cancelled.task_type, cancelled.policy, ExitReason.CANCELLED)
-            telling = asyncio.create_task(self._tell_of_cancel(task_id, cancelled))
-            if is_running and wait_s > 0:
-                await telling
+            if cancelled is None:
+                return await self._store.tasks.get(task_id, principal.tenant)
+            if wait_s > 0 and not cancelled.status.final:
+                await self._tell_of_cancel(task_id, cancelled)
                 return await self.wait(principal, waiter, by_s - time.monotonic())
             # side by side: a Redis and a PostgreSQL that both hang would else be waited for one after the other
-            _, task = await asyncio.gather(telling, self._store.tasks.get(task_id, principal.tenant))
+            getting = self._store.tasks.get(task_id, principal.tenant)
+            _, task = await asyncio.gather(self._tell_of_cancel(task_id, cancelled), getting)
             return task
 
-    async def _tell_of_cancel(self, task_id: UUID, cancelled: Cancellation | None) -> None:
+    async def _tell_of_cancel(self, task_id: UUID, cancelled: Cancellation) -> None:
         """Tell those who need to know; what Redis does not pass on they find in PostgreSQL."""
-        if cancelled is None:
-            return
         if cancelled.status.final:
+            self.metrics.finished(cancelled.task_type, cancelled.policy, ExitReason.CANCELLED)
             await self._queue.drop(task_id)
             await self._queue.announce(task_id)
         else:

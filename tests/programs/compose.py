@@ -14,7 +14,6 @@ import concurrent.futures
 import copy
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,10 +24,9 @@ from typing import Any
 import yaml
 
 from tests.support.stack import ROOT
+from tests.support.tools import install
 
-FOLDER = ROOT / ".compose"
-LOCK = ROOT / "requirements-compose.lock"
-PROGRAM = FOLDER / "venv" / "bin" / "podman-compose"
+PROGRAM = ROOT / ".compose" / "venv" / "bin" / "podman-compose"
 PODMAN = """#!/bin/sh
 for last in "$@"; do :; done
 case "$*" in
@@ -46,13 +44,13 @@ ENVIRON = {"PYTHONHASHSEED": "0", "PATH": os.environ["PATH"]}
 HASH = re.compile(r"config-hash=[0-9a-f]+")
 """A label over all that a service has: it differs whether or not the rest is understood."""
 Place = tuple[str | int, ...]
-AS_BY_DEFAULT: dict[Place, str] = {
-    ("build", "context"): "it is the folder of compose.yaml",
-    ("build", "dockerfile"): "it is the first name that podman-compose looks for",
-    ("depends_on", "secrets", "condition"): "PostgreSQL and Valkey, which are waited for, wait for the same",
-    ("command",): "an entrypoint of one's own leaves the image's command out",
+AS_BY_DEFAULT: dict[Place, tuple[tuple[str, ...], str]] = {
+    ("build", "context"): (("api", "worker", "secrets"), "it is the folder of compose.yaml"),
+    ("build", "dockerfile"): (("api", "worker", "secrets"), "it is the first name that podman-compose looks for"),
+    ("depends_on", "secrets", "condition"): (("api", "worker"), "PostgreSQL and Valkey, waited for, wait for the same"),
+    ("command",): (("secrets",), "an entrypoint of one's own leaves the image's command out"),
 }
-"""What says what would hold without it, too, and why: within a service."""
+"""What says what would hold without it, too: of which services, and why."""
 SPOILT: dict[str, tuple[Place, Callable[[dict[str, Any]], Any]]] = {
     "copies without a mode": (
         ("services", "worker", "deploy", "replicas"),
@@ -72,7 +70,7 @@ SPOILT: dict[str, tuple[Place, Callable[[dict[str, Any]], Any]]] = {
 
 def main() -> int:
     """Exit code 0 when nothing is dropped, and each thing that is dropped was found where it was put in."""
-    install()
+    install("compose")
     document = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="ascii"))
     document = {key: value for key, value in document.items() if not key.startswith("x-")}
     codes, commands = asked(document, down=True)
@@ -83,7 +81,7 @@ def main() -> int:
     wrong += [
         f"podman-compose drops {'.'.join(map(str, place))}"
         for place in dropped(document, among)
-        if place[2:] not in AS_BY_DEFAULT
+        if place[1] not in AS_BY_DEFAULT.get(place[2:], ((), ""))[0]
     ]
     for name, (place, spoil) in SPOILT.items():
         spoilt = copy.deepcopy(document)
@@ -91,19 +89,6 @@ def main() -> int:
         wrong += [] if dropped(spoilt, [place]) else [f"not found: {name}"]
     print("\n".join(wrong) or f"podman-compose understands all of {len(among)}; {len(SPOILT)} mistakes were found")
     return int(bool(wrong))
-
-
-def install() -> None:
-    """podman-compose by its lock, in a virtual environment of its own."""
-    done = FOLDER / LOCK.name
-    if done.exists() and done.read_bytes() == LOCK.read_bytes():
-        return
-    FOLDER.mkdir(exist_ok=True)
-    uv = [sys.executable, "-m", "uv"]
-    subprocess.run([*uv, "venv", "--quiet", "--clear", str(FOLDER / "venv")], check=True)
-    command = ["pip", "install", "--quiet", "--python", str(FOLDER / "venv"), "--require-hashes", "--requirement"]
-    subprocess.run([*uv, *command, str(LOCK)], check=True)
-    shutil.copy(LOCK, done)
 
 
 def places(node: Any, above: Place = ()) -> Iterator[Place]:

@@ -11,16 +11,14 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
 from typing import Any
 
 from tests.support.stack import ROOT
+from tests.support.tools import install
 
-FOLDER = ROOT / ".sbom"
-LOCK = ROOT / "requirements-sbom.lock"
 WRITTEN = ROOT / "sbom.cdx.json"
 INSTALLED = tuple(ROOT / f"requirements-{name}.lock" for name in ("runtime", "handlers", "scripts"))
 """The locks that the Containerfile installs."""
@@ -28,30 +26,17 @@ INSTALLED = tuple(ROOT / f"requirements-{name}.lock" for name in ("runtime", "ha
 
 def main() -> int:
     """Write it, and hold it against the locks."""
-    install()
+    programs = install("sbom")
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write("".join(f"-r {lock}\n" for lock in INSTALLED))
         file.flush()
-        command = [str(FOLDER / "venv" / "bin" / "cyclonedx-py"), "requirements", "--pyproject", "pyproject.toml"]
+        command = [str(programs / "cyclonedx-py"), "requirements", "--pyproject", "pyproject.toml"]
         options = ["--output-reproducible", "--output-file", str(WRITTEN), file.name]
         subprocess.run([*command, *options], cwd=ROOT, check=True)
     wanted = set().union(*(pins(lock.read_text(encoding="utf-8")) for lock in INSTALLED))
     missing = sorted(wanted - components(json.loads(WRITTEN.read_text(encoding="utf-8"))))
     print("\n".join(missing) or f"{WRITTEN.name} has all {len(wanted)} packages of the image, each with its hashes")
     return int(bool(missing))
-
-
-def install() -> None:
-    """cyclonedx-py by its lock, in a virtual environment of its own."""
-    done = FOLDER / LOCK.name
-    if done.exists() and done.read_bytes() == LOCK.read_bytes():
-        return
-    FOLDER.mkdir(exist_ok=True)
-    uv = [sys.executable, "-m", "uv"]
-    subprocess.run([*uv, "venv", "--quiet", "--clear", str(FOLDER / "venv")], check=True)
-    command = ["pip", "install", "--quiet", "--python", str(FOLDER / "venv"), "--require-hashes", "--requirement"]
-    subprocess.run([*uv, *command, str(LOCK)], check=True)
-    shutil.copy(LOCK, done)
 
 
 def pins(lock: str) -> set[str]:

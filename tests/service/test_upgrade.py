@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -104,32 +104,17 @@ def upgraded(tmp_path: Path) -> Iterator[Upgraded]:
     stack.close()
 
 
-def by_old_worker(dsn: str, statement: str, *arguments: Any) -> list[asyncpg.Record]:
-    """The rows that one of its statements gives."""
-
-    async def run() -> list[asyncpg.Record]:
-        connection = await asyncpg.connect(dsn)
-        try:
-            return await connection.fetch(statement, *arguments)
-        finally:
-            await connection.close()
-
-    return asyncio.run(run())
-
-
 def test_old_worker_ends_its_tasks_and_a_new_one_the_rest(upgraded: Upgraded) -> None:
     """Each task ends once; a worker of that time renews its lease, claims, and finishes beside one of today."""
     stack, then = upgraded
     dsn = stack.environ["DATABASE_URL"]
     assert ["queued", "running"] == [stack.get(str(one))["status"] for one in (then.queued[0], then.running)]
-    assert [then.running] == [row["task_id"] for row in by_old_worker(dsn, RENEW, then.worker, [then.running], 600.0)]
+    assert [then.running] == [row["task_id"] for row in ask(dsn, RENEW, then.worker, [then.running], 600.0)]
     claimed, *left = then.queued
-    assert [(1, SCRIPT)] == [row[0:4:3] for row in by_old_worker(dsn, CLAIM, claimed, then.worker, 600.0)]
+    assert [(1, SCRIPT)] == [row[0:4:3] for row in ask(dsn, CLAIM, claimed, then.worker, 600.0)]
     worker = stack.worker()
     for one in (claimed, then.running):
-        assert [one] == [
-            row["task_id"] for row in by_old_worker(dsn, FINISH, one, 1, then.worker, "succeeded", "ok", OUTCOME)
-        ]
+        assert [one] == [row["task_id"] for row in ask(dsn, FINISH, one, 1, then.worker, "succeeded", "ok", OUTCOME)]
     ended = {one: stack.get(str(one), 60) for one in (claimed, then.running, then.lost, *left)}
     found = {one: (task["status"], task["result"], task["attempts"]) for one, task in ended.items()}
     expected = dict.fromkeys((claimed, then.running), ("succeeded", 41, 1))
@@ -147,6 +132,6 @@ def test_result_of_an_old_worker_that_lost_its_lease_is_not_wanted(upgraded: Upg
     stack.worker()
     task = stack.get(str(then.lost), 60)
     assert (42, 2) == (task["result"], task["attempts"])
-    late = by_old_worker(stack.environ["DATABASE_URL"], FINISH, then.lost, 1, then.worker, "succeeded", "ok", OUTCOME)
+    late = ask(stack.environ["DATABASE_URL"], FINISH, then.lost, 1, then.worker, "succeeded", "ok", OUTCOME)
     assert [] == late
     assert 42 == stack.get(str(then.lost))["result"]

@@ -183,14 +183,14 @@ def frozen(pid: int | None, *, whole_family: bool = True) -> Iterator[None]:
                 process.resume()
 
 
-def ask(dsn: str, statement: str) -> list[asyncpg.Record]:
-    """The rows of a statement; of several, none."""
+def ask(dsn: str, statement: str, *arguments: Any) -> list[asyncpg.Record]:
+    """The rows of a statement; of several, which take no arguments, none."""
 
     async def run() -> list[asyncpg.Record]:
         connection = await asyncpg.connect(dsn)
         try:
             several = ";" in statement.strip().removesuffix(";")
-            return await (connection.execute if several else connection.fetch)(statement)
+            return await (connection.execute if several else connection.fetch)(statement, *arguments)
         finally:
             await connection.close()
 

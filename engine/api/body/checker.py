@@ -134,8 +134,10 @@ class Process:
             await requests.drain()
             length = await answers.readexactly(LENGTH.size)
             text = await answers.readexactly(LENGTH.unpack(length)[0])
-        except (OSError, asyncio.IncompleteReadError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and not is_gone(error):
+        except (OSError, asyncio.IncompleteReadError) as error:
+            raise CheckerEndedError from error
+        except RuntimeError as error:  # the pipe is closed, see ``unreachable``
+            if not is_gone(error):
                 raise
             raise CheckerEndedError from error
         return msgspec.json.decode(text, type=Reply)

@@ -46,15 +46,14 @@ class BigBodies:
     No tenant has all of them: one that sends slowly would keep the others waiting.
     """
 
-    def __init__(self, places: int = BODY_PLACES) -> None:
-        self._of_a_tenant = places - 1
-        self._places = asyncio.Semaphore(places)
+    def __init__(self) -> None:
+        self._places = asyncio.Semaphore(BODY_PLACES)
         self._tenants: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     @contextlib.asynccontextmanager
     async def place(self, tenant: str) -> AsyncIterator[None]:
         """One place, as soon as there is one."""
-        own = self._tenants.setdefault(tenant, asyncio.Semaphore(self._of_a_tenant))
+        own = self._tenants.setdefault(tenant, asyncio.Semaphore(BODY_PLACES - 1))
         async with own, self._places:
             yield
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from types import MappingProxyType
 
 import psutil
@@ -28,6 +29,16 @@ def processes() -> Iterator[tuple[str, psutil.Process]]:
     for process in own.children(recursive=True):
         with contextlib.suppress(psutil.Error):
             yield _part(process), process
+
+
+def pss_mib(pid: int) -> float:
+    """Proportional set size of a process: proc_pid_smaps(5).
+
+    Raises:
+        OSError: it has ended.
+    """
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
+    return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")) / 1024
 
 
 def _part(process: psutil.Process) -> str:

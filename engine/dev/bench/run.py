@@ -30,6 +30,7 @@ from engine.dev.bench import quiet
 from engine.dev.bench import scale as bench_scale
 from engine.dev.bench import service as bench_service
 from engine.dev.bench import workers as bench_workers
+from engine.dev.bench.parts import pss_mib
 from engine.dev.bench.report import write_report
 from engine.dev.bench.rows import Row, in_starts, make_row
 from engine.policies.policies import Policies
@@ -161,11 +162,8 @@ def _compare_lives(lives: bench_lives.Lives, name: str) -> Row:
 
 
 def _weigh(pool: Pool, name: str) -> Row:
-    """Proportional set size of the idle children, proc_pid_smaps(5)."""
-    sizes_mib = []
-    for pid in pool.ready_pids():
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
-        sizes_mib.append(next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")) / 1024)
+    """Proportional set size of the idle children."""
+    sizes_mib = [pss_mib(pid) for pid in pool.ready_pids()]
     mean_mib = statistics.mean(sizes_mib)
     note = f"PSS {mean_mib:.1f} MiB an idle child, with {len(sizes_mib)} ready"
     return Row(what=f"memory of a ready child, {name}", samples=len(sizes_mib), value=mean_mib, unit="MiB", note=note)

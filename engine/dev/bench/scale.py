@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import msgspec
@@ -118,18 +118,22 @@ async def _measure_growth(database: OwnDatabase, progress: Progress) -> list[Row
 
 async def _life(database: OwnDatabase) -> dict[str, list[float]]:
     """Seconds of each statement in the life of a task."""
-    found: dict[str, list[float]] = {"submit": [], "claim": [], "finish": []}
-    worker, store = uuid4(), database.store
-    for _ in range(SAMPLES):
-        task = new_task()
-        found["submit"].append(await _timed(lambda task=task: store.tasks.insert(task)))  # type: ignore[misc]
-        began_s = time.perf_counter()
-        claim = await store.claims.claim(task.task_id, worker, LEASE_S)
-        found["claim"].append(time.perf_counter() - began_s)
-        if not isinstance(claim, Claim):
-            raise TypeError(f"a task of its own was not claimed: {claim}")
-        found["finish"].append(await _timed(lambda claim=claim: store.claims.finish(claim, CANCELLED)))  # type: ignore[misc]
-    return found
+    worker = uuid4()
+    lives = [await live_once(database.store, worker) for _ in range(SAMPLES)]
+    return {name: [life[name] for life in lives] for name in lives[0]}
+
+
+async def live_once(store: Store, worker: UUID) -> dict[str, float]:
+    """Submit a task, claim it for a worker and finish it; the seconds of each."""
+    task = _new_task()
+    submitted_s = await _timed(lambda: store.tasks.insert(task))
+    began_s = time.perf_counter()
+    claim = await store.claims.claim(task.task_id, worker, LEASE_S)
+    claimed_s = time.perf_counter() - began_s
+    if not isinstance(claim, Claim):
+        raise TypeError(f"a task of its own was not claimed: {claim}")
+    finished_s = await _timed(lambda: store.claims.finish(claim, CANCELLED))
+    return {"submit": submitted_s, "claim": claimed_s, "finish": finished_s}
 
 
 async def _lists(database: OwnDatabase) -> dict[str, list[float]]:
@@ -171,8 +175,7 @@ async def _measure_retention(database: OwnDatabase, progress: Progress) -> list[
     return [before, msgspec.structs.replace(row, value=times, unit="times", note=note)]
 
 
-def new_task() -> NewTask:
-    """A task that nobody has submitted yet."""
+def _new_task() -> NewTask:
     request = SubmitRequest(task_type="custom_script", parameters=msgspec.Raw(b'{"script":"result = 1"}'))
     return NewTask(task_id=uuid4(), tenant=TENANT, policy="custom_script", max_attempts=3, request=request)
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from engine.dev.bench.parts import PARTS, processes
+from engine.dev.bench.parts import PARTS, processes, pss_mib
 from engine.dev.bench.profile import flame_graphs
 from engine.dev.demo import own_service
 
@@ -193,12 +193,10 @@ def part_seconds() -> dict[str, float]:
 
 
 def _pss_mib() -> dict[str, float]:
-    """Proportional set size of the service by part: proc_pid_smaps(5)."""
+    """Proportional set size of the service by part."""
     found: dict[str, float] = {}
     for part, process in processes():
         with contextlib.suppress(OSError):
-            text = Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="ascii")
-            size_kib = next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:"))
-            found[part] = found.get(part, 0.0) + size_kib / 1024
+            found[part] = found.get(part, 0.0) + pss_mib(process.pid)
     del found["client"]
     return found

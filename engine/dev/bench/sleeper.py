@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 from typing import Any, cast
 
@@ -16,12 +15,11 @@ import msgspec
 import uvloop
 from prometheus_client import CollectorRegistry
 
-from engine.config.load import load_settings
+from engine.cli.shared import load_with_servers
 from engine.config.settings import Settings
 from engine.model.versions import engine_version
 from engine.policies.policies import Policies
 from engine.telemetry.audit import AuditLog
-from engine.telemetry.logs import configure_logs
 from engine.telemetry.metrics import WorkerMetrics
 from engine.worker.worker import Worker
 from sandbox import ExitReason, Isolation, Limits, Logs, Policy, Pool, PoolStats, Result, Usage
@@ -75,6 +73,4 @@ async def run_sleeping_worker(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    loaded = load_settings(os.environ)
-    configure_logs(level=loaded.log_level, log_format=loaded.log_format)
-    uvloop.run(run_sleeping_worker(loaded))
+    uvloop.run(run_sleeping_worker(load_with_servers()))

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,12 +23,11 @@ from uuid import uuid4
 import httpx
 
 from engine.config.settings import PROJECT_DIR
-from engine.dev.bench.scale import LEASE_S, new_task
+from engine.dev.bench.scale import live_once
 from engine.dev.bench.service import Load, part_seconds, post
 from engine.dev.bench.sleeper import SLEEP_S
+from engine.dev.demo import free_port
 from engine.dev.embedded import Embedded, die_with
-from engine.model.result import CANCELLED
-from engine.model.task import Claim
 from engine.store.store import Store
 
 MACHINES = (1, 2, 4)
@@ -71,9 +69,7 @@ async def measure_machines(task: bytes, say: Callable[[str], None]) -> dict[int,
 async def _service(machines: int) -> AsyncIterator[str]:
     """An API and so many workers that sleep; yields the API's URL once every worker has said that it is there."""
     with Embedded(None) as servers, contextlib.ExitStack() as parts:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         folder = Path(parts.enter_context(tempfile.TemporaryDirectory()))
         environ = os.environ | {
             "DATABASE_URL": str(servers.urls.database),
@@ -155,13 +151,7 @@ async def _live(store: Store, at_once: int, count: int) -> list[float]:
 
     async def live(share: int) -> None:
         for _ in range(share):
-            task, began_s = new_task(), time.perf_counter()
-            await store.tasks.insert(task)
-            claim = await store.claims.claim(task.task_id, worker, LEASE_S)
-            if not isinstance(claim, Claim):
-                raise TypeError(f"a task of its own was not claimed: {claim}")
-            await store.claims.finish(claim, CANCELLED)
-            seconds.append(time.perf_counter() - began_s)
+            seconds.append(sum((await live_once(store, worker)).values()))  # noqa: PERF401 one after another
 
     await asyncio.gather(*(live(count // at_once) for _ in range(at_once)))
     return seconds

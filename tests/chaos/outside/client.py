@@ -29,8 +29,9 @@ PLAIN_S = (0.5, 4.0)
 """How long a plain task lasts at most, and how long it may: a worker may be paused for longer than that."""
 AT_ONCE = 40
 LIVE_EVERY_S = 0.3
-SOON_S = 60.0
 """Between two control requests, for which the service needs no server."""
+SOON_S = 60.0
+"""A callback that is due later than that is not waited for."""
 LIST_EVERY_S = 4.0
 LARGE_BYTES = 140_000
 CHECKED_APART = 21

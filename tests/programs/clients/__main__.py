@@ -24,6 +24,7 @@ from engine.config.keys import add_key, make_key
 from engine.model.principal import Scope
 from tests.support.readme import blocks
 from tests.support.stack import ROOT, Part, free_port, is_open, until, whole_service
+from tests.support.tools import install
 
 FOLDER = ROOT / ".clients"
 HERE = Path(__file__).parent
@@ -139,14 +140,7 @@ def main() -> int:
 
 
 def _install() -> None:
-    FOLDER.mkdir(exist_ok=True)
-    lock = ROOT / "requirements-clients.lock"
-    done = FOLDER / lock.name
-    if not done.exists() or done.read_bytes() != lock.read_bytes():
-        _run([sys.executable, "-m", "uv", "venv", "--quiet", "--clear", str(FOLDER / "venv")])
-        _run([sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", _program("python"),
-              "--require-hashes", "--requirement", str(lock)])  # fmt: skip
-        shutil.copy(lock, done)
+    install("clients")
     package = json.dumps({"private": True, "type": "module", "dependencies": NPM})
     if not (FOLDER / "node_modules").exists() or (FOLDER / "package.json").read_text() != package:
         (FOLDER / "package.json").write_text(package)
