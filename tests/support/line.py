@@ -48,13 +48,15 @@ class Lines:
         self._loop.close()
 
     async def _end(self) -> None:
-        """End what came while the lines were closed, and give each transport the turns in which it closes."""
+        """End what came while the lines were closed, and give each transport the turns in which it closes.
+
+        A call that has not begun yet is not cancelled: it would never close its connection. It begins, and is cut in
+        the next turn.
+        """
         for _ in range(TURNS):
             await asyncio.sleep(0)
-            if others := asyncio.all_tasks() - {asyncio.current_task()}:
-                for one in others:
-                    one.cancel()
-                await asyncio.wait(others)
+            for line in self._lines:
+                await line.cut_all()
 
     def run(self, work: Coroutine[Any, Any, Any]) -> None:
         """Have the loop do something, and wait for it."""
@@ -87,7 +89,7 @@ class Line:
 
     def cut(self) -> None:
         """Reset every connection; new ones pass."""
-        self._lines.run(self._cut(lambda _: True))
+        self._lines.run(self.cut_all())
 
     def refuse(self) -> None:
         """Reset every connection, and refuse new ones until ``listen_again``."""
@@ -159,9 +161,18 @@ class Line:
             self._ways[direction].set(**change)
 
     async def _refuse(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        server, self._server = self._server, None
+        if server is not None:
+            # A server that is closed does not take in a connection that it has just accepted: asyncio raises inside,
+            # tells nobody, and forgets the open socket. So the line stops accepting first, and closes the server a
+            # turn later, when it has taken in all that it had accepted.
+            asyncio.get_running_loop().remove_reader(server.sockets[0].fileno())
+            await asyncio.sleep(0)
+            server.close()
+        await self.cut_all()
+
+    async def cut_all(self) -> None:
+        """Reset every connection that has begun."""
         await self._cut(lambda _: True)
 
     async def _cut(self, chosen: Callable[[_Call], bool]) -> None:
