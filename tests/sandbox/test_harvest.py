@@ -19,6 +19,7 @@ import pytest
 
 from sandbox import ExitReason, Policy, Result
 from sandbox.run import harvest as harvesting
+from sandbox.run import watch as watching
 from sandbox.run.harvest import harvest
 from tests.support.synchronous import BUSY, Sandbox, inventory, value_of
 
@@ -476,6 +477,50 @@ for i in range(100):
         assert 100 == len(box.run(script).artifacts)
     assert box.settle()
     assert before == inventory()
+
+
+# -- what is harvested at once, and not in a thread
+
+
+@pytest.mark.parametrize(
+    ("make", "is_little"),
+    [
+        pytest.param("pathlib.Path('artifacts/a.csv').write_text('x')", True, id="a small file"),
+        pytest.param("[pathlib.Path(f'artifacts/{i}').touch() for i in range(8)]", True, id="eight of them"),
+        pytest.param("[pathlib.Path(f'artifacts/{i}').touch() for i in range(9)]", False, id="nine of them"),
+        pytest.param(
+            "pathlib.Path('artifacts/a').touch()\n[os.link('artifacts/a', f'artifacts/{i}') for i in range(99)]",
+            False,
+            id="one by a hundred names",
+        ),
+        pytest.param("open('artifacts/hole', 'wb').truncate(1 << 24)", False, id="a hole, which takes no room"),
+        pytest.param("os.mkdir('artifacts/folder')", False, id="a folder"),
+        pytest.param("os.symlink('a', 'artifacts/link')", False, id="a link"),
+        pytest.param("os.rmdir('artifacts')", False, id="nothing"),
+    ],
+)
+def test_only_few_and_small_files_are_harvested_at_once(
+    box: Sandbox, monkeypatch: pytest.MonkeyPatch, make: str, is_little: bool
+) -> None:
+    """By what the supervisor sees of a run's own folder; all others are read in a thread, beside other runs."""
+    seen: list[bool] = []
+
+    def noting(workspace: int) -> bool:
+        seen.append(harvesting.is_little(workspace))
+        return seen[-1]
+
+    monkeypatch.setattr(watching, "is_little", noting)
+    monkeypatch.setattr(watching, "is_empty", lambda _: False)
+    in_threads: list[bool] = []
+
+    def noting_where(*given: Any, **named: Any) -> Any:
+        in_threads.append(threading.current_thread().name != "sandbox loop")
+        return harvest(*given, **named)
+
+    monkeypatch.setattr(watching, "harvest", noting_where)
+    result = box.run(f"import os, pathlib\npathlib.Path('kept').write_text('room')\n{make}\nresult = 1")
+    assert ExitReason.OK is result.exit_reason
+    assert ([is_little], [not is_little]) == (seen, in_threads)
 
 
 # -- the harvest itself, on what no run can make
