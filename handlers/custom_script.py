@@ -57,6 +57,10 @@ _PANDAS_SCRIPT = (
 INLINE_NAME = "script.py"
 _MAX_SHOWN_LINE_CHARACTERS = 1000
 
+_INTERPRETERS_MAIN = sys.modules["__main__"]
+"""Kept: a run puts its own in its place, and would take this one apart."""
+_WAYS_TO_BUILTINS = ("__", "builtins", "import", "attr", "eval", "exec", "compile", "globals", "locals", "vars")
+"""A script that names none of these has no way to the functions that are built in, and so has not changed them."""
 _ORIGINAL_BUILTINS = dict(vars(builtins))
 _restore_builtins = vars(builtins).update
 _INT_MAX_STR_DIGITS = sys.get_int_max_str_digits()
@@ -110,11 +114,12 @@ def perform(source: str, filename: str, namespace: dict[str, Any], *, given: boo
     Raises:
         ScriptFailed, SystemExit: as of ``run``.
     """
+    has_builtins = any(way in source for way in _WAYS_TO_BUILTINS)  # asked while `any` is what it was
     try:
         try:
             return execute(source, filename, namespace, given=given)
         finally:
-            repair_interpreter()
+            repair_interpreter(has_builtins=has_builtins)
     except SystemExit as leaving:
         if (code := exit_code(leaving.code)) != 0:
             raise SystemExit(code) from None
@@ -134,7 +139,7 @@ def perform(source: str, filename: str, namespace: dict[str, Any], *, given: boo
 def rehearse() -> None:
     """Run a small script of our own, with pandas where that is loaded, and make its answer. Starts no thread."""
     script = _PANDAS_SCRIPT if "pandas" in sys.modules else _SCRIPT
-    path = sys.path.copy()
+    path, module = sys.path.copy(), sys.modules["__main__"]
     # a policy may grant less memory than this takes: then the first task touches it, or is told of its limit
     with contextlib.suppress(ScriptFailed, MemoryError):
         ending.use(end := ending.ScriptEnd(is_rehearsal=True))
@@ -144,6 +149,11 @@ def rehearse() -> None:
         end.finish()
     linecache.clearcache()
     sys.path[:] = path
+    # what the rehearsal has made goes here, and not in each run as it makes its own
+    sys.modules["__main__"] = module
+    streams.empty_stdin()
+    pictures.begin("")
+    ending.use(ending.ScriptEnd())
     if (models := sys.modules.get("handlers.ml_inference")) is not None:
         models.rehearse()
 
@@ -285,9 +295,14 @@ def _is_above_ours(frame_and_line: tuple[types.FrameType, int]) -> bool:
     return frame_and_line[0].f_code not in _BELOW
 
 
-def repair_interpreter() -> None:
-    """Put back what a script may have changed and the answer's making needs."""
-    _restore_builtins(_ORIGINAL_BUILTINS)
+def repair_interpreter(*, has_builtins: bool) -> None:
+    """Put back what a script may have changed and the answer's making needs.
+
+    Args:
+        has_builtins: whether it has had a way to the functions that are built in.
+    """
+    if has_builtins:
+        _restore_builtins(_ORIGINAL_BUILTINS)
     _set_trace(None)
     _set_profile(None)
     _set_recursion_limit(_RECURSION_LIMIT)
