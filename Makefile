@@ -32,7 +32,7 @@ $(VENV)/.installed: requirements.lock requirements-installer.lock
 # This project itself, so that its version and the command `unityai-worker` are known there; its code stays where it is. `compat`
 # is a plain path: the other way would have every interpreter import a finder at its start. A .venv that is a link belongs to
 # another checkout, which it goes on to name, and which installs what is in it.
-$(VENV)/.package: pyproject.toml $(VENV)/.installed
+$(VENV)/.package: pyproject.toml sandbox/isolation/_prepared.c $(VENV)/.installed
 	@[ -L $(VENV) ] || { $(PY) -m uv pip install --quiet --python $(PY) --no-deps --no-build-isolation \
 	  --config-settings editable_mode=compat --editable . && touch $@; }
 

@@ -81,13 +81,12 @@ def _flush(streams: tuple[object, ...]) -> None:
             stream.flush()  # type: ignore[attr-defined]
 
 
-def prepare(task_type: str) -> None:
-    """Open what each task of this type needs, and a locked child can open no more. Leaves no thread behind."""
-    if task_type in HANDLERS:
-        getattr(importlib.import_module(HANDLERS[task_type]), "prepare", lambda: None)()
+def find_hook(name: str, task_type: str) -> Callable[[], None] | None:
+    """What a task type's handler has for the sandbox to call before there is a task; neither leaves a thread behind.
 
-
-def rehearse(task_type: str) -> None:
-    """Do a small task of our own, so that the first real one finds everything loaded. Leaves no thread behind."""
-    if task_type in HANDLERS:
-        importlib.import_module(HANDLERS[task_type]).rehearse()
+    Args:
+        name: ``prepare``: opens what each task needs, and a locked child can open no more. ``rehearse``: does a small
+            task of our own, so that the first real one finds everything loaded.
+        task_type: whose handler.
+    """
+    return getattr(importlib.import_module(HANDLERS[task_type]), name, None) if task_type in HANDLERS else None

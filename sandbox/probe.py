@@ -132,7 +132,7 @@ _CGROUP_FIX = (
 _TRY_NAMESPACES = """
 import os, sys
 sys.path.append(sys.argv[1])
-from sandbox.isolation import libc, namespaces, privileges
+from sandbox.isolation import libc, namespaces, prepared, privileges
 proc_fd = namespaces.open_proc()
 step = "become"
 try:
@@ -142,9 +142,7 @@ try:
     step = "unshare"
     libc.unshare(namespaces.ZYGOTE | libc.CLONE_NEWNET)
     step = "uid_map"
-    namespaces._write(proc_fd, "self/setgroups", "deny")
-    namespaces._write(proc_fd, "self/gid_map", f"0 {original_gid} 1")
-    namespaces._write(proc_fd, "self/uid_map", f"0 {original_uid} 1")
+    prepared.at_once(namespaces.map_user, proc_fd=proc_fd, uid=original_uid, gid=original_gid, inner_uid=0)
     step = "mount"
     libc.mount(b"tmpfs", b"/tmp", b"tmpfs", 0)
 except OSError as error:
@@ -169,10 +167,10 @@ def _namespaces(uid: int, gid: int, try_s: float) -> Layer:
 _TRY_LANDLOCK = """
 import os, sys
 sys.path.append(sys.argv[1])
-from sandbox.isolation import landlock, privileges
-privileges.forbid_new_privileges()
+from sandbox.isolation import landlock, prepared, privileges
+prepared.at_once(privileges.forbid_new_privileges)
 folder = os.open("/", os.O_PATH)
-landlock.restrict(int(sys.argv[2]), [(folder, landlock.READ)])
+prepared.at_once(landlock.restrict, int(sys.argv[2]), [(folder, landlock.READ)])
 try:
     os.mkdir("/tmp/unityai-landlock-probe")
 except OSError:
@@ -184,11 +182,11 @@ else:
 _TRY_SECCOMP = """
 import os, sys
 sys.path.append(sys.argv[1])
-from sandbox.isolation import privileges, seccomp
+from sandbox.isolation import prepared, privileges, seccomp
 program = sys.stdin.buffer.read()
-privileges.forbid_new_privileges()
+prepared.at_once(privileges.forbid_new_privileges)
 try:
-    seccomp.install(program)
+    prepared.at_once(seccomp.install, program)
 except OSError as error:
     os.write(1, f"install: {error.errno}".encode())
 else:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # the C part of ``signal``
-import array
 import contextlib
+import ctypes
 import dataclasses
 import errno
+import itertools
 import os
 import resource
-import socket
+import select
 import struct
 import sys
 import tempfile
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Concatenate, NoReturn, ParamSpec, cast
 
+from sandbox.inside import randomness
 from sandbox.inside.plan import Plan
 from sandbox.isolation import landlock, libc, mounts, namespaces, network, privileges, rlimits, seccomp
 from sandbox.isolation.inheritance import die_before_others
+from sandbox.isolation.packet import Packet
+from sandbox.isolation.prepared import WHATEVER, CallFailedError, Calls, Later, Prepared
 
 STDIN, STDOUT, STDERR, RESPONSE, CONTROL, WORKSPACE, PROXY = range(7)
 """Descriptors of a child. Once it is ready only the first four are open. PROXY is opened with egress only."""
@@ -44,9 +48,10 @@ INPUT = struct.Struct(">HQ")
 INPUTS_DO_NOT_FIT = (
     b'{"type":"OSError","message":"The input files do not fit into the workspace","code":"workspace_limit"}'
 )
-_MERSENNE_TWISTER, _STATE_WORDS = "MT19937", 624
-"""numpy's global generator, and how many words of 32 bits are its state; after the last it makes new ones."""
 _SMALL_READ_BYTES, _LARGE_READ_BYTES = 1 << 16, 1 << 20
+_LAST_DESCRIPTOR = 0x7FFFFFFF
+_READY, _MOST_NAME_BYTES = b"ready\0", 255
+_Parameters = ParamSpec("_Parameters")
 
 ReportProgress = Callable[[bytes], None]
 """Writes the JSON of one ``sandbox.result.Progress``; see ``report_progress``."""
@@ -69,9 +74,9 @@ class Inheritance:
 
     plan: Plan
     entry: EntryPoint
-    prepare: Callable[[], None]
+    prepare: Callable[[], None] | None
     """Opens what a task needs and a locked child can open no more, see ``sandbox.inside.zygote.find_hook``."""
-    rehearse: Callable[[], None]
+    rehearse: Callable[[], None] | None
     """Runs the handler once on a request of our own, see ``sandbox.inside.zygote.find_hook``."""
     baseline: Baseline
     proc_fd: int
@@ -80,36 +85,93 @@ class Inheritance:
     filter: bytes
     last_filter: bytes
     zygote_pid: int
+    ready: ReadyReport
 
 
-Steps = list[tuple[str, Callable[[], None]]]
-"""What ``lock_down`` says."""
+class ReadyReport:
+    """What a child passes to the supervisor when it is locked: workspace, listener, and the way to the proxy if any.
 
-
-def live(inheritance: Inheritance, descriptors: list[int], steps: Steps) -> NoReturn:
-    """Lock down, report ready, serve one request, die.
-
-    Args:
-        inheritance: what the zygote has made ready.
-        descriptors: five: stdin, stdout, stderr, response, control.
-        steps: as ``lock_down`` lists them.
+    Attributes:
+        packet: to be sent. Its text ends with the name of the workspace's folder, where that is one of the host's.
     """
-    take_descriptors(descriptors)
-    for step, act in steps:
-        try:
-            act()
-        except BaseException as error:  # whatever it is, no request may ever reach a half-locked child
-            report_failure(step, error)
-    message = StdinMessage()
-    narrow_limits(message)
-    serve(inheritance.entry, message)
+
+    def __init__(self, plan: Plan) -> None:
+        self._text = ctypes.create_string_buffer(_READY, len(_READY) + _MOST_NAME_BYTES)
+        self.packet = Packet([(ctypes.addressof(self._text), len(_READY))], 3 if plan.proxy_port else 2)
+
+    def name_folder(self, name: str) -> None:
+        """Add the folder's name, which the supervisor needs to remove it."""
+        text = _READY + name.encode()
+        self._text.value = text
+        self.packet.shorten(len(text))
+
+
+class _PollFd(ctypes.Structure):
+    # struct pollfd
+    _fields_ = [("fd", ctypes.c_int), ("events", ctypes.c_short), ("revents", ctypes.c_short)]
+
+
+Act = Calls | Callable[[], None]
+Steps = list[tuple[str, Act]]
+"""What ``lock_down`` says: the name of each step, and the calls that it makes, or a function where it takes more."""
+
+
+class Life:
+    """What a child does from its fork to its death, prepared by its zygote.
+
+    Attributes:
+        calls: what comes first, before the interpreter runs.
+    """
+
+    def __init__(self, inheritance: Inheritance, descriptors: list[Later], *, rehearse: bool) -> None:
+        """
+        Args:
+            inheritance: what the zygote has made ready.
+            descriptors: where they will stand that the child is given: stdin, stdout, stderr, response, control.
+            rehearse: as of ``lock_down``.
+        """
+        self._inheritance = inheritance  # which holds what the calls point to
+        take = prepared(take_descriptors, descriptors)
+        steps = [("take_descriptors", take), *lock_down(inheritance, rehearse=rehearse)]
+        in_c = "in_c" not in inheritance.plan.ablated
+        first, *self._rest = _in_parts([step for step in steps if step[0] not in inheritance.plan.ablated], in_c=in_c)
+        self.calls = cast(Prepared, first[1])
+
+    def go_on(self, failed: CallFailedError | None) -> NoReturn:
+        """Go through what is left of the lock-down, report ready, serve one request, die.
+
+        Args:
+            failed: how ``calls`` failed, which have been made.
+        """
+        if failed is not None:
+            report_failure(failed.step, failed)
+        for step, act in self._rest:
+            try:
+                act.make() if isinstance(act, Prepared) else act()
+            except BaseException as error:  # whatever it is, no request may ever reach a half-locked child
+                report_failure(getattr(error, "step", step), error)
+        wake()
+        message = StdinMessage()
+        narrow_limits(message)
+        serve(self._inheritance.entry, message)
+
+
+def _in_parts(steps: Steps, *, in_c: bool) -> list[tuple[str, Prepared | Callable[[], None]]]:
+    """The steps, with all calls that follow each other as one list."""
+    parts: list[tuple[str, Prepared | Callable[[], None]]] = []
+    for is_calls, together in itertools.groupby(steps, lambda step: isinstance(step[1], Calls)):
+        if is_calls:
+            parts.append(("", Prepared(cast(list[tuple[str, Calls]], list(together)), in_c=in_c)))
+        else:
+            parts += cast(list[tuple[str, Callable[[], None]]], list(together))
+    return parts
 
 
 def lock_down(inheritance: Inheritance, *, rehearse: bool) -> Steps:
     """The steps from a copy of the zygote to a locked child. Their order is the security argument.
 
     The zygote makes the list, with and without a rehearsal, and a child goes through it: what a child makes itself
-    costs it a copy of each page that this touches.
+    costs it a copy of each page that this touches (``sandbox.isolation.prepared``).
 
     Namespaces first, while the process still has what it takes to enter them; then everything that needs a privilege
     inside them. What the handler opens for every task comes before the lock, in each child: nothing may rest on the
@@ -120,75 +182,88 @@ def lock_down(inheritance: Inheritance, *, rehearse: bool) -> Steps:
 
     Args:
         inheritance: what the zygote has made ready.
-        rehearse: whether there is time to rehearse, because no request waits for the child yet.
+        rehearse: whether there is time to rehearse, because no request waits for the child yet. A child that does not
+            rehearse waits for its request before the interpreter runs: so it has copied few pages until then.
     """
     plan = inheritance.plan
-    apart: Steps = [
-        ("enter_namespaces", lambda: enter_namespaces(inheritance)),
-        ("mount_workspace", lambda: mount_workspace(plan)),
-    ]
-    if plan.proxy_port:
-        apart.append(("open_way_to_proxy", open_way_to_proxy))
     if plan.profile == "unprivileged":
-        apart = [
+        apart: Steps = [
             ("die_with_zygote", lambda: die_with_zygote(inheritance.zygote_pid)),
-            ("make_workspace_folder", lambda: make_workspace_folder(plan)),
+            ("make_workspace_folder", lambda: make_workspace_folder(inheritance)),
         ]
-    steps: Steps = [
-        ("reset_process", reset_process),
+    else:
+        apart = [
+            ("enter_namespaces", prepared(enter_namespaces, inheritance)),
+            ("mount_workspace", prepared(mount_workspace, plan)),
+        ]
+        if plan.proxy_port:
+            apart.append(("open_way_to_proxy", prepared(open_way_to_proxy)))
+    steps: list[tuple[str, Act | None]] = [
+        ("reset_process", prepared(reset_process)),
         *apart,
-        ("limit_resources", lambda: limit_resources(inheritance)),
+        ("limit_resources", prepared(limit_resources, inheritance)),
         ("prepare", inheritance.prepare),
-        ("rehearse", inheritance.rehearse if rehearse else lambda: None),
-        ("renew_randomness", renew_randomness),
-        ("be_single_threaded", lambda: be_single_threaded(inheritance)),
-        ("drop_capabilities", privileges.drop_capabilities),
-        ("forbid_new_privileges", privileges.forbid_new_privileges),
-        ("hide_from_inspection", privileges.hide_from_inspection),
-        ("restrict_by_landlock", lambda: restrict_by_landlock(inheritance)),
-        ("close_descriptors", lambda: libc.close_range((PROXY if plan.proxy_port else WORKSPACE) + 1)),
-        ("filter_syscalls_and_report_ready", lambda: filter_syscalls_and_report_ready(inheritance)),
+        ("rehearse", inheritance.rehearse if rehearse else None),
+        ("renew_numpy", randomness.prepare_numpy()),
+        ("be_single_threaded", be_single_threaded(inheritance)),
+        ("drop_capabilities", prepared(privileges.drop_capabilities)),
+        ("forbid_new_privileges", prepared(privileges.forbid_new_privileges)),
+        ("hide_from_inspection", prepared(privileges.hide_from_inspection)),
+        ("restrict_by_landlock", prepared(restrict_by_landlock, inheritance)),
+        ("close_descriptors", prepared(close_descriptors, plan)),
+        ("filter_syscalls_and_report_ready", prepared(filter_syscalls_and_report_ready, inheritance)),
+        ("wait_for_request", None if rehearse else prepared(wait_for_request)),
     ]
-    return [(name, act) for name, act in steps if name not in plan.ablated]
+    return [(name, act) for name, act in steps if act is not None]
 
 
-def take_descriptors(descriptors: list[int]) -> None:
+def prepared(
+    step: Callable[Concatenate[Calls, _Parameters], None], *args: _Parameters.args, **kwargs: _Parameters.kwargs
+) -> Calls:
+    """The calls of a step."""
+    calls = Calls()
+    step(calls, *args, **kwargs)
+    return calls
+
+
+def take_descriptors(calls: Calls, descriptors: list[Later]) -> None:
     """Put the five descriptors at 0 to 4. They come with higher numbers, so no one overwrites another.
 
     What a run executes, where its policy lets it, gets the first three.
     """
-    for target, fd in enumerate(descriptors):
-        os.dup2(fd, target, inheritable=target <= STDERR)
+    for given, target in zip(descriptors, (STDIN, STDOUT, STDERR, RESPONSE, CONTROL), strict=True):
+        move(calls, given, target, flags=0 if target <= STDERR else os.O_CLOEXEC)
 
 
-def reset_process() -> None:
-    """Start a session of its own, make every new file private to its user, and mind interrupts as Python does."""
-    os.setsid()
-    os.umask(0o077)
-    _signal.signal(_signal.SIGINT, _signal.default_int_handler)  # without the enumerations that ``signal`` puts around
+def move(calls: Calls, fd: Later, target: int, *, flags: int = os.O_CLOEXEC) -> None:
+    """Have a descriptor at another number, too."""
+    calls.call(f"dup to {target}", "dup3", fd, target, flags)
 
 
-def enter_namespaces(inheritance: Inheritance) -> None:
+def reset_process(calls: Calls) -> None:
+    """Start a session of its own, and make every new file private to its user."""
+    calls.call("setsid", "setsid")
+    calls.call("umask", "umask", 0o077)
+
+
+def enter_namespaces(calls: Calls, inheritance: Inheritance) -> None:
     """Enter user, mount, net, ipc and uts namespaces. The pid namespace is the child's own since its fork.
 
     And so is the net namespace where the zygote lends one (``sandbox.inside.networks``).
     """
     flags = namespaces.CHILD_WITH_NETWORK if inheritance.plan.lends_network else namespaces.CHILD
-    namespaces.enter(flags, proc_fd=inheritance.proc_fd, inner_uid=namespaces.INNER_UID)
-    namespaces.forbid_further(inheritance.proc_fd)  # the host name is the zygote's, which is "sandbox" already
+    namespaces.enter(calls, flags, proc_fd=inheritance.proc_fd, inner_uid=namespaces.INNER_UID)
+    namespaces.forbid_further(calls, inheritance.proc_fd)  # the host name is the zygote's, which is "sandbox" already
 
 
-def mount_workspace(plan: Plan) -> None:
+def mount_workspace(calls: Calls, plan: Plan) -> None:
     """Mount a tmpfs of the child's own, and keep a descriptor of it for the supervisor."""
-    fd = mounts.mount_workspace(size_bytes=plan.workspace_bytes, files=plan.workspace_files)
-    os.dup2(fd, WORKSPACE, inheritable=False)
+    move(calls, mounts.mount_workspace(calls, size_bytes=plan.workspace_bytes, files=plan.workspace_files), WORKSPACE)
 
 
-def open_way_to_proxy() -> None:
+def open_way_to_proxy(calls: Calls) -> None:
     """Listen on the child's own loopback; the proxy outside accepts from that socket."""
-    fd = network.listen_for_proxy()
-    os.dup2(fd, PROXY, inheritable=False)
-    os.close(fd)
+    move(calls, network.listen_for_proxy(calls), PROXY)
 
 
 def die_with_zygote(zygote_pid: int) -> None:
@@ -198,22 +273,24 @@ def die_with_zygote(zygote_pid: int) -> None:
         raise RuntimeError("the zygote is gone")
 
 
-def make_workspace_folder(plan: Plan) -> None:
+def make_workspace_folder(inheritance: Inheritance) -> None:
     """Make a private folder on the host's disk the workspace, for hosts that grant no namespaces."""
-    path = tempfile.mkdtemp(prefix="run-", dir=plan.workspace_base)
+    path = tempfile.mkdtemp(prefix="run-", dir=inheritance.plan.workspace_base)
     os.chdir(path)
     os.environ.update(HOME=path, TMPDIR=f"{path}/tmp")  # noqa: S108 within its own folder
     os.mkdir("tmp", 0o700)
     os.mkdir("artifacts", 0o700)
     os.dup2(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), WORKSPACE, inheritable=False)
+    inheritance.ready.name_folder(os.path.basename(path))
 
 
-def limit_resources(inheritance: Inheritance) -> None:
+def limit_resources(calls: Calls, inheritance: Inheritance) -> None:
     """Set the rlimits. Of what the zygote had mapped, only what is really in memory counts towards the memory limit."""
     plan, baseline = inheritance.plan, inheritance.baseline
-    die_before_others(inheritance.proc_fd, "child")
+    die_before_others(calls, inheritance.proc_fd, "child")
     headroom = max(plan.memory_bytes - baseline.anonymous, 1)
     rlimits.limit_resources(
+        calls,
         cpu_s=plan.cpu_s,
         data_bytes=baseline.data + headroom,
         address_space_bytes=baseline.address_space + headroom + rlimits.ADDRESS_SLACK_MIB * rlimits.MIB,
@@ -223,36 +300,29 @@ def limit_resources(inheritance: Inheritance) -> None:
     )
 
 
-def renew_randomness() -> None:
-    """Reseed what would repeat in every child. ``random`` reseeds itself at fork; these do not."""
-    if (numpy := sys.modules.get("numpy")) is not None:
-        renew_numpy(numpy.random)
-    if (ssl := sys.modules.get("ssl")) is not None:
-        # OpenSSL notices a fork by the process id, and zygote and child are both pid 1 of their namespaces
-        ssl.RAND_add(os.urandom(48), 48.0)
-    tempfile._name_sequence = None  # type: ignore[attr-defined]  # noqa: SLF001 there is no public way
-    tempfile.tempdir = None
-
-
-def renew_numpy(random: Any) -> None:
-    """Give numpy's global generator another state, all of it from the kernel: no number is left over from before.
-
-    ``seed()`` takes a millisecond to stretch a short seed to that length, and copies half a megabyte of pages.
-    """
-    random.set_state((_MERSENNE_TWISTER, array.array("I", os.urandom(4 * _STATE_WORDS)), _STATE_WORDS, 0, 0.0))
-
-
-def be_single_threaded(inheritance: Inheritance) -> None:
+def be_single_threaded(inheritance: Inheritance) -> Act:
     """Require one thread: Landlock and seccomp bind the calling thread and those that it starts, no other.
 
     With namespaces the kernel checks it: it grants CLONE_THREAD to nobody but a process with one thread, whose memory
-    no other process shares, and then does nothing (unshare(2)). Without, a container's filter may refuse that call.
+    no other process shares, and then does nothing (unshare(2)). Where that is refused to this process already, as a
+    container's filter may do, the child counts.
     """
     if inheritance.plan.profile == "full":
         with contextlib.suppress(OSError):
             libc.unshare(libc.CLONE_THREAD)
-            return
-    if (threads := count_threads(inheritance.proc_fd)) != 1:
+            calls = Calls()
+            calls.call("more than one thread before the lock-down", "unshare", libc.CLONE_THREAD)
+            return calls
+    return lambda: require_one_thread(inheritance.proc_fd)
+
+
+def require_one_thread(proc_fd: int) -> None:
+    """Count the threads.
+
+    Raises:
+        RuntimeError: there are several.
+    """
+    if (threads := count_threads(proc_fd)) != 1:
         raise RuntimeError(f"{threads} threads before the lock-down")
 
 
@@ -265,37 +335,49 @@ def count_threads(proc_fd: int) -> int:
         os.close(fd)
 
 
-def restrict_by_landlock(inheritance: Inheritance) -> None:
+def restrict_by_landlock(calls: Calls, inheritance: Inheritance) -> None:
     """Allow to read the places of the root and to use the workspace; deny all else that Landlock mediates."""
     rules = [*inheritance.rules, (WORKSPACE, landlock.WORKSPACE)]
     plan = inheritance.plan
-    landlock.restrict(plan.landlock_abi, rules, connect_port=plan.proxy_port)
+    landlock.restrict(calls, plan.landlock_abi, rules, connect_port=plan.proxy_port)
 
 
-def filter_syscalls_and_report_ready(inheritance: Inheritance) -> None:
+def close_descriptors(calls: Calls, plan: Plan) -> None:
+    """Close everything but the child's own."""
+    calls.call("close_range", "close_range", (PROXY if plan.proxy_port else WORKSPACE) + 1, _LAST_DESCRIPTOR, 0)
+
+
+def filter_syscalls_and_report_ready(calls: Calls, inheritance: Inheritance) -> None:
     """Install the filter, pass workspace and listeners to the supervisor, close all that is not the task's.
 
     The order: the listener exists from the first filter on, and only the calls that hand it over are open until the
     last filter closes them (``seccomp.compile_last_filter``). The limit of open files comes after the hand-over: the
     kernel holds descriptors that are being passed to it, too.
     """
-    control = socket.socket(fileno=CONTROL)
-    fds = [WORKSPACE]
-    if "filter_syscalls" in inheritance.plan.ablated:
-        fds.append(os.pipe()[0])  # hangs up at our end, as a listener would
+    plan = inheritance.plan
+    has_filter = "filter_syscalls" not in plan.ablated
+    passed = inheritance.ready.packet.descriptors
+    calls.call("pass the workspace", "dup", WORKSPACE, into=passed[0])
+    if has_filter:
+        seccomp.install(calls, inheritance.filter, into=passed[1])
     else:
-        fds.append(seccomp.install(inheritance.filter))
-    if inheritance.plan.proxy_port:
-        fds.append(PROXY)
-    # the folder's name, which the supervisor needs to remove it; with namespaces there is none
-    name = os.path.basename(os.getcwd()) if inheritance.plan.profile == "unprivileged" else ""
-    socket.send_fds(control, [b"ready\0" + name.encode()], fds)
-    control.close()
-    for fd in fds:
-        os.close(fd)
-    rlimits.limit_open_files(inheritance.plan.open_files)
-    if "filter_syscalls" not in inheritance.plan.ablated:
-        seccomp.install_last(inheritance.last_filter)
+        calls.call("pipe", "pipe2", ends := (ctypes.c_int * 2)(), os.O_CLOEXEC)
+        # hangs up at our end, as a listener would
+        calls.call("dup", "dup", end := Later(calls.keep(ends)), into=passed[1])
+        calls.call("close", "close", end)
+    if plan.proxy_port:
+        calls.call("pass the way to the proxy", "dup", PROXY, into=passed[2])
+    calls.call("report ready", "sendmsg", CONTROL, inheritance.ready.packet.header, 0)
+    for fd in (CONTROL, WORKSPACE, *map(Later, passed), *([PROXY] if plan.proxy_port else [])):
+        calls.call("close", "close", fd)
+    rlimits.limit_open_files(calls, plan.open_files)
+    if has_filter:
+        seccomp.install_last(calls, inheritance.last_filter)
+
+
+def wait_for_request(calls: Calls) -> None:
+    """Wait until the first of the request is there, or none will come: poll(2). Whatever else wakes it is no matter."""
+    calls.call("wait", "ppoll", _PollFd(STDIN, select.POLLIN), 1, None, None, 0, forgiven=WHATEVER)
 
 
 def report_failure(step: str, error: BaseException) -> NoReturn:
@@ -304,6 +386,12 @@ def report_failure(step: str, error: BaseException) -> NoReturn:
         os.write(CONTROL, f"{step}\0{type(error).__name__}: {error}".encode(errors="replace")[:4096])
     finally:
         os._exit(SETUP_FAILED)
+
+
+def wake() -> None:
+    """Be an interpreter of its own: mind interrupts as Python does, and have randomness that no other child has."""
+    _signal.signal(_signal.SIGINT, _signal.default_int_handler)  # without the enumerations that ``signal`` puts around
+    randomness.renew()
 
 
 class StdinMessage:

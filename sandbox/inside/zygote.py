@@ -4,14 +4,14 @@ It is started in two stages. The first runs on the host's paths: it builds the m
 gives up root, enters namespaces. The second is a fresh interpreter inside that root, pid 1 of its pid namespace: it
 imports what the policy preloads and then forks a child whenever the worker asks. When the worker dies the kernel kills
 the first stage, then the second, and with its pid namespace every child.
-
-Messages between worker and zygote are single packets, see ``SPAWN`` to ``FAILED``.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
+import errno
 import fcntl
 import gc
 import importlib
@@ -21,27 +21,18 @@ import select
 import signal
 import site
 import socket
-import struct
 import sys
 import time
 from collections.abc import Callable
 from typing import NoReturn
 
-from sandbox.inside import arenas, caches, child, streams, surroundings
+from sandbox.inside import arenas, caches, child, fork_hooks, randomness, streams, surroundings
 from sandbox.inside.child import STDERR
 from sandbox.inside.networks import Networks
+from sandbox.inside.orders import FAILED, HEAD, READY, Orders
 from sandbox.inside.plan import Plan
 from sandbox.isolation import inheritance, landlock, libc, mounts, namespaces, privileges
-from sandbox.isolation.passing import receive_descriptors
-
-SPAWN = struct.Struct("=?Q")
-"""Worker → zygote: whether the child is to rehearse, and its number; its five descriptors are attached."""
-READY, FORKED, EXITED, FAILED = b"R", b"P", b"X", b"F"
-"""Zygote → worker: ready to fork; forked a child (its pidfd is attached); a child has ended; the fork failed."""
-HEAD = struct.Struct("=cQ")
-"""One of these, and the child's number (0 where it is about the zygote). A reason in words follows FAILED."""
-EXIT = struct.Struct("=cQidd")
-"""EXITED, the child's number, wait status, user seconds, system seconds: wait4(2), getrusage(2)."""
+from sandbox.isolation.prepared import CallFailedError, Fork, Later, Prepared, at_once
 
 _THREADS_LEAVE_S = 0.5
 _MAX_PACKET = 1 << 17
@@ -98,8 +89,10 @@ def tell_failure(control: socket.socket, error: BaseException) -> None:
 
 def execute(call: str, plan: Plan) -> NoReturn:
     """Become a new interpreter that calls a function of this module."""
-    text = f"import sys; sys.path.append({plan.code!r}); from sandbox.inside import zygote; zygote.{call}"
-    become_interpreter(text, plan)
+    import_it = "from sandbox.inside import zygote"
+    if fork_hooks.are_idle(plan):
+        import_it = f"from sandbox.inside import fork_hooks\nwith fork_hooks.left_out(): {import_it}"
+    become_interpreter(f"import sys; sys.path.append({plan.code!r})\n{import_it}\nzygote.{call}", plan)
 
 
 def become_interpreter(text: str, plan: Plan) -> NoReturn:
@@ -120,9 +113,9 @@ def enter_root_and_namespaces(plan: Plan, proc_fd: int) -> None:
         mounts.build_root(binds, links)
         privileges.become(plan.outer_uid, plan.outer_gid)
         # entering a user namespace once more locks every mount made so far
-        namespaces.enter(namespaces.ZYGOTE, proc_fd=proc_fd, inner_uid=0)
+        at_once(namespaces.enter, namespaces.ZYGOTE, proc_fd=proc_fd, inner_uid=0)
     else:
-        namespaces.enter(namespaces.ZYGOTE, proc_fd=proc_fd, inner_uid=0)
+        at_once(namespaces.enter, namespaces.ZYGOTE, proc_fd=proc_fd, inner_uid=0)
         mounts.build_root(binds, links)
 
 
@@ -134,51 +127,61 @@ def serve(control_fd: int, proc_fd: int) -> NoReturn:
         proc_fd: the host's /proc, as ``namespaces.open_proc`` gives it.
     """
     privileges.die_with_parent()
-    privileges.forbid_new_privileges()
+    at_once(privileges.forbid_new_privileges)
     control_fd, proc_fd = free_low_descriptors(control_fd, proc_fd)
     control = socket.socket(fileno=control_fd)
     plan = Plan.decode(control.recv(_MAX_PACKET))
     networks = Networks.of(plan, proc_fd)
     plan = dataclasses.replace(plan, lends_network=networks is not None)
+    own_pid_ns = None if plan.profile == "unprivileged" else os.open("self/ns/pid", os.O_RDONLY, dir_fd=proc_fd)
+    orders = Orders(control, own_pid_ns)
     try:
-        live = prepare_cold(plan, proc_fd) if plan.cold else prepare_warm(plan, proc_fd)
+        children, live = (prepare_cold if plan.cold else prepare_warm)(plan, proc_fd, orders.descriptors)
+        fork = orders.fork(children, live)
+        gc.freeze()  # this, too
     except BaseException as error:
         tell_failure(control, error)
         raise  # the traceback is for the operator, on the worker's stderr
-    own_pid_ns = None if plan.profile == "unprivileged" else os.open("self/ns/pid", os.O_RDONLY, dir_fd=proc_fd)
     control.send(HEAD.pack(READY, 0))
-    ForkServer(control, live, own_pid_ns, networks).serve()
+    ForkServer(control_fd, orders, fork, networks).serve()
 
 
-ChildMain = Callable[[list[int], bool], NoReturn]
-"""The function that a child calls after its fork, with its descriptors and whether it is to rehearse."""
+Children = tuple[tuple[Prepared, Prepared], Callable[[bool, CallFailedError | None], NoReturn]]
+"""The calls of a child, without and with a rehearsal; and what it does then, see ``Fork``."""
 
 
-def prepare_warm(plan: Plan, proc_fd: int) -> ChildMain:
+def prepare_warm(plan: Plan, proc_fd: int, descriptors: list[Later]) -> Children:
     """Import everything now; a child is a fork of what that makes."""
-    inheritance, lists = prepare(plan, proc_fd)
-    return lambda descriptors, rehearse: child.live(inheritance, descriptors, lists[rehearse])
+    lives = prepare(plan, proc_fd, descriptors)
+    return (lives[False].calls, lives[True].calls), lambda rehearse, failed: lives[rehearse].go_on(failed)
 
 
-def prepare_cold(plan: Plan, proc_fd: int) -> ChildMain:
+def prepare_cold(plan: Plan, proc_fd: int, descriptors: list[Later]) -> Children:
     """Import nothing; a child executes a new interpreter: an address layout and a hash seed of its own."""
     plan_fd = os.memfd_create("plan")
     os.write(plan_fd, plan.encode())
 
-    def live(descriptors: list[int], rehearse: bool) -> NoReturn:
-        for fd in (plan_fd, proc_fd, *descriptors):
+    def live(rehearse: bool, _: CallFailedError | None) -> NoReturn:
+        fds = [descriptor.value for descriptor in descriptors]
+        for fd in (plan_fd, proc_fd, *fds):
             os.set_inheritable(fd, True)
-        execute(f"live_cold({plan_fd}, {proc_fd}, {descriptors}, {rehearse})", plan)
+        execute(f"live_cold({plan_fd}, {proc_fd}, {fds}, {rehearse})", plan)
 
-    return live
+    return (Prepared([]), Prepared([])), live
 
 
 def live_cold(plan_fd: int, proc_fd: int, descriptors: list[int], rehearse: bool) -> NoReturn:
     """The new interpreter of a cold child: prepare as a zygote does, then do what a warm child does."""
     free_low_descriptors()
     size = os.fstat(plan_fd).st_size
-    inheritance, lists = prepare(Plan.decode(os.pread(plan_fd, size, 0)), proc_fd)
-    child.live(inheritance, descriptors, lists[rehearse])
+    fds = (ctypes.c_int * len(descriptors))(*descriptors)
+    given = [Later(ctypes.addressof(fds) + place * ctypes.sizeof(ctypes.c_int)) for place in range(len(fds))]
+    life = prepare(Plan.decode(os.pread(plan_fd, size, 0)), proc_fd, given)[rehearse]
+    try:
+        life.calls.make()
+    except CallFailedError as error:
+        life.go_on(error)
+    life.go_on(None)
 
 
 def free_low_descriptors(*kept: int) -> list[int]:
@@ -201,11 +204,13 @@ def settle_threads(proc_fd: int) -> int:
     return threads
 
 
-def prepare(plan: Plan, proc_fd: int) -> tuple[child.Inheritance, dict[bool, child.Steps]]:
+def prepare(plan: Plan, proc_fd: int, descriptors: list[Later]) -> dict[bool, child.Life]:
     """Import what every child needs, then measure and freeze the heap that they will share.
 
+    Args:
+        descriptors: as of ``child.Life``.
     Returns:
-        What every child inherits, and its steps: with and without a rehearsal.
+        What a child does, with and without a rehearsal.
     """
     sys.path.append(plan.site_packages)
     site.setquit()
@@ -213,7 +218,11 @@ def prepare(plan: Plan, proc_fd: int) -> tuple[child.Inheritance, dict[bool, chi
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # every signal as a new process has it
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
-    with arenas.side_by_side() if forks_much(plan) else contextlib.nullcontext():
+    streams.open_streams()
+    with (
+        arenas.side_by_side() if forks_much(plan) else contextlib.nullcontext(),
+        fork_hooks.left_out() if fork_hooks.are_idle(plan) else contextlib.nullcontext(),
+    ):
         with caches.lend_matplotlib(plan.caches, plan.preload):
             for name in plan.preload:
                 importlib.import_module(name)
@@ -221,23 +230,23 @@ def prepare(plan: Plan, proc_fd: int) -> tuple[child.Inheritance, dict[bool, chi
         module, _, function = plan.entry.partition(":")
         entry = getattr(importlib.import_module(module), function)
         prepare, rehearse = find_hook(plan, "prepare"), find_hook(plan, "rehearse")
-        prepare()
-        rehearse()
-    child.renew_randomness()  # the first time is slow: here, not in every child
+        for hook in (prepare, rehearse):
+            if hook is not None:
+                hook()
+    randomness.renew()  # the first time is slow: here, not in every child
     # Invariant: one thread from here to every fork. A fork copies the calling thread alone: a lock that another thread
     # held would stay locked for ever in the child, and unshare(CLONE_NEWUSER) refuses a process with threads.
     if (threads := settle_threads(proc_fd)) != 1:
         raise RuntimeError(f"{threads} threads after importing {plan.preload}: a fork would copy one of them only")
-    streams.open_streams()
     gc.collect()
     gc.freeze()
     libc.give_back_free_memory()
     with contextlib.suppress(OSError):
         use_huge_pages(proc_fd)
     inheritance = inherit(plan, proc_fd, entry, prepare, rehearse)
-    lists = {rehearsing: child.lock_down(inheritance, rehearse=rehearsing) for rehearsing in (False, True)}
+    lives = {rehearsing: child.Life(inheritance, descriptors, rehearse=rehearsing) for rehearsing in (False, True)}
     gc.freeze()  # these, too
-    return inheritance, lists
+    return lives
 
 
 def forks_much(plan: Plan) -> bool:
@@ -247,7 +256,11 @@ def forks_much(plan: Plan) -> bool:
 
 
 def inherit(
-    plan: Plan, proc_fd: int, entry: child.EntryPoint, prepare: Callable[[], None], rehearse: Callable[[], None]
+    plan: Plan,
+    proc_fd: int,
+    entry: child.EntryPoint,
+    prepare: Callable[[], None] | None,
+    rehearse: Callable[[], None] | None,
 ) -> child.Inheritance:
     """What every child inherits, measured now."""
     return child.Inheritance(
@@ -261,6 +274,7 @@ def inherit(
         filter=plan.filter,
         last_filter=plan.last_filter,
         zygote_pid=os.getpid(),
+        ready=child.ReadyReport(plan),
     )
 
 
@@ -293,17 +307,15 @@ def count_present(pagemap: int, first: int, count: int) -> int:
     return sum(byte >> 7 for byte in entries[7::8])
 
 
-def find_hook(plan: Plan, name: str) -> Callable[[], None]:
-    """The function of this name beside the entry, for the plan's task type; nothing to do if there is none.
+def find_hook(plan: Plan, name: str) -> Callable[[], None] | None:
+    """What ``find_hook(name, task_type)`` beside the entry finds for the plan's task type; ``None`` if there is none.
 
-    ``prepare(task_type)`` is called in the zygote and in every child, and opens what a locked child can open no more.
-    ``rehearse(task_type)`` is an optimisation: called in the zygote it loads what is loaded on first use; called in
-    some children it touches, and so copies, the pages that a request will write to.
+    ``prepare`` is called in the zygote and in every child, and opens what a locked child can open no more.
+    ``rehearse`` is an optimisation: called in the zygote it loads what is loaded on first use; called in some children
+    it touches, and so copies, the pages that a request will write to.
     """
-    hook = getattr(importlib.import_module(plan.entry.partition(":")[0]), name, None)
-    if hook is None:
-        return lambda: None
-    return lambda: hook(plan.task_type)
+    find = getattr(importlib.import_module(plan.entry.partition(":")[0]), "find_hook", None)
+    return None if find is None else find(name, plan.task_type)
 
 
 def places(plan: Plan) -> list[str]:
@@ -341,86 +353,51 @@ def measure(proc_fd: int) -> child.Baseline:
 class ForkServer:
     """Forks children and reports their deaths, one thing after the other, until the worker is gone."""
 
-    def __init__(
-        self, control: socket.socket, child_main: ChildMain, own_pid_ns: int | None, networks: Networks | None
-    ) -> None:
-        self._control = control
-        self._child_main = child_main
-        self._own_pid_ns = own_pid_ns
+    def __init__(self, control_fd: int, orders: Orders, fork: Fork, networks: Networks | None) -> None:
+        self._control_fd = control_fd
+        self._orders = orders
+        self._fork = fork
         self._networks = networks
         self._children: dict[int, tuple[int, int, int | None]] = {}
         self._poll = select.poll()
-        self._poll.register(control, select.POLLIN)
+        self._poll.register(control_fd, select.POLLIN)
 
     def serve(self) -> NoReturn:
         """Serve until the worker closes its end."""
         while True:
             for fd, _ in self._poll.poll():
                 try:
-                    if fd == self._control.fileno():
+                    if fd == self._control_fd:
                         self._spawn()
                     else:
                         self._reap(fd)
-                except (BrokenPipeError, ConnectionResetError):
-                    os._exit(0)  # the worker has closed its end or died
+                except OSError as error:
+                    if error.errno in (errno.ENODATA, errno.EPIPE, errno.ECONNRESET):
+                        os._exit(0)  # the worker has closed its end or died
+                    raise
 
     def _spawn(self) -> None:
-        packet, fds = receive_descriptors(self._control, SPAWN.size, 5)
-        if not packet:
-            os._exit(0)  # the worker has closed its end
-        rehearse, number = SPAWN.unpack(packet)
+        """Take an order, fork a child, and pass the worker a descriptor of it."""
+        network = None
         try:
-            pid, network = self._fork_into_network(fds, rehearse=rehearse)
+            if self._networks is not None:
+                network = self._networks.lend()
+            pid = self._fork.make()
         except OSError as error:
-            self._control.send(HEAD.pack(FAILED, number) + str(error).encode())
+            if getattr(error, "step", "") in ("take", "tell"):
+                raise
+            if network is not None:
+                self._networks.take_back(network)  # type: ignore[union-attr]
+            self._orders.tell_failed(error)
             return
-        finally:
-            for fd in fds:
-                os.close(fd)
-        pidfd = os.pidfd_open(pid)
+        number, pidfd = self._orders.last
         self._children[pidfd] = (number, pid, network)
         self._poll.register(pidfd, select.POLLIN)
-        socket.send_fds(self._control, [HEAD.pack(FORKED, number)], [pidfd])
-
-    def _fork_into_network(self, descriptors: list[int], *, rehearse: bool) -> tuple[int, int | None]:
-        """Fork a child; its pid, and the network namespace that it is alone in, where this process lends one."""
-        if self._networks is None:
-            return self._fork(descriptors, rehearse=rehearse), None
-        network = self._networks.lend()
-        try:
-            return self._fork(descriptors, rehearse=rehearse), network
-        except OSError:
-            self._networks.take_back(network)
-            raise
-
-    def _fork(self, descriptors: list[int], *, rehearse: bool) -> int:
-        """Fork a child, in a pid namespace of its own where there are namespaces; its pid as this process sees it.
-
-        Invariant: between two calls this process forks into its own pid namespace. Each child gets a new one, of which
-        it is pid 1; the next unshare is refused until setns has brought us back (pid_namespaces(7)). ``os.fork`` and no
-        raw system call: only it runs what the interpreter and its libraries have registered for a fork.
-        """
-        if self._own_pid_ns is None:
-            return self._fork_here(descriptors, rehearse=rehearse)
-        namespaces.next_child_gets_own_pid_namespace()
-        try:
-            return self._fork_here(descriptors, rehearse=rehearse)
-        finally:
-            namespaces.back_to_own_pid_namespace(self._own_pid_ns)
-
-    def _fork_here(self, descriptors: list[int], *, rehearse: bool) -> int:
-        pid = os.fork()
-        if pid == 0:
-            self._child_main(descriptors, rehearse)
-        return pid
 
     def _reap(self, pidfd: int) -> None:
-        """Take a dead child's status and report it. Its pid is free for another process from ``wait4`` on."""
+        """Take a dead child's status and report it."""
         number, pid, network = self._children.pop(pidfd)
         self._poll.unregister(pidfd)
-        os.close(pidfd)
-        _, status, usage = os.wait4(pid, 0)
-        if self._networks is not None and network is not None:
-            self._networks.take_back(network)
-        packet = EXIT.pack(EXITED, number, status, usage.ru_utime, usage.ru_stime)
-        self._control.send(packet)
+        self._orders.tell_end(number, pid, pidfd)
+        if network is not None:
+            self._networks.take_back(network)  # type: ignore[union-attr]

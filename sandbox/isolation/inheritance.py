@@ -17,6 +17,7 @@ import resource
 import signal
 
 from sandbox.isolation import libc
+from sandbox.isolation.prepared import Calls, at_once
 
 _IOPRIO_WHO_PROCESS = 1
 _DEFAULT_TIMER_SLACK_NS = 50_000
@@ -52,7 +53,7 @@ def leave_starter_behind(proc_fd: int) -> None:
         os.setpriority(os.PRIO_PROCESS, 0, 0)
     with contextlib.suppress(OSError):  # who lacks CAP_SETPCAP has them still: a new user namespace resets them
         libc.prctl(libc.PR_SET_SECUREBITS, 0)
-    die_before_others(proc_fd, "zygote")
+    at_once(die_before_others, proc_fd, "zygote")
     _raise_hard_limits()
 
 
@@ -66,13 +67,9 @@ def reset_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-def die_before_others(proc_fd: int, role: str) -> None:
+def die_before_others(calls: Calls, proc_fd: int, role: str) -> None:
     """Say to the kernel whom to end first when the host is out of memory. Anybody may raise this value."""
-    fd = os.open("self/oom_score_adj", os.O_WRONLY, dir_fd=proc_fd)
-    try:
-        os.write(fd, str(OOM_SCORE_ADJ[role]).encode())
-    finally:
-        os.close(fd)
+    calls.write_file(proc_fd, "self/oom_score_adj", str(OOM_SCORE_ADJ[role]))
 
 
 def _raise_hard_limits() -> None:

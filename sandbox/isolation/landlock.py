@@ -7,10 +7,10 @@ Sources: landlock(7), Documentation/userspace-api/landlock.rst, include/uapi/lin
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Sequence
 
 from sandbox.isolation import libc
+from sandbox.isolation.prepared import Calls
 
 FLOOR_ABI = 1
 """Linux 5.13. What older ABIs leave open is closed by read-only mounts and namespaces, or else by seccomp: truncation
@@ -61,34 +61,30 @@ def abi_version() -> int:
         return 0
 
 
-def restrict(abi: int, rules: Sequence[tuple[int, int]], *, connect_port: int = 0) -> None:
+def restrict(calls: Calls, abi: int, rules: Sequence[tuple[int, int]], *, connect_port: int = 0) -> None:
     """Deny the calling thread everything that Landlock mediates, except ``rules``.
 
     Args:
         abi: the ABI to use, at most the kernel's.
         rules: (descriptor of a folder or file, access rights beneath it).
         connect_port: the one TCP port that may be connected to; 0 for none.
-    Raises:
-        OSError: the kernel refuses.
     """
     handled_fs = _handled_fs(abi)
     attr = _RulesetAttr(
         handled_fs, _NET_BIND_AND_CONNECT if abi >= NET_ABI else 0, _SCOPE_ABSTRACT_UNIX_AND_SIGNAL if abi >= 6 else 0
     )
     size = 8 if abi < 4 else 16 if abi < 6 else 24
-    ruleset = libc.syscall("landlock", libc.SYS_LANDLOCK_CREATE_RULESET, ctypes.byref(attr), size, 0)
-    try:
-        for fd, access in rules:
-            beneath = ctypes.byref(_PathBeneathAttr(access & handled_fs, fd))
-            libc.syscall("landlock", libc.SYS_LANDLOCK_ADD_RULE, ruleset, _RULE_PATH_BENEATH, beneath, 0)
-        if connect_port and abi >= NET_ABI:
-            port = ctypes.byref(_NetPortAttr(_NET_CONNECT, connect_port))
-            libc.syscall("landlock", libc.SYS_LANDLOCK_ADD_RULE, ruleset, _RULE_NET_PORT, port, 0)
-        # a denial would otherwise be an audit record each time: a script could flood the host's log
-        flags = _LOG_SAME_EXEC_OFF if abi >= 7 else 0
-        libc.syscall("landlock", libc.SYS_LANDLOCK_RESTRICT_SELF, ruleset, flags)
-    finally:
-        os.close(ruleset)
+    ruleset = calls.call("landlock", "landlock_create_ruleset", attr, size, 0)
+    for fd, access in rules:
+        beneath = _PathBeneathAttr(access & handled_fs, fd)
+        calls.call("landlock", "landlock_add_rule", ruleset, _RULE_PATH_BENEATH, beneath, 0)
+    if connect_port and abi >= NET_ABI:
+        port = _NetPortAttr(_NET_CONNECT, connect_port)
+        calls.call("landlock", "landlock_add_rule", ruleset, _RULE_NET_PORT, port, 0)
+    # a denial would otherwise be an audit record each time: a script could flood the host's log
+    flags = _LOG_SAME_EXEC_OFF if abi >= 7 else 0
+    calls.call("landlock", "landlock_restrict_self", ruleset, flags)
+    calls.call("landlock", "close", ruleset)
 
 
 def _handled_fs(abi: int) -> int:

@@ -7,14 +7,15 @@ of the Linux source. Constants: the header named beside each group.
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 import platform
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
 _LIBC_AT_ONCE = ctypes.PyDLL(None, use_errno=True)
-"""The same, but each call keeps the interpreter's lock: for calls that never wait, made many in a row."""
+"""The same, but each call keeps the interpreter's lock: for calls that hardly wait, made many in a row."""
+_LIBC_AT_ONCE.syscall.argtypes = [ctypes.c_long, *[ctypes.c_ulong] * 6]
+_LIBC_AT_ONCE.syscall.restype = ctypes.c_long
 _X86 = platform.machine() == "x86_64"
 
 # Same number on every architecture since Linux 5.0.
@@ -22,15 +23,50 @@ SYS_CLOSE_RANGE = 436
 SYS_OPENAT2 = 437
 SYS_MOUNT_SETATTR = 442
 SYS_LANDLOCK_CREATE_RULESET = 444
-SYS_LANDLOCK_ADD_RULE = 445
-SYS_LANDLOCK_RESTRICT_SELF = 446
 # Not the same number everywhere.
 SYS_SECCOMP = 317 if _X86 else 277
 SYS_PIVOT_ROOT = 155 if _X86 else 41
-SYS_CAPSET = 126 if _X86 else 91
 SYS_RT_SIGACTION = 13 if _X86 else 134
 SYS_PERSONALITY = 135 if _X86 else 92
 SYS_IOPRIO_SET = 251 if _X86 else 30
+
+BY_ARCHITECTURE = {
+    "bind": (49, 200),
+    "capset": (126, 91),
+    "chdir": (80, 49),
+    "close": (3, 57),
+    "close_range": (436, 436),
+    "dup": (32, 23),
+    "dup3": (292, 24),
+    "fcntl": (72, 25),
+    "getrandom": (318, 278),
+    "ioctl": (16, 29),
+    "landlock_add_rule": (445, 445),
+    "landlock_create_ruleset": (444, 444),
+    "landlock_restrict_self": (446, 446),
+    "listen": (50, 201),
+    "mkdirat": (258, 34),
+    "mount": (165, 40),
+    "openat": (257, 56),
+    "pipe2": (293, 59),
+    "pidfd_open": (434, 434),
+    "ppoll": (271, 73),
+    "prctl": (157, 167),
+    "prlimit64": (302, 261),
+    "recvmsg": (47, 212),
+    "seccomp": (317, 277),
+    "sendmsg": (46, 211),
+    "setns": (308, 268),
+    "setsid": (112, 157),
+    "socket": (41, 198),
+    "umask": (95, 166),
+    "unshare": (272, 97),
+    "wait4": (61, 260),
+    "write": (1, 64),
+}
+"""System call → its numbers on x86_64 and aarch64."""
+NUMBERS = {name: numbers[0 if _X86 else 1] for name, numbers in BY_ARCHITECTURE.items()}
+"""System call → its number on this machine, for ``sandbox.isolation.prepared``."""
 
 # include/uapi/linux/sched.h
 CLONE_THREAD = 0x00010000
@@ -66,6 +102,7 @@ AT_RECURSIVE = 0x8000
 # include/uapi/linux/prctl.h
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
+PR_CAPBSET_READ = 23
 PR_CAPBSET_DROP = 24
 PR_SET_SECUREBITS = 28
 PR_SET_TIMERSLACK = 29
@@ -75,7 +112,7 @@ PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 
 _MOST_CAPABILITIES = 64
-"""As many as a set has bits. Linux 6.18 knows 41; the last is CAP_CHECKPOINT_RESTORE."""
+"""As many as a set has bits."""
 
 
 def _checked(result: int, what: str) -> int:
@@ -88,6 +125,11 @@ def _checked(result: int, what: str) -> int:
 def syscall(what: str, number: int, *arguments: object) -> int:
     """Make one system call by number, see syscall(2). ``what`` names it in the error."""
     return _checked(_LIBC.syscall(ctypes.c_long(number), *arguments), what)
+
+
+def make_syscall(number: int, *arguments: int) -> int:
+    """Make one system call by number with six numbers; -1 where it fails, and then ``ctypes.get_errno()`` says why."""
+    return int(_LIBC_AT_ONCE.syscall(number, *arguments))
 
 
 def unshare(flags: int) -> None:
@@ -105,21 +147,20 @@ def prctl(option: int, argument: int = 0, argument3: int = 0) -> int:
     return _checked(_LIBC.prctl(option, argument, argument3, 0, 0), "prctl")
 
 
-def drop_bounding_set() -> None:
-    """Drop every capability that this kernel knows from the bounding set: PR_CAPBSET_DROP(2const).
+def capabilities() -> range:
+    """The capabilities that this kernel knows, by number: it answers EINVAL to the first that is none.
 
-    The kernel answers EINVAL to the first number that is none of its capabilities, some forty in; there it ends.
+    PR_CAPBSET_READ(2const). Linux 6.18 knows 41; the last is CAP_CHECKPOINT_RESTORE.
 
     Raises:
-        OSError: the kernel refuses any of them, e.g. EPERM: CAP_SETPCAP is missing.
+        RuntimeError: it does not know one, or more than a set has bits.
     """
-    drop = _LIBC_AT_ONCE.prctl
-    for capability in range(_MOST_CAPABILITIES):
-        if drop(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0:
-            number = ctypes.get_errno()
-            if number == errno.EINVAL and capability:
-                return
-            raise OSError(number, f"prctl PR_CAPBSET_DROP {capability}: {os.strerror(number)}")
+    known = 0
+    while known <= _MOST_CAPABILITIES and _LIBC.prctl(PR_CAPBSET_READ, known, 0, 0, 0) >= 0:
+        known += 1
+    if not 0 < known <= _MOST_CAPABILITIES:
+        raise RuntimeError("the kernel does not say which capabilities it knows")
+    return range(known)
 
 
 def sethostname(name: bytes) -> None:
@@ -169,12 +210,3 @@ def close_range(first: int, last: int = 0x7FFFFFFF) -> None:
     """Close every descriptor from ``first`` to ``last``, see close_range(2), Linux 5.9."""
     if first <= last:
         syscall("close_range", SYS_CLOSE_RANGE, first, last, 0)
-
-
-# struct __user_cap_header_struct, _LINUX_CAPABILITY_VERSION_3, then two empty data structs; the kernel only reads them
-_CAPSET_HEADER, _NO_CAPABILITIES = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
-
-
-def capset_nothing() -> None:
-    """Empty the effective, permitted and inheritable sets of the calling thread, see capset(2)."""
-    syscall("capset", SYS_CAPSET, ctypes.byref(_CAPSET_HEADER), ctypes.byref(_NO_CAPABILITIES))

@@ -24,6 +24,7 @@ from collections.abc import Sequence
 
 from sandbox.isolation import libc
 from sandbox.isolation.namespaces import HOSTNAME, INNER_UID
+from sandbox.isolation.prepared import Calls, Later
 
 ZONES, LOCALE = "/usr/share/zoneinfo", "/usr/lib/locale/C.utf8"
 """Where glibc and Python look for time zones, and glibc for the locale C.UTF-8."""
@@ -76,17 +77,17 @@ def build_root(binds: Sequence[tuple[str, str]], links: Sequence[tuple[str, str]
     libc.mount_setattr(b"/", _READ_ONLY | libc.MOUNT_ATTR_NODEV | libc.MOUNT_ATTR_NOEXEC, recursive=False)
 
 
-def mount_workspace(*, size_bytes: int, files: int) -> int:
-    """Mount a fresh tmpfs on /work, make it the working directory, return a descriptor for it.
+def mount_workspace(calls: Calls, *, size_bytes: int, files: int) -> Later:
+    """Mount a fresh tmpfs on /work, make it the working directory; a descriptor for it.
 
     Past ``size_bytes`` or ``files`` (inodes) the kernel answers ENOSPC.
     """
-    options = f"mode=0700,size={size_bytes},nr_inodes={files}"
-    libc.mount(b"tmpfs", b"/work", b"tmpfs", libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC, options.encode())
-    os.chdir("/work")
-    os.mkdir("tmp", 0o700)
-    os.mkdir("artifacts", 0o700)
-    return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    options, flags = f"mode=0700,size={size_bytes},nr_inodes={files}", libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC
+    calls.call("mount /work", "mount", b"tmpfs", b"/work", b"tmpfs", flags, options.encode())
+    calls.call("chdir /work", "chdir", b"/work")
+    for folder in (b"tmp", b"artifacts"):
+        calls.call(f"mkdir {folder.decode()}", "mkdirat", libc.AT_FDCWD, folder, 0o700)
+    return calls.call("open /work", "openat", libc.AT_FDCWD, b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def _bind(source: str, target: str) -> None:

@@ -9,6 +9,7 @@ import contextlib
 import os
 
 from sandbox.isolation import libc
+from sandbox.isolation.prepared import WHATEVER, Calls
 
 ZYGOTE = libc.CLONE_NEWUSER | libc.CLONE_NEWNS | libc.CLONE_NEWPID | libc.CLONE_NEWIPC | libc.CLONE_NEWUTS
 CHILD = libc.CLONE_NEWUSER | libc.CLONE_NEWNS | libc.CLONE_NEWNET | libc.CLONE_NEWIPC | libc.CLONE_NEWUTS
@@ -33,44 +34,29 @@ def open_proc() -> int:
     return os.open("/proc", os.O_PATH | os.O_DIRECTORY)
 
 
-def enter(flags: int, *, proc_fd: int, inner_uid: int) -> None:
+def enter(calls: Calls, flags: int, *, proc_fd: int, inner_uid: int) -> None:
     """Enter new namespaces and map the caller's own user and group, alone, to ``inner_uid``.
 
-    Raises:
-        OSError: the host refuses; see ``sandbox.probe`` for the usual reasons.
+    The host may refuse; see ``sandbox.probe`` for the usual reasons.
     """
     uid, gid = os.geteuid(), os.getegid()
-    libc.unshare(flags)
+    calls.call("unshare", "unshare", flags)
+    map_user(calls, proc_fd=proc_fd, uid=uid, gid=gid, inner_uid=inner_uid)
+
+
+def map_user(calls: Calls, *, proc_fd: int, uid: int, gid: int, inner_uid: int) -> None:
+    """Map a user and a group that the caller had outside its new user namespace, alone, to ``inner_uid``."""
     # setgroups must be given up before gid_map may be written without privilege: user_namespaces(7)
-    _write(proc_fd, "self/setgroups", "deny")
-    _write(proc_fd, "self/gid_map", f"{inner_uid} {gid} 1")
-    _write(proc_fd, "self/uid_map", f"{inner_uid} {uid} 1")
+    calls.write_file(proc_fd, "self/setgroups", "deny")
+    calls.write_file(proc_fd, "self/gid_map", f"{inner_uid} {gid} 1")
+    calls.write_file(proc_fd, "self/uid_map", f"{inner_uid} {uid} 1")
 
 
-def forbid_further(proc_fd: int) -> None:
+def forbid_further(calls: Calls, proc_fd: int) -> None:
     """Forbid to make a user namespace in the caller's, see namespaces(7) on /proc/sys/user, and so to make any.
 
     Every other kind takes CAP_SYS_ADMIN, which a child gives up, and has again only in a user namespace that it makes
     first: user_namespaces(7). The second layer behind the system call filter. It is left out where /proc/sys is
     read-only, as in most containers.
     """
-    with contextlib.suppress(OSError):
-        _write(proc_fd, "sys/user/max_user_namespaces", "0")
-
-
-def next_child_gets_own_pid_namespace() -> None:
-    """Make the next fork pid 1 of a new pid namespace; with it dies everything inside: pid_namespaces(7)."""
-    libc.unshare(libc.CLONE_NEWPID)
-
-
-def back_to_own_pid_namespace(own_pid_ns_fd: int) -> None:
-    """Undo ``next_child_gets_own_pid_namespace``, without which the next unshare would be refused."""
-    libc.setns(own_pid_ns_fd, libc.CLONE_NEWPID)
-
-
-def _write(proc_fd: int, path: str, text: str) -> None:
-    fd = os.open(path, os.O_WRONLY, dir_fd=proc_fd)
-    try:
-        os.write(fd, text.encode())
-    finally:
-        os.close(fd)
+    calls.write_file(proc_fd, "sys/user/max_user_namespaces", "0", forgiven=WHATEVER)

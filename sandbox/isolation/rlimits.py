@@ -6,7 +6,10 @@ it does nothing for an outer uid of 0, which is why zygotes never run as root.
 
 from __future__ import annotations
 
+import ctypes
 import resource
+
+from sandbox.isolation.prepared import Calls
 
 MIB = 1 << 20
 STACK_BYTES = 8 * MIB
@@ -21,10 +24,11 @@ at a time at which the exact count says less than the limit. It is the backstop 
 
 
 _NAMES = {getattr(resource, name): name for name in dir(resource) if name.startswith("RLIMIT_")}
+_NAMES[resource.RLIMIT_NOFILE] = "RLIMIT_NOFILE"  # which has an older name, too
 
 
 def limit_resources(
-    *, cpu_s: int, data_bytes: int, address_space_bytes: int, tasks: int | None, file_bytes: int
+    calls: Calls, *, cpu_s: int, data_bytes: int, address_space_bytes: int, tasks: int | None, file_bytes: int
 ) -> None:
     """Apply every limit to the calling process.
 
@@ -51,18 +55,19 @@ def limit_resources(
     if tasks is not None:
         limits.append((resource.RLIMIT_NPROC, tasks))
     for kind, value in limits:
-        _set(kind, value)
+        _set(calls, kind, value)
 
 
-def _set(kind: int, value: int) -> None:
-    try:
-        resource.setrlimit(kind, (value, value))
-    except ValueError as error:
-        hard = resource.getrlimit(kind)[1]
-        raise RuntimeError(
-            f"{_NAMES.get(kind, kind)}: the policy needs {value}, and whoever started the service left a hard limit of "
-            f"{hard}; raise it there (ulimit -H, or Limit…= of a systemd unit)"
-        ) from error
+def _set(calls: Calls, kind: int, value: int) -> None:
+    hard = resource.getrlimit(kind)[1]  # as in whoever makes the calls, which inherits it
+    what = (
+        f"{_NAMES.get(kind, kind)}: the policy needs {value}, and whoever started the service left a hard limit of "
+        f"{hard}; raise it there (ulimit -H, or Limit…= of a systemd unit)"
+    )
+    if not resource.RLIM_INFINITY != hard < value:
+        what = f"prlimit {_NAMES.get(kind, kind)}"
+    # struct rlimit64: soft and hard
+    calls.call(what, "prlimit64", 0, kind, (ctypes.c_uint64 * 2)(value, value), None)
 
 
 def limit_cpu(cpu_s: int) -> None:
@@ -70,6 +75,6 @@ def limit_cpu(cpu_s: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_s + CPU_SLACK_S, cpu_s + CPU_SLACK_S))
 
 
-def limit_open_files(count: int) -> None:
+def limit_open_files(calls: Calls, count: int) -> None:
     """Limit open files. The last limit: the kernel also counts descriptors that are being passed over sockets by it."""
-    _set(resource.RLIMIT_NOFILE, count)
+    _set(calls, resource.RLIMIT_NOFILE, count)

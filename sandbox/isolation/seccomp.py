@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 from sandbox.isolation import libc
 from sandbox.isolation.landlock import TRUNCATE_ABI
 from sandbox.isolation.namespaces import INNER_UID
+from sandbox.isolation.prepared import Calls, Later
 from sandbox.isolation.syscalls import ALLOWED, COUNTED, NOT_BESIDE_OTHERS, PROCESSES, QUIET, TO_ONESELF, names
 
 CONTROL_FD = 4
@@ -278,18 +279,16 @@ class _SockFprog(ctypes.Structure):
     _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
 
 
-def install(program: bytes) -> int:
-    """Put the filter on the calling thread, for good, and return the listener's descriptor.
+def install(calls: Calls, program: bytes, *, into: int = 0) -> Later:
+    """Put the filter on the calling thread, for good; the listener's descriptor.
 
-    Raises:
-        OSError: the kernel refuses (no_new_privs not set, another listener above).
+    The kernel refuses if no_new_privs is not set, or another listener stands above.
+
+    Args:
+        into: as of ``Calls.call``.
     """
-    try:
-        return _set_mode_filter(program, _FLAGS_OF_A_HOLD)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        return _set_mode_filter(program, _FLAG_NEW_LISTENER)
+    flags = _FLAGS_OF_A_HOLD if holds_until_death() else _FLAG_NEW_LISTENER
+    return calls.call("seccomp", "seccomp", _SET_MODE_FILTER, flags, _program(calls, program), into=into)
 
 
 def holds_until_death() -> bool:
@@ -305,15 +304,14 @@ def holds_until_death() -> bool:
     raise AssertionError("the kernel took a filter that is none")
 
 
-def install_last(program: bytes) -> None:
+def install_last(calls: Calls, program: bytes) -> None:
     """Put one more filter on top; of two answers the kernel takes the stricter."""
-    _set_mode_filter(program, 0)
+    calls.call("seccomp", "seccomp", _SET_MODE_FILTER, 0, _program(calls, program))
 
 
-def _set_mode_filter(program: bytes, flags: int) -> int:
+def _program(calls: Calls, program: bytes) -> _SockFprog:
     buffer = ctypes.create_string_buffer(program, len(program))
-    prog = _SockFprog(len(program) // 8, ctypes.addressof(buffer))
-    return libc.syscall("seccomp", libc.SYS_SECCOMP, _SET_MODE_FILTER, flags, ctypes.byref(prog))
+    return _SockFprog(len(program) // 8, calls.keep(buffer))
 
 
 def has_call(listener: int) -> bool | None:

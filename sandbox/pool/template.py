@@ -23,6 +23,8 @@ CERTIFICATES = "/certificates.pem"
 _PROXY_VARIABLES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
 """By these urllib, requests, httpx, curl and most others find a forward proxy."""
 _CERTIFICATE_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
+_SANDBOX = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+"""Where the C part of ``sandbox.isolation.prepared`` lies, which is shown with the code."""
 START_S = 60.0
 """Of a zygote or a child, see ``Template.start_s``; and of each try of the host."""
 CACHES = ".caches"
@@ -137,7 +139,7 @@ def _interpreter() -> list[tuple[str, str]]:
 
 def _shared_libraries() -> list[tuple[str, str]]:
     """Folders of the shared libraries that this very interpreter runs on, and its dynamic loader."""
-    own = [os.path.realpath(sys.prefix)]
+    own = [os.path.realpath(sys.prefix), _SANDBOX]
     if sys.base_prefix != "/usr":
         own.append(os.path.realpath(sys.base_prefix))
     with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:

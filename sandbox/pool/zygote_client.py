@@ -17,8 +17,8 @@ from typing import Any
 
 from sandbox.errors import SandboxError
 from sandbox.inside.child import RESPONSE, STDIN
+from sandbox.inside.orders import EXIT, EXITED, FAILED, FORKED, HEAD, READY, SPAWN
 from sandbox.inside.plan import Plan
-from sandbox.inside.zygote import EXIT, EXITED, FAILED, FORKED, HEAD, READY, SPAWN
 from sandbox.isolation.passing import receive_descriptors
 from sandbox.pool.patience import LOOK_S, StartPatience, used_s
 from sandbox.pool.template import START_S
@@ -233,8 +233,8 @@ class ZygoteClient:
         elif kind == FAILED:
             self._settle_failure(number, packet[HEAD.size :].decode(errors="replace"))
         elif kind == EXITED:
-            _, _, status, user_s, system_s = EXIT.unpack(packet)
-            self._settle_death(number, ExitFacts(status, user_s + system_s))
+            _, _, status, user_s, user_us, system_s, system_us = EXIT.unpack(packet)
+            self._settle_death(number, ExitFacts(status, user_s + system_s + (user_us + system_us) / 1e6))
 
     def _settle_fork(self, number: int, pidfd: int) -> None:
         waiting = self._forking.get(number)

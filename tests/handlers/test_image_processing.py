@@ -474,7 +474,7 @@ def test_no_other_decoder_is_loaded() -> None:
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from handlers import entry\n"
         "import json, base64\n"
-        "entry.rehearse('image_processing')\n"
+        "entry.find_hook('rehearse', 'image_processing')()\n"
         "for content in json.loads(sys.argv[2]):\n"
         "    entry.main(json.dumps({'task_type': 'image_processing', 'parameters': {'image_path': {'base64': content},"
         " 'operation': 'analyze'}}).encode())\n"

@@ -19,7 +19,7 @@ from handlers import custom_script, ending, entry, streams
 
 request = sys.stdin.buffer.read()
 streams.IN_SANDBOX = ending.IN_SANDBOX = True  # the heap that is there before is frozen there, and not looked at
-entry.rehearse("custom_script")
+entry.find_hook("rehearse", "custom_script")()
 calls, before = 0, set(sys.modules)
 custom_script._set_profile = lambda _: None  # it would end the counting where the script ends
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from sandbox.isolation import privileges, seccomp
+from sandbox.isolation.prepared import at_once
 from sandbox.run.watch import Watch
 from tests.support.synchronous import Sandbox, eventually
 
@@ -54,8 +55,8 @@ def caller(wakes: int) -> Iterator[tuple[int, int]]:
             os.set_blocking(wakes, False)
             signal.signal(signal.SIGUSR1, lambda *_: None)
             signal.set_wakeup_fd(wakes)
-            privileges.forbid_new_privileges()
-            socket.send_fds(theirs, [b"."], [seccomp.install(program)])
+            at_once(privileges.forbid_new_privileges)
+            socket.send_fds(theirs, [b"."], [at_once(seccomp.install, program).value])
             os.getppid()
         finally:
             os._exit(0)

@@ -19,11 +19,12 @@ import msgspec
 import pytest
 
 from sandbox import ExitReason, Host, Policy, SandboxError, Template
-from sandbox.inside.zygote import FORKED
+from sandbox.inside.orders import FORKED
 from sandbox.isolation import seccomp
 from sandbox.isolation.passing import receive_descriptors
 from sandbox.pool import zygote_client
 from sandbox.run import child_handle, pipes
+from tests.support.code import copy_of_code
 from tests.support.synchronous import (
     BUSY,
     Sandbox,
@@ -222,26 +223,48 @@ def test_a_burst_during_which_the_zygote_is_killed(make_box: MakeBox, after_s: f
 BROKEN_STEPS = {
     "restrict_by_landlock": (
         "isolation/landlock.py",
-        "def restrict(abi, rules, **_):\n    raise OSError(1, 'refused')\n",
+        "def restrict(calls, abi, rules, **_):\n    calls.call('refused', 'close', 9999)\n",
     ),
     "report_ready": (
         "isolation/seccomp.py",
-        "_install = install\ndef install(program):\n    _install(program)\n    raise OSError(109, 'refused')\n",
+        """
+_install = install
+def install(calls, program, **where):
+    _install(calls, program, **where)
+    calls.call('refused', 'close', 9999)
+""",
     ),
 }
 """Step of the lock-down → file, and what breaks it. The second fails when the filter is already in force."""
 
 
-@pytest.mark.parametrize("step", BROKEN_STEPS)
+@pytest.fixture
+def parts(light_policy: Policy, host: Host, template: Template) -> tuple[Policy, Host, Template]:
+    """What a pool is made of."""
+    return light_policy, host, template
+
+
+@pytest.mark.parametrize(
+    ("step", "ablated"),
+    [
+        pytest.param(step, ablated, id=f"{step} {how}")
+        for step in BROKEN_STEPS
+        for how, ablated in (("in C", ()), ("in Python", ("in_c",)))
+    ],
+)
 def test_a_child_that_cannot_be_locked_is_our_failure(
-    template: Template, light_policy: Policy, host: Host, tmp_path_factory: pytest.TempPathFactory, step: str
+    parts: tuple[Policy, Host, Template],
+    tmp_path_factory: pytest.TempPathFactory,
+    step: str,
+    ablated: tuple[str, ...],
 ) -> None:
     """The step is named, no request reaches the child, and failing again and again leaves nothing, alive or open."""
-    code = _copy(template, tmp_path_factory)
+    policy, host, template = parts
+    code = copy_of_code(template, tmp_path_factory)
     path, text = BROKEN_STEPS[step]
     with (code / "sandbox" / path).open("a", encoding="utf-8") as file:
         file.write(f"\n\n{text}")
-    box = Sandbox(light_policy, host, msgspec.structs.replace(template, code=code), ready=0)
+    box = Sandbox(policy, host, msgspec.structs.replace(template, code=code), ready=0, ablated=ablated)
     try:
         with pytest.raises(SandboxError, match=rf"{step}: .*refused"):
             box.run("result = 1")
@@ -260,7 +283,7 @@ def test_a_zygote_with_a_thread_does_not_start(
     template: Template, light_policy: Policy, host: Host, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """A fork would copy one thread only, with whatever lock another held."""
-    code = _copy(template, tmp_path_factory)
+    code = copy_of_code(template, tmp_path_factory)
     (code / "threaded").mkdir()
     text = (
         "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()\nmain = print\n"
@@ -269,15 +292,6 @@ def test_a_zygote_with_a_thread_does_not_start(
     policy = msgspec.structs.replace(light_policy, preload=("threaded",))
     with pytest.raises(SandboxError):
         Sandbox(policy, host, msgspec.structs.replace(template, code=code, entry="threaded:main"))
-
-
-def _copy(template: Template, factory: pytest.TempPathFactory) -> Path:
-    code = factory.mktemp("code") / "code"
-    subprocess.run(["cp", "-r", str(template.code), str(code)], check=True)
-    for folder in (code, *code.parents[:3]):
-        if os.stat(folder).st_uid == os.geteuid() and folder != Path("/tmp"):
-            folder.chmod(0o755)
-    return code
 
 
 def test_close_leaves_nothing(light_policy: Policy, host: Host, template: Template) -> None:

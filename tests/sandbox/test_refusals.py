@@ -19,6 +19,7 @@ PROBE = """
 import msgspec, sys
 from sandbox import probe_host
 from sandbox.isolation import libc, namespaces, privileges, seccomp
+from sandbox.isolation.prepared import Calls, at_once
 def probe():
     print(msgspec.json.encode({layer.name: layer for layer in probe_host().layers}).decode())
 """
@@ -26,25 +27,25 @@ LISTENER = """
 import pyseccomp
 allow = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
 allow.add_rule(pyseccomp.NOTIFY, "acct")  # a rule that notifies, so that a listener is made
-privileges.forbid_new_privileges()
+at_once(privileges.forbid_new_privileges)
 allow.load()
 probe()
 """
 NO_NETWORK_NAMESPACES = """
 proc = namespaces.open_proc()
-namespaces.enter(libc.CLONE_NEWUSER, proc_fd=proc, inner_uid=1000)
-namespaces._write(proc, "sys/user/max_net_namespaces", "0")
+at_once(namespaces.enter, libc.CLONE_NEWUSER, proc_fd=proc, inner_uid=1000)
+at_once(Calls.write_file, proc, "sys/user/max_net_namespaces", "0")
 probe()
 """
 
 
 NO_CAPABILITIES = """
-libc.drop_bounding_set()  # so that no program which it starts has any
+at_once(privileges.drop_bounding_set)  # so that no program which it starts has any
 probe()
 """
 CHROOT = """
 import os
-namespaces.enter(libc.CLONE_NEWUSER | libc.CLONE_NEWNS, proc_fd=namespaces.open_proc(), inner_uid=1000)
+at_once(namespaces.enter, libc.CLONE_NEWUSER | libc.CLONE_NEWNS, proc_fd=namespaces.open_proc(), inner_uid=1000)
 for name in os.listdir("/"):
     inside = f"{sys.argv[1]}/{name}"
     if os.path.islink(f"/{name}"):
@@ -61,7 +62,7 @@ FILTER = """
 import errno, pyseccomp
 refuse = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
 refuse.add_rule(pyseccomp.ERRNO(errno.EPERM), "unshare")
-privileges.forbid_new_privileges()
+at_once(privileges.forbid_new_privileges)
 refuse.load()
 probe()
 """

@@ -20,8 +20,10 @@ import psutil
 from engine.config.settings import PROJECT_DIR
 from sandbox import Host, Policy, Pool, Template
 from sandbox.inside import zygote
+from sandbox.inside.orders import DESCRIPTORS
 from sandbox.inside.plan import Plan
 from sandbox.isolation import namespaces
+from sandbox.isolation.prepared import Later
 from sandbox.pool.make_plan import compile_filters, make_plan
 
 BLOCKS, LIVES, FORKS = 5, 60, 60
@@ -99,9 +101,10 @@ def _ask(bare: subprocess.Popen[bytes]) -> float:
 
 def main() -> None:
     """Load what the plan says, then fork and exit as often as asked; print the seconds of each fork."""
-    answer = os.fdopen(os.dup(1), "w")
-    zygote.prepare(Plan.decode(sys.stdin.buffer.readline()), namespaces.open_proc())
-    for _ in sys.stdin.buffer:
+    # of their own: a zygote makes its standard streams anew
+    asked, answer = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "w")
+    zygote.prepare(Plan.decode(asked.readline()), namespaces.open_proc(), [Later()] * DESCRIPTORS)
+    for _ in asked:
         before = _spent_s(*BOTH)
         for _ in range(FORKS):
             if (pid := os.fork()) == 0:
