@@ -86,6 +86,9 @@ class Inheritance:
     last_filter: bytes
     zygote_pid: int
     ready: ReadyReport
+    wakes_first: bool
+    """Whether the interpreter of each child wakes before the lock-down: a library has registered for a fork what may
+    do anything, which the lock would forbid."""
 
 
 class ReadyReport:
@@ -133,6 +136,8 @@ class Life:
         self._inheritance = inheritance  # which holds what the calls point to
         take = prepared(take_descriptors, descriptors)
         steps = [("take_descriptors", take), *lock_down(inheritance, rehearse=rehearse)]
+        if inheritance.wakes_first:
+            steps.insert(1, ("wake_first", lambda: None))
         in_c = "in_c" not in inheritance.plan.ablated
         first, *self._rest = _in_parts([step for step in steps if step[0] not in inheritance.plan.ablated], in_c=in_c)
         self.calls = cast(Prepared, first[1])
@@ -150,10 +155,7 @@ class Life:
                 act.make() if isinstance(act, Prepared) else act()
             except BaseException as error:  # whatever it is, no request may ever reach a half-locked child
                 report_failure(getattr(error, "step", step), error)
-        wake()
-        message = StdinMessage()
-        narrow_limits(message)
-        serve(self._inheritance.entry, message)
+        serve(self._inheritance.entry)
 
 
 def _in_parts(steps: Steps, *, in_c: bool) -> list[tuple[str, Prepared | Callable[[], None]]]:
@@ -202,9 +204,9 @@ def lock_down(inheritance: Inheritance, *, rehearse: bool) -> Steps:
         ("reset_process", prepared(reset_process)),
         *apart,
         ("limit_resources", prepared(limit_resources, inheritance)),
+        ("renew_numpy", randomness.prepare_numpy()),
         ("prepare", inheritance.prepare),
         ("rehearse", inheritance.rehearse if rehearse else None),
-        ("renew_numpy", randomness.prepare_numpy()),
         ("be_single_threaded", be_single_threaded(inheritance)),
         ("drop_capabilities", prepared(privileges.drop_capabilities)),
         ("forbid_new_privileges", prepared(privileges.forbid_new_privileges)),
@@ -455,10 +457,13 @@ def narrow_limits(message: StdinMessage) -> None:
         rlimits.limit_cpu(message.cpu_s)
 
 
-def serve(entry: EntryPoint, message: StdinMessage) -> NoReturn:
+def serve(entry: EntryPoint) -> NoReturn:
     """Run the handler, write one response frame, leave at once: no thread, no atexit, no finalizer is waited for."""
     exit_code = 1
     try:
+        wake()
+        message = StdinMessage()
+        narrow_limits(message)
         fits = put_files(message)
         kind, payload = entry(message.request(), report_progress) if fits else ("error", INPUTS_DO_NOT_FIT)
         write_all(KINDS[kind] + struct.pack(">Q", len(payload)) + payload)

@@ -26,20 +26,22 @@ _WITHOUT_NEED = frozenset({"concurrent.futures.thread", "logging", "random", "th
 
 def are_idle(plan: Plan) -> bool:
     """Whether they have nothing to do: with pid namespaces, and where a run cannot fork itself."""
-    return plan.profile == "full" and not plan.processes
+    return plan.profile == "full" and not plan.may_fork
 
 
 @contextlib.contextmanager
-def left_out() -> Iterator[None]:
-    """Leave them out of what the block imports."""
-    register = os.register_at_fork
+def left_out() -> Iterator[list[str]]:
+    """Leave them out of what the block imports; yields the list of modules that have registered something else."""
+    register, others = os.register_at_fork, list[str]()
 
     def register_others(**functions: Any) -> None:
-        if sys._getframe(1).f_globals.get("__name__") not in _WITHOUT_NEED:  # noqa: SLF001 who registers
+        name = str(sys._getframe(1).f_globals.get("__name__"))  # noqa: SLF001 who registers
+        if name not in _WITHOUT_NEED:
+            others.append(name)
             register(**functions)
 
     os.register_at_fork = register_others
     try:
-        yield
+        yield others
     finally:
         os.register_at_fork = register

@@ -59,13 +59,23 @@ class Orders:
         self.descriptors = [Later(address) for address in self._order.descriptors]
         for descriptor in self.descriptors:
             descriptor.value = _NONE
+        self._take = Prepared([("take", self._take_order())])
         self._end = Prepared([("end", self._take_end())])
-        self._undo = Prepared([("undo", self._go_back())])
+        self._back = Prepared([("back", self._go_back())])
+
+    def take(self) -> None:
+        """Take an order. What it is about is where ``fork`` finds it.
+
+        Raises:
+            OSError: ENODATA, EPIPE or ECONNRESET: the worker has closed its end.
+        """
+        self._order.expect()
+        self._take.make()
 
     def fork(
         self, children: tuple[Prepared, Prepared], live: Callable[[bool, CallFailedError | None], NoReturn]
     ) -> Fork:
-        """What is done for each order: take it, fork, tell the worker.
+        """What is done for each order that was taken: fork, and tell the worker.
 
         Invariant: between two orders this process stands in its own pid namespace, and forks into it.
 
@@ -73,16 +83,14 @@ class Orders:
             children: without and with a rehearsal.
             live: as of ``Fork``.
         """
-        take, apart = Calls(), Calls()
-        # 0 bytes: the worker has closed its end
-        take.call("recvmsg", "recvmsg", self._control.fileno(), self._order.header, socket.MSG_CMSG_CLOEXEC, least=1)
-        for descriptor in self.descriptors:
-            take.call("an order came without its descriptors", "fcntl", descriptor, fcntl.F_GETFD)
+        apart = Calls()
+        for descriptor in self.descriptors:  # there was no room for them: recvmsg(2), MSG_CTRUNC
+            apart.call("an order came without its descriptors", "fcntl", descriptor, fcntl.F_GETFD)
         if self._own_pid_ns is not None:
             # The next fork makes pid 1 of a new pid namespace; with it dies everything inside. The next unshare is
             # refused until setns has brought us back: pid_namespaces(7).
             apart.call("unshare", "unshare", libc.CLONE_NEWPID)
-        before = Prepared([("take", take), ("apart", apart)], in_c=children[0].in_c)
+        before = Prepared([("apart", apart)], in_c=children[0].in_c)
         after = Prepared([("back", self._go_back()), ("tell", self._tell_forked())], in_c=children[0].in_c)
         return Fork(before, children, after, chosen=self._chosen, pid=self._pid, live=live)
 
@@ -93,7 +101,7 @@ class Orders:
 
     def tell_failed(self, error: OSError) -> None:
         """Undo what came before the fork, and tell the worker why there is no such child."""
-        self._undo.make()
+        self._back.make()
         self._control.send(HEAD.pack(FAILED, self.last[0]) + str(error).encode(), socket.MSG_NOSIGNAL)
 
     def tell_end(self, number: int, pid: int, pidfd: int) -> None:
@@ -102,13 +110,19 @@ class Orders:
         HEAD.pack_into(self._exit, 0, EXITED, number)
         self._end.make()
 
+    def _take_order(self) -> Calls:
+        calls, flags = Calls(), socket.MSG_CMSG_CLOEXEC
+        # 0 bytes: the worker has closed its end
+        calls.call("recvmsg", "recvmsg", self._control.fileno(), self._order.header, flags, least=1)
+        return calls
+
     def _go_back(self) -> Calls:
         """Be in the own pid namespace again, and close the descriptors of the child."""
         calls = Calls()
         if self._own_pid_ns is not None:
             calls.call("setns", "setns", self._own_pid_ns, libc.CLONE_NEWPID)
         for descriptor in self.descriptors:
-            calls.call("close", "close", descriptor)
+            calls.call("close", "close", descriptor, forgiven=errno.EBADF)
             # what closes none returns -1: no later order has this one
             calls.call("forget", "close", _NONE, forgiven=errno.EBADF, into=descriptor.address)
         return calls

@@ -39,6 +39,8 @@ class Plan:
     memory_bytes: int
     threads: int
     processes: int
+    may_fork: bool
+    """Whether its filter may let a run fork: by its profile, or by a call that the policy adds."""
     processors: float | None
     open_files: int
     workspace_bytes: int

@@ -41,7 +41,8 @@ def prepare_numpy() -> Calls | None:
     if (numpy := sys.modules.get("numpy")) is None:
         return None
     calls = Calls()
-    calls.call("getrandom", "getrandom", _state_of(numpy.random), ctypes.sizeof(_Words), 0)
+    size = ctypes.sizeof(_Words)
+    calls.call("getrandom", "getrandom", _state_of(numpy.random), size, 0, least=size)
     return calls
 
 

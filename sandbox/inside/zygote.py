@@ -152,31 +152,31 @@ Children = tuple[tuple[Prepared, Prepared], Callable[[bool, CallFailedError | No
 
 def prepare_warm(plan: Plan, proc_fd: int, descriptors: list[Later]) -> Children:
     """Import everything now; a child is a fork of what that makes."""
-    lives = prepare(plan, proc_fd, descriptors)
+    lives = prepare(plan, proc_fd, descriptors, os.getpid())
     return (lives[False].calls, lives[True].calls), lambda rehearse, failed: lives[rehearse].go_on(failed)
 
 
 def prepare_cold(plan: Plan, proc_fd: int, descriptors: list[Later]) -> Children:
     """Import nothing; a child executes a new interpreter: an address layout and a hash seed of its own."""
-    plan_fd = os.memfd_create("plan")
+    plan_fd, zygote_pid = os.memfd_create("plan"), os.getpid()
     os.write(plan_fd, plan.encode())
 
     def live(rehearse: bool, _: CallFailedError | None) -> NoReturn:
         fds = [descriptor.value for descriptor in descriptors]
         for fd in (plan_fd, proc_fd, *fds):
             os.set_inheritable(fd, True)
-        execute(f"live_cold({plan_fd}, {proc_fd}, {fds}, {rehearse})", plan)
+        execute(f"live_cold({plan_fd}, {proc_fd}, {fds}, {rehearse}, {zygote_pid})", plan)
 
     return (Prepared([]), Prepared([])), live
 
 
-def live_cold(plan_fd: int, proc_fd: int, descriptors: list[int], rehearse: bool) -> NoReturn:
+def live_cold(plan_fd: int, proc_fd: int, descriptors: list[int], rehearse: bool, zygote_pid: int) -> NoReturn:
     """The new interpreter of a cold child: prepare as a zygote does, then do what a warm child does."""
     free_low_descriptors()
     size = os.fstat(plan_fd).st_size
     fds = (ctypes.c_int * len(descriptors))(*descriptors)
     given = [Later(ctypes.addressof(fds) + place * ctypes.sizeof(ctypes.c_int)) for place in range(len(fds))]
-    life = prepare(Plan.decode(os.pread(plan_fd, size, 0)), proc_fd, given)[rehearse]
+    life = prepare(Plan.decode(os.pread(plan_fd, size, 0)), proc_fd, given, zygote_pid)[rehearse]
     try:
         life.calls.make()
     except CallFailedError as error:
@@ -204,11 +204,12 @@ def settle_threads(proc_fd: int) -> int:
     return threads
 
 
-def prepare(plan: Plan, proc_fd: int, descriptors: list[Later]) -> dict[bool, child.Life]:
+def prepare(plan: Plan, proc_fd: int, descriptors: list[Later], zygote_pid: int) -> dict[bool, child.Life]:
     """Import what every child needs, then measure and freeze the heap that they will share.
 
     Args:
         descriptors: as of ``child.Life``.
+        zygote_pid: of the process that forks the children.
     Returns:
         What a child does, with and without a rehearsal.
     """
@@ -221,7 +222,7 @@ def prepare(plan: Plan, proc_fd: int, descriptors: list[Later]) -> dict[bool, ch
     streams.open_streams()
     with (
         arenas.side_by_side() if forks_much(plan) else contextlib.nullcontext(),
-        fork_hooks.left_out() if fork_hooks.are_idle(plan) else contextlib.nullcontext(),
+        fork_hooks.left_out() if fork_hooks.are_idle(plan) else contextlib.nullcontext([""]) as registering,
     ):
         with caches.lend_matplotlib(plan.caches, plan.preload):
             for name in plan.preload:
@@ -243,27 +244,7 @@ def prepare(plan: Plan, proc_fd: int, descriptors: list[Later]) -> dict[bool, ch
     libc.give_back_free_memory()
     with contextlib.suppress(OSError):
         use_huge_pages(proc_fd)
-    inheritance = inherit(plan, proc_fd, entry, prepare, rehearse)
-    lives = {rehearsing: child.Life(inheritance, descriptors, rehearse=rehearsing) for rehearsing in (False, True)}
-    gc.freeze()  # these, too
-    return lives
-
-
-def forks_much(plan: Plan) -> bool:
-    """Whether what is loaded beforehand is so much that its place matters: packages, and not for one child alone."""
-    ours = {"handlers", *sys.stdlib_module_names}
-    return not plan.cold and any(name.partition(".")[0] not in ours for name in plan.preload)
-
-
-def inherit(
-    plan: Plan,
-    proc_fd: int,
-    entry: child.EntryPoint,
-    prepare: Callable[[], None] | None,
-    rehearse: Callable[[], None] | None,
-) -> child.Inheritance:
-    """What every child inherits, measured now."""
-    return child.Inheritance(
+    inheritance = child.Inheritance(
         plan=plan,
         entry=entry,
         prepare=prepare,
@@ -273,9 +254,19 @@ def inherit(
         rules=landlock_rules(plan),
         filter=plan.filter,
         last_filter=plan.last_filter,
-        zygote_pid=os.getpid(),
+        zygote_pid=zygote_pid,
         ready=child.ReadyReport(plan),
+        wakes_first=bool(registering),
     )
+    lives = {rehearsing: child.Life(inheritance, descriptors, rehearse=rehearsing) for rehearsing in (False, True)}
+    gc.freeze()  # these, too
+    return lives
+
+
+def forks_much(plan: Plan) -> bool:
+    """Whether what is loaded beforehand is so much that its place matters: packages, and not for one child alone."""
+    ours = {"handlers", *sys.stdlib_module_names}
+    return not plan.cold and any(name.partition(".")[0] not in ours for name in plan.preload)
 
 
 def use_huge_pages(proc_fd: int) -> None:
@@ -378,13 +369,14 @@ class ForkServer:
 
     def _spawn(self) -> None:
         """Take an order, fork a child, and pass the worker a descriptor of it."""
+        self._orders.take()
         network = None
         try:
             if self._networks is not None:
                 network = self._networks.lend()
             pid = self._fork.make()
         except OSError as error:
-            if getattr(error, "step", "") in ("take", "tell"):
+            if getattr(error, "step", "") == "tell":
                 raise
             if network is not None:
                 self._networks.take_back(network)  # type: ignore[union-attr]

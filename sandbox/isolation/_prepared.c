@@ -62,6 +62,11 @@ static int take_calls(PyObject *array, void *taken)
     }
     if (PyObject_GetBuffer(array, &calls->buffer, PyBUF_SIMPLE) < 0)
         return 0;
+    if (calls->buffer.itemsize != sizeof(struct call) || calls->buffer.len % (Py_ssize_t)sizeof(struct call)) {
+        PyBuffer_Release(&calls->buffer);
+        PyErr_SetString(PyExc_ValueError, "these are no calls as _prepared.c knows them: build it anew (make install)");
+        return 0;
+    }
     calls->first = calls->buffer.buf;
     calls->count = calls->buffer.len / (Py_ssize_t)sizeof(struct call);
     return Py_CLEANUP_SUPPORTED;

@@ -111,6 +111,7 @@ PR_SET_THP_DISABLE = 41
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 
+_KEPT_BYTES = 1 << 20
 _MOST_CAPABILITIES = 64
 """As many as a set has bits."""
 
@@ -201,9 +202,12 @@ def collapse(start: int) -> None:
 
 
 def give_back_free_memory() -> None:
-    """Give the kernel back what ``malloc`` holds and nobody uses: malloc_trim(3), which glibc has."""
+    """Give the kernel back what ``malloc`` holds and nobody uses: malloc_trim(3), which glibc has.
+
+    But for a mebibyte, of which the interpreter of a child takes its first buffers: its limits count what is new.
+    """
     if (trim := getattr(_LIBC, "malloc_trim", None)) is not None:
-        trim(ctypes.c_size_t(0))
+        trim(ctypes.c_size_t(_KEPT_BYTES))
 
 
 def close_range(first: int, last: int = 0x7FFFFFFF) -> None:

@@ -53,9 +53,13 @@ class Packet:
         head.type = socket.SCM_RIGHTS
         self.header = _MsgHdr(iovec=ctypes.addressof(self._iovecs), iovecs=len(pieces))
         self.header.control = ctypes.addressof(self._control) if descriptors else None
-        self.header.control_length = ctypes.sizeof(self._control) if descriptors else 0
+        self.expect()
         first = ctypes.addressof(self._control) + ctypes.sizeof(_CmsgHdr)
         self.descriptors = [first + _INT * place for place in range(descriptors)]
+
+    def expect(self) -> None:
+        """Be ready to take one more: recvmsg(2) sets the length to what has come."""
+        self.header.control_length = ctypes.sizeof(self._control) if self.header.control else 0
 
     def shorten(self, length: int) -> None:
         """Of the last part only so many bytes are meant."""

@@ -28,6 +28,7 @@ WHATEVER = -1
 _ARGUMENTS = 6
 _LONG = (1 << 64) - 1
 _BEFORE, _FORK = 0, 2  # parts of fork_between in _prepared.c
+_NEVER_LIVED = 70  # EX_SOFTWARE of sysexits(3)
 _Parameters = ParamSpec("_Parameters")
 _Returned = TypeVar("_Returned")
 
@@ -47,7 +48,7 @@ class _CallRow(ctypes.Structure):
 class Later:
     """An int that is known only when the calls are made."""
 
-    __slots__ = ("address",)
+    __slots__ = ("address", "kept")
 
     def __init__(self, address: int = 0) -> None:
         """
@@ -55,6 +56,8 @@ class Later:
             address: where it then stands; 0 as long as its place is not known either.
         """
         self.address = address
+        self.kept: object = None
+        """What the address lies in, where nothing else keeps that."""
 
     @property
     def value(self) -> int:
@@ -153,7 +156,8 @@ class Prepared:
         # what calls return lies side by side: nothing else is written to while a list is gone through
         self._results = (ctypes.c_int * len(noted))()
         for place, (_, _, one) in enumerate(noted):
-            one.result.address = one.result.address or ctypes.addressof(self._results) + 4 * place
+            if not one.result.address:
+                one.result.address, one.result.kept = ctypes.addressof(self._results) + 4 * place, self._results
         self.rows = (_CallRow * len(noted))()
         for row, (_, calls, one) in zip(self.rows, noted, strict=True):
             row.number, row.result = libc.NUMBERS[one.name], one.result.address
@@ -169,7 +173,7 @@ class Prepared:
             CallFailedError: one failed; those after it were not made.
         """
         place, failure = _prepared.make(self.rows) if self.in_c else self._make_by_python()
-        if failure:
+        if failure or place != len(self.rows):
             raise self.fault(place, failure)
 
     def _make_by_python(self) -> tuple[int, int]:
@@ -235,11 +239,18 @@ class Fork:
             return self._make_by_python()
         pid, part, place, failure = _prepared.fork_between(*self._arguments)
         if pid == 0:
-            chosen = bool(self._chosen.value)
-            self._live(chosen, self._children[chosen].fault(place, failure) if failure else None)
-        if failure:
+            calls = self._children[bool(self._chosen.value)]
+            is_whole = place == len(calls.rows) and not failure
+            self._be_the_child(None if is_whole else calls.fault(place, failure))
+        if failure or place != len(self._after.rows):
             raise self._fault(part, place, failure)
         return int(pid)
+
+    def _be_the_child(self, failed: CallFailedError | None) -> NoReturn:
+        try:
+            self._live(bool(self._chosen.value), failed)
+        finally:  # whatever happens: what comes after a fork is the parent's
+            os._exit(_NEVER_LIVED)
 
     def _fault(self, part: int, place: int, failure: int) -> OSError:
         if part == _FORK:
@@ -249,12 +260,12 @@ class Fork:
     def _make_by_python(self) -> int:
         self._before.make()
         if (pid := os.fork()) == 0:
-            chosen, failed = bool(self._chosen.value), None
+            failed = None
             try:
-                self._children[chosen].make()
+                self._children[bool(self._chosen.value)].make()
             except CallFailedError as error:
                 failed = error
-            self._live(chosen, failed)
+            self._be_the_child(failed)
         self._pid.value = pid
         self._after.make()
         return pid

@@ -111,6 +111,7 @@ def make_plan(
         memory_bytes=limits.memory_mib * _MIB,
         threads=limits.threads,
         processes=limits.processes,
+        may_fork=policy.syscalls.profile == "processes" or bool(policy.syscalls.allow),
         processors=limits.processors,
         open_files=limits.open_files,
         workspace_bytes=limits.workspace_mib * _MIB,

@@ -84,7 +84,7 @@ def _look_for_strays(folder: int, prefix: str, depth: int, found: list[str], all
         with contextlib.suppress(OSError):  # a folder that may not be entered
             inner = os.open(name, _FOLDER_FLAGS, dir_fd=folder)
             try:
-                if name == FOLDER and os.listdir(inner):
+                if name == FOLDER and _holds_something(inner):
                     found.append(prefix + name)
                 _look_for_strays(inner, f"{prefix}{name}/", depth + 1, found, allowance)
             finally:
@@ -98,10 +98,14 @@ def is_empty(workspace: int) -> bool:
     except OSError:
         return True
     try:
-        with os.scandir(folder) as entries:
-            return next(entries, None) is None
+        return not _holds_something(folder)
     finally:
         os.close(folder)
+
+
+def _holds_something(folder: int) -> bool:
+    with os.scandir(folder) as entries:
+        return next(entries, None) is not None
 
 
 def is_little(workspace: int) -> bool:

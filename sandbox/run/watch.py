@@ -29,7 +29,7 @@ from sandbox.run.child_handle import ChildHandle, ExitFacts
 from sandbox.run.decide import KILLED_BY_ANOTHER, WITH_ERROR, decide, signal_name, was_killed_by_another
 from sandbox.run.ending import Ending
 from sandbox.run.events import Events
-from sandbox.run.harvest import Harvest, find_strays, harvest, is_empty, is_little
+from sandbox.run.harvest import FEW, Harvest, find_strays, harvest, is_empty, is_little
 from sandbox.run.pipes import PrintPipes, RequestPipe, ResponsePipe
 from sandbox.run.watchdog import Watchdog
 from sandbox.run.workspace import WorkspaceFacts
@@ -126,14 +126,16 @@ class Watch:
     async def _harvest(self) -> tuple[Harvest, tuple[str, ...]]:
         """The artifacts, and the folders that were taken for theirs."""
         workspace, max_bytes = self._child.workspace, self._limits.artifacts_mib * _MIB
-        if workspace.usage()[1] == 0 and is_empty(workspace.fd):
+        files = workspace.usage()[1]
+        if files == 0 and is_empty(workspace.fd):
             return Harvest((), ()), ()
 
         def look() -> tuple[Harvest, tuple[str, ...]]:
             return harvest(workspace.fd, max_bytes=max_bytes), find_strays(workspace.fd)
 
         # a table or a small picture: to change to a thread and back takes longer, and the caller waits for it
-        return look() if workspace.in_memory_bytes() and is_little(workspace.fd) else await asyncio.to_thread(look)
+        is_quick = files <= FEW and workspace.in_memory_bytes() > 0 and is_little(workspace.fd)
+        return look() if is_quick else await asyncio.to_thread(look)
 
     def _obey(self, cancel: asyncio.Event | None) -> Callable[[], object]:
         """End the run when ``cancel`` is set. Returns what to call when that is no longer wanted."""

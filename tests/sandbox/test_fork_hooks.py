@@ -47,6 +47,42 @@ def test_a_librarys_function_runs_in_each_child(
     assert [["library"]] * 6 == [value_of(one) for one in results]
 
 
+OPENS = """
+import os, socket
+opened = []
+
+def open_one():
+    opened.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM).fileno())
+
+os.register_at_fork(after_in_child=open_one)
+
+def main(request, report):
+    return "result", str(len(opened)).encode()
+"""
+
+
+def test_what_a_library_does_at_a_fork_is_not_the_runs(
+    tmp_path_factory: pytest.TempPathFactory,
+    light_policy: sandbox.Policy,
+    host: sandbox.Host,
+    template: sandbox.Template,
+) -> None:
+    """It runs before the lock-down, in each child: no denied call of its own is counted, whether that has rehearsed or
+    not; and what it has opened is closed with all else."""
+    code = copy_of_code(template, tmp_path_factory)
+    (code / "opens").mkdir()
+    (code / "opens/__init__.py").write_text(OPENS, encoding="utf-8")
+    policy = msgspec.structs.replace(light_policy, preload=("opens",))
+    for ready in (0, 2):
+        box = Sandbox(policy, host, msgspec.structs.replace(template, code=code, entry="opens:main"), ready=ready)
+        try:
+            results = box.run_many([("", None)] * 4)
+        finally:
+            box.close()
+        assert [1] * 4 == [value_of(one) for one in results]
+        assert [()] * 4 == [one.violations for one in results]
+
+
 def test_what_has_nothing_to_do_is_not_registered() -> None:
     """In a fresh interpreter that imports as a zygote does: of the standard library nothing is called in a child."""
     program = f"""

@@ -15,12 +15,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+import msgspec
 import pytest
 
 import sandbox
-from sandbox.inside.orders import DESCRIPTORS, EXIT, EXITED, FORKED, HEAD, SPAWN, Orders
+from sandbox.inside.orders import DESCRIPTORS, EXIT, EXITED, FAILED, FORKED, HEAD, SPAWN, Orders
 from sandbox.isolation import libc, privileges, rlimits
 from sandbox.isolation.prepared import HAS_C_PART, WHATEVER, CallFailedError, Calls, Fork, Later, Prepared, at_once
+
+if HAS_C_PART:
+    from sandbox.isolation import _prepared  # type: ignore[attr-defined]
 from tests.support.synchronous import HOLD, Sandbox, eventually, status_of, value_of
 
 pytestmark = pytest.mark.privilege(
@@ -112,6 +116,22 @@ except KeyboardInterrupt:
     result = [signal.getsignal(signal.SIGINT) is signal.default_int_handler, "interrupted"]
 """
     assert [True, "interrupted"] == value_of(other_box.run(script))
+
+
+def test_a_limit_below_what_is_loaded_is_no_run_without_an_answer(
+    light_policy: sandbox.Policy, host: sandbox.Host, template: sandbox.Template, other_box: Sandbox
+) -> None:
+    """The limits are set before the interpreter has run: it has room for its first buffers all the same."""
+    ablated = other_box.pool._ablated
+    policy = msgspec.structs.replace(light_policy, limits=msgspec.structs.replace(light_policy.limits, memory_mib=2))
+    for ready in (0, 2):
+        box = Sandbox(policy, host, template, ready=ready, ablated=ablated)
+        try:
+            small, large = box.run("result = 1"), box.run("taken = bytearray(30 << 20)\nresult = 1")
+        finally:
+            box.close()
+        assert 1 == value_of(small)
+        assert sandbox.ExitReason.MEMORY_LIMIT is large.exit_reason
 
 
 def test_what_waits_without_a_rehearsal_has_copied_few_pages(
@@ -325,29 +345,77 @@ def orders() -> Iterator[tuple[Orders, socket.socket, Fork]]:
 
 @pytest.mark.parametrize("count", [0, 1, 4])
 def test_an_order_that_lacks_descriptors_forks_nothing(orders: tuple[Orders, socket.socket, Fork], count: int) -> None:
-    """Also where the order before it had them all: those numbers may be anything's by now."""
+    """Also where the order before it had them all: those numbers may be anything's by now. The next one is whole."""
     made, worker, fork = orders
-    with open(os.devnull) as null:
-        socket.send_fds(worker, [SPAWN.pack(False, 5)], [null.fileno()] * DESCRIPTORS)
-        pid = fork.make()
-        packet, (pidfd,), _, _ = socket.recv_fds(worker, 99, 1)
-        assert HEAD.pack(FORKED, 5) == packet
-        made.tell_end(*made.last[:1], pid, made.last[1])
-        kind, number, status, *_ = EXIT.unpack(worker.recv(99))
-        assert (EXITED, 5, 7) == (kind, number, os.waitstatus_to_exitcode(status))
-        os.close(pidfd)
-        socket.send_fds(worker, [SPAWN.pack(False, 6)], [null.fileno()] * count)
-        with pytest.raises(CallFailedError, match="an order came without its descriptors"):
-            fork.make()
-    assert not [fd for fd in made.descriptors[count:] if fd.value != -1]
-    for fd in made.descriptors[:count]:
-        os.close(fd.value)
+    with open(os.devnull, encoding="ascii") as null:
+        for number, fds in enumerate([DESCRIPTORS, count, DESCRIPTORS]):
+            socket.send_fds(worker, [SPAWN.pack(False, number)], [null.fileno()] * fds)
+            made.take()
+            if fds < DESCRIPTORS:
+                with pytest.raises(CallFailedError, match="an order came without its descriptors") as caught:
+                    fork.make()
+                made.tell_failed(caught.value)
+                kind, said = HEAD.unpack_from(told := worker.recv(999))
+                assert (FAILED, number) == (kind, said)
+                assert b"an order came without its descriptors" in told
+            else:
+                pid = fork.make()
+                packet, (pidfd,), _, _ = socket.recv_fds(worker, 99, 1)
+                os.close(pidfd)
+                assert HEAD.pack(FORKED, number) == packet
+                made.tell_end(number, pid, made.last[1])
+                kind, said, status, *_ = EXIT.unpack(worker.recv(99))
+                assert (EXITED, number, 7) == (kind, said, os.waitstatus_to_exitcode(status))
+            assert [-1] * DESCRIPTORS == [fd.value for fd in made.descriptors]
 
 
 def test_a_worker_that_has_closed_its_end_is_told_from_an_order(orders: tuple[Orders, socket.socket, Fork]) -> None:
     """By ENODATA, on which a zygote ends."""
-    _, worker, fork = orders
+    made, worker, _ = orders
     worker.close()
     with pytest.raises(CallFailedError) as caught:
-        fork.make()
+        made.take()
     assert errno.ENODATA == caught.value.errno
+
+
+def test_a_c_part_of_another_build_is_refused() -> None:
+    """Of which the calls have another length: of no list may a call be left out in silence, and the last is a lock."""
+    if not HAS_C_PART:
+        pytest.skip("there is none")
+    for array in ((ctypes.c_char * 88)(), (ctypes.c_long * 12)()):
+        with pytest.raises(ValueError, match="build it anew"):
+            _prepared.make(array)
+
+
+@pytest.mark.parametrize("in_c", WAYS)
+def test_what_comes_after_a_fork_is_never_the_childs(in_c: bool) -> None:
+    """Whatever its life raises."""
+    read, write = os.pipe()
+
+    def live(_: bool, failed: CallFailedError | None) -> NoReturn:
+        raise OSError(errno.EIO, "an injected fault")
+
+    nothing = prepared(in_c=in_c)
+    fork = Fork(nothing, (nothing, nothing), nothing, chosen=ctypes.c_ubyte(), pid=ctypes.c_int(), live=live)
+    here = os.getpid()
+    try:
+        pid = fork.make()
+    finally:
+        if os.getpid() != here:
+            os.write(write, b"the child goes on")
+            os._exit(0)
+    assert 70 == os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    os.close(write)
+    assert b"" == os.read(read, 99)
+    os.close(read)
+
+
+def test_a_value_outlives_the_list_that_made_it() -> None:
+    """Although the list is gone when ``at_once`` returns."""
+    copies = [at_once(lambda calls: calls.call("dup", "dup", 1)) for _ in range(20)]
+    junk = [bytes(64) * 4 for _ in range(1000)]
+    assert len({copy.value for copy in copies}) == len(copies)
+    assert all(os.fstat(copy.value).st_ino == os.fstat(1).st_ino for copy in copies)
+    for copy in copies:
+        os.close(copy.value)
+    assert junk

@@ -103,7 +103,7 @@ def main() -> None:
     """Load what the plan says, then fork and exit as often as asked; print the seconds of each fork."""
     # of their own: a zygote makes its standard streams anew
     asked, answer = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "w")
-    zygote.prepare(Plan.decode(asked.readline()), namespaces.open_proc(), [Later()] * DESCRIPTORS)
+    zygote.prepare(Plan.decode(asked.readline()), namespaces.open_proc(), [Later()] * DESCRIPTORS, os.getpid())
     for _ in asked:
         before = _spent_s(*BOTH)
         for _ in range(FORKS):
