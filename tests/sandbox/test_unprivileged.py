@@ -132,6 +132,15 @@ def test_unprivileged_can_be_chosen_where_full_could_be_had(capable: Remote) -> 
     assert ("unprivileged", False) == (isolation["profile"], "namespaces" in isolation["layers"])
 
 
+@pytest.mark.parametrize("mode", ["warm", "cold"])
+def test_both_starts_work_without_namespaces(capable: Remote, mode: str) -> None:
+    """A cold child watches the process that has forked it, although a new interpreter asks for it."""
+    assert "started" == capable.start(isolation="unprivileged", mode=mode, ready=1)
+    for number in range(3):
+        ended = capable.run(script="result = args", args=number)
+        assert (number, mode) == (ended["value"], ended["isolation"]["start"])
+
+
 def test_below_the_floor_it_refuses(without_namespaces: Remote) -> None:
     """Without any Landlock neither profile starts, and the sentence says which kernel has it."""
     found = without_namespaces.probe(isolation="unprivileged", landlock_abi_max=0)

@@ -196,7 +196,7 @@ class Worker:
         found = sandbox.probe_host(**(self.options | options))
         return msgspec.to_builtins(found) | {"missing": [layer.name for layer in found.missing(self._policy())]}
 
-    def start(self, ready: int = 2, policy: str | None = None, **options: Any) -> Any:
+    def start(self, ready: int = 2, policy: str | None = None, mode: str = "warm", **options: Any) -> Any:
         """Open the pool; the error's class and sentence if it does not start."""
         if self.box is not None:
             self.box.close()
@@ -205,6 +205,7 @@ class Worker:
             code=self.code, entry="handlers.entry:main", libraries=library_sets(), places=places, uid=0, gid=0
         )
         chosen = sandbox.load_policies(ROOT / "policies")[policy] if policy else self._policy()
+        chosen = msgspec.structs.replace(chosen, start=mode)
         try:
             self.box = Sandbox(chosen, sandbox.probe_host(**(self.options | options)), template, ready=ready)
         except sandbox.SandboxError as error:
