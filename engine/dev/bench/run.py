@@ -39,6 +39,7 @@ from sandbox import ExitReason, Policy, Pool, Template, probe_host
 
 Progress = Callable[[str], None]
 _TRIVIAL = "result = 1"
+TURNS, _STARTS_A_TURN = 5, 3
 _CORRELATION = """
 import pandas
 result = pandas.DataFrame(args).corr()
@@ -65,14 +66,41 @@ def _bwrap(interpreter: list[str]) -> list[str]:
 def measure_baselines(progress: Progress) -> dict[str, Row]:
     """Plain ``python`` and, where it is installed, ``bwrap`` + ``python``, each bare and with pandas imported."""
     rows = {}
-    for name, code, count in (("", "pass", 30), (" + import pandas", "import pandas", 7)):
-        command = [sys.executable, "-I", "-c", code]
+    for name, count in (("", 30), (" + import pandas", 7)):
         progress(f"plain python{name}")
-        rows["python" + name] = make_row(f"python -I{name}", _time_commands(command, count))
+        rows["python" + name] = make_row(f"python -I{name}", _time_commands(_python(name), count))
         if shutil.which("bwrap"):
             progress(f"bwrap + python{name}")
-            rows["bwrap" + name] = make_row(f"bwrap + python -I{name}", _time_commands(_bwrap(command), count))
+            rows["bwrap" + name] = make_row(f"bwrap + python -I{name}", _time_commands(_bwrap(_python(name)), count))
     return rows
+
+
+def _python(name: str) -> list[str]:
+    return [sys.executable, "-I", "-c", name.removeprefix(" + ") or "pass"]
+
+
+class Beside:
+    """A baseline that takes turns with what is compared with it, so that a machine's moods affect both alike."""
+
+    def __init__(self, name: str = "", *, isolated: bool) -> None:
+        """
+        Args:
+            name: of the baseline, without its interpreter.
+            isolated: in ``bwrap``, where that is installed.
+        """
+        with_bwrap = isolated and shutil.which("bwrap") is not None
+        self._command = _bwrap(_python(name)) if with_bwrap else _python(name)
+        self._what = f"{'bwrap + ' if with_bwrap else ''}python -I{name}"
+        self._seconds: list[float] = []
+
+    def take_turn(self) -> None:
+        """Start it a few times; the first pays for what the other side has left in the caches, and does not count."""
+        self._seconds += _time_commands(self._command, _STARTS_A_TURN + 1)[1:]
+
+    @property
+    def row(self) -> Row:
+        """All turns so far."""
+        return make_row(self._what, self._seconds)
 
 
 # -- the sandbox
@@ -97,25 +125,30 @@ async def _until_full(pool: Pool) -> None:
     await asyncio.sleep(0.01)  # let the refill's last traces pass
 
 
-async def _time_ready(pool: Pool, request: bytes, count: int) -> list[float]:
+async def _time_ready(pool: Pool, request: bytes, count: int, beside: Beside) -> list[float]:
     seconds = []
-    for _ in range(count):
+    for number in range(count):
+        if number % (count // TURNS) == 0:
+            await asyncio.to_thread(beside.take_turn)
         await _until_full(pool)
         seconds.append(await _run_once(pool, request))
     return seconds
 
 
-async def _time_turnover(pool: Pool, concurrency: int, count: int) -> tuple[list[float], float]:
+async def _time_turnover(pool: Pool, concurrency: int, count: int, beside: Beside) -> tuple[list[float], float]:
     """Latencies and rate of whole lives, fork to reap, with no child kept ready."""
-    request, seconds = _request(_TRIVIAL), []
+    request, seconds, wall_s = _request(_TRIVIAL), [], 0.0
 
     async def work(share: int) -> None:
         for _ in range(share):
             seconds.append(await _run_once(pool, request))  # noqa: PERF401 each must wait for the one before
 
-    started = time.perf_counter()
-    await asyncio.gather(*(work(count // concurrency) for _ in range(concurrency)))
-    return seconds, len(seconds) / (time.perf_counter() - started)
+    for _ in range(TURNS):
+        await asyncio.to_thread(beside.take_turn)
+        started = time.perf_counter()
+        await asyncio.gather(*(work(count // concurrency // TURNS) for _ in range(concurrency)))
+        wall_s += time.perf_counter() - started
+    return seconds, len(seconds) / wall_s
 
 
 async def measure_sandbox(policy: Policy, template: Template, progress: Progress) -> list[Row]:
@@ -123,17 +156,18 @@ async def measure_sandbox(policy: Policy, template: Template, progress: Progress
     host = await asyncio.to_thread(probe_host, template.uid, template.gid)
     baselines = await asyncio.to_thread(measure_baselines, progress)
     bare = baselines.get("bwrap", baselines["python"])
-    with_pandas = baselines.get("bwrap + import pandas", baselines["python + import pandas"])
     rows = list(baselines.values())
     light = msgspec.structs.replace(policy, preload=("handlers.custom_script",))
     for name, chosen in (("light zygote", light), ("pandas zygote", policy)):
         async with Pool(chosen, host, template, ready=2) as pool:
             progress(f"ready child, {name}")
-            seconds = await _time_ready(pool, _request(_TRIVIAL), 300)
-            rows.append(make_row(f"ready child, trivial script, {name}", seconds, bare))
+            beside = Beside(isolated=True)
+            seconds = await _time_ready(pool, _request(_TRIVIAL), 300, beside)
+            rows.append(make_row(f"ready child, trivial script, {name}", seconds, beside.row))
             if chosen is policy:
-                seconds = await _time_ready(pool, _request(_CORRELATION, _ROWS), 100)
-                rows.append(make_row("ready child, import pandas + correlation", seconds, with_pandas))
+                beside = Beside(" + import pandas", isolated=True)
+                seconds = await _time_ready(pool, _request(_CORRELATION, _ROWS), 100, beside)
+                rows.append(make_row("ready child, import pandas + correlation", seconds, beside.row))
         async with Pool(chosen, host, template, ready=10) as pool:
             rows.append(_weigh(pool, name))
         progress(f"whole lives beside bare forks, {name}")
@@ -141,9 +175,10 @@ async def measure_sandbox(policy: Policy, template: Template, progress: Progress
         async with Pool(chosen, host, template, ready=0) as pool:
             for concurrency in (1, 2, 4, 8):
                 progress(f"turnover, {name}, {concurrency} at once")
-                seconds, rate_s = await _time_turnover(pool, concurrency, 400)
+                starts = Beside(isolated=False)
+                seconds, rate_s = await _time_turnover(pool, concurrency, 400, starts)
                 what = f"fork + lock down + run + reap, {name}, {concurrency} at once"
-                rows.append(in_starts(make_row(what, seconds, bare, rate_s=rate_s), baselines["python"]))
+                rows.append(in_starts(make_row(what, seconds, bare, rate_s=rate_s), starts.row))
     return [*rows, *await bench_scale.measure_sandbox(light, host, template, progress)]
 
 
