@@ -137,17 +137,20 @@ async def _time_ready(pool: Pool, request: bytes, count: int, beside: Beside) ->
 
 async def _time_turnover(pool: Pool, concurrency: int, count: int, beside: Beside) -> tuple[list[float], float]:
     """Latencies and rate of whole lives, fork to reap, with no child kept ready."""
-    request, seconds, wall_s = _request(_TRIVIAL), [], 0.0
+    request, seconds = _request(_TRIVIAL), []
 
     async def work(share: int) -> None:
         for _ in range(share):
             seconds.append(await _run_once(pool, request))  # noqa: PERF401 each must wait for the one before
 
-    for _ in range(TURNS):
+    # before it and after it, and not within: where lives begin and where they run out, a processor is idle
+    for _ in range(2):
         await asyncio.to_thread(beside.take_turn)
-        started = time.perf_counter()
-        await asyncio.gather(*(work(count // concurrency // TURNS) for _ in range(concurrency)))
-        wall_s += time.perf_counter() - started
+    started = time.perf_counter()
+    await asyncio.gather(*(work(count // concurrency) for _ in range(concurrency)))
+    wall_s = time.perf_counter() - started
+    for _ in range(2):
+        await asyncio.to_thread(beside.take_turn)
     return seconds, len(seconds) / wall_s
 
 
