@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # the C part of ``signal``
 import contextlib
 import ctypes
 import dataclasses
@@ -17,8 +16,8 @@ import tempfile
 from collections.abc import Callable
 from typing import Concatenate, NoReturn, ParamSpec, cast
 
-from sandbox.inside import randomness
 from sandbox.inside.plan import Plan
+from sandbox.inside.randomness import Renewal
 from sandbox.isolation import landlock, libc, mounts, namespaces, network, privileges, rlimits, seccomp
 from sandbox.isolation.inheritance import die_before_others
 from sandbox.isolation.packet import Packet
@@ -85,6 +84,9 @@ class Inheritance:
     filter: bytes
     last_filter: bytes
     zygote_pid: int
+    renewal: Renewal
+    interrupts: Calls
+    """As of ``sandbox.inside.interrupts``."""
     ready: ReadyReport
     wakes_first: bool
     """Whether the interpreter of each child wakes before the lock-down: a library has registered for a fork what may
@@ -155,7 +157,7 @@ class Life:
                 act.make() if isinstance(act, Prepared) else act()
             except BaseException as error:  # whatever it is, no request may ever reach a half-locked child
                 report_failure(getattr(error, "step", step), error)
-        serve(self._inheritance.entry)
+        serve(self._inheritance)
 
 
 def _in_parts(steps: Steps, *, in_c: bool) -> list[tuple[str, Prepared | Callable[[], None]]]:
@@ -202,9 +204,10 @@ def lock_down(inheritance: Inheritance, *, rehearse: bool) -> Steps:
             apart.append(("open_way_to_proxy", prepared(open_way_to_proxy)))
     steps: list[tuple[str, Act | None]] = [
         ("reset_process", prepared(reset_process)),
+        ("mind_interrupts", inheritance.interrupts),
         *apart,
         ("limit_resources", prepared(limit_resources, inheritance)),
-        ("renew_numpy", randomness.prepare_numpy()),
+        ("renew_generators", inheritance.renewal.calls),
         ("prepare", inheritance.prepare),
         ("rehearse", inheritance.rehearse if rehearse else None),
         ("be_single_threaded", be_single_threaded(inheritance)),
@@ -390,12 +393,6 @@ def report_failure(step: str, error: BaseException) -> NoReturn:
         os._exit(SETUP_FAILED)
 
 
-def wake() -> None:
-    """Be an interpreter of its own: mind interrupts as Python does, and have randomness that no other child has."""
-    _signal.signal(_signal.SIGINT, _signal.default_int_handler)  # without the enumerations that ``signal`` puts around
-    randomness.renew()
-
-
 class StdinMessage:
     """The parts that the supervisor sends on stdin, in their order."""
 
@@ -457,15 +454,15 @@ def narrow_limits(message: StdinMessage) -> None:
         rlimits.limit_cpu(message.cpu_s)
 
 
-def serve(entry: EntryPoint) -> NoReturn:
+def serve(inheritance: Inheritance) -> NoReturn:
     """Run the handler, write one response frame, leave at once: no thread, no atexit, no finalizer is waited for."""
     exit_code = 1
     try:
-        wake()
+        inheritance.renewal.finish()
         message = StdinMessage()
         narrow_limits(message)
         fits = put_files(message)
-        kind, payload = entry(message.request(), report_progress) if fits else ("error", INPUTS_DO_NOT_FIT)
+        kind, payload = inheritance.entry(message.request(), report_progress) if fits else ("error", INPUTS_DO_NOT_FIT)
         write_all(KINDS[kind] + struct.pack(">Q", len(payload)) + payload)
         exit_code = 0 if kind == "result" else 1
     except SystemExit as leaving:

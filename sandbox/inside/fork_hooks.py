@@ -3,7 +3,7 @@
 ``logging``, ``threading`` and ``concurrent.futures`` set their locks and lists of threads right, in case another thread
 was at work as the fork came. A zygote has one thread, which holds none of these locks as it forks, so they are right;
 and zygote and child are both pid 1, each of its own namespace, so that even the number of their thread is the same.
-``random`` takes another seed, and a child does that by itself (``sandbox.inside.child.wake``). In a child these
+``random`` takes another seed, and a child does that by itself (``sandbox.inside.randomness``). In a child these
 functions are the first Python to run: to do nothing costs it a copy of a hundred pages, a tenth of a short life. What
 any other library registers is kept, and runs.
 

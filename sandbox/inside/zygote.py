@@ -26,11 +26,12 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
-from sandbox.inside import arenas, caches, child, fork_hooks, randomness, streams, surroundings
+from sandbox.inside import arenas, caches, child, fork_hooks, interrupts, streams, surroundings
 from sandbox.inside.child import STDERR
 from sandbox.inside.networks import Networks
 from sandbox.inside.orders import FAILED, HEAD, READY, Orders
 from sandbox.inside.plan import Plan
+from sandbox.inside.randomness import Renewal
 from sandbox.isolation import inheritance, landlock, libc, mounts, namespaces, privileges
 from sandbox.isolation.prepared import CallFailedError, Fork, Later, Prepared, at_once
 
@@ -236,7 +237,8 @@ def prepare(plan: Plan, proc_fd: int, descriptors: list[Later], zygote_pid: int)
             prepare()
         if rehearse is not None:
             rehearse_often(rehearse)
-    randomness.renew()  # the first time is slow: here, not in every child
+    renewal = Renewal()
+    renewal.finish()  # the first time is slow: here, not in every child
     # Invariant: one thread from here to every fork. A fork copies the calling thread alone: a lock that another thread
     # held would stay locked for ever in the child, and unshare(CLONE_NEWUSER) refuses a process with threads.
     if (threads := settle_threads(proc_fd)) != 1:
@@ -257,6 +259,8 @@ def prepare(plan: Plan, proc_fd: int, descriptors: list[Later], zygote_pid: int)
         filter=plan.filter,
         last_filter=plan.last_filter,
         zygote_pid=zygote_pid,
+        renewal=renewal,
+        interrupts=interrupts.mind_in_children(),
         ready=child.ReadyReport(plan),
         wakes_first=bool(registering),
     )

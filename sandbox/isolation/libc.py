@@ -54,6 +54,7 @@ BY_ARCHITECTURE = {
     "prctl": (157, 167),
     "prlimit64": (302, 261),
     "recvmsg": (47, 212),
+    "rt_sigaction": (13, 134),
     "seccomp": (317, 277),
     "sendmsg": (46, 211),
     "setns": (308, 268),
