@@ -7,6 +7,7 @@ import importlib
 import sys
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import msgspec
 
@@ -88,5 +89,11 @@ def find_hook(name: str, task_type: str) -> Callable[[], None] | None:
         name: ``prepare``: opens what each task needs, and a locked child can open no more. ``rehearse``: does a small
             task of our own, so that the first real one finds everything loaded.
         task_type: whose handler.
+
+    Raises:
+        AttributeError: the handler has no rehearsal.
     """
-    return getattr(importlib.import_module(HANDLERS[task_type]), name, None) if task_type in HANDLERS else None
+    if task_type not in HANDLERS:
+        return None
+    handler: Any = importlib.import_module(HANDLERS[task_type])
+    return handler.rehearse if name == "rehearse" else getattr(handler, name, None)

@@ -110,7 +110,8 @@ class Calls:
             forgiven: as of ``call``.
         """
         fd = self.call(f"open {path}", "openat", folder, path.encode(), os.O_WRONLY | os.O_CLOEXEC, forgiven=forgiven)
-        self.call(f"write {path}", "write", fd, text.encode(), len(text.encode()), forgiven=forgiven)
+        size = len(text.encode())
+        self.call(f"write {path}", "write", fd, text.encode(), size, least=size, forgiven=forgiven)
         self.call(f"close {path}", "close", fd, forgiven=forgiven)
 
     def keep(self, buffer: Any) -> int:

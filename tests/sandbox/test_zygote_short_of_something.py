@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -36,11 +38,12 @@ def one_namespace(zygote: int, kind: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def two_descriptors(zygote: int, _: str) -> Iterator[None]:
-    """No descriptor beyond two more than the highest that is open: of what an order takes there is no room for all."""
-    highest = max(int(fd) for fd in os.listdir(f"/proc/{zygote}/fd"))
+    """Two free numbers of descriptors, and no more: of what an order takes there is no room for all."""
+    taken = {int(fd) for fd in os.listdir(f"/proc/{zygote}/fd")}
+    third_free = next(itertools.islice((fd for fd in itertools.count() if fd not in taken), 2, None))
     limit = ("prlimit", f"--pid={zygote}")
     before = inside(zygote, *limit, "--nofile", "--output=SOFT", "--noheadings")
-    inside(zygote, *limit, f"--nofile={highest + 3}:")
+    inside(zygote, *limit, f"--nofile={third_free}:")
     try:
         yield
     finally:
@@ -53,7 +56,7 @@ def two_descriptors(zygote: int, _: str) -> Iterator[None]:
     [
         pytest.param(one_namespace, "net", "No space left on device", id="network namespaces"),
         pytest.param(one_namespace, "pid", "No space left on device", id="pid namespaces"),
-        pytest.param(two_descriptors, "", "Too many open files", id="descriptors"),
+        pytest.param(two_descriptors, "", "Too many open files|came without its descriptors", id="descriptors"),
     ],
 )
 def test_it_says_so_and_goes_on(
@@ -76,7 +79,7 @@ def test_it_says_so_and_goes_on(
         return said
 
     said, held = box.while_running(HOLD + "hold()\nresult = 1", refused, then="release")
-    assert all(words in one for one in said), said
+    assert all(re.search(words, one) for one in said), said
     assert ExitReason.OK is held.exit_reason
     assert [1] * 4 == [value_of(one) for one in box.run_many([("result = 1", None)] * 4)]
     assert zygote == box.zygote_pids()[1]

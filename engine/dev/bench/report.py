@@ -100,7 +100,7 @@ def _retention(rows: Rows) -> tuple[str, bool]:
 
 
 _PAGES = (
-    "A child is a copy of its zygote, and copies each page that it writes to when it first does: some 560, of which "
+    "A child is a copy of its zygote, and copies each page that it writes to when it first does: some 520, of which "
     "CPython's counts of references make nearly all, at 1.7 us each in the kernel. `sandbox/README.md`, \"What a child "
     'costs", has the steps.'
 )
