@@ -24,7 +24,7 @@ _ARENA_BITS, _POOL_BITS = 20, 14
 def side_by_side() -> Iterator[None]:
     """Take arenas, and let all objects of the block find their place in the longest row of them.
 
-    The objects of two full pools stay in each mebibyte of that row until the end of the block: the interpreter gives an
+    The objects of one full pool stay in each mebibyte of that row until the end of the block: the interpreter gives an
     empty arena back at once, as it does with those beside the row, which the kernel has put between libraries. Of a
     pool with room it would take places for objects of the block, and each of those would keep a whole arena.
     """
@@ -36,23 +36,20 @@ def side_by_side() -> Iterator[None]:
     for one in taken:
         pools[id(one) >> _POOL_BITS].append(one)
     most = max(map(len, pools.values()))
-    by_number: defaultdict[int, list[list[bytes]]] = defaultdict(list)
-    for number in sorted(pools):
-        if len(pools[number]) == most:
-            by_number[number >> (_ARENA_BITS - _POOL_BITS)].append(pools[number])
-    # an arena begins anywhere: the first pool of a mebibyte may be of another one than the last
-    kept = _longest_row({number: [found[0], found[-1]] for number, found in by_number.items()})
-    del one, taken, pools, by_number
+    kept = _longest_row(
+        {number >> (_ARENA_BITS - _POOL_BITS): pool for number, pool in pools.items() if len(pool) == most}
+    )
+    del one, taken, pools
     try:
         yield
     finally:
         kept.clear()
 
 
-def _longest_row(by_number: dict[int, list[list[bytes]]]) -> list[list[list[bytes]]]:
+def _longest_row(by_number: dict[int, list[bytes]]) -> list[list[bytes]]:
     """The pools in consecutive mebibytes: the longest row."""
-    longest: list[list[list[bytes]]] = []
-    row: list[list[list[bytes]]] = []
+    longest: list[list[bytes]] = []
+    row: list[list[bytes]] = []
     for number in sorted(by_number):
         row = [*row, by_number[number]] if number - 1 in by_number else [by_number[number]]
         longest = max(longest, row, key=len)
