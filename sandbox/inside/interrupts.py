@@ -5,10 +5,8 @@ from __future__ import annotations
 import ctypes
 import signal
 
-from sandbox.isolation.prepared import Calls, at_once
-
-_MASK_BYTES = 8
-"""Of the kernel's sigset_t: rt_sigaction(2)."""
+from sandbox.isolation import libc
+from sandbox.isolation.prepared import Calls
 
 
 def mind_in_children() -> Calls:
@@ -17,8 +15,8 @@ def mind_in_children() -> Calls:
     What the interpreter then does is in its own tables, and a child inherits these.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    minded = ctypes.create_string_buffer(32)  # struct sigaction of the kernel, as the interpreter has set it
-    calls, default = Calls(), ctypes.create_string_buffer(32)  # SIG_DFL, no flags, no mask
-    at_once(lambda now: now.call("rt_sigaction", "rt_sigaction", signal.SIGINT, default, minded, _MASK_BYTES))
-    calls.call("rt_sigaction", "rt_sigaction", signal.SIGINT, minded, None, _MASK_BYTES)
+    default, minded = (ctypes.create_string_buffer(libc.SIGACTION_BYTES) for _ in range(2))
+    libc.syscall("rt_sigaction", signal.SIGINT, default, minded, libc.SIGSET_BYTES)
+    calls = Calls()
+    calls.call("rt_sigaction", "rt_sigaction", signal.SIGINT, minded, None, libc.SIGSET_BYTES)
     return calls

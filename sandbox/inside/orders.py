@@ -49,7 +49,8 @@ class Orders:
         """
         self._control, self._own_pid_ns = control, own_pid_ns
         self._chosen, self._pid, self._pidfd = ctypes.c_ubyte(), ctypes.c_int(), ctypes.c_int()
-        self._forked, self._exit = _text(FORKED, HEAD.size), _text(EXITED, EXIT.size + _USAGE_BYTES)
+        self._forked = ctypes.create_string_buffer(FORKED, HEAD.size)
+        self._exit = ctypes.create_string_buffer(EXIT.size + _USAGE_BYTES)  # the kernel writes the whole of rusage
         number = ctypes.addressof(self._forked) + len(FORKED)
         # the number goes from the order into the answer
         pieces = [(ctypes.addressof(self._chosen), 1), (number, HEAD.size - len(FORKED))]
@@ -142,7 +143,3 @@ class Orders:
         calls.call("close", "close", Later(ctypes.addressof(self._pidfd)))
         calls.call("sendmsg", "sendmsg", self._control.fileno(), self._told_end.header, socket.MSG_NOSIGNAL)
         return calls
-
-
-def _text(beginning: bytes, length: int) -> ctypes.Array[ctypes.c_char]:
-    return ctypes.create_string_buffer(beginning, length)

@@ -222,9 +222,10 @@ def prepare(plan: Plan, proc_fd: int, descriptors: list[Later], zygote_pid: int)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
     streams.open_streams()
+    are_idle = fork_hooks.are_idle(plan)
     with (
         arenas.side_by_side() if forks_much(plan) else contextlib.nullcontext(),
-        fork_hooks.left_out() if fork_hooks.are_idle(plan) else contextlib.nullcontext([""]) as registering,
+        fork_hooks.left_out() if are_idle else contextlib.nullcontext(list[str]()) as others,
     ):
         with caches.lend_matplotlib(plan.caches, plan.preload):
             for name in plan.preload:
@@ -262,7 +263,7 @@ def prepare(plan: Plan, proc_fd: int, descriptors: list[Later], zygote_pid: int)
         renewal=renewal,
         interrupts=interrupts.mind_in_children(),
         ready=child.ReadyReport(plan),
-        wakes_first=bool(registering),
+        wakes_first=bool(others) or not are_idle,
     )
     lives = {rehearsing: child.Life(inheritance, descriptors, rehearse=rehearsing) for rehearsing in (False, True)}
     gc.freeze()  # these, too

@@ -43,8 +43,8 @@ def leave_starter_behind(proc_fd: int) -> None:
         OSError: the kernel refuses what it grants to everybody.
     """
     reset_signals()
-    libc.syscall("personality", libc.SYS_PERSONALITY, 0)
-    libc.syscall("ioprio_set", libc.SYS_IOPRIO_SET, _IOPRIO_WHO_PROCESS, 0, 0)
+    libc.syscall("personality", 0)
+    libc.syscall("ioprio_set", _IOPRIO_WHO_PROCESS, 0, 0)
     libc.prctl(libc.PR_SET_TIMERSLACK, _DEFAULT_TIMER_SLACK_NS)
     libc.prctl(libc.PR_SET_THP_DISABLE, 0)
     if os.sched_getscheduler(0) != os.SCHED_OTHER:
@@ -61,9 +61,9 @@ def reset_signals() -> None:
     """Have no signal ignored, handled or blocked. An ignored one would stay so over exec, as after `nohup`."""
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)
-    default = ctypes.create_string_buffer(32)  # struct sigaction of the kernel: SIG_DFL, no flags, no mask
+    default = ctypes.create_string_buffer(libc.SIGACTION_BYTES)
     for own in _OF_THE_C_LIBRARY:
-        libc.syscall("rt_sigaction", libc.SYS_RT_SIGACTION, own, ctypes.byref(default), None, 8)
+        libc.syscall("rt_sigaction", own, ctypes.byref(default), None, libc.SIGSET_BYTES)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 

@@ -56,7 +56,7 @@ class _NetPortAttr(ctypes.Structure):
 def abi_version() -> int:
     """The kernel's Landlock ABI, 0 when there is none."""
     try:
-        return libc.syscall("landlock", libc.SYS_LANDLOCK_CREATE_RULESET, None, 0, _CREATE_RULESET_VERSION)
+        return libc.syscall("landlock_create_ruleset", None, 0, _CREATE_RULESET_VERSION)
     except OSError:
         return 0
 

@@ -18,18 +18,6 @@ _LIBC_AT_ONCE.syscall.argtypes = [ctypes.c_long, *[ctypes.c_ulong] * 6]
 _LIBC_AT_ONCE.syscall.restype = ctypes.c_long
 _X86 = platform.machine() == "x86_64"
 
-# Same number on every architecture since Linux 5.0.
-SYS_CLOSE_RANGE = 436
-SYS_OPENAT2 = 437
-SYS_MOUNT_SETATTR = 442
-SYS_LANDLOCK_CREATE_RULESET = 444
-# Not the same number everywhere.
-SYS_SECCOMP = 317 if _X86 else 277
-SYS_PIVOT_ROOT = 155 if _X86 else 41
-SYS_RT_SIGACTION = 13 if _X86 else 134
-SYS_PERSONALITY = 135 if _X86 else 92
-SYS_IOPRIO_SET = 251 if _X86 else 30
-
 BY_ARCHITECTURE = {
     "bind": (49, 200),
     "capset": (126, 91),
@@ -41,15 +29,19 @@ BY_ARCHITECTURE = {
     "fcntl": (72, 25),
     "getrandom": (318, 278),
     "ioctl": (16, 29),
+    "ioprio_set": (251, 30),
     "landlock_add_rule": (445, 445),
     "landlock_create_ruleset": (444, 444),
     "landlock_restrict_self": (446, 446),
     "listen": (50, 201),
     "mkdirat": (258, 34),
     "mount": (165, 40),
+    "mount_setattr": (442, 442),
     "openat": (257, 56),
-    "pipe2": (293, 59),
+    "personality": (135, 92),
     "pidfd_open": (434, 434),
+    "pipe2": (293, 59),
+    "pivot_root": (155, 41),
     "ppoll": (271, 73),
     "prctl": (157, 167),
     "prlimit64": (302, 261),
@@ -67,7 +59,9 @@ BY_ARCHITECTURE = {
 }
 """System call → its numbers on x86_64 and aarch64."""
 NUMBERS = {name: numbers[0 if _X86 else 1] for name, numbers in BY_ARCHITECTURE.items()}
-"""System call → its number on this machine, for ``sandbox.isolation.prepared``."""
+"""System call → its number on this machine."""
+SIGACTION_BYTES, SIGSET_BYTES = 32, 8
+"""Of the kernel's struct sigaction, which is SIG_DFL without flags where all are 0; and of its mask: sigaction(2)."""
 
 # include/uapi/linux/sched.h
 CLONE_THREAD = 0x00010000
@@ -124,9 +118,13 @@ def _checked(result: int, what: str) -> int:
     return result
 
 
-def syscall(what: str, number: int, *arguments: object) -> int:
-    """Make one system call by number, see syscall(2). ``what`` names it in the error."""
-    return _checked(_LIBC.syscall(ctypes.c_long(number), *arguments), what)
+def syscall(name: str, *arguments: object) -> int:
+    """Make one system call, see syscall(2).
+
+    Args:
+        name: one of ``NUMBERS``; it stands in the error.
+    """
+    return _checked(_LIBC.syscall(ctypes.c_long(NUMBERS[name]), *arguments), name)
 
 
 def make_syscall(number: int, *arguments: int) -> int:
@@ -182,7 +180,7 @@ def umount(target: bytes, flags: int) -> None:
 
 def pivot_root(new_root: bytes, put_old: bytes) -> None:
     """Make ``new_root`` the root, and move the old one to ``put_old``: pivot_root(2)."""
-    syscall("pivot_root", SYS_PIVOT_ROOT, new_root, put_old)
+    syscall("pivot_root", new_root, put_old)
 
 
 class _MountAttr(ctypes.Structure):
@@ -194,7 +192,7 @@ def mount_setattr(target: bytes, attributes: int, *, recursive: bool) -> None:
     """Add mount attributes, see mount_setattr(2), Linux 5.12. Never clears one, so locked flags are no obstacle."""
     attr = _MountAttr(attributes, 0, 0, 0)
     flags = AT_RECURSIVE if recursive else 0
-    syscall("mount_setattr", SYS_MOUNT_SETATTR, AT_FDCWD, target, flags, ctypes.byref(attr), ctypes.sizeof(attr))
+    syscall("mount_setattr", AT_FDCWD, target, flags, ctypes.byref(attr), ctypes.sizeof(attr))
 
 
 def collapse(start: int) -> None:
@@ -214,4 +212,4 @@ def give_back_free_memory() -> None:
 def close_range(first: int, last: int = 0x7FFFFFFF) -> None:
     """Close every descriptor from ``first`` to ``last``, see close_range(2), Linux 5.9."""
     if first <= last:
-        syscall("close_range", SYS_CLOSE_RANGE, first, last, 0)
+        syscall("close_range", first, last, 0)

@@ -59,13 +59,13 @@ def limit_resources(
 
 
 def _set(calls: Calls, kind: int, value: int) -> None:
+    what = name = f"{_NAMES.get(kind, kind)}"
     hard = resource.getrlimit(kind)[1]  # as in whoever makes the calls, which inherits it
-    what = (
-        f"{_NAMES.get(kind, kind)}: the policy needs {value}, and whoever started the service left a hard limit of "
-        f"{hard}; raise it there (ulimit -H, or Limit…= of a systemd unit)"
-    )
-    if not resource.RLIM_INFINITY != hard < value:
-        what = f"prlimit {_NAMES.get(kind, kind)}"
+    if hard != resource.RLIM_INFINITY and value > hard:
+        what = (
+            f"{name}: the policy needs {value}, and whoever started the service left a hard limit of {hard}; raise it "
+            "there (ulimit -H, or Limit…= of a systemd unit)"
+        )
     # struct rlimit64: soft and hard
     calls.call(what, "prlimit64", 0, kind, (ctypes.c_uint64 * 2)(value, value), None)
 

@@ -298,7 +298,7 @@ def holds_until_death() -> bool:
     the kernel's own tests ask: it looks at the flags before it looks at the filter, which here is none (EFAULT).
     """
     try:
-        libc.syscall("seccomp", libc.SYS_SECCOMP, _SET_MODE_FILTER, _FLAGS_OF_A_HOLD, None)
+        libc.syscall("seccomp", _SET_MODE_FILTER, _FLAGS_OF_A_HOLD, None)
     except OSError as error:
         return error.errno == errno.EFAULT
     raise AssertionError("the kernel took a filter that is none")

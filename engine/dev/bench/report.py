@@ -105,9 +105,8 @@ _PAGES = (
     'costs", has the steps.'
 )
 _ALL_COMPUTE = (
-    "All parts together compute some 9 ms a task (the note of the row has each): 4 of it are the child's life, 1.7 the "
-    "worker's, 1.4 the API's, 1.1 PostgreSQL's, where the bar is 6.6 in all. On two cores that bounds the rate, and "
-    "the time of one task, too, for a client that asks again at once."
+    "The note of the row has what each part computes for a task: half of it is the child's life. On two cores their "
+    "sum bounds the rate, and the time of one task, too, for a client that asks again at once."
 )
 BARS = (
     Goal(

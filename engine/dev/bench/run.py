@@ -39,7 +39,7 @@ from sandbox import ExitReason, Policy, Pool, Template, probe_host
 
 Progress = Callable[[str], None]
 _TRIVIAL = "result = 1"
-TURNS, _STARTS_A_TURN = 5, 3
+_TURNS, _STARTS_A_TURN = 5, 3
 _CORRELATION = """
 import pandas
 result = pandas.DataFrame(args).corr()
@@ -128,7 +128,7 @@ async def _until_full(pool: Pool) -> None:
 async def _time_ready(pool: Pool, request: bytes, count: int, beside: Beside) -> list[float]:
     seconds = []
     for number in range(count):
-        if number % (count // TURNS) == 0:
+        if number % (count // _TURNS) == 0:
             await asyncio.to_thread(beside.take_turn)
         await _until_full(pool)
         seconds.append(await _run_once(pool, request))
